@@ -1,0 +1,38 @@
+# Every target works on a fresh machine with Python >= 3.11 (venv), a C++ compiler and make.
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
+
+.PHONY: help build demo test test-all check format
+
+help:
+	@echo "make demo      the digits study: is large-sparse better than small-dense at equal bytes?"
+	@echo "make test      the tests; make test-all adds the slow ones"
+	@echo "make check     ruff, formatting, mypy --strict"
+	@echo "make format    apply ruff's fixes and formatting"
+	@echo "make build     (re)build the native kernels into .venv"
+
+.venv/.installed: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[study,dev]'
+	touch $@
+
+build: .venv/.installed
+
+demo: build
+	$(BIN)/billhook study run digits
+
+test: build
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: build
+	$(BIN)/python -m pytest -n 2
+
+check: build
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: build
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .

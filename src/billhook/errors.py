@@ -1,0 +1,23 @@
+"""The exceptions billhook raises: each message names the cause, the offending value and the fix."""
+
+__all__ = ["BillhookError", "ConfigurationError", "FormatError", "MaskError", "StateError"]
+
+
+class BillhookError(Exception):
+    """Base class: ``except billhook.BillhookError`` catches everything billhook raises itself."""
+
+
+class ConfigurationError(BillhookError, ValueError):
+    """An argument, rule or setting that cannot be right; nothing has been changed yet."""
+
+
+class MaskError(BillhookError, ValueError):
+    """A mask cannot be computed or does not fit its weight (a NaN score, another shape)."""
+
+
+class StateError(BillhookError, RuntimeError):
+    """A pruner, its model and its optimizer no longer belong together, or a run ended too soon."""
+
+
+class FormatError(BillhookError, ValueError):
+    """A file is not ours, damaged, hostile, or of a version this release does not read."""
