@@ -6,7 +6,7 @@ every caller takes its portable path, which gives identical results.
 
 import ctypes
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def library() -> ctypes.CDLL | None:
 
 def function(
     name: str, argtypes: Sequence[Any], restype: Any = ctypes.c_int64
-) -> "ctypes._CFuncPtr | None":
+) -> Callable[..., Any] | None:
     """The kernel ``name`` with its C signature set, or None without a native library."""
     kernels = library()
     if kernels is None:
@@ -44,4 +44,4 @@ def function(
     kernel = getattr(kernels, name)
     kernel.argtypes = list(argtypes)
     kernel.restype = restype
-    return kernel
+    return kernel  # type: ignore[no-any-return]
