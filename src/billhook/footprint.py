@@ -49,7 +49,7 @@ class _Measured:
         size = self.dtype.itemsize
         coding, layout = choose(codings, size, self.layout)
         record = Record(coding.name, dtype_name(self.dtype), self.shape, layout.params)
-        return Stored(self.name, record, layout.stored * size + layout.index_bytes)
+        return Stored(self.name, record, layout.nbytes(size))
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,10 @@ def expected_footprint(specs: Iterable[TensorSpec]) -> Footprint:
 
 
 def _expect(spec: TensorSpec) -> _Measured:
-    numel = math.prod(spec.shape)
+    numel, width = math.prod(spec.shape), spec.dtype.itemsize
     if not 0 <= spec.nnz <= numel:
         raise ConfigurationError(
             f"tensor {spec.name!r}: nnz={spec.nnz} is not between 0 and the {numel} elements of "
             f"{spec.shape}"
         )
-    return _Measured(spec.name, spec.dtype, spec.shape, lambda c: c.expect(numel, spec.nnz))
+    return _Measured(spec.name, spec.dtype, spec.shape, lambda c: c.expect(numel, spec.nnz, width))

@@ -6,10 +6,14 @@ from billhook.errors import ConfigurationError, FormatError
 from billhook.format.bitmask import Bitmask
 from billhook.format.coding import Coding, Layout
 from billhook.format.dense import Dense
+from billhook.format.entropy import Entropy
+from billhook.format.relative_index import RelativeIndex
 
 __all__ = ["CODINGS", "Encoding", "choose", "find", "resolve"]
 
-CODINGS: dict[str, Coding] = {coding.name: coding for coding in (Dense(), Bitmask())}
+CODINGS: dict[str, Coding] = {
+    coding.name: coding for coding in (Dense(), Bitmask(), RelativeIndex(), Entropy())
+}
 
 Encoding = str | Sequence[str]
 """``"auto"`` (the smallest of all, tensor by tensor), the name of one coding (forced on every
@@ -49,4 +53,4 @@ def choose(
 ) -> tuple[Coding, Layout]:
     """The coding with the fewest bytes for one tensor; of equals the one named first."""
     pairs = [(coding, layout_of(coding)) for coding in codings]
-    return min(pairs, key=lambda pair: pair[1].stored * width + pair[1].index_bytes)
+    return min(pairs, key=lambda pair: pair[1].nbytes(width))

@@ -14,7 +14,7 @@ from billhook.errors import ConfigurationError, FormatError
 __all__ = ["DTYPES", "Elements", "dtype_name", "from_elements", "to_elements", "width"]
 
 Elements = NDArray[Any]
-"""The bits of a tensor in row-major order: 1-D, little-endian unsigned of the element's width."""
+"""The bits of a tensor in its shape: C-contiguous, little-endian, unsigned."""
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -66,7 +66,7 @@ def to_elements(tensor: torch.Tensor) -> Elements:
     """The bits of ``tensor``, without a copy where it is contiguous and on the CPU.
 
     >>> to_elements(torch.tensor([[0.0, -0.0]]))
-    array([         0, 2147483648], dtype=uint32)
+    array([[         0, 2147483648]], dtype=uint32)
     """
     dtype_name(tensor.dtype)
     if tensor.layout != torch.strided or tensor.is_meta:
@@ -74,18 +74,19 @@ def to_elements(tensor: torch.Tensor) -> Elements:
             f"a tensor of layout {tensor.layout} on device {tensor.device} has no plain values to "
             "store; pass tensor.to_dense() or a materialised tensor"
         )
-    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
     size = plain.element_size()
-    return plain.view(_SIGNED[size]).numpy().view(f"<u{size}")
+    bits = plain.reshape(-1).view(_SIGNED[size]).numpy().view(f"<u{size}")
+    return bits.reshape(tuple(tensor.shape))
 
 
-def from_elements(elements: Elements, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+def from_elements(elements: Elements, dtype: str) -> torch.Tensor:
     """The tensor whose bits are ``elements`` (taken over, not copied).
 
     >>> import numpy as np
-    >>> from_elements(np.array([0, 2**31], dtype="<u4"), "F32", (1, 2))
+    >>> from_elements(np.array([[0, 2**31]], dtype="<u4"), "F32")
     tensor([[0., -0.]])
     """
     size = width(dtype)
-    bits = torch.from_numpy(elements.view(f"<i{size}"))
-    return bits.view(DTYPES[dtype]).reshape(shape)
+    bits = torch.from_numpy(elements.reshape(-1).view(f"<i{size}"))
+    return bits.view(DTYPES[dtype]).reshape(elements.shape)

@@ -103,7 +103,7 @@ class Reader:
         record = self.record(name)
         if isinstance(record, Tied):
             return self.tensor(record.target)
-        return from_elements(self.elements(name), record.dtype, record.shape)
+        return from_elements(self.elements(name), record.dtype)
 
     def _decode(self, name: str, record: Record, entry: Entry) -> Elements:
         data = self._data[entry.begin : entry.end]
@@ -119,7 +119,7 @@ class Reader:
         stored = coding.stored(numel, record.params, entry.nbytes, size)
         values = np.frombuffer(data[: stored * size], dtype=f"<u{size}")
         index = np.frombuffer(data[stored * size :], dtype=np.uint8)
-        return coding.decode(Encoded(values, index, record.params), numel)
+        return coding.decode(Encoded(values, index, record.params), record.shape)
 
     def _entry(self, name: str, record: Record) -> Entry:
         return self._entries[name if record.plain else name + SUFFIX]
