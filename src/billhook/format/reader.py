@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from billhook.errors import FormatError
 from billhook.format.coding import Encoded
@@ -20,6 +21,7 @@ from billhook.format.dtypes import Elements, from_elements, width
 from billhook.format.plan import VERSION
 from billhook.format.record import SUFFIX, Record, Tied, checksum, parse
 from billhook.format.summary import TensorSummary, render, table
+from billhook.format.values import check_record, dequantise
 
 __all__ = ["Inspection", "Reader", "inspect", "load"]
 
@@ -86,8 +88,9 @@ class Reader:
         record = self.record(name)
         return self._entry(name, record).nbytes if isinstance(record, Record) else 0
 
-    def elements(self, name: str) -> Elements:
-        """The decoded bits of a tensor that is not tied, checked against its CRC."""
+    def elements(self, name: str) -> tuple[Elements, NDArray[np.float32]]:
+        """The decoded values of a tensor that is not tied, checked against its CRC, and their
+        scales (none unless they are ``I8``)."""
         record = self.record(name)
         assert isinstance(record, Record)
         entry = self._entry(name, record)
@@ -103,9 +106,17 @@ class Reader:
         record = self.record(name)
         if isinstance(record, Tied):
             return self.tensor(record.target)
-        return from_elements(self.elements(name), record.dtype)
+        elements, scales = self.elements(name)
+        if not record.values:
+            return from_elements(elements, record.dtype)
+        try:
+            return dequantise(elements, record.values, scales, record.dtype)
+        except FormatError as error:
+            raise FormatError(f"{self.path}: tensor {name!r}: {error}") from error
 
-    def _decode(self, name: str, record: Record, entry: Entry) -> Elements:
+    def _decode(
+        self, name: str, record: Record, entry: Entry
+    ) -> tuple[Elements, NDArray[np.float32]]:
         data = self._data[entry.begin : entry.end]
         if self.coded:
             found = checksum(name, record, data)
@@ -114,12 +125,18 @@ class Reader:
                     f"CRC-32 {found:08x} where the file says {record.crc:08x}: it is damaged, get "
                     "it again"
                 )
-        size, numel = width(record.dtype), math.prod(record.shape)
+        head = 0
+        if record.values:
+            head = check_record(record.dtype, record.values, record.shape)
+            if head > entry.nbytes:
+                raise FormatError(f"{head} bytes of scales in an entry of {entry.nbytes}")
+        scales, data = np.frombuffer(data[:head], dtype="<f4").copy(), data[head:]
+        size, numel = width(record.values or record.dtype), math.prod(record.shape)
         coding = find(record.coding)
-        stored = coding.stored(numel, record.params, entry.nbytes, size)
+        stored = coding.stored(numel, record.params, data.nbytes, size)
         values = np.frombuffer(data[: stored * size], dtype=f"<u{size}")
         index = np.frombuffer(data[stored * size :], dtype=np.uint8)
-        return coding.decode(Encoded(values, index, record.params), record.shape)
+        return coding.decode(Encoded(values, index, record.params), record.shape), scales
 
     def _entry(self, name: str, record: Record) -> Entry:
         return self._entries[name if record.plain else name + SUFFIX]
@@ -247,7 +264,7 @@ def _summarise(file: Reader, name: str) -> TensorSummary:
         return TensorSummary(name, target.dtype, target.shape, target.nnz, str(record), 0)
     nnz = record.params.get("nnz")
     if nnz is None:
-        nnz = int(np.count_nonzero(file.elements(name)))
+        nnz = int(np.count_nonzero(file.elements(name)[0]))
     return TensorSummary(
-        name, record.dtype, record.shape, nnz, record.coding, file.entry_bytes(name)
+        name, record.type, record.shape, nnz, record.coding, file.entry_bytes(name)
     )
