@@ -16,7 +16,7 @@ def read(file: bytes) -> dict[str, tuple[str, Shape, bytes]]:
     start = 8 + int.from_bytes(file[:8], "little")
     header = json.loads(file[8:start])
     metadata = header.pop("__metadata__")
-    assert metadata["billhook"] == "1"
+    assert metadata["billhook"].split(" ")[0] == "1"
     tensors: dict[str, tuple[str, Shape, bytes]] = {}
     ties: dict[str, str] = {}
     for key, text in metadata.items():
@@ -88,8 +88,8 @@ def share(e: int) -> int:
 
 def entropy(index: bytes, shape: Shape, params: Params) -> list[int]:
     n = math.prod(shape)
-    rows, columns = shape[:2] if len(shape) > 1 else (1, 1)
-    inner = math.prod(shape[2:]) if len(shape) > 1 else n
+    rows, columns = shape[:2] if len(shape) > 1 and n else (1, 1)
+    inner = math.prod(shape[2:]) if len(shape) > 1 and n else n
     log_lanes, row_bits, row_step, column_bits, column_step, base = index[:6]
     cut = 6 + (rows * row_bits + 7) // 8
     row = bits_of(index[6:cut], row_bits, rows)

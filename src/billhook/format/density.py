@@ -27,12 +27,12 @@ _HEADER = 6
 
 def geometry(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """``(rows, columns, inner)`` of a tensor: its first two dimensions and the product of the rest;
-    a tensor of fewer than two dimensions is one row and one column.
+    a tensor of fewer than two dimensions, or of no elements, is one row and one column.
 
     >>> geometry((64, 32, 3, 3)), geometry((10,)), geometry(())
     ((64, 32, 9), (1, 1, 10), (1, 1, 1))
     """
-    if len(shape) < 2:
+    if len(shape) < 2 or 0 in shape:
         return 1, 1, math.prod(shape)
     return shape[0], shape[1], math.prod(shape[2:])
 

@@ -4,6 +4,7 @@ Codings never look at a value, only at its bits: an element is *zero* when all i
 -0.0 and every NaN payload are values like any other and survive a round trip.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -11,7 +12,15 @@ from numpy.typing import NDArray
 
 from billhook.errors import ConfigurationError, FormatError
 
-__all__ = ["DTYPES", "Elements", "dtype_name", "from_elements", "to_elements", "width"]
+__all__ = [
+    "DTYPES",
+    "Elements",
+    "check_shape",
+    "dtype_name",
+    "from_elements",
+    "to_elements",
+    "width",
+]
 
 Elements = NDArray[Any]
 """The bits of a tensor in its shape: C-contiguous, little-endian, unsigned."""
@@ -35,6 +44,7 @@ DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_MAX_DIMENSIONS = 64
 _SIGNED = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -60,6 +70,19 @@ def width(name: str) -> int:
     if name not in DTYPES:
         raise FormatError(f"unknown dtype {name!r}; this release reads {', '.join(DTYPES)}")
     return DTYPES[name].itemsize
+
+
+def check_shape(shape: tuple[int, ...], dtype: str) -> None:
+    """Refuse a shape that no tensor can have, zeros among its sizes or not.
+
+    >>> check_shape((2**62, 4, 0), "F32")
+    Traceback (most recent call last):
+    billhook.errors.FormatError: shape (4611686018427387904, 4, 0) of F32 is larger than any memory
+    """
+    if len(shape) > _MAX_DIMENSIONS:
+        raise FormatError(f"{len(shape)} dimensions are more than {_MAX_DIMENSIONS}")
+    if math.prod(size for size in shape if size) * width(dtype) >= 2**63:
+        raise FormatError(f"shape {shape} of {dtype} is larger than any memory")
 
 
 def to_elements(tensor: torch.Tensor) -> Elements:

@@ -29,7 +29,7 @@ def build(stored: Sequence[Stored]) -> tuple[bytes, list[Stored]]:
     """
     entries = [each for each in stored if isinstance(each.record, Record)]
     entries.sort(key=_alignment, reverse=True)
-    metadata = {"billhook": VERSION}
+    metadata = {"billhook": f"{VERSION} {len(stored)}"}
     if all(isinstance(each.record, Record) and each.record.plain for each in stored):
         metadata["format"] = "pt"  # what transformers asks of a file it can read by itself
     metadata |= {f"@{each.name}": line(each.record) for each in stored}

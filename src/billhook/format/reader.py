@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from billhook.errors import FormatError
+from billhook.errors import FormatError, StateError
 from billhook.format.coding import Encoded
 from billhook.format.codings import find
 from billhook.format.container import Entry, parse_header
-from billhook.format.dtypes import Elements, from_elements, width
+from billhook.format.dtypes import Elements, check_shape, from_elements, width
 from billhook.format.plan import VERSION
-from billhook.format.record import SUFFIX, Record, Tied, checksum, parse
+from billhook.format.record import SUFFIX, Record, Tied, checksum, is_record, parse
 from billhook.format.summary import TensorSummary, render, table
 from billhook.format.values import check_record, dequantise
 
@@ -43,12 +43,14 @@ class Reader:
         with open(self.path, "rb") as file:
             self.nbytes = os.fstat(file.fileno()).st_size
             # An empty file cannot be mapped.
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.nbytes else b""
-        self._data = memoryview(self._map)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.nbytes else b""
+        self._data: memoryview | None = memoryview(mapped)
         try:
-            self._entries, metadata = parse_header(self._data)
+            self._entries, metadata = parse_header(memoryview(mapped))
             self.coded = "billhook" in metadata
-            self._records = self._read_records(metadata) if self.coded else self._plain_records()
+            self._records = (
+                self._read_records(metadata) if self.coded else self._plain_records(metadata)
+            )
         except FormatError as error:
             self.close()
             raise FormatError(f"{self.path}: {error}") from error
@@ -67,10 +69,11 @@ class Reader:
         self.close()
 
     def close(self) -> None:
-        """Unmap the file; tensors that were read stay valid."""
-        self._data.release()
-        if isinstance(self._map, mmap.mmap):
-            self._map.close()
+        """Let go of the file; tensors that were read stay valid.
+
+        It is unmapped when nothing refers to it any more, which an error's traceback may.
+        """
+        self._data = None
 
     def __iter__(self) -> Any:
         """The tensors' names."""
@@ -117,6 +120,8 @@ class Reader:
     def _decode(
         self, name: str, record: Record, entry: Entry
     ) -> tuple[Elements, NDArray[np.float32]]:
+        if self._data is None:
+            raise StateError(f"{self.path} is closed; read its tensors before that")
         data = self._data[entry.begin : entry.end]
         if self.coded:
             found = checksum(name, record, data)
@@ -141,11 +146,12 @@ class Reader:
     def _entry(self, name: str, record: Record) -> Entry:
         return self._entries[name if record.plain else name + SUFFIX]
 
-    def _plain_records(self) -> dict[str, Record | Tied]:
-        for name in self._entries:
-            if name.endswith(SUFFIX):
+    def _plain_records(self, metadata: dict[str, str]) -> dict[str, Record | Tied]:
+        orphans = [key for key, text in metadata.items() if is_record(key, text)]
+        for name in [*orphans, *self._entries]:
+            if name in orphans or name.endswith(SUFFIX):
                 raise FormatError(
-                    f"tensor {name!r} is coded, but the metadata that describe it are gone; some "
+                    f"{name!r} belongs to a billhook file whose other metadata are gone; some "
                     "tool rewrote the file: get the one billhook wrote"
                 )
         return {
@@ -154,12 +160,15 @@ class Reader:
         }
 
     def _read_records(self, metadata: dict[str, str]) -> dict[str, Record | Tied]:
-        if metadata["billhook"] != VERSION:
+        version, _, count = metadata["billhook"].partition(" ")
+        if version != VERSION:
             raise FormatError(
-                f"format version {metadata['billhook']!r}; this release reads version {VERSION}: "
-                "install a newer billhook"
+                f"format version {version!r}; this release reads version {VERSION}: install a "
+                "newer billhook"
             )
         records = {k[1:]: parse(k[1:], v) for k, v in metadata.items() if k.startswith("@")}
+        if str(len(records)) != count:
+            raise FormatError(f"{len(records)} records where the metadata promise {count!r}")
         wanted: set[str] = set()
         for name, record in records.items():
             if isinstance(record, Record):
@@ -171,6 +180,10 @@ class Reader:
         return records
 
     def _check_entry(self, name: str, record: Record) -> str:
+        try:
+            check_shape(record.shape, record.dtype)
+        except FormatError as error:
+            raise FormatError(f"tensor {name!r}: {error}") from error
         entry_name = name if record.plain else name + SUFFIX
         entry = self._entries.get(entry_name)
         if entry is None:

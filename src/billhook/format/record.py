@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from billhook.errors import FormatError
 
-__all__ = ["SUFFIX", "Record", "Tied", "checksum", "parse"]
+__all__ = ["SUFFIX", "Record", "Tied", "checksum", "is_record", "line", "parse"]
 
 SUFFIX = ".billhook"
 """Ends the entry name of every tensor that is not stored as a plain safetensors tensor."""
@@ -82,6 +82,15 @@ def checksum(name: str, record: Record | Tied, *data: bytes | memoryview) -> int
 def line(record: Record | Tied) -> str:
     """The record as the file holds it, checksum first."""
     return f"{record.crc:08x} {record}"
+
+
+def is_record(key: str, text: str) -> bool:
+    """Whether a key and text of a file's metadata can only be a record.
+
+    >>> is_record("@w", "0a1b2c3d dense F32 [2]"), is_record("@author", "me")
+    (True, False)
+    """
+    return key.startswith("@") and bool(_TIED.fullmatch(text) or _LINE.fullmatch(text))
 
 
 def parse(name: str, text: str) -> Record | Tied:
