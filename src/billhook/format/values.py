@@ -57,8 +57,10 @@ def quantise(name: str, tensor: torch.Tensor, values: str, keep_survivors: bool)
     lost = (wide != 0) & (narrow == 0)
     count = int(lost.sum())
     if count:
-        quantum = _quantum(values) if keep_survivors else torch.zeros((), dtype=narrow.dtype)
-        narrow = torch.where(lost, torch.where(wide < 0, -quantum, quantum), narrow)
+        zero = torch.zeros((), dtype=narrow.dtype)
+        quantum = _quantum(values)
+        kept = torch.where(wide < 0, -quantum, quantum) if keep_survivors else zero
+        narrow = torch.where(lost, kept, narrow)
     return Quantised(to_elements(narrow), scales, 0 if keep_survivors else count)
 
 
