@@ -122,7 +122,7 @@ class MaskedWeight:
         frozen = not self.parameter.requires_grad  # torch takes the hook only from a leaf in use
         self.parameter.requires_grad_(True)
         handle: torch.utils.hooks.RemovableHandle = (
-            self.parameter.register_post_accumulate_grad_hook(self._mask_grad)  # type: ignore[no-untyped-call]
+            self.parameter.register_post_accumulate_grad_hook(self._mask_grad)
         )
         self.parameter.requires_grad_(not frozen)
         return handle
