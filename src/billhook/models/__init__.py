@@ -5,13 +5,21 @@ sparsity, or to None for a layer that stays dense. Whatever no rule names follow
 default, which is every weight matrix.
 """
 
+from billhook.models.gnmt import GNMT, gnmt
 from billhook.models.inception_v3 import InceptionV3, from_torchvision, inception_v3
+from billhook.models.lstm import OneBiasLSTM
 from billhook.models.mobilenet_v1 import MobileNetV1, mobilenet_v1
+from billhook.models.ptb_lstm import PTBLSTM, ptb_lstm
 
 __all__ = [
+    "GNMT",
+    "PTBLSTM",
     "InceptionV3",
     "MobileNetV1",
+    "OneBiasLSTM",
     "from_torchvision",
+    "gnmt",
     "inception_v3",
     "mobilenet_v1",
+    "ptb_lstm",
 ]
