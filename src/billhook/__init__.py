@@ -2,7 +2,7 @@
 
 import logging
 
-from billhook.allocation import Uniform
+from billhook.allocation import Global, LayerwiseConstant, Uniform
 from billhook.criterion import Magnitude, Random
 from billhook.errors import BillhookError
 from billhook.footprint import expected_footprint, footprint
@@ -16,6 +16,8 @@ __version__ = "0.1.0"
 __all__ = [
     "BillhookError",
     "Cubic",
+    "Global",
+    "LayerwiseConstant",
     "Magnitude",
     "OneShot",
     "Polynomial",
