@@ -41,6 +41,34 @@ def inspect(file: Annotated[Path, typer.Argument(help="A billhook or safetensors
     Console().print(billhook.inspect(file))
 
 
+@app.command()
+def footprint(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="Functions of billhook.models or module:function, arguments as in "
+            "'mobilenet_v1(width=0.5)'."
+        ),
+    ],
+    sparsity: Annotated[
+        list[float] | None, typer.Option(help="A sparsity; give it again for others.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Bytes of a pruned model: the paper's Tables 5 and 6, exact counts, and real files."""
+    from billhook import footprint_command
+
+    found = list(footprint_command.rows(models, sparsity or footprint_command.PAPER_SPARSITIES))
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(footprint_command.as_json(found), indent=2))
+    else:
+        from rich.console import Console
+
+        Console().print(footprint_command.as_table(found))
+
+
 def main() -> None:
     """Run the command line; an error of billhook's own ends it with one clear line."""
     try:

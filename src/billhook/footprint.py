@@ -18,19 +18,21 @@ from billhook.format.codings import Encoding, choose, resolve
 from billhook.format.dtypes import dtype_name
 from billhook.format.plan import Stored, build
 from billhook.format.prepare import Prepared, prepare, tensors_of
-from billhook.format.record import Record
+from billhook.format.record import Record, Tied
 
 __all__ = ["Footprint", "TensorSpec", "expected_footprint", "footprint"]
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor known by its counts: ``nnz`` of the elements of ``shape`` are not zero."""
+    """A tensor known by its counts: ``nnz`` of the elements of ``shape`` are not zero. With
+    ``tied_to`` it is another name of that tensor, which is stored once."""
 
     name: str
     shape: tuple[int, ...]
     nnz: int
     dtype: torch.dtype = torch.float32
+    tied_to: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,13 @@ def _expect(spec: TensorSpec) -> _Measured:
     return _Measured(
         spec.name,
         lambda coding: coding.expect(numel, spec.nnz, width),
-        lambda coding, layout: Stored(
-            spec.name, Record(coding.name, dtype, spec.shape, layout.params), layout.nbytes(width)
+        lambda coding, layout: (
+            Stored(spec.name, Tied(spec.tied_to))
+            if spec.tied_to
+            else Stored(
+                spec.name,
+                Record(coding.name, dtype, spec.shape, layout.params),
+                layout.nbytes(width),
+            )
         ),
     )

@@ -20,7 +20,7 @@ from billhook.format.container import Entry, parse_header
 from billhook.format.dtypes import Elements, check_shape, from_elements, width
 from billhook.format.plan import VERSION
 from billhook.format.record import SUFFIX, Record, Tied, checksum, is_record, parse
-from billhook.format.summary import TensorSummary, render, table
+from billhook.format.summary import TensorSummary, table
 from billhook.format.values import check_record, dequantise
 
 __all__ = ["Inspection", "Reader", "inspect", "load"]
@@ -245,7 +245,9 @@ class Inspection:
 
     def __str__(self) -> str:
         """The table as plain text."""
-        return render(self.__rich__())
+        from billhook.render import as_text
+
+        return as_text(self.__rich__())
 
     def __rich__(self) -> Any:
         """The table for rich."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from billhook.format.summary import TensorSummary, render, table
+from billhook.format.summary import TensorSummary, table
 
 __all__ = ["SaveReport", "gzip_size"]
 
@@ -43,7 +43,9 @@ class SaveReport:
 
     def __str__(self) -> str:
         """The totals and the per-tensor table, as plain text."""
-        return render(self.__rich__())
+        from billhook.render import as_text
+
+        return as_text(self.__rich__())
 
     def __rich__(self) -> Any:
         """The same for rich."""

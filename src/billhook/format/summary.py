@@ -8,7 +8,7 @@ from typing import Any
 from billhook.format.dtypes import width
 from billhook.format.entropy import mask_floor_bits
 
-__all__ = ["TensorSummary", "render", "table"]
+__all__ = ["TensorSummary", "table"]
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,3 @@ def table(tensors: Sequence[TensorSummary], title: str) -> Any:
             f"{each.floor_bytes:,}",
         )
     return result
-
-
-def render(value: Any) -> str:
-    """What rich would print for ``value``, as plain text."""
-    from rich.console import Console
-
-    console = Console(width=140, color_system=None, force_terminal=False, legacy_windows=False)
-    with console.capture() as capture:
-        console.print(value)
-    return capture.get().rstrip("\n")
