@@ -42,6 +42,8 @@ def test_bitmask(elements: np.ndarray) -> None:
 def test_relative_index(elements: np.ndarray, bits: int) -> None:
     gaps = np.diff(np.flatnonzero(elements), prepend=-1, append=elements.size) - 1
     stored = int(np.count_nonzero(elements)) + int((gaps >> bits).sum())
+    for count in (kernels.relative_index_padding, portable.relative_index_padding):
+        assert count(elements)[bits] == (gaps >> bits).sum()
     got = kernels.relative_index_encode(elements, bits, stored)
     same(got, portable.relative_index_encode(elements, bits, stored))
     for decode in (kernels.relative_index_decode, portable.relative_index_decode):
