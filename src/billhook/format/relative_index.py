@@ -25,6 +25,7 @@ class RelativeIndex:
     of ``2**k - 1`` zeros before it, and so does the run of zeros at the end. ``bits`` fixes k for
     ``measure`` and ``expect``; None takes the k in 2..8 with the fewest bytes, tensor by tensor.
 
+    >>> import numpy as np
     >>> elements = np.zeros(1000, dtype="<u4")
     >>> elements[[3, 500]] = 7
     >>> RelativeIndex(bits=8).measure(elements, nnz=2)  # 496 and 499 zeros: 1 padding zero each
