@@ -10,9 +10,9 @@ file in the page cache to dense torch tensors or numpy arrays, checksum and all.
 """
 
 import gzip
+import logging
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -31,7 +31,7 @@ from billhook.format.codings import CODINGS
 from billhook.format.dtypes import to_elements
 from billhook.format.entropy import mask_floor_bits
 
-SPARSITIES = (0.5, 0.75, 0.9, 0.95, 0.97)
+SPARSITIES = (0.5, 0.75, 0.9, 0.95, 0.975)
 ROUNDS = 5
 
 
@@ -96,7 +96,9 @@ def _codings(weight: Tensor, folder: Path) -> list[Row]:
                 f"billhook {name}",
                 size,
                 _speed(weight, lambda path=path: billhook.load(path)),  # type: ignore[misc]
-                _speed(
+                None
+                if name == "dense"  # stored as it is
+                else _speed(
                     weight,
                     lambda c=coding: c.encode(elements, c.measure(elements, nnz)),  # type: ignore[misc]
                 ),
@@ -144,29 +146,43 @@ def _others(weight: Tensor, folder: Path) -> list[Row]:
     return rows
 
 
-def _print(what: str, sparsity: float, weight: Tensor, rows: list[Row]) -> None:
+def _table(title: str, first: str, columns: list[str], cells: dict[str, list[str]]) -> None:
+    print(f"\n**{title}**\n\n| {first} | {' | '.join(columns)} |")
+    print("|---|" + "---:|" * len(columns))
+    for name, row in cells.items():
+        print(f"| {name} | {' | '.join(row)} |", flush=True)
+
+
+def _floor(weight: Tensor) -> float:
     nnz = int(torch.count_nonzero(weight))
-    floor = 4 * nnz + mask_floor_bits(weight.numel(), nnz) / 8
-    print(f"\n**{what}, {sparsity:.0%} sparse** (floor: {floor:,.0f} bytes)\n")
-    print("| method | file bytes | of the floor | encode | decode | load |")
-    print("|---|---:|---:|---:|---:|---:|")
-    for row in rows:
-        speeds = [row.encode, row.decode, row.load]
-        shown = ["" if speed is None else f"{speed:,.0f}" for speed in speeds]
-        print(f"| {row.method} | {row.file_bytes:,} | {row.file_bytes / floor:.3f} | ", end="")
-        print(" | ".join(shown) + " |", flush=True)
+    return 4 * nnz + mask_floor_bits(weight.numel(), nnz) / 8
+
+
+def _speeds(row: Row) -> str:
+    shown = ["-" if speed is None else f"{speed:,.0f}" for speed in (row.encode, row.decode)]
+    return f"{shown[0]} / {shown[1]} / {row.load:,.0f}"
 
 
 def main() -> None:
-    """Print a table of Markdown for each kind of weights and each sparsity."""
+    """Print tables of Markdown: sizes and speeds for each kind of weights, by sparsity."""
     torch.set_num_threads(1)
+    logging.getLogger("billhook").setLevel("WARNING")
+    columns = [f"{sparsity:.1%}" for sparsity in SPARSITIES]
     for what, weights in (("random", _random), ("trained", _trained)):
+        sizes: dict[str, list[str]] = {"floor": []}
+        speeds: dict[str, list[str]] = {}
         for sparsity in SPARSITIES:
             weight = weights(sparsity)
+            sizes["floor"].append(f"{_floor(weight):,.0f}")
             with tempfile.TemporaryDirectory() as name:
                 rows = _codings(weight, Path(name)) + _others(weight, Path(name))
-            _print(what, sparsity, weight, rows)
+            for row in rows:
+                share = f"{row.file_bytes:,} ({row.file_bytes / _floor(weight):.3f})"
+                sizes.setdefault(row.method, []).append(share)
+                speeds.setdefault(row.method, []).append(_speeds(row))
+        _table(f"{what}: file bytes (of the floor)", "method", columns, sizes)
+        _table(f"{what}: MB/s encode / decode / load", "method", columns, speeds)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -51,6 +51,9 @@ def probability(log_odds: int) -> int:
     return max(1, min((1 << PRECISION) - 1, share))
 
 
+_SHARES = np.array([probability(e) for e in range(-_LIMIT, _LIMIT + 1)], dtype=np.uint16)
+
+
 @dataclass(frozen=True)
 class Axis:
     """One class of ``bits`` bits for every row (or column), ``step`` eighths of log2-odds apart."""
@@ -77,7 +80,8 @@ class DensityModel:
     def table(self) -> NDArray[np.uint16]:
         """The probability, times 2**14, at every sum of a row's and a column's offset."""
         top = sum(((1 << axis.bits) - 1) * axis.step for axis in (self.rows, self.columns))
-        return np.array([probability(self.base + s) for s in range(top + 1)], dtype=np.uint16)
+        log_odds = np.arange(self.base, self.base + top + 1)
+        return _SHARES[np.clip(log_odds, -_LIMIT, _LIMIT) + _LIMIT]
 
     def shares(self, shape: tuple[int, ...]) -> Shares:
         """What the coder needs for a mask of a tensor of ``shape``."""
