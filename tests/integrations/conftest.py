@@ -12,6 +12,15 @@ from torch import nn
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads waiting for each other cost far more than these tiny models on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def said() -> Iterator[list[str]]:
     """What billhook logged."""
@@ -29,11 +38,11 @@ def said() -> Iterator[list[str]]:
 
 def run_until_killed(call: str) -> None:
     """Run ``call``, a function of a test module, in a process that ends by SIGKILL."""
-    module, _, _ = call.partition(":")
+    module, _, function = call.partition(":")
     done = subprocess.run(
-        [sys.executable, "-c", f"import {module} as m; m.{call.partition(':')[2]}"],
+        [sys.executable, "-c", f"import {module} as m; m.{function}"],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
