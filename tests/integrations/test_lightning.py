@@ -210,7 +210,7 @@ def test_a_score_of_a_denser_model_does_not_count(tmp_path: Path, said: list[str
 
 
 def test_best_of_a_training_score_and_of_no_score(tmp_path: Path) -> None:
-    by_step = {"every_n_train_steps": 1}
+    by_step: Any = {"every_n_train_steps": 1}
     checkpoint = ModelCheckpoint(tmp_path / "a", "{step}", monitor="train_score", **by_step)
     assert _best(tmp_path, Module(), checkpoint) >= 19  # an epoch that began at step 18
     assert _best(tmp_path, Module(), ModelCheckpoint(tmp_path / "b")) == STEPS
@@ -310,7 +310,7 @@ def test_two_optimizers_the_first_counts(tmp_path: Path) -> None:
             return [torch.optim.SGD(net.parameters(), lr=0.1) for net in nets]
 
         def training_step(self, batch: Any, batch_idx: int) -> Any:
-            first, second = self.optimizers()  # type: ignore[misc]
+            first, second = self.optimizers()  # type: ignore[attr-defined]
             self.manual_backward(_loss(self.net, batch_idx))
             second.step()
             first.step()

@@ -30,11 +30,11 @@ SCHEDULE = Cubic(0.8, 2, 17, frequency=3)
 STEPS = 24
 
 
-def _model() -> LlamaForCausalLM:
+def _model(dropout: float) -> Any:
     set_seed(0)
     sizes: dict[str, Any] = {"vocab_size": 11, "hidden_size": 8, "intermediate_size": 16}
     heads = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
-    config = LlamaConfig(**sizes, **heads, tie_word_embeddings=True, attention_dropout=0.1)
+    config = LlamaConfig(**sizes, **heads, tie_word_embeddings=True, attention_dropout=dropout)
     return LlamaForCausalLM(config)
 
 
@@ -52,7 +52,8 @@ class Scored(Trainer):
     """A model's score is its sparsity, and the lower the better: the densest model would win."""
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        metrics = {"eval_score": _sparsity(self.model)}
+        model: Any = self.model
+        metrics = {"eval_score": _sparsity(model)}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
@@ -71,23 +72,23 @@ class Kill(TrainerCallback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _trainer(folder: Path | str, *callbacks: TrainerCallback, **arguments: Any) -> Trainer:
+def _trainer(
+    folder: Path | str, *callbacks: TrainerCallback, dropout: float = 0.0, **arguments: Any
+) -> Any:
     defaults = {"max_steps": STEPS, "save_strategy": "no", "per_device_train_batch_size": 4}
+    machine: dict[str, Any] = {"use_cpu": True, "dataloader_pin_memory": False}
+    quiet: dict[str, Any] = {"report_to": "none", "disable_tqdm": True}
     args = TrainingArguments(
-        str(folder),
-        use_cpu=True,
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        learning_rate=0.01,
-        **(defaults | arguments),
+        str(folder), learning_rate=0.01, **machine, **quiet, **(defaults | arguments)
     )
-    return Scored(_model(), args, train_dataset=_data(), callbacks=list(callbacks))  # type: ignore[arg-type]
+    data: Any = _data()
+    return Scored(_model(dropout), args, None, data, data, callbacks=list(callbacks))
 
 
-def train(folder: str, kill: int = 0, resume: str | None = None) -> tuple[Trainer, Pruner]:
+def train(folder: str, kill: int = 0, resume: str | None = None) -> tuple[Any, Pruner]:
     pruning = PruningCallback(SCHEDULE)
-    trainer = _trainer(folder, Kill(kill), pruning, save_strategy="steps", save_steps=5)
+    saving = {"save_strategy": "steps", "save_steps": 5}
+    trainer = _trainer(folder, Kill(kill), pruning, dropout=0.1, **saving)
     trainer.train(resume_from_checkpoint=resume)
     assert pruning.pruner is not None
     return trainer, pruning.pruner
@@ -117,29 +118,21 @@ def test_accumulation_and_clipping_equal_the_loop_written_out(tmp_path: Path) ->
         lr_scheduler_type="constant",
         train_sampling_strategy="sequential",
     )
-    trainer.model.config.attention_dropout = 0.0
-    for module in trainer.model.modules():
-        if hasattr(module, "attention_dropout"):
-            module.attention_dropout = 0.0  # type: ignore[assignment]
     trainer.train()
 
-    model = _model().eval()  # no dropout
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
+    model = _model(dropout=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.0, fused=True)
     pruner = Pruner(model, optimizer, SCHEDULE, regrow=False)
     rows = torch.stack([row["input_ids"] for row in _data()]).view(5, 2, 4, 6)
     for step in range(STEPS):
         optimizer.zero_grad()
         for part in rows[step % 5]:
-            loss = model(input_ids=part, labels=part).loss
-            (loss / 2).backward()
+            model(input_ids=part, labels=part, num_items_in_batch=torch.tensor(40)).loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 0.1)
         optimizer.step()
     assert pruning.pruner is not None
     assert pruning.pruner.step_count == pruner.step_count == STEPS
-    for name, mask in pruner.masks.items():
-        assert torch.equal(mask, pruning.pruner.masks[name])
-    for ours, theirs in zip(trainer.model.parameters(), model.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs)
+    assert_same_weights(trainer.model, model)
 
 
 def test_sparsity_is_logged(tmp_path: Path) -> None:
@@ -155,7 +148,7 @@ def test_a_run_that_ends_too_soon_says_what_it_reached(tmp_path: Path) -> None:
         _trainer(tmp_path, PruningCallback(SCHEDULE), max_steps=12).train()
 
 
-def _best(folder: Path, **arguments: Any) -> Trainer:
+def _best(folder: Path, **arguments: Any) -> Any:
     trainer = _trainer(
         folder,
         PruningCallback(SCHEDULE),
