@@ -32,9 +32,16 @@ STEPS = 24
 
 def _model(dropout: float) -> Any:
     set_seed(0)
-    sizes: dict[str, Any] = {"vocab_size": 11, "hidden_size": 8, "intermediate_size": 16}
-    heads = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
-    config = LlamaConfig(**sizes, **heads, tie_word_embeddings=True, attention_dropout=dropout)
+    config = LlamaConfig(
+        vocab_size=11,
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        attention_dropout=dropout,
+    )
     return LlamaForCausalLM(config)
 
 
@@ -75,12 +82,17 @@ class Kill(TrainerCallback):
 def _trainer(
     folder: Path | str, *callbacks: TrainerCallback, dropout: float = 0.0, **arguments: Any
 ) -> Any:
-    defaults = {"max_steps": STEPS, "save_strategy": "no", "per_device_train_batch_size": 4}
-    machine: dict[str, Any] = {"use_cpu": True, "dataloader_pin_memory": False}
-    quiet: dict[str, Any] = {"report_to": "none", "disable_tqdm": True}
-    args = TrainingArguments(
-        str(folder), learning_rate=0.01, **machine, **quiet, **(defaults | arguments)
-    )
+    common: dict[str, Any] = {
+        "max_steps": STEPS,
+        "save_strategy": "no",
+        "per_device_train_batch_size": 4,
+        "learning_rate": 0.01,
+        "use_cpu": True,
+        "dataloader_pin_memory": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    args = TrainingArguments(str(folder), **(common | arguments))
     data: Any = _data()
     return Scored(_model(dropout), args, None, data, data, callbacks=list(callbacks))
 
@@ -181,7 +193,7 @@ def test_nothing_saved_since_end_step_leaves_the_last_model(
 
 
 def test_a_checkpoint_without_or_with_foreign_masks_is_refused(tmp_path: Path) -> None:
-    saving = {"save_strategy": "steps", "save_steps": 10, "max_steps": 10}
+    saving: dict[str, Any] = {"save_strategy": "steps", "save_steps": 10, "max_steps": 10}
     _trainer(tmp_path, **saving).train()
     with pytest.raises(StateError, match=r"at step 10, but there is no pruner state '.*pruner.pt'"):
         _trainer(tmp_path, PruningCallback(SCHEDULE)).train(resume_from_checkpoint=True)
