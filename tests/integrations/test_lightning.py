@@ -277,7 +277,7 @@ def test_a_checkpoint_without_or_with_foreign_masks_is_refused(tmp_path: Path) -
     saved["state_dict"] = Module().state_dict()
     torch.save(saved, path)
     pruning = PruningCallback(SCHEDULE)
-    with pytest.raises(StateError, match=r"1\d\d weights of 'net.0.weight' are not zero where"):
+    with pytest.raises(StateError, match=r"1\d\d weights of 'net.0.weight' were not zero where"):
         _trainer(tmp_path, pruning).fit(Module(), ckpt_path=path)
     with pytest.raises(StateError, match="schedule is 'Cubic.*0.8.*here 'OneShot"):
         _trainer(tmp_path, PruningCallback(OneShot(0.5))).fit(

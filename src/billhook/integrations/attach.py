@@ -2,35 +2,20 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
-from billhook.allocation import Allocation
-from billhook.criterion import Criterion
+from billhook import Pruner
 from billhook.errors import StateError
-from billhook.granularity import Granularity
-from billhook.mask import Mask
-from billhook.pruner import Pruner
 from billhook.schedule import Schedule
-from billhook.selection import Rules, named_weights
 
-__all__ = ["PrunerOptions", "attach", "check_options"]
-
-
-class PrunerOptions(TypedDict, total=False):
-    """The keyword options of :class:`billhook.Pruner`."""
-
-    criterion: Criterion
-    granularity: Granularity
-    allocation: Allocation
-    rules: Rules | None
-    regrow: bool
+__all__ = ["attach", "check_options"]
 
 
-def check_options(schedule: Schedule, options: PrunerOptions) -> None:
-    """Raise TypeError for an option that Pruner does not have, long before it is made."""
+def check_options(schedule: Schedule, options: Mapping[str, Any]) -> None:
+    """Raise TypeError for an option that Pruner does not have, long before one is made."""
     inspect.signature(Pruner).bind(None, None, schedule, **options)
 
 
@@ -38,7 +23,7 @@ def attach(
     model: nn.Module,
     optimizers: Sequence[Optimizer],
     schedule: Schedule,
-    options: PrunerOptions,
+    options: Mapping[str, Any],
     state: Mapping[str, Any] | None,
 ) -> Pruner:
     """A Pruner for a new run, or with a ``state`` for one that goes on from a checkpoint.
@@ -46,34 +31,24 @@ def attach(
     The framework has already loaded the checkpoint's weights into ``model``.
 
     Raises:
-        StateError: the state is none, fits another model or configuration, or was not saved
+        StateError: the state is none, is another model's or configuration's, or was not saved
             together with these weights.
     """
-    if state is not None:
-        _check_saved_together(model, state)
+    if state is None:
+        return Pruner(model, optimizers, schedule, **options)
+    nonzero = {name: int(p.count_nonzero()) for name, p in model.named_parameters()}
     pruner = Pruner(model, optimizers, schedule, **options)
-    if state is not None:
-        try:
-            pruner.load_state_dict(state)
-        except StateError:
-            pruner.detach()
-            raise
+    try:
+        pruner.load_state_dict(state)
+        for name, parameter in model.named_parameters():
+            strays = nonzero[name] - int(parameter.count_nonzero())
+            if strays:
+                raise StateError(
+                    f"{strays} weights of {name!r} were not zero where the mask of the pruner "
+                    "state is: weights and pruner state are of different checkpoints; resume from "
+                    "one that has both"
+                )
+    except StateError:
+        pruner.detach()
+        raise
     return pruner
-
-
-def _check_saved_together(model: nn.Module, state: Mapping[str, Any]) -> None:
-    """See that the weights are zero where the masks are: they are in a checkpoint of one run."""
-    entries = state.get("weights", {})
-    for weight in named_weights(model):
-        entry = entries.get(weight.name)
-        parameter = weight.parameter.detach()
-        if entry is None or tuple(entry["shape"]) != tuple(parameter.shape):
-            continue  # load_state_dict names what is wrong with these
-        keep = Mask.from_bits(entry["mask"].to(parameter.device), parameter.shape).keep()
-        strays = int((parameter[~keep] != 0).sum())
-        if strays:
-            raise StateError(
-                f"{strays} weights of {weight.name!r} are not zero where the pruner state's mask "
-                "is: weights and pruner state are of different checkpoints; resume from one that "
-                "has both"
-            )

@@ -2,13 +2,13 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 
+from billhook import Pruner
 from billhook.errors import StateError
-from billhook.integrations.attach import PrunerOptions, attach, check_options
-from billhook.pruner import Pruner
+from billhook.integrations.attach import attach, check_options
 from billhook.schedule import Schedule
 
 try:
@@ -46,7 +46,7 @@ class PruningCallback(Callback):
             at its end, if ``end_step`` was not reached (``fast_dev_run`` only logs that).
     """
 
-    def __init__(self, schedule: Schedule, **options: Unpack[PrunerOptions]) -> None:
+    def __init__(self, schedule: Schedule, **options: Any) -> None:
         check_options(schedule, options)
         self.schedule = schedule
         self.options = options

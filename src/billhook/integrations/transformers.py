@@ -2,13 +2,13 @@
 
 import logging
 import os
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 
+from billhook import Pruner
 from billhook.errors import ConfigurationError, StateError
-from billhook.integrations.attach import PrunerOptions, attach, check_options
-from billhook.pruner import Pruner
+from billhook.integrations.attach import attach, check_options
 from billhook.schedule import Schedule
 
 try:
@@ -49,7 +49,7 @@ class PruningCallback(TrainerCallback):
             when it ends, if ``end_step`` was not reached.
     """
 
-    def __init__(self, schedule: Schedule, **options: Unpack[PrunerOptions]) -> None:
+    def __init__(self, schedule: Schedule, **options: Any) -> None:
         check_options(schedule, options)
         self.schedule = schedule
         self.options = options
