@@ -269,7 +269,7 @@ def test_a_checkpoint_without_or_with_foreign_masks_is_refused(tmp_path: Path) -
     plain = _trainer(tmp_path, max_steps=6)
     plain.fit(Module())
     plain.save_checkpoint(path)
-    with pytest.raises(StateError, match=r"no pruner state in the checkpoint '.*plain.ckpt' at"):
+    with pytest.raises(StateError, match=r"at step 6 of '.*plain.ckpt', which has no pruner"):
         _trainer(tmp_path, PruningCallback(SCHEDULE)).fit(Module(), ckpt_path=path)
 
     fit(str(tmp_path))

@@ -6,14 +6,12 @@ from typing import Any
 
 import torch
 
-from billhook import Pruner
 from billhook.errors import StateError
-from billhook.integrations.attach import attach, check_options
+from billhook.integrations.attach import AttachesPruner
 from billhook.schedule import Schedule
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
-    from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.core.optimizer import LightningOptimizer
 except ImportError as error:
     raise ImportError(
@@ -25,36 +23,33 @@ __all__ = ["PruningCallback"]
 _log = logging.getLogger("billhook")
 
 
-class PruningCallback(Callback):
+class PruningCallback(AttachesPruner, Callback):
     """Prunes the module while ``trainer.fit`` trains it; the module stays as it was.
 
     The pruner (:attr:`pruner`) is made when training starts and finalized when the fit ends. Its
-    state is in every checkpoint Lightning writes, and ``fit(ckpt_path=...)`` goes on from there.
-    With several optimizers, the first one ``configure_optimizers`` returns counts the steps. The
-    mask sparsity is logged as ``sparsity``.
+    state is in Lightning's checkpoints, and ``fit(ckpt_path=...)`` goes on from there. With several
+    optimizers the first that ``configure_optimizers`` returns counts the steps. The sparsity of the
+    masks is logged as ``sparsity``.
 
-    No model from before ``end_step`` is the best one: there each ``ModelCheckpoint`` forgets its
-    best models (their files stay), and once more when the first validation after it begins - or
-    the first epoch, where nothing is validated - so that no score of a denser model counts.
+    No model from before ``end_step`` is the best one: there every ``ModelCheckpoint`` forgets its
+    best models (their files stay). It does so once more when the first validation since begins, or
+    the first epoch where nothing is validated: no score measured on a denser model counts.
 
     Args:
         schedule: sparsity over the optimizer steps.
         options: the keyword options of :class:`billhook.Pruner`.
 
     Raises:
-        StateError: at the start of a fit, if the checkpoint has no pruner state or another model's;
-            at its end, if ``end_step`` was not reached (``fast_dev_run`` only logs that).
+        StateError: when training starts, if the checkpoint has no pruner state or another model's;
+            when the fit ends, if ``end_step`` was not reached (``fast_dev_run`` only logs it) or if
+            something, such as weight averaging, wrote over the zeros.
     """
 
     def __init__(self, schedule: Schedule, **options: Any) -> None:
-        check_options(schedule, options)
-        self.schedule = schedule
-        self.options = options
-        self.pruner: Pruner | None = None
+        super().__init__(schedule, **options)
         self._restored: Mapping[str, Any] | None = None
         self._fitting = False
-        #: What ModelCheckpoint's best models are from: 0 any step, 1 end_step on, 2 scores too.
-        self._best_from = 0
+        self._best_from = 0  # best models since: 0 any step, 1 end_step, 2 scores measured since
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._restored = None
@@ -73,25 +68,17 @@ class PruningCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Model, optimizers and their restored state are all in place only now."""
         state = self._state_to_go_on_from(trainer)
-        if self.pruner is not None:
-            self.pruner.detach()
         optimizers = [
             each.optimizer if isinstance(each, LightningOptimizer) else each
             for each in trainer.optimizers
         ]
-        self.pruner = attach(
-            pl_module, optimizers, self.schedule, self.options, state.get("pruner")
-        )
+        self._attach(pl_module, optimizers, state.get("pruner"))
         self._best_from = state.get("best_from", 0)
         self._restored = None
         self._fitting = True
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        *args: Any,
-        **kwargs: Any,
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         assert self.pruner is not None
         pl_module.log("sparsity", self.pruner.sparsity)
@@ -116,7 +103,7 @@ class PruningCallback(Callback):
             self.pruner.detach()
             return
         self.pruner.finalize()
-        for checkpoint in _model_checkpoints(trainer):
+        for checkpoint in _best_trackers(trainer):
             if checkpoint.save_top_k != 0 and not checkpoint.best_model_path:
                 _log.warning(
                     "ModelCheckpoint(monitor=%r) saved nothing since end_step %d: its "
@@ -133,10 +120,9 @@ class PruningCallback(Callback):
         if self.pruner is not None and trainer.ckpt_path is None:  # fit() again
             return self.state_dict()
         raise StateError(
-            f"no pruner state in the checkpoint {str(trainer.ckpt_path)!r} at step "
-            f"{trainer.global_step}: resume from one that was saved with this callback, or start "
-            "pruning these weights by loading them into the module and calling fit() without "
-            "ckpt_path"
+            f"training goes on at step {trainer.global_step} of {str(trainer.ckpt_path)!r}, which "
+            "has no pruner state: resume from a checkpoint that was saved with this callback, or, "
+            "to start pruning, load its weights into the module and call fit() without ckpt_path"
         )
 
     def _count_scores(self, trainer: Trainer) -> None:
@@ -145,20 +131,21 @@ class PruningCallback(Callback):
             _forget_best(trainer, "scores from before end_step")
 
 
-def _model_checkpoints(trainer: Trainer) -> list[ModelCheckpoint]:
-    return [each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
+def _best_trackers(trainer: Trainer) -> list[Any]:
+    """ModelCheckpoint and its like, also those of the pytorch_lightning package."""
+    return [each for each in trainer.checkpoint_callbacks if hasattr(each, "best_k_models")]
 
 
 def _forget_best(trainer: Trainer, what: str) -> None:
-    for checkpoint in _model_checkpoints(trainer):
-        if not checkpoint.best_model_path:
-            continue
-        _log.info(
-            "ModelCheckpoint(monitor=%r) forgets %s; these files stay: %s",
-            checkpoint.monitor,
-            what,
-            ", ".join(checkpoint.best_k_models or [checkpoint.best_model_path]),
-        )
+    for checkpoint in _best_trackers(trainer):
+        files = list(checkpoint.best_k_models) or [checkpoint.best_model_path]
+        if files != [""]:
+            _log.info(
+                "ModelCheckpoint(monitor=%r) forgets %s; these files stay: %s",
+                checkpoint.monitor,
+                what,
+                ", ".join(files),
+            )
         checkpoint.best_k_models = {}
         checkpoint.best_model_path = checkpoint.kth_best_model_path = ""
         checkpoint.best_model_score = checkpoint.current_score = None

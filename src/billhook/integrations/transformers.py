@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 
-from billhook import Pruner
 from billhook.errors import ConfigurationError, StateError
-from billhook.integrations.attach import attach, check_options
+from billhook.integrations.attach import AttachesPruner
 from billhook.schedule import Schedule
 
 try:
@@ -29,7 +28,7 @@ _log = logging.getLogger("billhook")
 PRUNER_NAME = "pruner.pt"
 
 
-class PruningCallback(TrainerCallback):
+class PruningCallback(AttachesPruner, TrainerCallback):
     """Prunes the model while ``Trainer.train`` trains it; everything else stays as it was.
 
     The pruner (:attr:`pruner`) is made when training begins and finalized when it ends. Its state
@@ -50,10 +49,7 @@ class PruningCallback(TrainerCallback):
     """
 
     def __init__(self, schedule: Schedule, **options: Any) -> None:
-        check_options(schedule, options)
-        self.schedule = schedule
-        self.options = options
-        self.pruner: Pruner | None = None
+        super().__init__(schedule, **options)
         self._ended = False
 
     def on_train_begin(
@@ -66,13 +62,11 @@ class PruningCallback(TrainerCallback):
                 "not told of: run Trainer.train for each setting"
             )
         restored = _read(args, state) if state.global_step else None
-        if self.pruner is not None:
-            self.pruner.detach()
         optimizer = kwargs["optimizer"]
         while isinstance(optimizer, AcceleratedOptimizer):
             optimizer = optimizer.optimizer
-        self.pruner = attach(kwargs["model"], [optimizer], self.schedule, self.options, restored)
-        self._ended = self.pruner.step_count >= self.schedule.end_step
+        pruner = self._attach(kwargs["model"], [optimizer], restored)
+        self._ended = pruner.step_count >= self.schedule.end_step
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
