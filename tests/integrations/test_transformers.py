@@ -58,9 +58,11 @@ def _sparsity(model: nn.Module) -> float:
 class Scored(Trainer):
     """A model's score is its sparsity, and the lower the better: the densest model would win."""
 
+    score = staticmethod(_sparsity)
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         model: Any = self.model
-        metrics = {"eval_score": _sparsity(model)}
+        metrics = {"eval_score": type(self).score(model)}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
@@ -160,7 +162,7 @@ def test_a_run_that_ends_too_soon_says_what_it_reached(tmp_path: Path) -> None:
         _trainer(tmp_path, PruningCallback(SCHEDULE), max_steps=12).train()
 
 
-def _best(folder: Path, **arguments: Any) -> Any:
+def _best(folder: Path, resume: bool = False, **arguments: Any) -> Any:
     trainer = _trainer(
         folder,
         PruningCallback(SCHEDULE),
@@ -170,7 +172,7 @@ def _best(folder: Path, **arguments: Any) -> Any:
         greater_is_better=False,
         **arguments,
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=resume)
     return trainer
 
 
@@ -183,13 +185,22 @@ def test_no_dense_model_is_the_best_one(tmp_path: Path, said: list[str], strateg
     assert "the best model so far (step 2, metric 0.0) is from before it and forgotten" in said[-1]
 
 
-def test_nothing_saved_since_end_step_leaves_the_last_model(
-    tmp_path: Path, said: list[str]
+def test_no_score_since_end_step_leaves_the_last_model(
+    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = _best(tmp_path, eval_steps=16, save_strategy="steps", save_steps=16, max_steps=17)
-    assert trainer.state.global_step == 17
-    trainer = _best(tmp_path / "b", eval_steps=8, eval_delay=16, save_strategy="best", max_steps=17)
+    monkeypatch.setattr(Scored, "score", lambda model: float("nan") if _sparsity(model) else 0.0)
+    trainer = _best(tmp_path, eval_steps=2, save_strategy="best")
+    assert trainer.state.best_model_checkpoint is None
     assert _sparsity(trainer.model) == pytest.approx(0.8, abs=0.01)
+    assert "nothing was evaluated and saved since end_step 17" in said[-1]
+
+
+def test_a_dense_best_model_is_forgotten_over_a_resume(tmp_path: Path) -> None:
+    saving: dict[str, Any] = {"eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    with pytest.raises(StateError, match="8 of the 17"):
+        _best(tmp_path, **saving, max_steps=8)
+    trainer = _best(tmp_path, **saving, resume=True)
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-18")
 
 
 def test_a_checkpoint_without_or_with_foreign_masks_is_refused(tmp_path: Path) -> None:
