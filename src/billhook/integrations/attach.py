@@ -41,23 +41,26 @@ class AttachesPruner:
         """
         if self.pruner is not None:
             self.pruner.detach()
-        nonzero = {name: int(p.count_nonzero()) for name, p in model.named_parameters()}
+        nonzero = _count_nonzero(model) if state is not None else {}
         self.pruner = Pruner(model, optimizers, self.schedule, **self.options)
         if state is not None:
             try:
                 self.pruner.load_state_dict(state)
-                _check_unchanged(model, nonzero)
+                _check_unchanged(nonzero, _count_nonzero(model))
             except StateError:
                 self.pruner.detach()
                 raise
         return self.pruner
 
 
-def _check_unchanged(model: nn.Module, nonzero: Mapping[str, int]) -> None:
+def _count_nonzero(model: nn.Module) -> dict[str, int]:
+    return {name: int(p.count_nonzero()) for name, p in model.named_parameters()}
+
+
+def _check_unchanged(before: Mapping[str, int], after: Mapping[str, int]) -> None:
     """See that a restored pruner found its zeros in the weights already."""
-    for name, parameter in model.named_parameters():
-        strays = nonzero[name] - int(parameter.count_nonzero())
-        if strays:
+    for name in before:
+        if strays := before[name] - after[name]:
             raise StateError(
                 f"{strays} weights of {name!r} were not zero where the mask of the pruner state "
                 "is: weights and pruner state are of different checkpoints; resume from one that "

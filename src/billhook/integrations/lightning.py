@@ -106,8 +106,7 @@ class PruningCallback(AttachesPruner, Callback):
         for checkpoint in _best_trackers(trainer):
             if checkpoint.save_top_k != 0 and not checkpoint.best_model_path:
                 _log.warning(
-                    "ModelCheckpoint(monitor=%r) saved nothing since end_step %d: its "
-                    "best_model_path is empty; the model as trained is the sparse one",
+                    "ModelCheckpoint(monitor=%r) saved nothing since end_step %d: it has no best model",
                     checkpoint.monitor,
                     self.schedule.end_step,
                 )
@@ -140,12 +139,8 @@ def _forget_best(trainer: Trainer, what: str) -> None:
     for checkpoint in _best_trackers(trainer):
         files = list(checkpoint.best_k_models) or [checkpoint.best_model_path]
         if files != [""]:
-            _log.info(
-                "ModelCheckpoint(monitor=%r) forgets %s; these files stay: %s",
-                checkpoint.monitor,
-                what,
-                ", ".join(files),
-            )
+            said = "ModelCheckpoint(monitor=%r) forgets %s; these files stay: %s"
+            _log.info(said, checkpoint.monitor, what, ", ".join(files))
         checkpoint.best_k_models = {}
         checkpoint.best_model_path = checkpoint.kth_best_model_path = ""
         checkpoint.best_model_score = checkpoint.current_score = None
