@@ -1,0 +1,7 @@
+"""Studies: at equal stored bytes, is a large pruned model better than a small dense one?
+
+A study is a file (``spec``). Its ``grid`` solves for the sparsities that make the files equal and
+lists the trials; ``trial`` trains one of them, ``workers`` many; ``store`` keeps what is finished;
+``test`` chooses by validation data and opens the test data, once; ``comparison`` and ``statistics``
+weigh the two arms, ``verdict``, ``report`` and ``plot`` say what came of it.
+"""
