@@ -5,6 +5,8 @@ import logging
 from billhook.allocation import Uniform
 from billhook.criterion import Magnitude, Random
 from billhook.errors import BillhookError
+from billhook.footprint import expected_footprint, footprint
+from billhook.format import inspect, load, save
 from billhook.granularity import Unstructured
 from billhook.pruner import Pruner
 from billhook.schedule import Cubic, OneShot, Polynomial
@@ -21,6 +23,11 @@ __all__ = [
     "Random",
     "Uniform",
     "Unstructured",
+    "expected_footprint",
+    "footprint",
+    "inspect",
+    "load",
+    "save",
 ]
 
 # What a pruner selects is shown unless the application configures this logger otherwise, for
