@@ -2,6 +2,6 @@
 
 A study is a file (``spec``). Its ``grid`` solves for the sparsities that make the files equal and
 lists the trials; ``trial`` trains one of them, ``workers`` many; ``store`` keeps what is finished;
-``test`` chooses by validation data and opens the test data, once; ``comparison`` and ``statistics``
+``choice`` chooses by validation data and opens the test data, once; ``comparison`` and ``statistics``
 weigh the two arms, ``verdict``, ``report`` and ``plot`` say what came of it.
 """

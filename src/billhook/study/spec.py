@@ -7,7 +7,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from billhook import ConfigurationError, Cubic
+from billhook import Cubic
+from billhook.errors import ConfigurationError
 
 __all__ = ["Data", "Pruning", "Study", "Training", "load_study", "shipped_studies"]
 
