@@ -113,14 +113,14 @@ def _digits() -> tuple[Tensor, Tensor]:
 
 def _digits_split(seed: int, data: Data) -> Split:
     pixels, labels = _digits()
-    if data.train + data.validation >= len(labels):
+    sizes = [data.train, data.validation, data.test]
+    if sum(sizes) > len(labels):
         raise ConfigurationError(
-            f"data.train {data.train} and data.validation {data.validation} leave none of the "
-            f"{len(labels)} digits for the test set: use fewer"
+            f"data asks for {' + '.join(map(str, sizes))} = {sum(sizes)} of {len(labels)} digits: "
+            "use fewer"
         )
     order = torch.from_numpy(np.random.default_rng([seed, 0]).permutation(len(labels)))
-    bounds = data.train, data.train + data.validation
-    parts = order[: bounds[0]], order[bounds[0] : bounds[1]], order[bounds[1] :]
+    parts = order[: sum(sizes)].split(sizes)
     return Split(*(Examples(pixels[part], labels[part]) for part in parts))
 
 

@@ -1,26 +1,23 @@
-"""The grid of a study: sizes at which the files are equal, and every trial that has to be run.
-
-The bytes of a file are a function of the shapes and the numbers of nonzeros alone when tensors are
-coded dense or by bit-mask, so they are known before anything is trained.
-"""
+"""The grid of a study: sizes at which the files are equal, and every trial that has to be run."""
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
 
-import torch
-
-import billhook
-from billhook.errors import ConfigurationError
-from billhook.footprint import Footprint, TensorSpec
-from billhook.study.family import Family, family
+from billhook.study.family import family
+from billhook.study.sizes import file_bytes, shapes_of, sparsity_for
 from billhook.study.spec import Data, Pruning, Study, Training
 
-__all__ = ["CODINGS", "DENSE", "LARGE", "SPARSE", "Plan", "Point", "Trial", "footprint_at", "plan"]
-
-#: The codings whose bytes count: each tensor takes the smaller one.
-CODINGS = ("dense", "bitmask")
+__all__ = [
+    "DENSE",
+    "LARGE",
+    "SPARSE",
+    "Plan",
+    "Point",
+    "Trial",
+    "plan",
+    "solve",
+]
 
 #: The arms: the small networks, the large one pruned, and for reference the large one left dense.
 DENSE, SPARSE, LARGE = "small-dense", "large-sparse", "large-dense"
@@ -86,7 +83,6 @@ class Plan:
     """A study worked out: its points from the smallest file up, and its trials in running order."""
 
     study: Study
-    large_bytes: int
     points: tuple[Point, ...]
     trials: tuple[Trial, ...]
 
@@ -101,12 +97,8 @@ def plan(study: Study) -> Plan:
     models = family(study.family)
     models.metric(study.choose_by)
     models.split(study.seeds[0], study.data)
-    shapes = _shapes(models, study.large_width)
-    points = tuple(
-        _solve(study, width, _dense_bytes(models, width), shapes)
-        for width in sorted(study.small_widths)
-    )
-    large_bytes = _dense_bytes(models, study.large_width)
+    points = solve(study)
+    large_bytes = file_bytes(shapes_of(study.family, study.large_width), 0.0)
     trials = tuple(
         Trial(
             family=study.family,
@@ -124,56 +116,22 @@ def plan(study: Study) -> Plan:
         for arm, point, width, sparsity in _arms(study, large_bytes, points)
         for rate in sorted(study.training.learning_rates)
     )
-    return Plan(study, large_bytes, points, trials)
+    return Plan(study, points, trials)
 
 
-def footprint_at(shapes: Mapping[str, torch.Size], sparsity: float) -> Footprint:
-    """The file of a network whose weight matrices all have ``sparsity``; vectors stay dense."""
-    return billhook.expected_footprint(
-        TensorSpec(name, tuple(shape), _nonzeros(shape, sparsity)) for name, shape in shapes.items()
-    )
+def solve(study: Study) -> tuple[Point, ...]:
+    """The points of a study, from the smallest file up.
 
-
-def _nonzeros(shape: torch.Size, sparsity: float) -> int:
-    numel = shape.numel()
-    return round((1.0 - sparsity) * numel) if len(shape) > 1 else numel
-
-
-def _shapes(models: Family, width: int) -> dict[str, torch.Size]:
-    with torch.device("meta"):
-        return {name: tensor.shape for name, tensor in models.build(width).state_dict().items()}
-
-
-def _dense_bytes(models: Family, width: int) -> int:
-    return footprint_at(_shapes(models, width), 0.0).file_bytes(CODINGS)
-
-
-def _solve(study: Study, width: int, target: int, shapes: Mapping[str, torch.Size]) -> Point:
-    """The lowest sparsity at which the large file is no larger than ``target`` bytes.
-
-    Bytes fall as sparsity rises, so bisect on the number of weights kept, whole numbers.
+    Raises:
+        ConfigurationError: a size that no sparsity of the large network reaches.
     """
-    weights = sum(shape.numel() for shape in shapes.values() if len(shape) > 1)
-
-    def file_bytes(kept: int) -> int:
-        return footprint_at(shapes, 1.0 - kept / weights).file_bytes(CODINGS)
-
-    if file_bytes(1) > target:
-        raise ConfigurationError(
-            f"the dense file of width {width} has {target:,} bytes, but that of width "
-            f"{study.large_width} needs {file_bytes(1):,} for its masks, biases and header alone: "
-            "no sparsity reaches it; leave this width out, or make large_width smaller"
-        )
-    if file_bytes(weights) <= target:
-        raise ConfigurationError(
-            f"the file of width {study.large_width} is no larger than that of width {width} "
-            f"({target:,} bytes) without any pruning: make large_width larger"
-        )
-    low, high = 1, weights  # file_bytes(low) <= target < file_bytes(high)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if file_bytes(middle) <= target else (low, middle)
-    return Point(width, target, 1.0 - low / weights, file_bytes(low))
+    large = shapes_of(study.family, study.large_width)
+    points = []
+    for width in sorted(study.small_widths):
+        target = file_bytes(shapes_of(study.family, width), 0.0)
+        sparsity = sparsity_for(large, target)
+        points.append(Point(width, target, sparsity, file_bytes(large, sparsity)))
+    return tuple(points)
 
 
 def _arms(

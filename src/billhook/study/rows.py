@@ -67,7 +67,9 @@ def rows_as_csv(rows: Iterable[Row]) -> str:
     metrics = list(rows[0].validation) if rows else []
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*_FIELDS, *(f"{part}_{m}" for part in ("validation", "test") for m in metrics)])
+    writer.writerow(
+        [*_FIELDS, *(f"{part}_{m}" for part in ("validation", "test") for m in metrics)]
+    )
     for row in rows:
         fixed = [getattr(row, name) for name in _FIELDS[:-1]]
         scores = [repr(row.validation[m]) for m in metrics]

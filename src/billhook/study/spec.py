@@ -21,10 +21,11 @@ class _Part(BaseModel):
 
 
 class Data(_Part):
-    """How many examples each seed's split has; what is left over is the test set."""
+    """How many examples are in each part of a seed's split, drawn without replacement."""
 
     train: Positive
     validation: Positive
+    test: Positive
 
 
 class Training(_Part):

@@ -12,7 +12,8 @@ from torch import nn
 import billhook
 from billhook.errors import StateError
 from billhook.study.family import Examples, Split, family
-from billhook.study.grid import CODINGS, Trial
+from billhook.study.grid import Trial
+from billhook.study.sizes import CODINGS
 
 __all__ = ["Outcome", "Progress", "load_model", "train"]
 

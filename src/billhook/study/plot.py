@@ -1,0 +1,111 @@
+"""The plot of a study: each metric over the bytes, and below it the difference of the arms."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from billhook.study.comparison import LEVEL, Comparison
+from billhook.study.grid import DENSE, SPARSE
+from billhook.study.statistics import Interval
+
+__all__ = ["plot_png"]
+
+_COLOURS = {DENSE: "#b35806", SPARSE: "#2166ac"}
+_NEITHER = "#777777"
+_WIDTH, _TALL, _LOW = 380, 260, 150
+
+
+def plot_png(metrics: Sequence[Sequence[Comparison]], title: str, subtitle: Sequence[str]) -> bytes:
+    """A PNG with a column for each metric's comparisons."""
+    import altair as alt
+    import vl_convert
+
+    columns = [alt.vconcat(_scores(alt, each), _differences(alt, each)) for each in metrics]
+    chart = (
+        alt.hconcat(*columns, spacing=40)
+        .properties(
+            title=alt.TitleParams(title, subtitle=list(subtitle), anchor="start", offset=14),
+            padding=16,
+            background="white",
+        )
+        .configure_axis(labelFontSize=12, titleFontSize=13, gridColor="#eeeeee")
+        .configure_legend(labelFontSize=13, title=None, orient="top", symbolSize=120)
+        .configure_title(fontSize=17, subtitleFontSize=13, subtitleColor="#444444")
+        .configure_view(stroke="#cccccc")
+    )
+    png: bytes = vl_convert.vegalite_to_png(chart.to_json(), scale=2)
+    return png
+
+
+def _scores(alt: Any, comparisons: Sequence[Comparison]) -> Any:
+    """Both arms' test metric over the bytes, with the intervals of their means."""
+    metric = comparisons[0].metric
+    unit = "%" if metric.scale == 100 else metric.unit
+    records = [
+        {"arm": arm, **_record(c, interval)}
+        for c in comparisons
+        for arm, interval in ((DENSE, c.dense), (SPARSE, c.sparse))
+    ]
+    colour = alt.Color(
+        "arm:N", scale=alt.Scale(domain=list(_COLOURS), range=list(_COLOURS.values()))
+    )
+    base = alt.Chart(alt.Data(values=records)).encode(x=_bytes_axis(alt, comparisons), color=colour)
+    axis = alt.Axis(title=f"test {metric.label} ({unit})")
+    y = alt.Y("mean:Q", scale=alt.Scale(zero=False), axis=axis)
+    band = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", axis=axis), y2="high:Q")
+    line = base.mark_line(strokeWidth=2).encode(y=y)
+    points = base.mark_point(filled=True, size=65, opacity=1).encode(
+        y=y, shape=alt.Shape("arm:N", scale=alt.Scale(range=["square", "circle"]))
+    )
+    return (band + line + points).properties(width=_WIDTH, height=_TALL)
+
+
+def _differences(alt: Any, comparisons: Sequence[Comparison]) -> Any:
+    """Sparse minus dense with its interval, coloured by who wins."""
+    metric = comparisons[0].metric
+    records = [{"winner": c.winner or "undecided", **_record(c, c.difference)} for c in comparisons]
+    extreme = max(abs(record[end]) for record in records for end in ("low", "high"))
+    names = [*_COLOURS, "undecided"]
+    colour = alt.Color(
+        "winner:N",
+        scale=alt.Scale(domain=names, range=[*_COLOURS.values(), _NEITHER]),
+        legend=None,
+    )
+    base = alt.Chart(alt.Data(values=records)).encode(x=_bytes_axis(alt, comparisons), color=colour)
+    better = SPARSE if metric.higher_is_better else DENSE
+    axis = alt.Axis(title=[f"sparse - dense ({metric.unit})", f"above 0: {better} ahead"])
+    scale = alt.Scale(type="symlog", constant=extreme / 10)
+    y = alt.Y("mean:Q", scale=scale, axis=axis)
+    rule = base.mark_rule(strokeWidth=3).encode(y=alt.Y("low:Q", scale=scale, axis=axis), y2="high")
+    points = base.mark_point(filled=True, size=65, opacity=1).encode(y=y)
+    zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(color="#333333").encode(y="zero:Q")
+    return (zero + rule + points).properties(width=_WIDTH, height=_LOW)
+
+
+def _record(comparison: Comparison, interval: Interval) -> dict[str, Any]:
+    shown = interval.scaled(comparison.metric.scale)
+    return {
+        "bytes": comparison.point,
+        "mean": shown.mean,
+        "low": shown.low,
+        "high": shown.high,
+    }
+
+
+def _bytes_axis(alt: Any, comparisons: Sequence[Comparison]) -> Any:
+    ends = [comparisons[0].point / 1.1, comparisons[-1].point * 1.1]
+    return alt.X(
+        "bytes:Q",
+        scale=alt.Scale(type="log", domain=ends, nice=False),
+        axis=alt.Axis(
+            title="bytes of the file, log scale",
+            values=[c.point for c in comparisons],
+            format=",",
+            labelAngle=-35,
+            labelOverlap=False,
+        ),
+    )
+
+
+def interval_note(seeds: int) -> str:
+    """What bands and bars show."""
+    return f"bands and bars: {LEVEL:.0%} t-intervals over {seeds} seeds"
