@@ -120,7 +120,7 @@ def _digits_split(seed: int, data: Data) -> Split:
             "use fewer"
         )
     order = torch.from_numpy(np.random.default_rng([seed, 0]).permutation(len(labels)))
-    parts = order[: sum(sizes)].split(sizes)
+    parts = order[: sum(sizes)].split(sizes)  # type: ignore[no-untyped-call]
     return Split(*(Examples(pixels[part], labels[part]) for part in parts))
 
 

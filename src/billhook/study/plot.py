@@ -19,7 +19,7 @@ def plot_png(metrics: Sequence[Sequence[Comparison]], title: str, subtitle: Sequ
     import altair as alt
     import vl_convert
 
-    columns = [alt.vconcat(_scores(alt, each), _differences(alt, each)) for each in metrics]
+    columns = [_column(alt, each) for each in metrics]
     chart = (
         alt.hconcat(*columns, spacing=40)
         .properties(
@@ -34,6 +34,12 @@ def plot_png(metrics: Sequence[Sequence[Comparison]], title: str, subtitle: Sequ
     )
     png: bytes = vl_convert.vegalite_to_png(chart.to_json(), scale=2)
     return png
+
+
+def _column(alt: Any, comparisons: Sequence[Comparison]) -> Any:
+    """A metric's scores above its differences; their colours mean different things."""
+    parts = _scores(alt, comparisons), _differences(alt, comparisons)
+    return alt.vconcat(*parts).resolve_scale(color="independent")
 
 
 def _scores(alt: Any, comparisons: Sequence[Comparison]) -> Any:
@@ -54,7 +60,10 @@ def _scores(alt: Any, comparisons: Sequence[Comparison]) -> Any:
     band = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", axis=axis), y2="high:Q")
     line = base.mark_line(strokeWidth=2).encode(y=y)
     points = base.mark_point(filled=True, size=65, opacity=1).encode(
-        y=y, shape=alt.Shape("arm:N", scale=alt.Scale(range=["square", "circle"]))
+        y=y,
+        shape=alt.Shape(
+            "arm:N", scale=alt.Scale(domain=list(_COLOURS), range=["square", "circle"])
+        ),
     )
     return (band + line + points).properties(width=_WIDTH, height=_TALL)
 

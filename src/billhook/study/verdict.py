@@ -19,7 +19,7 @@ def headline(comparisons: Sequence[Comparison]) -> str:
     (first, most), (second, fewer) = counts
     label, total = comparisons[0].metric.label, len(comparisons)
     if most == 0:
-        return f"{label}: undecided at all {total} sizes"
+        return f"{label}: undecided at each of {total} sizes"
     text = f"{label}: {first} wins at {most} of {total} sizes, {second} at {fewer}"
     return f"{text}, {undecided} undecided" if undecided else text
 
