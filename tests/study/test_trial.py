@@ -9,7 +9,7 @@ import torch
 import billhook
 from billhook.errors import StateError
 from billhook.study.choice import chosen_trials
-from billhook.study.family import family
+from billhook.study.family import Examples, family
 from billhook.study.grid import SPARSE, Trial, plan
 from billhook.study.spec import Data, Study
 from billhook.study.trial import Outcome, Progress, load_model, train
@@ -64,7 +64,7 @@ def test_parts_of_a_split_are_disjoint_and_differ_by_seed() -> None:
     assert not torch.equal(splits[0].test.inputs, splits[1].test.inputs)
 
 
-def _whole() -> list[object]:
+def _whole() -> list[Examples]:
     split = family("digits").split(5, Data(train=1_795, validation=1, test=1))
     return [split.train, split.validation, split.test]
 
