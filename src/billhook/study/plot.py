@@ -1,5 +1,6 @@
 """The plot of a study: each metric over the bytes, and below it the difference of the arms."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,14 @@ __all__ = ["plot_png"]
 
 _COLOURS = {DENSE: "#b35806", SPARSE: "#2166ac"}
 _NEITHER = "#777777"
-_WIDTH, _TALL, _LOW = 380, 260, 150
+_LEGEND = {
+    "labelFontSize": 13,
+    "title": None,
+    "orient": "top",
+    "symbolSize": 120,
+    "symbolOpacity": 1,
+}
+_WIDTH, _TALL, _LOW = 380, 260, 190
 
 
 def plot_png(metrics: Sequence[Sequence[Comparison]], title: str, subtitle: Sequence[str]) -> bytes:
@@ -28,7 +36,9 @@ def plot_png(metrics: Sequence[Sequence[Comparison]], title: str, subtitle: Sequ
             background="white",
         )
         .configure_axis(labelFontSize=12, titleFontSize=13, gridColor="#eeeeee")
-        .configure_legend(labelFontSize=13, title=None, orient="top", symbolSize=120)
+        .configure_legend(
+            labelFontSize=13, title=None, orient="top", symbolSize=120, symbolOpacity=1
+        )
         .configure_title(fontSize=17, subtitleFontSize=13, subtitleColor="#444444")
         .configure_view(stroke="#cccccc")
     )
@@ -59,12 +69,7 @@ def _scores(alt: Any, comparisons: Sequence[Comparison]) -> Any:
     y = alt.Y("mean:Q", scale=alt.Scale(zero=False), axis=axis)
     band = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", axis=axis), y2="high:Q")
     line = base.mark_line(strokeWidth=2).encode(y=y)
-    points = base.mark_point(filled=True, size=65, opacity=1).encode(
-        y=y,
-        shape=alt.Shape(
-            "arm:N", scale=alt.Scale(domain=list(_COLOURS), range=["square", "circle"])
-        ),
-    )
+    points = base.mark_point(filled=True, size=65, opacity=1).encode(y=y)
     return (band + line + points).properties(width=_WIDTH, height=_TALL)
 
 
@@ -72,7 +77,6 @@ def _differences(alt: Any, comparisons: Sequence[Comparison]) -> Any:
     """Sparse minus dense with its interval, coloured by who wins."""
     metric = comparisons[0].metric
     records = [{"winner": c.winner or "undecided", **_record(c, c.difference)} for c in comparisons]
-    extreme = max(abs(record[end]) for record in records for end in ("low", "high"))
     names = [*_COLOURS, "undecided"]
     colour = alt.Color(
         "winner:N",
@@ -81,13 +85,34 @@ def _differences(alt: Any, comparisons: Sequence[Comparison]) -> Any:
     )
     base = alt.Chart(alt.Data(values=records)).encode(x=_bytes_axis(alt, comparisons), color=colour)
     better = SPARSE if metric.higher_is_better else DENSE
-    axis = alt.Axis(title=[f"sparse - dense ({metric.unit})", f"above 0: {better} ahead"])
-    scale = alt.Scale(type="symlog", constant=extreme / 10)
+    low = min(0.0, *(record["low"] for record in records))
+    high = max(0.0, *(record["high"] for record in records))
+    ticks = _ticks(low, high)
+    axis = alt.Axis(
+        title=[f"sparse minus dense ({metric.unit})", f"above 0: {better} ahead"],
+        values=ticks,
+        format="+~g",
+        labelOverlap=False,
+    )
+    step = min(abs(tick) for tick in ticks if tick)
+    domain = [low - step / 2, high + step / 2]
+    scale = alt.Scale(type="symlog", constant=step, domain=domain, nice=False)
     y = alt.Y("mean:Q", scale=scale, axis=axis)
     rule = base.mark_rule(strokeWidth=3).encode(y=alt.Y("low:Q", scale=scale, axis=axis), y2="high")
     points = base.mark_point(filled=True, size=65, opacity=1).encode(y=y)
     zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(color="#333333").encode(y="zero:Q")
     return (zero + rule + points).properties(width=_WIDTH, height=_LOW)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Zero, and on both sides 1, 2 or 5 times powers of ten over a factor of twenty."""
+    extreme = max(-low, high)
+    if extreme == 0.0:
+        return [-1.0, 0.0, 1.0]
+    top = math.floor(math.log10(extreme))
+    sizes = [digit * 10.0**power for power in (top - 2, top - 1, top) for digit in (1, 2, 5)]
+    sizes = [size for size in sizes if extreme / 20 <= size <= extreme]
+    return [-s for s in reversed(sizes) if -s >= low] + [0.0] + [s for s in sizes if s <= high]
 
 
 def _record(comparison: Comparison, interval: Interval) -> dict[str, Any]:

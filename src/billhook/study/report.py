@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -158,6 +159,7 @@ def _conditions(report: Report) -> list[str]:
         f"Both arms: {recipe.steps} steps of {recipe.batch_size} examples, AdamW, cosine decay, "
         f"{len(recipe.learning_rates)} learning rates tried for every arm, size and seed, chosen "
         f"by that seed's validation {study.choose_by.replace('_', '-')}; the last weights count. "
+        f"Chosen: {_chosen_rates(report.rows)}. "
         "Test data were used once, on the chosen networks as read back from their files.",
         "Bytes are those of the files that billhook.save wrote, header included; a sparse file is "
         f"never larger than its dense partner, and at most {mismatch} bytes smaller.",
@@ -168,6 +170,16 @@ def _conditions(report: Report) -> list[str]:
         "about fresh data of the same kind, the (conservative) correction of Nadeau and Bengio "
         f"(2003) would make every interval {factor:.1f} times as wide.",
     ]
+
+
+def _chosen_rates(rows: Sequence[Row]) -> str:
+    """How often each learning rate was chosen; one at the edge of those tried shows here."""
+    parts = []
+    for arm in (DENSE, SPARSE):
+        counts = Counter(row.learning_rate for row in rows if row.chosen and row.arm == arm)
+        times = ", ".join(f"{rate:g} {counts[rate]} times" for rate in sorted(counts))
+        parts.append(f"{arm} {times}")
+    return "; ".join(parts)
 
 
 def _reference(report: Report, comparisons: Sequence[Comparison]) -> str:
