@@ -106,7 +106,7 @@ class PruningCallback(AttachesPruner, Callback):
         for checkpoint in _best_trackers(trainer):
             if checkpoint.save_top_k != 0 and not checkpoint.best_model_path:
                 _log.warning(
-                    "ModelCheckpoint(monitor=%r) has no best model: nothing saved since end_step %d",
+                    "ModelCheckpoint(monitor=%r) has no best: nothing saved since end_step %d",
                     checkpoint.monitor,
                     self.schedule.end_step,
                 )
