@@ -23,10 +23,10 @@ demo: build
 	$(BIN)/billhook study run digits
 
 test: build
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-all: build
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 check: build
 	$(BIN)/ruff check .
