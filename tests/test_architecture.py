@@ -22,8 +22,8 @@ ALLOWED = {
     "data": {"errors", "data"},
     "tasks": {"errors", "data", "models", "tasks"},
     "inference": {"errors", "native", "render", "format", "inference", "public"},
-    "study": {"errors", "study", "render", "native", "public"},
-    "integrations": {"errors", "integrations", "public"},
+    "study": {"footprint", "schedule", "errors", "study", "render", "native", "public"},
+    "integrations": {"errors", "schedule", "integrations", "public"},
 } | dict.fromkeys(CORE, CORE)
 
 
