@@ -102,6 +102,25 @@ def test_lost_metadata_and_reserved_names_are_errors(tmp_path: Path) -> None:
         billhook.save({"w.billhook": torch.ones(3)}, path)
 
 
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"\ud800": torch.ones(2)}, "not valid Unicode"),
+        ({"__metadata__": torch.ones(2)}, "reserved"),
+        ({"w": 3.0}, "maps to a float"),
+        ({"w": torch.ones(2, dtype=torch.complex128)}, "cannot be stored"),
+        ({"w": torch.eye(2).to_sparse()}, "has no plain values"),
+        ({"w": torch.ones(2, device="meta")}, "has no plain values"),
+    ],
+)
+def test_what_cannot_be_stored_is_an_error(
+    tensors: dict[str, torch.Tensor], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        billhook.save(tensors, tmp_path / "m.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_name_of_a_dense_file_draws_a_warning(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"model\.billhook\.safetensors"):
         billhook.save(model(), tmp_path / "model.safetensors")
