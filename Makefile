@@ -40,8 +40,8 @@ format: build
 
 SANITIZED := build/sanitize
 sanitize: build
-	cmake -S . -B $(SANITIZED) -DBILLHOOK_SANITIZE=ON -DCMAKE_BUILD_TYPE=Debug > /dev/null
-	cmake --build $(SANITIZED)
+	$(BIN)/cmake -S . -B $(SANITIZED) -DBILLHOOK_SANITIZE=ON -DCMAKE_BUILD_TYPE=Debug > /dev/null
+	$(BIN)/cmake --build $(SANITIZED)
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0:halt_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
 	$(BIN)/python tests/sanitize.py $(SANITIZED)/libbillhook_kernels.so
