@@ -1,0 +1,158 @@
+"""``billhook train``: the body of the command, and nothing that a library user needs."""
+
+import resource
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from safetensors.torch import load_file
+
+from billhook.errors import ConfigurationError
+from billhook.tasks.recipe import Recipe, load_recipe
+
+__all__ = ["train_command"]
+
+# Arguments of a model family that the command line can set.
+MODEL_OPTIONS = {
+    "mobilenet_v1": ("width",),
+    "inception_v3": ("depth_multiplier",),
+    "ptb_lstm": ("size", "hidden"),
+    "gnmt": ("units",),
+}
+
+
+def train_command(
+    model: Annotated[str, typer.Argument(help="mobilenet_v1, inception_v3, ptb_lstm or gnmt")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the data set; without it an embedded one")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="paper, laptop, or a .toml file")] = "laptop",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; resumes what is there")
+    ] = None,
+    sparsity: Annotated[float | None, typer.Option(help="Prune to this, e.g. 0.9")] = None,
+    begin: Annotated[int | None, typer.Option(help="First pruning step")] = None,
+    end: Annotated[int | None, typer.Option(help="Last pruning step")] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Start from these weights: .safetensors, or a state_dict")
+    ] = None,
+    width: Annotated[float | None, typer.Option(help="mobilenet_v1")] = None,
+    depth_multiplier: Annotated[float | None, typer.Option(help="inception_v3")] = None,
+    size: Annotated[str | None, typer.Option(help="ptb_lstm: small, medium, large")] = None,
+    hidden: Annotated[int | None, typer.Option(help="ptb_lstm: units, in place of size")] = None,
+    units: Annotated[int | None, typer.Option(help="gnmt")] = None,
+    epochs: Annotated[float | None, typer.Option(help="In place of the recipe's")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, data order, dropout")] = 0,
+    bf16: Annotated[bool, typer.Option(help="Forward and backward in bfloat16")] = False,
+    stop_after: Annotated[int | None, typer.Option(help="Stop at this step; resume later")] = None,
+    dry_run: Annotated[
+        bool, typer.Option(help="One step of the full model on noise; time and memory")
+    ] = False,
+) -> None:
+    """Train a model of the paper, dense or pruned while it trains.
+
+    The run's folder gets a checkpoint at every evaluation; the same command again continues it,
+    and it then ends as if it had never stopped. Several devices: `accelerate launch -m billhook
+    train ...`.
+    """
+    given = {
+        "width": width,
+        "depth_multiplier": depth_multiplier,
+        "size": size,
+        "hidden": hidden,
+        "units": units,
+    }
+    chosen = _chosen_recipe(model, recipe, given, epochs, seed)
+    if dry_run:
+        _dry_run(chosen, sparsity)
+        return
+    if sparsity is None and (begin is not None or end is not None):
+        raise ConfigurationError("--begin and --end are the pruning window: give --sparsity too")
+    name = f"{model}-{'dense' if sparsity is None else f's{sparsity:g}'}-seed{seed}"
+    _run(chosen, data, out or Path("runs") / name, sparsity, begin, end, init, bf16, stop_after)
+
+
+def _chosen_recipe(
+    model: str, name: str, given: dict[str, Any], epochs: float | None, seed: int
+) -> Recipe:
+    if model not in MODEL_OPTIONS:
+        raise ConfigurationError(f"model {model!r} is none of {', '.join(MODEL_OPTIONS)}")
+    arguments = {key: value for key, value in given.items() if value is not None}
+    foreign = sorted(set(arguments) - set(MODEL_OPTIONS[model]))
+    if foreign:
+        option = foreign[0].replace("_", "-")
+        raise ConfigurationError(f"--{option} is no option of {model}: leave it out")
+    if "hidden" in arguments:
+        arguments["size"] = None
+    training: dict[str, Any] = {"seed": seed}
+    if epochs is not None:
+        training |= {"epochs": epochs, "steps": None}
+    return load_recipe(model, name).changed(model=arguments, training=training)
+
+
+def _run(
+    recipe: Recipe,
+    data: Path | None,
+    out: Path,
+    sparsity: float | None,
+    begin: int | None,
+    end: int | None,
+    init: Path | None,
+    bf16: bool,
+    stop_after: int | None,
+) -> None:
+    from accelerate import Accelerator
+
+    from billhook.tasks.build import build_task
+    from billhook.tasks.task import Shard
+    from billhook.train import Sparsity, train
+
+    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
+    console = Console(quiet=not accelerator.is_main_process)
+    torch.manual_seed(recipe.training.seed)
+    shard = Shard(accelerator.process_index, accelerator.num_processes)
+    task = build_task(recipe, data, shard)
+    console.print(task.found)
+    if init is not None:
+        task.model.load_state_dict(_weights(init))
+    target = None if sparsity is None else Sparsity(sparsity, begin, end)
+    result = train(task, recipe, out, target, accelerator, console, stop_after)
+    if result is None:
+        console.print(f"stopped; the same command continues from {out / 'checkpoint.pt'}")
+    else:
+        console.print(f"test: {result['test']}; {result['nonzero']:,} nonzero; {out / 'model.pt'}")
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    """A state_dict from safetensors, a saved state_dict, or the model in a run's checkpoint."""
+    if not path.is_file():
+        raise ConfigurationError(f"--init {path} is no file: give model.pt or a .safetensors file")
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return loaded["model"] if "model" in loaded and "recipe" in loaded else loaded
+
+
+def _dry_run(recipe: Recipe, sparsity: float | None) -> None:
+    from accelerate import Accelerator
+
+    from billhook.tasks.build import synthetic_task
+    from billhook.train import Run, Sparsity
+
+    console = Console()
+    started = time.monotonic()
+    task = synthetic_task(recipe)
+    target = None if sparsity is None else Sparsity(sparsity, 0, 1)
+    run = Run(task, recipe.changed(training={"epochs": None, "steps": 2}), target, Accelerator())
+    built = time.monotonic()
+    batch = next(task.batches(0, 0, run.accelerator.device))
+    loss = float(run.train_step(batch))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # KB on Linux
+    console.print(
+        f"{recipe.family}: {sum(p.numel() for p in task.model.parameters()):,} parameters, "
+        f"batch {recipe.training.batch_size}; built in {built - started:.1f} s, one step in "
+        f"{time.monotonic() - built:.1f} s, loss {loss:.3f}, peak memory {peak:.2f} GB"
+    )
