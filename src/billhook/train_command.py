@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from billhook.errors import ConfigurationError
 from billhook.tasks.recipe import Recipe, load_recipe
+from billhook.train import Sparsity
 
 __all__ = ["train_command"]
 
@@ -26,6 +27,7 @@ MODEL_OPTIONS = {
 
 def train_command(
     model: Annotated[str, typer.Argument(help="mobilenet_v1, inception_v3, ptb_lstm or gnmt")],
+    *,
     data: Annotated[
         Path | None, typer.Option(help="Folder of the data set; without it an embedded one")
     ] = None,
@@ -72,7 +74,16 @@ def train_command(
     if sparsity is None and (begin is not None or end is not None):
         raise ConfigurationError("--begin and --end are the pruning window: give --sparsity too")
     name = f"{model}-{'dense' if sparsity is None else f's{sparsity:g}'}-seed{seed}"
-    _run(chosen, data, out or Path("runs") / name, sparsity, begin, end, init, bf16, stop_after)
+    target = None if sparsity is None else Sparsity(sparsity, begin, end)
+    _run(
+        chosen,
+        data,
+        out or Path("runs") / name,
+        sparsity=target,
+        init=init,
+        bf16=bf16,
+        stop_after=stop_after,
+    )
 
 
 def _chosen_recipe(
@@ -97,9 +108,8 @@ def _run(
     recipe: Recipe,
     data: Path | None,
     out: Path,
-    sparsity: float | None,
-    begin: int | None,
-    end: int | None,
+    *,
+    sparsity: Sparsity | None,
     init: Path | None,
     bf16: bool,
     stop_after: int | None,
@@ -108,7 +118,7 @@ def _run(
 
     from billhook.tasks.build import build_task
     from billhook.tasks.task import Shard
-    from billhook.train import Sparsity, train
+    from billhook.train import train
 
     accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
     console = Console(quiet=not accelerator.is_main_process)
@@ -118,8 +128,15 @@ def _run(
     console.print(task.found)
     if init is not None:
         task.model.load_state_dict(_weights(init))
-    target = None if sparsity is None else Sparsity(sparsity, begin, end)
-    result = train(task, recipe, out, target, accelerator, console, stop_after)
+    result = train(
+        task,
+        recipe,
+        out,
+        sparsity=sparsity,
+        accelerator=accelerator,
+        console=console,
+        stop_after=stop_after,
+    )
     if result is None:
         console.print(f"stopped; the same command continues from {out / 'checkpoint.pt'}")
     else:
@@ -140,7 +157,7 @@ def _dry_run(recipe: Recipe, sparsity: float | None) -> None:
     from accelerate import Accelerator
 
     from billhook.tasks.build import synthetic_task
-    from billhook.train import Run, Sparsity
+    from billhook.train import Run
 
     console = Console()
     started = time.monotonic()
