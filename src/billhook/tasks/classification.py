@@ -72,7 +72,7 @@ class Classification(Task):
     def loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
         """Mean cross-entropy, the auxiliary head's added with ``aux_weight``."""
         images, labels = batch
-        out = model(self.augment(images) * 2 - 1)
+        out = model(_for_model(self.augment(images)))
         smoothing = self.recipe.training.label_smoothing
         if isinstance(out, torch.Tensor):
             return F.cross_entropy(out, labels, label_smoothing=smoothing)
@@ -86,7 +86,7 @@ class Classification(Task):
         rows = [chunk.tolist() for chunk in torch.arange(count).split(EVALUATION_BATCH)]
         correct, loss = {1: 0, 5: 0}, 0.0
         for images, labels in self._load(self.data.test, rows, None, device):
-            logits = model(images * 2 - 1)
+            logits = model(_for_model(images))
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             for k in correct:
                 correct[k] += top_k_correct(logits, labels, min(k, logits.shape[1]))
@@ -123,6 +123,11 @@ class _Batches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def __getitem__(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         batch = self.images.batch(indices, self.pixels, self.crop_seed)
         return batch, self.images.labels[torch.as_tensor(indices)]
+
+
+def _for_model(images: torch.Tensor) -> torch.Tensor:
+    """[0, 1] to [-1, 1], channels last in memory: a third faster on CPU, the same numbers."""
+    return (images * 2 - 1).contiguous(memory_format=torch.channels_last)
 
 
 def top_k_correct(logits: torch.Tensor, labels: torch.Tensor, k: int) -> int:
