@@ -85,12 +85,15 @@ class Run:
     @torch.no_grad()
     def evaluate(self, split: str) -> dict[str, float | str]:
         """The task's metrics, of the moving average where the recipe has one."""
-        model: nn.Module = self.task.model
-        if self.average is not None:
-            model = self.average.module
-            if self.pruner is not None:
-                self.pruner.apply_to(self.average)
-        return self.task.evaluate(model.eval(), split)
+        return self.task.evaluate(self.evaluated().eval(), split)
+
+    def evaluated(self) -> nn.Module:
+        """The model that counts: the moving average where the recipe has one, with our zeros."""
+        if self.average is None:
+            return self.task.model
+        if self.pruner is not None:
+            self.pruner.apply_to(self.average)
+        return self.average.module
 
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the run depends on."""
@@ -196,7 +199,7 @@ def train(
 
 def _finish(run: Run, folder: Path, seconds: float) -> dict[str, Any]:
     report = None if run.pruner is None else run.pruner.finalize()
-    parameters = list(run.task.model.parameters())
+    parameters = list(run.evaluated().parameters())
     result = {
         "family": run.recipe.family,
         "data": run.task.found,
@@ -207,12 +210,13 @@ def _finish(run: Run, folder: Path, seconds: float) -> dict[str, Any]:
         "sparsity_of_pruned": 0.0 if report is None else report.sparsity,
         "valid": run.evaluate("valid"),
         "test": run.evaluate("test"),
+        "examples": run.task.examples(run.evaluated().eval()),
         "minutes_this_session": seconds / 60,
         "torch": torch.__version__,
         "recipe": run.recipe.model_dump(mode="json"),
     }
     if run.accelerator.is_main_process:
-        torch.save(run.task.model.state_dict(), folder / "model.pt")
+        torch.save(run.evaluated().state_dict(), folder / "model.pt")
         (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     return result
 

@@ -66,7 +66,7 @@ class TrainingLog:
         if not self.main:
             return
         updated = pruner is not None and step in pruner.schedule.updates
-        if step % STEPS_BETWEEN == 0:
+        if step % STEPS_BETWEEN == 0 or step == 1:
             self._loss = float(loss)
             self._board.add_scalar("train/loss", self._loss, step)
             self._board.add_scalar("train/learning_rate", rate, step)

@@ -57,7 +57,7 @@ class LanguageModelling(Task):
         self.state: State | None = None
 
     def batches(self, epoch: int, start: int, device: torch.device) -> Iterator[Any]:  # noqa: ARG002
-        """Words ``(rows, window)`` and the same moved on by one; the state is reset at the first."""
+        """Words ``(rows, window)`` and the same moved on by one; the first resets the state."""
         if start == 0:
             self.state = None
         for index in range(start, self.steps_per_epoch):
@@ -93,7 +93,7 @@ class LanguageModelling(Task):
 
 
 def perplexity(model: nn.Module, stream: torch.Tensor) -> float:
-    """exp of the mean cross-entropy of words 1 to N - 1 of a stream ``(N,)``, ends of line included.
+    """exp of the mean cross-entropy of words 1 to N - 1 of a stream ``(N,)``, all of them.
 
     One row, the state carried from the first word to the last: each word is predicted from all
     before it, exactly once. The model is used as it is: put it in evaluation mode.

@@ -67,7 +67,7 @@ class Data(_Section):
     window: int = 0  # LSTM language model: words a window, the steps of back-propagation
     source: str = ""  # translation: suffixes of the files
     target: str = ""
-    merges: int = 0  # translation: size of a side's BPE vocabulary
+    pieces: int = 0  # translation: size of a side's BPE vocabulary
     max_length: int = 0  # translation: pieces, longer training pairs are left out
 
 

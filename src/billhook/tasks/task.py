@@ -57,6 +57,10 @@ class Task(abc.ABC):
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float | str]:
         """Metrics on "valid" or "test"; ``model`` is in evaluation mode, no gradients."""
 
+    def examples(self, model: nn.Module) -> list[dict[str, str]]:  # noqa: ARG002 - most have none
+        """A few inputs and outputs to read, for the result."""
+        return []
+
     def state_dict(self) -> dict[str, Any]:
         """What the task carries from batch to batch, for exact resume."""
         return {}
