@@ -2,10 +2,13 @@
 
 import logging
 
-from billhook.allocation import Uniform
+from billhook.allocation import Global, LayerwiseConstant, Uniform
 from billhook.criterion import Magnitude, Random
 from billhook.errors import BillhookError
+from billhook.footprint import expected_footprint, footprint
+from billhook.format import inspect, load, save
 from billhook.granularity import Unstructured
+from billhook.plan import plan
 from billhook.pruner import Pruner
 from billhook.schedule import Cubic, OneShot, Polynomial
 
@@ -14,6 +17,8 @@ __version__ = "0.1.0"
 __all__ = [
     "BillhookError",
     "Cubic",
+    "Global",
+    "LayerwiseConstant",
     "Magnitude",
     "OneShot",
     "Polynomial",
@@ -21,6 +26,12 @@ __all__ = [
     "Random",
     "Uniform",
     "Unstructured",
+    "expected_footprint",
+    "footprint",
+    "inspect",
+    "load",
+    "plan",
+    "save",
 ]
 
 # What a pruner selects is shown unless the application configures this logger otherwise, for
