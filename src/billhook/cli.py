@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 import billhook
+from billhook.train_command import train_command
 
 __all__ = ["main"]
 
@@ -39,6 +40,9 @@ def inspect(file: Annotated[Path, typer.Argument(help="A billhook or safetensors
     from rich.console import Console
 
     Console().print(billhook.inspect(file))
+
+
+app.command("train")(train_command)
 
 
 def main() -> None:
