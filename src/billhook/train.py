@@ -44,6 +44,7 @@ class Run:
     ) -> None:
         self.task, self.recipe, self.accelerator = task, recipe, accelerator
         self.step = 0
+        self._evaluated: tuple[int, str, dict[str, float | str]] | None = None
         self.total_steps = recipe.total_steps(task.steps_per_epoch)
         self.model: nn.Module = accelerator.prepare_model(task.model)
         self.optimizer = build_optimizer(self.model, recipe)
@@ -84,8 +85,11 @@ class Run:
 
     @torch.no_grad()
     def evaluate(self, split: str) -> dict[str, float | str]:
-        """The task's metrics, of the moving average where the recipe has one."""
-        return self.task.evaluate(self.evaluated().eval(), split)
+        """The task's metrics, of the moving average where the recipe has one; once a step."""
+        if self._evaluated is None or self._evaluated[:2] != (self.step, split):
+            metrics = self.task.evaluate(self.evaluated().eval(), split)
+            self._evaluated = (self.step, split, metrics)
+        return self._evaluated[2]
 
     def evaluated(self) -> nn.Module:
         """The model that counts: the moving average where the recipe has one, with our zeros."""
