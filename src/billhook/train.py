@@ -46,19 +46,19 @@ class Run:
         self.step = 0
         self._evaluated: tuple[int, str, dict[str, float | str]] | None = None
         self.total_steps = recipe.total_steps(task.steps_per_epoch)
+        decay = recipe.training.ema_decay
+        self.average: AveragedModel | None = None
+        if decay is not None:  # copied before accelerate wraps the model's forward
+            self.average = AveragedModel(
+                task.model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True
+            )
         self.model: nn.Module = accelerator.prepare_model(task.model)
         self.optimizer = build_optimizer(self.model, recipe)
         self.pruner: Pruner | None = None
         if sparsity is not None:
             schedule = pruning_schedule(recipe, sparsity, self.total_steps)
-            rules = task.model.prune_rules
-            self.pruner = Pruner(self.model, self.optimizer, schedule, rules=rules)  # type: ignore[arg-type]
-        decay = recipe.training.ema_decay
-        self.average: AveragedModel | None = None
-        if decay is not None:
-            self.average = AveragedModel(
-                task.model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True
-            )
+            rules: Any = task.model.prune_rules
+            self.pruner = Pruner(self.model, self.optimizer, schedule, rules=rules)
 
     def learning_rate(self) -> float:
         """Of the next step."""
@@ -182,6 +182,7 @@ def train(
         console.print(f"continuing from step {run.step} of {path}")
     log = TrainingLog(folder, console, run.total_steps, main=accelerator.is_main_process)
     every = max(1, round(recipe.training.evaluate_every * task.steps_per_epoch))
+    saves = recipe.training.checkpoint_every
     last = run.total_steps if stop_after is None else min(stop_after, run.total_steps)
     with log:
         while run.step < last:
@@ -192,7 +193,7 @@ def train(
                 log.step(run.step, loss, rate, run.pruner)
                 if run.step % every == 0 or run.step == run.total_steps:
                     log.evaluation(run.step, run.evaluate("valid"), rate, run.pruner)
-                if run.step % every == 0 or run.step == last:
+                if run.step % every == 0 or run.step % saves == 0 or run.step == last:
                     _save(run, path)
                 if run.step == last:
                     break

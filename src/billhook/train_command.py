@@ -69,7 +69,7 @@ def train_command(
     }
     chosen = _chosen_recipe(model, recipe, given, epochs, seed)
     if dry_run:
-        _dry_run(chosen, sparsity)
+        _dry_run(chosen, sparsity, bf16)
         return
     if sparsity is None and (begin is not None or end is not None):
         raise ConfigurationError("--begin and --end are the pruning window: give --sparsity too")
@@ -121,6 +121,8 @@ def _run(
     from billhook.train import train
 
     accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
+    if recipe.family in ("ptb_lstm", "gnmt"):
+        _check_precision(accelerator)
     console = Console(quiet=not accelerator.is_main_process)
     torch.manual_seed(recipe.training.seed)
     shard = Shard(accelerator.process_index, accelerator.num_processes)
@@ -143,6 +145,19 @@ def _run(
         console.print(f"test: {result['test']}; {result['nonzero']:,} nonzero; {out / 'model.pt'}")
 
 
+def _check_precision(accelerator: Any) -> None:
+    """Whether this device's fused LSTM computes in the wanted precision; found out by trying."""
+    lstm = torch.nn.LSTM(8, 8).to(accelerator.device)
+    try:
+        with accelerator.autocast(), torch.no_grad():
+            lstm(torch.zeros(2, 2, 8, device=accelerator.device))
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"--bf16: no LSTM in bfloat16 on this {accelerator.device.type} "
+            f"({str(error).splitlines()[0]}); leave --bf16 out"
+        ) from None
+
+
 def _weights(path: Path) -> dict[str, torch.Tensor]:
     """A state_dict from safetensors, a saved state_dict, or the model in a run's checkpoint."""
     if not path.is_file():
@@ -153,7 +168,7 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
     return loaded["model"] if "model" in loaded and "recipe" in loaded else loaded
 
 
-def _dry_run(recipe: Recipe, sparsity: float | None) -> None:
+def _dry_run(recipe: Recipe, sparsity: float | None, bf16: bool) -> None:
     from accelerate import Accelerator
 
     from billhook.tasks.build import synthetic_task
@@ -163,7 +178,10 @@ def _dry_run(recipe: Recipe, sparsity: float | None) -> None:
     started = time.monotonic()
     task = synthetic_task(recipe)
     target = None if sparsity is None else Sparsity(sparsity, 0, 1)
-    run = Run(task, recipe.changed(training={"epochs": None, "steps": 2}), target, Accelerator())
+    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
+    if recipe.family in ("ptb_lstm", "gnmt"):
+        _check_precision(accelerator)
+    run = Run(task, recipe.changed(training={"epochs": None, "steps": 2}), target, accelerator)
     built = time.monotonic()
     batch = next(task.batches(0, 0, run.accelerator.device))
     loss = float(run.train_step(batch))

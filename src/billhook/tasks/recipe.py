@@ -83,6 +83,7 @@ class Training(_Section):
     batch_norm_decay: float = Field(default=0.9, ge=0, lt=1)
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     evaluate_every: float = Field(default=1.0, gt=0)  # epochs; a checkpoint is written then too
+    checkpoint_every: int = Field(default=1000, gt=0)  # steps
     seed: int = 0
 
 
@@ -116,14 +117,20 @@ class Recipe(_Section):
         """The length of the run in optimizer steps.
 
         Raises:
-            ConfigurationError: not exactly one of ``epochs`` and ``steps`` is given.
+            ConfigurationError: not exactly one of ``epochs`` and ``steps`` is given, or the run
+                is shorter than a step.
         """
         epochs, steps = self.training.epochs, self.training.steps
         if (epochs is None) == (steps is None):
             raise ConfigurationError(
                 f"[training] has epochs={epochs} and steps={steps}: give exactly one of them"
             )
-        return steps if steps is not None else round((epochs or 0) * steps_per_epoch)
+        total = steps if steps is not None else round((epochs or 0) * steps_per_epoch)
+        if total < 1:
+            raise ConfigurationError(
+                f"{epochs} epochs of {steps_per_epoch} steps are no whole step: train longer"
+            )
+        return total
 
     def learning_rate(self, step: int, steps_per_epoch: int) -> float:
         """The rate of optimizer step ``step``, counted from 0."""
