@@ -12,8 +12,18 @@ import shutil
 import sys
 from pathlib import Path
 
-COLUMNS = "run family data steps epochs parameters nonzero sparsity_of_pruned minutes".split()
-METRICS = "top1 top5 loss perplexity bleu bleu_greedy signature".split()
+COLUMNS = [
+    "run",
+    "family",
+    "data",
+    "steps",
+    "epochs",
+    "parameters",
+    "nonzero",
+    "sparsity_of_pruned",
+    "minutes",
+]
+METRICS = ["top1", "top5", "loss", "perplexity", "bleu", "bleu_greedy", "signature"]
 
 
 def row(run: Path) -> dict[str, object]:

@@ -50,7 +50,7 @@ def load_parallel(where: str | Path | None, source: str, target: str) -> Paralle
     folder = Path(where)
     splits = {split: _pairs(folder, split, source, target) for split in SPLITS}
     sizes = " / ".join(f"{len(splits[split].source):,}" for split in SPLITS)
-    found = f"parallel text in {folder}, {source} to {target}: {sizes} pairs"
+    found = f"parallel text in {folder.name}, {source} to {target}: {sizes} pairs"
     return ParallelData(splits["train"], splits["valid"], splits["test"], found)
 
 

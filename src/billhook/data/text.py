@@ -55,7 +55,7 @@ def load_text(where: str | Path | None) -> TextData:
     if len(prefixes) > 1:
         raise DataError(f"{folder} mixes several sets: {', '.join(sorted(prefixes))}")
     lines = {split: _lines(path) for split, path in paths.items()}
-    return from_lines(lines, str(folder), {split: str(path) for split, path in paths.items()})
+    return from_lines(lines, folder.name, {split: str(path) for split, path in paths.items()})
 
 
 def from_lines(
