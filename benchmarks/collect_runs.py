@@ -23,7 +23,7 @@ COLUMNS = [
     "sparsity_of_pruned",
     "minutes",
 ]
-METRICS = ["top1", "top5", "loss", "perplexity", "bleu", "bleu_greedy", "signature"]
+METRICS = ("top1", "top5", "loss", "perplexity", "bleu", "bleu_greedy", "signature")
 
 
 def row(run: Path) -> dict[str, object]:
