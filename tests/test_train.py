@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import nn
 from typer.testing import CliRunner
 
+from billhook.allocation import Global, LayerwiseConstant
 from billhook.cli import app
 from billhook.errors import ConfigurationError, StateError
 from billhook.tasks.build import build_task, synthetic_task
@@ -89,6 +90,15 @@ def test_the_result_counts_what_the_saved_model_holds(tmp_path: Path) -> None:
     assert saved["stem.weight"].count_nonzero() == saved["stem.weight"].numel()
 
 
+@pytest.mark.parametrize("allocation", [Global(), LayerwiseConstant()])
+def test_the_papers_other_schemes_reach_the_same_sparsity(
+    allocation: Global | LayerwiseConstant, tmp_path: Path
+) -> None:
+    _, result = run(tiny("ptb_lstm"), tmp_path, Sparsity(0.8, 2, 10, allocation))
+    assert result is not None
+    assert result["sparsity_of_pruned"] == pytest.approx(0.8, abs=1e-3)
+
+
 def test_clipping_is_by_the_global_norm() -> None:
     recipe = tiny("ptb_lstm", clip_norm=0.01).changed(
         optimizer={"kind": "SGD", "lr": 1.0, "arguments": {}}, schedule={"warmup": 0.0}
@@ -160,6 +170,7 @@ def test_the_command_trains_prunes_and_refuses(tmp_path: Path) -> None:
     for extra, message in (
         (["--units", "3"], "--units is no option of mobilenet_v1"),
         (["--begin", "3"], "give --sparsity too"),
+        (["--scheme", "odd"], "'odd' is none of standard, layerwise, global"),
         (["--init", "nowhere.pt"], "nowhere.pt is no file"),
         (["--recipe", "desktop"], "no recipe 'desktop'"),
     ):

@@ -17,6 +17,7 @@ from rich.console import Console
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from billhook.allocation import Allocation, Uniform
 from billhook.errors import ConfigurationError, StateError
 from billhook.pruner import Pruner
 from billhook.schedule import Cubic
@@ -29,11 +30,12 @@ __all__ = ["Sparsity", "build_optimizer", "pruning_schedule", "train"]
 
 @dataclasses.dataclass(frozen=True)
 class Sparsity:
-    """What to prune to, and the window in steps where it is not the recipe's."""
+    """What to prune to; the window in steps where it is not the recipe's; the paper's scheme."""
 
     final: float
     begin_step: int | None = None
     end_step: int | None = None
+    allocation: Allocation = Uniform()
 
 
 class Run:
@@ -58,7 +60,13 @@ class Run:
         if sparsity is not None:
             schedule = pruning_schedule(recipe, sparsity, self.total_steps)
             rules: Any = task.model.prune_rules
-            self.pruner = Pruner(self.model, self.optimizer, schedule, rules=rules)
+            self.pruner = Pruner(
+                self.model,
+                self.optimizer,
+                schedule,
+                allocation=sparsity.allocation,
+                rules=rules,
+            )
 
     def learning_rate(self) -> float:
         """Of the next step."""

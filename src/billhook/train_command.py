@@ -10,12 +10,19 @@ import typer
 from rich.console import Console
 from safetensors.torch import load_file
 
+from billhook.allocation import Allocation, Global, LayerwiseConstant, Uniform
 from billhook.errors import ConfigurationError
 from billhook.tasks.recipe import Recipe, load_recipe
 from billhook.train import Sparsity
 
 __all__ = ["train_command"]
 
+# The paper's three schemes.
+SCHEMES: dict[str, Allocation] = {
+    "standard": Uniform(),
+    "layerwise": LayerwiseConstant(),
+    "global": Global(),
+}
 # Arguments of a model family that the command line can set.
 MODEL_OPTIONS = {
     "mobilenet_v1": ("width",),
@@ -38,6 +45,9 @@ def train_command(
     sparsity: Annotated[float | None, typer.Option(help="Prune to this, e.g. 0.9")] = None,
     begin: Annotated[int | None, typer.Option(help="First pruning step")] = None,
     end: Annotated[int | None, typer.Option(help="Last pruning step")] = None,
+    scheme: Annotated[
+        str, typer.Option(help="standard (every layer alike), layerwise (one by one) or global")
+    ] = "standard",
     init: Annotated[
         Path | None, typer.Option(help="Start from these weights: .safetensors, or a state_dict")
     ] = None,
@@ -74,7 +84,9 @@ def train_command(
     if sparsity is None and (begin is not None or end is not None):
         raise ConfigurationError("--begin and --end are the pruning window: give --sparsity too")
     name = f"{model}-{'dense' if sparsity is None else f's{sparsity:g}'}-seed{seed}"
-    target = None if sparsity is None else Sparsity(sparsity, begin, end)
+    if scheme not in SCHEMES:
+        raise ConfigurationError(f"--scheme {scheme!r} is none of {', '.join(SCHEMES)}")
+    target = None if sparsity is None else Sparsity(sparsity, begin, end, SCHEMES[scheme])
     _run(
         chosen,
         data,

@@ -25,6 +25,7 @@ class TrainingLog:
         self.started = time.monotonic()
         self._loss = float("nan")
         self._metric = ""
+        self._sparsity: float | None = None
         self._progress = Progress(
             TextColumn("step {task.completed}/{task.total}"),
             BarColumn(),
@@ -72,7 +73,7 @@ class TrainingLog:
             self._board.add_scalar("train/learning_rate", rate, step)
         if pruner is not None and updated:
             self._masks(step, pruner)
-        sparsity = 0.0 if pruner is None else pruner.schedule(step)
+        sparsity = self._counted(pruner)
         self._progress.update(
             self._bar,
             completed=step,
@@ -86,7 +87,7 @@ class TrainingLog:
         """After an evaluation: a line, a CSV row, TensorBoard points."""
         if not self.main:
             return
-        sparsity = 0.0 if pruner is None else pruner.schedule(step)
+        sparsity = self._counted(pruner)
         row: dict[str, float | str | int] = {
             "step": step,
             "seconds": round(self.seconds, 1),
@@ -111,9 +112,17 @@ class TrainingLog:
                 writer.writeheader()
             writer.writerow(row)
 
+    def _counted(self, pruner: Pruner | None) -> float:
+        """The share of masked weights as of the last update."""
+        if self._sparsity is None:
+            self._sparsity = 0.0 if pruner is None else pruner.report().sparsity
+        return self._sparsity
+
     def _masks(self, step: int, pruner: Pruner) -> None:
         """Sparsity and threshold, the smallest kept magnitude, of every pruned tensor."""
-        for tensor in pruner.report().tensors:
+        report = pruner.report()
+        self._sparsity = report.sparsity
+        for tensor in report.tensors:
             self._board.add_scalar(f"sparsity/{tensor.name}", tensor.sparsity, step)
         parameters = {weight.name: weight.parameter for weight, _ in pruner.selection.pruned}
         for name, mask in pruner.masks.items():
