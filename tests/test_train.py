@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 from billhook.allocation import Global, LayerwiseConstant
 from billhook.cli import app
 from billhook.errors import ConfigurationError, StateError
+from billhook.format import load
 from billhook.tasks.build import build_task, synthetic_task
 from billhook.tasks.recipe import Recipe, load_recipe
-from billhook.train import Sparsity, build_optimizer, pruning_schedule, train
+from billhook.train import MODEL_FILE, Sparsity, build_optimizer, pruning_schedule, train
 
 QUIET = Console(quiet=True)
 
@@ -82,9 +83,11 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
 
 def test_the_result_counts_what_the_saved_model_holds(tmp_path: Path) -> None:
     _, result = run(tiny("mobilenet_v1"), tmp_path, Sparsity(0.9, 2, 8))
+    assert result is not None
     assert result == json.loads((tmp_path / "result.json").read_text())
-    saved = torch.load(tmp_path / "model.pt", weights_only=True)
+    saved = load(tmp_path / MODEL_FILE)
     kept = int(saved["blocks.5.pointwise.weight"].count_nonzero())
+    assert result["file_bytes"] == (tmp_path / MODEL_FILE).stat().st_size
     size = saved["blocks.5.pointwise.weight"].numel()
     assert kept == round((1 - 0.9) * size)  # the moving average has the zeros too
     assert saved["stem.weight"].count_nonzero() == saved["stem.weight"].numel()
@@ -164,7 +167,7 @@ def test_the_command_trains_prunes_and_refuses(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*arguments, *out, "--sparsity", "0.5"])
     assert done.exit_code == 0, done.output
     assert "scikit-learn's digits" in done.output
-    weights = str(tmp_path / "run" / "model.pt")
+    weights = str(tmp_path / "run" / MODEL_FILE)
     again = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "b"), "--init", weights])
     assert again.exit_code == 0, again.output
     for extra, message in (

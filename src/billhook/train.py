@@ -1,7 +1,8 @@
 """The plain training loop all tasks share; everything it does is in :func:`train`.
 
 A run is decided by its recipe, seed and data. Its folder holds ``checkpoint.pt`` (read back with
-``weights_only=True``), ``metrics.csv``, TensorBoard logs and, written last, ``result.json``.
+``weights_only=True``), ``metrics.csv``, TensorBoard logs ``model.billhook.safetensors``
+and, written last, ``result.json``.
 A run that is started again in its folder continues exactly where the checkpoint stands.
 """
 
@@ -19,13 +20,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from billhook.allocation import Allocation, Uniform
 from billhook.errors import ConfigurationError, StateError
+from billhook.format import save
 from billhook.pruner import Pruner
 from billhook.schedule import Cubic
 from billhook.tasks.recipe import Recipe
 from billhook.tasks.task import Task
 from billhook.training_log import TrainingLog
 
-__all__ = ["Sparsity", "build_optimizer", "pruning_schedule", "train"]
+__all__ = ["MODEL_FILE", "Sparsity", "build_optimizer", "pruning_schedule", "train"]
+
+MODEL_FILE = "model.billhook.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +112,9 @@ class Run:
         return self.average.module
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the rest of the run depends on."""
+        """All that the rest of the run depends on; every process has to call it."""
+        from accelerate.utils import gather_object
+
         return {
             "recipe": self.recipe.model_dump(mode="json"),
             "step": self.step,
@@ -117,15 +123,15 @@ class Run:
             "pruner": None if self.pruner is None else self.pruner.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "task": self.task.state_dict(),
-            "rng": torch.get_rng_state(),
-            "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "rng": gather_object([_random_state()]),  # of every process
         }
 
     def load_state_dict(self, state: dict[str, Any], source: Path) -> None:
         """Continue from :meth:`state_dict`.
 
         Raises:
-            StateError: the checkpoint is of another recipe, or pruned where this run is not.
+            StateError: the checkpoint is of another recipe or number of processes, or pruned where
+                this run is not.
         """
         ours, theirs = self.recipe.model_dump(mode="json"), state["recipe"]
         differing = [key for key in ours if ours[key] != theirs.get(key)]
@@ -140,6 +146,12 @@ class Run:
                 f"{source} is of a {'dense' if state['pruner'] is None else 'pruned'} run, this "
                 "one is not: give another --out"
             )
+        world = self.accelerator.num_processes
+        if len(state["rng"]) != world:
+            raise StateError(
+                f"{source} is of a run of {len(state['rng'])} processes, this one has {world}: "
+                "the random numbers would differ; use as many"
+            )
         self.step = state["step"]
         self.task.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -148,9 +160,7 @@ class Run:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.task.load_state_dict(state["task"])
-        torch.set_rng_state(state["rng"])
-        if state["rng_cuda"]:
-            torch.cuda.set_rng_state_all(state["rng_cuda"])
+        _set_random_state(state["rng"][self.accelerator.process_index])
 
 
 def train(
@@ -184,8 +194,7 @@ def train(
     run = Run(task, recipe, sparsity, accelerator)
     path = folder / "checkpoint.pt"
     if path.exists():
-        state = torch.load(path, map_location=accelerator.device, weights_only=True)
-        state["rng"] = state["rng"].cpu()
+        state = torch.load(path, map_location="cpu", weights_only=True)
         run.load_state_dict(state, path)
         console.print(f"continuing from step {run.step} of {path}")
     log = TrainingLog(folder, console, run.total_steps, main=accelerator.is_main_process)
@@ -212,7 +221,8 @@ def train(
 
 def _finish(run: Run, folder: Path, seconds: float) -> dict[str, Any]:
     report = None if run.pruner is None else run.pruner.finalize()
-    parameters = list(run.evaluated().parameters())
+    model = run.evaluated().eval()
+    parameters = list(model.parameters())
     result = {
         "family": run.recipe.family,
         "data": run.task.found,
@@ -223,24 +233,39 @@ def _finish(run: Run, folder: Path, seconds: float) -> dict[str, Any]:
         "sparsity_of_pruned": 0.0 if report is None else report.sparsity,
         "valid": run.evaluate("valid"),
         "test": run.evaluate("test"),
-        "examples": run.task.examples(run.evaluated().eval()),
+        "examples": run.task.examples(model),
         "minutes_this_session": seconds / 60,
         "torch": torch.__version__,
         "recipe": run.recipe.model_dump(mode="json"),
     }
     if run.accelerator.is_main_process:
-        torch.save(run.evaluated().state_dict(), folder / "model.pt")
+        stored = save(model, folder / MODEL_FILE)
+        result |= {"file_bytes": stored.stored_bytes, "dense_file_bytes": stored.dense_bytes}
         (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     return result
 
 
 def _save(run: Run, path: Path) -> None:
     """The checkpoint, whole or not at all."""
+    state = run.state_dict()
     if run.accelerator.is_main_process:
         part = path.with_suffix(".part")
-        torch.save(run.state_dict(), part)
+        torch.save(state, part)
         os.replace(part, path)
     run.accelerator.wait_for_everyone()
+
+
+def _random_state() -> dict[str, torch.Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _set_random_state(state: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"])
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import torch
 import typer
 from rich.console import Console
-from safetensors.torch import load_file
 
 from billhook.allocation import Allocation, Global, LayerwiseConstant, Uniform
 from billhook.errors import ConfigurationError
+from billhook.format import load
 from billhook.tasks.recipe import Recipe, load_recipe
-from billhook.train import Sparsity
+from billhook.train import MODEL_FILE, Sparsity
 
 __all__ = ["train_command"]
 
@@ -49,7 +49,7 @@ def train_command(
         str, typer.Option(help="standard (every layer alike), layerwise (one by one) or global")
     ] = "standard",
     init: Annotated[
-        Path | None, typer.Option(help="Start from these weights: .safetensors, or a state_dict")
+        Path | None, typer.Option(help="Start from these weights: .safetensors, or a checkpoint")
     ] = None,
     width: Annotated[float | None, typer.Option(help="mobilenet_v1")] = None,
     depth_multiplier: Annotated[float | None, typer.Option(help="inception_v3")] = None,
@@ -140,6 +140,7 @@ def _run(
     shard = Shard(accelerator.process_index, accelerator.num_processes)
     task = build_task(recipe, data, shard)
     console.print(task.found)
+    torch.manual_seed(recipe.training.seed + 1 + shard.rank)  # dropout of its own on every process
     if init is not None:
         task.model.load_state_dict(_weights(init))
     result = train(
@@ -154,7 +155,7 @@ def _run(
     if result is None:
         console.print(f"stopped; the same command continues from {out / 'checkpoint.pt'}")
     else:
-        console.print(f"test: {result['test']}; {result['nonzero']:,} nonzero; {out / 'model.pt'}")
+        console.print(f"test: {result['test']}; {result['nonzero']:,} nonzero; {out / MODEL_FILE}")
 
 
 def _check_precision(accelerator: Any) -> None:
@@ -171,11 +172,13 @@ def _check_precision(accelerator: Any) -> None:
 
 
 def _weights(path: Path) -> dict[str, torch.Tensor]:
-    """A state_dict from safetensors, a saved state_dict, or the model in a run's checkpoint."""
+    """From a billhook or safetensors file, a saved state_dict, or a run's checkpoint."""
     if not path.is_file():
-        raise ConfigurationError(f"--init {path} is no file: give model.pt or a .safetensors file")
+        raise ConfigurationError(
+            f"--init {path} is no file: give a .safetensors file or a run's checkpoint.pt"
+        )
     if path.suffix == ".safetensors":
-        return load_file(path)
+        return load(path)
     loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return loaded["model"] if "model" in loaded and "recipe" in loaded else loaded
 
