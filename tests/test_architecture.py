@@ -22,7 +22,7 @@ ALLOWED = {
     "data": {"errors", "data"},
     "tasks": {"errors", "data", "models", "tasks"},
     "inference": {"errors", "native", "render", "format", "inference", "public"},
-    "study": {"errors", "study", "render", "native", "public"},
+    "study": {"footprint", "schedule", "errors", "study", "render", "native", "public"},
     "integrations": {"errors", "integrations", "public"},
 } | dict.fromkeys(CORE, CORE)
 
