@@ -66,8 +66,7 @@ def train_command(
 ) -> None:
     """Train a model of the paper, dense or pruned while it trains.
 
-    The run's folder gets a checkpoint at every evaluation; the same command again continues it,
-    and it then ends as if it had never stopped. Several devices: `accelerate launch -m billhook
+    The run's folder gets checkpoints; the same command again continues it, and it then ends as if it had never stopped. Several devices: `accelerate launch -m billhook
     train ...`.
     """
     given = {
@@ -108,8 +107,9 @@ def _chosen_recipe(
     if foreign:
         option = foreign[0].replace("_", "-")
         raise ConfigurationError(f"--{option} is no option of {model}: leave it out")
-    if "hidden" in arguments:
-        arguments["size"] = None
+    for one, other in (("hidden", "size"), ("size", "hidden")):
+        if one in arguments:  # in place of what the recipe says
+            arguments.setdefault(other, None)
     training: dict[str, Any] = {"seed": seed}
     if epochs is not None:
         training |= {"epochs": epochs, "steps": None}
@@ -142,7 +142,7 @@ def _run(
     console.print(task.found)
     torch.manual_seed(recipe.training.seed + 1 + shard.rank)  # dropout of its own on every process
     if init is not None:
-        task.model.load_state_dict(_weights(init))
+        _load_weights(task.model, init)
     result = train(
         task,
         recipe,
@@ -169,6 +169,13 @@ def _check_precision(accelerator: Any) -> None:
             f"--bf16: no LSTM in bfloat16 on this {accelerator.device.type} "
             f"({str(error).splitlines()[0]}); leave --bf16 out"
         ) from None
+
+
+def _load_weights(model: torch.nn.Module, path: Path) -> None:
+    try:
+        model.load_state_dict(_weights(path))
+    except RuntimeError as error:
+        raise ConfigurationError(f"--init {path} is of another model: {error}") from None
 
 
 def _weights(path: Path) -> dict[str, torch.Tensor]:
