@@ -66,8 +66,8 @@ def train_command(
 ) -> None:
     """Train a model of the paper, dense or pruned while it trains.
 
-    The run's folder gets checkpoints; the same command again continues it, and it then ends as if it had never stopped. Several devices: `accelerate launch -m billhook
-    train ...`.
+    The run's folder gets checkpoints; the same command again continues it, and it then ends as if
+    it had never stopped. Several devices: `accelerate launch -m billhook train ...`.
     """
     given = {
         "width": width,
