@@ -21,6 +21,8 @@ COLUMNS = [
     "parameters",
     "nonzero",
     "sparsity_of_pruned",
+    "file_bytes",
+    "dense_file_bytes",
     "minutes",
 ]
 METRICS = ("top1", "top5", "loss", "perplexity", "bleu", "bleu_greedy", "signature")
