@@ -69,9 +69,10 @@ def encode(tokenizer: "Tokenizer", sentences: Sequence[str]) -> Encoded:
     """The pieces of every sentence, without begin and end."""
     parts, lengths = [torch.empty(0, dtype=torch.int32)], [0]
     for start in range(0, len(sentences), CHUNK):
-        for encoding in tokenizer.encode_batch(list(sentences[start : start + CHUNK])):
-            parts.append(torch.tensor(encoding.ids, dtype=torch.int32))
-            lengths.append(len(encoding.ids))
+        encodings = tokenizer.encode_batch(list(sentences[start : start + CHUNK]))
+        lengths += [len(encoding.ids) for encoding in encodings]
+        flat = [piece for encoding in encodings for piece in encoding.ids]
+        parts.append(torch.tensor(flat, dtype=torch.int32))
     return Encoded(torch.cat(parts), torch.tensor(lengths).cumsum(0))
 
 

@@ -31,9 +31,6 @@ class Classification(Task):
     and "test" are the same one here, as on ImageNet.
     """
 
-    metric = "top1"
-    higher_is_better = True
-
     def __init__(self, recipe: Recipe, data: ImageData, shard: Shard = ALONE) -> None:
         shard.check(recipe.training.batch_size)
         self.recipe, self.data, self.shard = recipe, data, shard

@@ -31,9 +31,6 @@ class LanguageModelling(Task):
     it.
     """
 
-    metric = "perplexity"
-    higher_is_better = False
-
     def __init__(self, recipe: Recipe, data: TextData, shard: Shard = ALONE) -> None:
         size, self.window = recipe.training.batch_size, recipe.data.window
         shard.check(size)

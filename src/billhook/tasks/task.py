@@ -42,8 +42,6 @@ class Task(abc.ABC):
     model: nn.Module
     found: str  # what the loader found
     steps_per_epoch: int
-    metric: str  # the key of evaluate() that counts
-    higher_is_better: bool
 
     @abc.abstractmethod
     def batches(self, epoch: int, start: int, device: torch.device) -> Iterator[Any]:

@@ -38,9 +38,6 @@ class Translation(Task):
     ``[model] source_vocab`` and ``target_vocab``, which then have to hold them.
     """
 
-    metric = "perplexity"
-    higher_is_better = False
-
     def __init__(self, recipe: Recipe, data: ParallelData, shard: Shard = ALONE) -> None:
         shard.check(recipe.training.batch_size)
         self.recipe, self.shard = recipe, shard
