@@ -142,6 +142,8 @@ def test_the_pruning_window_lies_on_its_grid_and_in_the_run() -> None:
         assert 0.6 * total <= schedule.end_step <= 0.65 * total + 1
         assert schedule(total) == 0.9
     assert pruning_schedule(recipe, Sparsity(0.9, 10, 110), 997).updates == range(10, 111)
+    odd = pruning_schedule(recipe, Sparsity(0.9, 10, 900), 997)
+    assert (odd.end_step, odd.frequency) == (900, 5)  # 890 = 178 * 5; 8, 7 and 6 do not divide it
     with pytest.raises(ConfigurationError, match="steps 10 to 2000, the run has 997"):
         pruning_schedule(recipe, Sparsity(0.9, 10, 2000), 997)
 

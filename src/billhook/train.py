@@ -296,10 +296,13 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def pruning_schedule(recipe: Recipe, sparsity: Sparsity, total_steps: int) -> Cubic:
-    """Eq. 1 over the window of the run; its end comes down to the next lower point of the grid.
+    """Eq. 1 over the recipe's window of the run, or over one given in steps.
 
-    A window given in steps is taken as it is, with the recipe's number of updates, or as many as it
-    has steps.
+    The recipe's window ends on the last point of its grid of updates; a given one is kept, and has
+    the recipe's number of updates or the next larger one that divides it.
+
+    Raises:
+        ConfigurationError: the window is empty or reaches beyond the run.
     """
     window = recipe.pruning
     begin = sparsity.begin_step
@@ -313,4 +316,6 @@ def pruning_schedule(recipe: Recipe, sparsity: Sparsity, total_steps: int) -> Cu
     interval = max(1, (end - begin) // window.updates)
     if sparsity.end_step is None:
         end = begin + (end - begin) // interval * interval
+    else:
+        interval = next(k for k in range(interval, 0, -1) if (end - begin) % k == 0)
     return Cubic(sparsity.final, begin, end, frequency=interval)
