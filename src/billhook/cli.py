@@ -7,6 +7,7 @@ import typer
 
 import billhook
 from billhook.study import commands
+from billhook.train_command import train_command
 
 __all__ = ["main"]
 
@@ -110,6 +111,9 @@ def convert(
         canonical_zeros=canonical_zeros,
     )
     Console().print(report)
+
+
+app.command("train")(train_command)
 
 
 def main() -> None:
