@@ -3,18 +3,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 
-.PHONY: help build demo test test-all check format
+.PHONY: help build demo test test-all check format sanitize
 
 help:
 	@echo "make demo      the digits study: is large-sparse better than small-dense at equal bytes?"
 	@echo "make test      the tests; make test-all adds the slow ones"
 	@echo "make check     ruff, formatting, mypy --strict"
 	@echo "make format    apply ruff's fixes and formatting"
+	@echo "make sanitize  the decoders over hostile files under AddressSanitizer and UBSan"
 	@echo "make build     (re)build the native kernels into .venv"
 
 .venv/.installed: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,train,study,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,train,study,lightning,transformers,dev]'
 	touch $@
 
 build: .venv/.installed
@@ -23,10 +24,10 @@ demo: build
 	$(BIN)/billhook study run digits
 
 test: build
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-all: build
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 check: build
 	$(BIN)/ruff check .
@@ -36,3 +37,11 @@ check: build
 format: build
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+SANITIZED := build/sanitize
+sanitize: build
+	$(BIN)/cmake -S . -B $(SANITIZED) -DBILLHOOK_SANITIZE=ON -DCMAKE_BUILD_TYPE=Debug > /dev/null
+	$(BIN)/cmake --build $(SANITIZED)
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0:halt_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+	$(BIN)/python tests/sanitize.py $(SANITIZED)/libbillhook_kernels.so

@@ -1,6 +1,13 @@
 """The exceptions billhook raises: each message names the cause, the offending value and the fix."""
 
-__all__ = ["BillhookError", "ConfigurationError", "FormatError", "MaskError", "StateError"]
+__all__ = [
+    "BillhookError",
+    "ConfigurationError",
+    "DataError",
+    "FormatError",
+    "MaskError",
+    "StateError",
+]
 
 
 class BillhookError(Exception):
@@ -9,6 +16,10 @@ class BillhookError(Exception):
 
 class ConfigurationError(BillhookError, ValueError):
     """An argument, rule or setting that cannot be right; nothing has been changed yet."""
+
+
+class DataError(BillhookError, ValueError):
+    """Training data that is missing, damaged, incomplete or does not fit: path and line named."""
 
 
 class MaskError(BillhookError, ValueError):
