@@ -89,7 +89,8 @@ def write_report(report: Report, store: Store) -> None:
     title = f"{report.study.name}, {headline(report.comparisons[0])}"
     subtitle = [
         *(headline(comparisons) for comparisons in report.comparisons[1:]),
-        f"{interval_note(seeds)}; a win holds for all sizes together (Holm, 5%)",
+        interval_note(seeds),
+        "a win holds for all sizes of a metric together (Holm's correction, 5%)",
     ]
     write_text(store.folder / "comparison.csv", _comparison_csv(report.comparisons))
     write_bytes(store.folder / "plot.png", plot_png(report.comparisons, title, subtitle))
@@ -168,8 +169,19 @@ def _conditions(report: Report) -> list[str]:
         f"For reference, the large network left dense: {' and '.join(costs)}.",
         "The intervals speak of random splits of this one data set. Splits overlap; for a claim "
         "about fresh data of the same kind, the (conservative) correction of Nadeau and Bengio "
-        f"(2003) would make every interval {factor:.1f} times as wide.",
+        f"(2003) would make every interval {factor:.1f} times as wide. Those that would then still "
+        f"leave out zero: {'; '.join(_beyond(c, factor) for c in report.comparisons)}.",
     ]
+
+
+def _beyond(comparisons: Sequence[Comparison], factor: float) -> str:
+    """The sizes whose difference stays clear of zero when its interval is ``factor`` as wide."""
+    sizes = [
+        f"{c.point:,} bytes"
+        for c in comparisons
+        if abs(c.difference.mean) > factor * (c.difference.high - c.difference.mean)
+    ]
+    return f"{comparisons[0].metric.label} at {', '.join(sizes) if sizes else 'no size'}"
 
 
 def _chosen_rates(rows: Sequence[Row]) -> str:
