@@ -1,0 +1,72 @@
+#include "spmm.h"
+
+#include <algorithm>
+
+#include "abi.h"
+#include "isa.h"
+#include "panel.h"
+#include "parallel.h"
+
+namespace billhook {
+
+SpmmTile spmm_tile_for([[maybe_unused]] int64_t isa) {
+#if defined(BILLHOOK_HAS_AVX2)
+  if (isa == kAvx2) return avx2::spmm_tile;
+#endif
+  return portable::spmm_tile;
+}
+
+int64_t split_rows(const SparseRows& rows, int64_t part, int64_t parts) {
+  if (part >= parts) return rows.rows;
+  const int64_t target = static_cast<int64_t>(rows.row_ptr[rows.rows]) * part / parts;
+  return std::lower_bound(rows.row_ptr, rows.row_ptr + rows.rows, target) - rows.row_ptr;
+}
+
+namespace {
+
+constexpr int64_t kRowBlock = 64;
+
+// Rows [first, last) of one tile of `count` samples, turned back to one sample a row of y.
+void linear_tile(const SparseRows& w, const float* panel, int64_t width, int64_t first,
+                 int64_t last, int64_t count, float* y, int64_t y_stride, SpmmTile tile) {
+  float* block = scratch(1, kRowBlock * width);
+  for (int64_t r = first; r < last; r += kRowBlock) {
+    const int64_t end = std::min(r + kRowBlock, last);
+    const Tile t{panel, nullptr, nullptr, block - r * width, 0, width, count};
+    tile(w, r, end, t);
+    transpose(block, width, end - r, count, y + r, y_stride);
+  }
+}
+
+}  // namespace
+
+}  // namespace billhook
+
+// y[s, r] = act(bias[r] + sum_j value[j] * x[s, column[j]]) for `samples` rows of x.
+// offset[j] must be column[j] * width; width is 8, 16, 32 or 64.
+BILLHOOK_API void billhook_linear(const billhook::SparseRows* rows, const float* x,
+                                  int64_t x_stride, int64_t columns, float* y, int64_t y_stride,
+                                  int64_t samples, int64_t width, int64_t threads, int64_t isa) {
+  using namespace billhook;
+  const SpmmTile tile = spmm_tile_for(isa);
+  const int64_t tiles = (samples + width - 1) / width;
+  const int64_t parts = tiles >= 4 * threads ? 1 : 2 * threads;
+  for (int64_t first = 0; first < tiles; first += threads) {
+    // A few panels at a time, filled once and shared by all threads.
+    const int64_t batch = std::min(threads, tiles - first);
+    float* panels = scratch(0, batch * columns * width);
+    parallel_for(batch, threads, [&](int64_t i) {
+      const int64_t start = (first + i) * width;
+      const int64_t count = std::min(width, samples - start);
+      float* panel = panels + i * columns * width;
+      if (count < width) std::fill(panel, panel + columns * width, 0.0f);
+      transpose(x + start * x_stride, x_stride, count, columns, panel, width);
+    });
+    parallel_for(batch * parts, threads, [&](int64_t task) {
+      const int64_t i = task / parts, part = task % parts, start = (first + i) * width;
+      linear_tile(*rows, panels + i * columns * width, width, split_rows(*rows, part, parts),
+                  split_rows(*rows, part + 1, parts), std::min(width, samples - start),
+                  y + start * y_stride, y_stride, tile);
+    });
+  }
+}
