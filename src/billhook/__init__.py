@@ -1,7 +1,32 @@
 """billhook: prune PyTorch models while they train, store them small, run them fast on CPUs."""
 
+import logging
+
+from billhook.allocation import Uniform
+from billhook.criterion import Magnitude, Random
 from billhook.errors import BillhookError
+from billhook.granularity import Unstructured
+from billhook.pruner import Pruner
+from billhook.schedule import Cubic, OneShot, Polynomial
 
 __version__ = "0.1.0"
 
-__all__ = ["BillhookError"]
+__all__ = [
+    "BillhookError",
+    "Cubic",
+    "Magnitude",
+    "OneShot",
+    "Polynomial",
+    "Pruner",
+    "Random",
+    "Uniform",
+    "Unstructured",
+]
+
+# What a pruner selects is shown unless the application configures this logger otherwise, for
+# example logging.getLogger("billhook").setLevel("WARNING").
+_log = logging.getLogger(__name__)
+if not _log.handlers:
+    _log.addHandler(logging.StreamHandler())
+    _log.setLevel(logging.INFO)
+    _log.propagate = False

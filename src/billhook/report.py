@@ -1,0 +1,76 @@
+"""What was pruned: counted, tensor by tensor."""
+
+import dataclasses
+from collections.abc import Iterator
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+
+__all__ = ["PruningReport", "TensorReport"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorReport:
+    """One pruned tensor. ``nonzero`` is counted in the weight, ``kept`` in the mask."""
+
+    name: str
+    shape: tuple[int, ...]
+    kept: int
+    nonzero: int
+    target: float
+
+    @property
+    def numel(self) -> int:
+        """The number of weights."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+    @property
+    def sparsity(self) -> float:
+        """The share of weights that the mask holds at zero."""
+        return 1.0 - self.kept / self.numel if self.numel else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class PruningReport:
+    """The state of a pruner after ``step`` optimizer steps; prints as a table."""
+
+    step: int
+    tensors: tuple[TensorReport, ...]
+
+    def __iter__(self) -> Iterator[TensorReport]:
+        return iter(self.tensors)
+
+    @property
+    def numel(self) -> int:
+        """The number of weights in all pruned tensors."""
+        return sum(row.numel for row in self)
+
+    @property
+    def nonzero(self) -> int:
+        """NNZ over all pruned tensors."""
+        return sum(row.nonzero for row in self)
+
+    @property
+    def sparsity(self) -> float:
+        """The share of weights that the masks hold at zero, over all pruned tensors."""
+        return 1.0 - sum(row.kept for row in self) / self.numel if self.numel else 0.0
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = Table(title=f"step {self.step:,}: {self.sparsity:.2%} of {self.numel:,} masked")
+        table.add_column("tensor")
+        for heading in ("shape", "nonzero", "sparsity", "final"):
+            table.add_column(heading, justify="right")
+        for row in self:
+            shape = "x".join(map(str, row.shape))
+            cells = f"{row.nonzero:,}", f"{row.sparsity:.2%}", f"{row.target:.2%}"
+            table.add_row(row.name, shape, *cells)
+        yield table
+
+    def __str__(self) -> str:
+        console = Console(width=100)
+        with console.capture() as capture:
+            console.print(self)
+        return capture.get()

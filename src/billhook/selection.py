@@ -1,0 +1,221 @@
+"""Which tensors are pruned: by module type, by name, and with a sparsity of their own."""
+
+import dataclasses
+import fnmatch
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import nn
+
+from billhook.errors import ConfigurationError
+
+__all__ = ["Rules", "Selection", "Weight", "named_weights", "select_weights"]
+
+#: Name pattern or module class -> final sparsity, or None to leave the tensor dense.
+Rules = Mapping[str | type[nn.Module], float | None]
+
+_WHOLE = (nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.modules.conv._ConvNd)
+_RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+_ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+_NORMS = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.LocalResponseNorm,
+)
+_WRAPPED = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+    """One parameter of a model with every name and place it has; tied weights are one of these."""
+
+    names: tuple[str, ...]
+    parameter: nn.Parameter
+    owners: tuple[tuple[nn.Module, str], ...]
+
+    @property
+    def name(self) -> str:
+        """The first canonical name."""
+        return self.names[0]
+
+    @property
+    def kind(self) -> str:
+        """``weight matrix`` if it is pruned by default, else what it is instead."""
+        if any(_is_matrix(module, attribute) for module, attribute in self.owners):
+            return "weight matrix"
+        module, attribute = self.owners[0]
+        if "bias" in attribute:
+            return "bias"
+        return "norm" if isinstance(module, _NORMS) else "other"
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """The outcome: what is pruned, to which final sparsity, and what stays dense and why."""
+
+    pruned: tuple[tuple[Weight, float], ...]
+    dense: tuple[tuple[Weight, str], ...]
+
+    def __str__(self) -> str:
+        count = sum(weight.parameter.numel() for weight, _ in self.pruned)
+        total = count + sum(weight.parameter.numel() for weight, _ in self.dense)
+        targets = sorted({target for _, target in self.pruned})
+        lines = [
+            f"billhook prunes {len(self.pruned)} tensors, {count:,} of {total:,} parameters, "
+            f"to sparsity {', '.join(f'{target:g}' for target in targets)}."
+        ]
+        reasons: dict[str, list[Weight]] = {}
+        for weight, reason in self.dense:
+            reasons.setdefault(reason, []).append(weight)
+        for reason, weights in reasons.items():
+            names = ", ".join(weight.name for weight in weights[:3])
+            more = f", and {len(weights) - 3} more" if len(weights) > 3 else ""
+            size = sum(weight.parameter.numel() for weight in weights)
+            lines.append(f"  left dense ({reason}, {size:,} parameters): {names}{more}")
+        return "\n".join(lines)
+
+
+def named_weights(model: nn.Module) -> list[Weight]:
+    """Every parameter of ``model`` under its canonical names, in registration order.
+
+    Wrappers do not count in a canonical name: torch.compile's ``_orig_mod``, the ``module`` of
+    DistributedDataParallel, DataParallel and AveragedModel, checkpoint and FSDP wrappers.
+    """
+    found: dict[int, list[tuple[str, nn.Module, str]]] = {}
+    parameters: dict[int, nn.Parameter] = {}
+    for path, module in _named_modules(model, ""):
+        for attribute, parameter in module._parameters.items():
+            if parameter is not None:
+                places = found.setdefault(id(parameter), [])
+                parameters[id(parameter)] = parameter
+                if not any(owner is module for _, owner, _ in places):
+                    places.append((f"{path}{attribute}", module, attribute))
+    return [
+        Weight(
+            tuple(name for name, _, _ in places),
+            parameters[key],
+            tuple((module, attribute) for _, module, attribute in places),
+        )
+        for key, places in found.items()
+    ]
+
+
+def _named_modules(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+    yield path, module
+    transparent = isinstance(
+        module,
+        (
+            nn.parallel.DistributedDataParallel,
+            nn.DataParallel,
+            torch.optim.swa_utils.AveragedModel,
+        ),
+    )
+    for name, child in module._modules.items():
+        if child is not None:
+            wrapped = name in _WRAPPED or (transparent and name == "module")
+            yield from _named_modules(child, path if wrapped else f"{path}{name}.")
+
+
+def _is_matrix(module: nn.Module, attribute: str) -> bool:
+    if isinstance(module, _RECURRENT):
+        return attribute.startswith("weight_")
+    if isinstance(module, nn.MultiheadAttention):
+        return attribute in _ATTENTION
+    return isinstance(module, _WHOLE) and attribute == "weight"
+
+
+def select_weights(model: nn.Module, rules: Rules | None, default: float) -> Selection:
+    """Decide for every parameter of ``model`` whether and how far it is pruned.
+
+    By default every weight matrix of Linear, Conv*, Embedding, RNN, LSTM, GRU, their cells and
+    MultiheadAttention is pruned to ``default``; biases, norms, frozen and unknown parameters are
+    not. A rule's key is, from the strongest rank to the weakest: the full name of a parameter
+    (which brings in any parameter), the full name of a module (its own weight matrices), a glob
+    over the names of weight matrices and of their modules, a module class. A tied weight answers to
+    all its names.
+
+    Raises:
+        ConfigurationError: a rule matches nothing, two rules of equal rank match one tensor, a
+            sparsity is outside [0, 1), or nothing is left to prune.
+    """
+    weights = named_weights(model)
+    rules = rules or {}
+    for pattern, target in rules.items():
+        if target is not None and not 0.0 <= target < 1.0:
+            raise ConfigurationError(
+                f"rule {_show(pattern)!r} sets sparsity {target}, which is outside [0, 1): give "
+                "the share of zeros, or None to leave the tensor dense"
+            )
+    used: set[str | type[nn.Module]] = set()
+    pruned: list[tuple[Weight, float]] = []
+    dense: list[tuple[Weight, str]] = []
+    for weight in weights:
+        matching = _strongest(weight, rules)
+        used.update(pattern for pattern in rules if _rank(weight, pattern))
+        by_name = matching is not None and matching in weight.names
+        target = default if matching is None else rules[matching]
+        if matching is not None and target is None:
+            dense.append((weight, "by rule"))
+        elif weight.kind != "weight matrix" and not by_name:
+            dense.append((weight, weight.kind))
+        elif not weight.parameter.requires_grad and not by_name:
+            dense.append((weight, "frozen"))
+        else:
+            assert target is not None
+            pruned.append((weight, target))
+    _check_used(rules, used, weights)
+    if not pruned:
+        raise ConfigurationError(
+            f"nothing is selected for pruning among the {len(weights)} parameters of "
+            f"{type(model).__name__}: name a parameter in rules, for example "
+            f'rules={{"{weights[0].name if weights else "layer.weight"}": {default:g}}}'
+        )
+    return Selection(tuple(pruned), tuple(dense))
+
+
+def _rank(weight: Weight, pattern: str | type[nn.Module]) -> int:
+    """How strongly a rule's key speaks for a weight: 0 is not at all."""
+    if pattern in weight.names:
+        return 4
+    if weight.kind != "weight matrix":
+        return 0
+    if isinstance(pattern, type):
+        return int(any(isinstance(module, pattern) for module, _ in weight.owners))
+    modules = [name.rpartition(".")[0] for name in weight.names]
+    if pattern in modules:
+        return 3
+    return 2 if any(fnmatch.fnmatchcase(name, pattern) for name in (*weight.names, *modules)) else 0
+
+
+def _strongest(weight: Weight, rules: Rules) -> str | type[nn.Module] | None:
+    ranks = {pattern: rank for pattern in rules if (rank := _rank(weight, pattern))}
+    best = [pattern for pattern, rank in ranks.items() if rank == max(ranks.values())]
+    if len(best) > 1:
+        raise ConfigurationError(
+            f"rules {', '.join(repr(_show(p)) for p in best)} match {weight.name!r} with equal "
+            f"rank: name it in full to decide, for example {{{weight.name!r}: ...}}"
+        )
+    return best[0] if best else None
+
+
+def _check_used(rules: Rules, used: set[str | type[nn.Module]], weights: list[Weight]) -> None:
+    names = [name for weight in weights for name in weight.names]
+    for pattern in rules:
+        if pattern in used:
+            continue
+        hint = "the names are those of model.named_parameters()"
+        if isinstance(pattern, str):
+            if any(name.startswith(f"{pattern}.") for name in names):
+                hint = f"for all that is below this module write {pattern + '.*'!r}"
+            elif any(fnmatch.fnmatchcase(name, pattern) for name in names):
+                hint = (
+                    "it fits only parameters that are not weight matrices (biases, norms, ...); "
+                    "to prune one all the same, name it in full"
+                )
+        raise ConfigurationError(f"rule {_show(pattern)!r} matches nothing to prune: {hint}")
+
+
+def _show(pattern: str | type[nn.Module]) -> str:
+    return pattern if isinstance(pattern, str) else pattern.__name__
