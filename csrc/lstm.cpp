@@ -45,14 +45,15 @@ BILLHOOK_API void billhook_lstm_vector(const billhook::LaneRows* recurrent, cons
 // (4 * units rows) and outputs (units rows), both `columns` apart. h and c are units x width; a
 // sample's state changes in the steps it takes part in and stays otherwise, so that either
 // direction handles sequences of unequal length sorted by falling length.
-// recurrent->offset[j] must be column[j] * width.
-BILLHOOK_API void billhook_lstm_batch(const billhook::SparseRows* recurrent, const float* inputs,
-                                      float* h, float* c, float* outputs, int64_t columns,
+// The recurrent matrix comes in column blocks as in billhook_linear, offset[j] = column[j] * width.
+BILLHOOK_API void billhook_lstm_batch(const billhook::SparseRows* blocks, int64_t block_count,
+                                      const float* inputs, float* h, float* c, float* outputs,
+                                      int64_t columns,
                                       int64_t width, const int64_t* first, const int64_t* counts,
                                       int64_t time_steps, int64_t reverse, int64_t threads,
                                       int64_t isa) {
   using namespace billhook;
-  const int64_t units = recurrent->rows / 4;
+  const int64_t units = blocks->rows / 4;
   const SpmmTile tile = spmm_tile_for(isa);
   const LstmCell cell = lstm_cell_for(isa);
   float* gates = scratch(1, 4 * units * width);
@@ -60,11 +61,12 @@ BILLHOOK_API void billhook_lstm_batch(const billhook::SparseRows* recurrent, con
   for (int64_t k = 0; k < time_steps; ++k) {
     const int64_t t = reverse ? time_steps - 1 - k : k;
     if (counts[t] == 0) continue;
-    const Tile gate_tile{h,     inputs + first[t], nullptr, gates, columns,
-                         width, counts[t]};
     parallel_for(parts, threads, [&](int64_t part) {
-      tile(*recurrent, split_rows(*recurrent, part, parts),
-           split_rows(*recurrent, part + 1, parts), gate_tile);
+      const int64_t begin = split_rows(*blocks, part, parts);
+      const int64_t end = split_rows(*blocks, part + 1, parts);
+      tile(blocks[0], begin, end, {h, inputs + first[t], nullptr, gates, columns, width, counts[t]});
+      for (int64_t b = 1; b < block_count; ++b)
+        tile(blocks[b], begin, end, {h, gates, nullptr, gates, width, width, counts[t]});
     });
     parallel_for(parts, threads, [&](int64_t part) {
       for (int64_t u = units * part / parts; u < units * (part + 1) / parts; ++u) {

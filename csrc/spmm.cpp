@@ -24,17 +24,21 @@ int64_t split_rows(const SparseRows& rows, int64_t part, int64_t parts) {
 
 namespace {
 
-constexpr int64_t kRowBlock = 64;
+constexpr int64_t kRowBlock = 256;
 
-// Rows [first, last) of one tile of `count` samples, turned back to one sample a row of y.
-void linear_tile(const SparseRows& w, const float* panel, int64_t width, int64_t first,
-                 int64_t last, int64_t count, float* y, int64_t y_stride, SpmmTile tile) {
-  float* block = scratch(1, kRowBlock * width);
+// Rows [first, last) of one tile of `count` samples, turned back to one sample a row of y. Column
+// blocks keep the part of the panel in use within the first-level cache.
+void linear_tile(const SparseRows* blocks, int64_t block_count, const float* panel, int64_t width,
+                 int64_t first, int64_t last, int64_t count, float* y, int64_t y_stride,
+                 SpmmTile tile) {
+  float* sums = scratch(1, kRowBlock * width);
   for (int64_t r = first; r < last; r += kRowBlock) {
     const int64_t end = std::min(r + kRowBlock, last);
-    const Tile t{panel, nullptr, nullptr, block - r * width, 0, width, count};
-    tile(w, r, end, t);
-    transpose(block, width, end - r, count, y + r, y_stride);
+    float* origin = sums - r * width;
+    for (int64_t b = 0; b < block_count; ++b)
+      tile(blocks[b], r, end,
+           {panel, b == 0 ? nullptr : origin, nullptr, origin, width, width, count});
+    transpose(sums, width, end - r, count, y + r, y_stride);
   }
 }
 
@@ -42,11 +46,13 @@ void linear_tile(const SparseRows& w, const float* panel, int64_t width, int64_t
 
 }  // namespace billhook
 
-// y[s, r] = act(bias[r] + sum_j value[j] * x[s, column[j]]) for `samples` rows of x.
+// y[s, r] = act(bias[r] + sum_j value[j] * x[s, column[j]]) for `samples` rows of x. The matrix
+// comes in blocks of columns, summed in order: the first has the bias, the last the activation.
 // offset[j] must be column[j] * width; width is 8, 16, 32 or 64.
-BILLHOOK_API void billhook_linear(const billhook::SparseRows* rows, const float* x,
-                                  int64_t x_stride, int64_t columns, float* y, int64_t y_stride,
-                                  int64_t samples, int64_t width, int64_t threads, int64_t isa) {
+BILLHOOK_API void billhook_linear(const billhook::SparseRows* blocks, int64_t block_count,
+                                  const float* x, int64_t x_stride, int64_t columns, float* y,
+                                  int64_t y_stride, int64_t samples, int64_t width,
+                                  int64_t threads, int64_t isa) {
   using namespace billhook;
   const SpmmTile tile = spmm_tile_for(isa);
   const int64_t tiles = (samples + width - 1) / width;
@@ -64,9 +70,9 @@ BILLHOOK_API void billhook_linear(const billhook::SparseRows* rows, const float*
     });
     parallel_for(batch * parts, threads, [&](int64_t task) {
       const int64_t i = task / parts, part = task % parts, start = (first + i) * width;
-      linear_tile(*rows, panels + i * columns * width, width, split_rows(*rows, part, parts),
-                  split_rows(*rows, part + 1, parts), std::min(width, samples - start),
-                  y + start * y_stride, y_stride, tile);
+      linear_tile(blocks, block_count, panels + i * columns * width, width,
+                  split_rows(*blocks, part, parts), split_rows(*blocks, part + 1, parts),
+                  std::min(width, samples - start), y + start * y_stride, y_stride, tile);
     });
   }
 }

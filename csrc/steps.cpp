@@ -15,6 +15,7 @@ namespace {
 struct Context {
   float* const* bases;
   int64_t threads;
+  int64_t isa;
   SpmmTile tile;
 };
 
@@ -82,6 +83,16 @@ void run_planes(const Step& step, const Context& context) {
   });
 }
 
+void run_step(const Step& step, const Context& context) {
+  if (step.op == kSpmm)
+    run_spmm(step, context);
+  else if (step.op == kLinear)
+    spmv(step.lanes, at(step.x, context), nullptr, at(step.y, context), context.threads,
+         context.isa);
+  else
+    run_planes(step, context);
+}
+
 }  // namespace
 
 }  // namespace billhook
@@ -93,11 +104,10 @@ BILLHOOK_API void billhook_run(const billhook::Step* steps, int64_t count, float
                                int64_t samples, int64_t threads, int64_t isa) {
   using namespace billhook;
   std::vector<float*> bases(static_cast<size_t>(buffer_count));
-  const Context context{bases.data(), threads, spmm_tile_for(isa)};
+  const Context context{bases.data(), threads, isa, spmm_tile_for(isa)};
   for (int64_t s = 0; s < samples; ++s) {
     for (int64_t b = 0; b < buffer_count; ++b)
       bases[static_cast<size_t>(b)] = buffers[b] + s * sample_strides[b];
-    for (int64_t i = 0; i < count; ++i)
-      steps[i].op == kSpmm ? run_spmm(steps[i], context) : run_planes(steps[i], context);
+    for (int64_t i = 0; i < count; ++i) run_step(steps[i], context);
   }
 }

@@ -3,10 +3,12 @@
 #include <cstdint>
 
 #include "spmm.h"
+#include "spmv.h"
 
 namespace billhook {
 
-enum Op : int64_t { kCopy = 0, kSpmm = 1, kMaxPool = 2, kAvgPool = 3, kMean = 4, kAdd = 5 };
+enum Op : int64_t { kCopy = 0, kSpmm = 1, kMaxPool = 2, kAvgPool = 3, kMean = 4, kAdd = 5,
+                  kLinear = 6 };
 
 // Channel-major planes: element (c, i, j) is at offset + c * plane + i * pitch + j.
 struct View {
@@ -31,6 +33,7 @@ struct Step {
   const int32_t* keep;    // kSpmm: see Tile
   SparseRows rows;        // kSpmm
   SparseRows depthwise;   // kSpmm: fills the panel when it has rows
+  LaneRows lanes;         // kLinear: x and y are vectors
 };
 
 }  // namespace billhook

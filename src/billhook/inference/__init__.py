@@ -1,0 +1,6 @@
+"""Inference: sparse models compiled to CPU kernels that skip the zeros."""
+
+
+
+
+
