@@ -108,7 +108,8 @@ void add(const Step& step, const float* x, const float* addend, float* y) {
   for (int64_t i = 0; i < step.height; ++i) {
     float* to = y + i * step.y.pitch;
     for (int64_t j = 0; j < step.width; ++j) {
-      float value = x[i * step.x.pitch + j] + addend[i * step.addend.pitch + j];
+      float value = x[i * step.x.pitch + j];
+      if (addend != nullptr) value += addend[i * step.addend.pitch + j];
       if (step.activation != kNone && value < 0.0f) value = 0.0f;
       if (step.activation == kRelu6 && value > 6.0f) value = 6.0f;
       to[j] = value;

@@ -10,6 +10,7 @@ void copy_phases(const Step& step, const float* x, float* y);
 void max_pool(const Step& step, const float* x, float* y);
 void average_pool(const Step& step, const float* x, float* y);
 float mean(const Step& step, const float* x);
+// y = act(x + addend); addend may be null.
 void add(const Step& step, const float* x, const float* addend, float* y);
 
 }  // namespace billhook

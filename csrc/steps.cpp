@@ -77,7 +77,10 @@ void run_planes(const Step& step, const Context& context) {
         case kMaxPool: max_pool(step, plane, y + c * step.y.plane); break;
         case kAvgPool: average_pool(step, plane, y + c * step.y.plane); break;
         case kMean: y[c * step.y.plane] = mean(step, plane); break;
-        default: add(step, plane, addend + c * step.addend.plane, y + c * step.y.plane);
+        default: {
+          const float* other = addend == nullptr ? nullptr : addend + c * step.addend.plane;
+          add(step, plane, other, y + c * step.y.plane);
+        }
       }
     }
   });
