@@ -1,6 +1,7 @@
 """billhook: prune PyTorch models while they train, store them small, run them fast on CPUs."""
 
 import logging
+from typing import TYPE_CHECKING, Any
 
 from billhook.allocation import Uniform
 from billhook.criterion import Magnitude, Random
@@ -8,6 +9,10 @@ from billhook.errors import BillhookError
 from billhook.granularity import Unstructured
 from billhook.pruner import Pruner
 from billhook.schedule import Cubic, OneShot, Polynomial
+
+if TYPE_CHECKING:
+    from billhook.inference import CompiledModel as CompiledModel
+    from billhook.inference import compile as compile
 
 __version__ = "0.1.0"
 
@@ -30,3 +35,14 @@ if not _log.handlers:
     _log.addHandler(logging.StreamHandler())
     _log.setLevel(logging.INFO)
     _log.propagate = False
+
+_LAZY = {"CompiledModel": "billhook.inference", "compile": "billhook.inference"}
+
+
+def __getattr__(name: str) -> Any:
+    """Names whose modules are imported on first use, so that ``import billhook`` stays cheap."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'billhook' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_LAZY[name]), name)

@@ -1,6 +1,13 @@
 """The exceptions billhook raises: each message names the cause, the offending value and the fix."""
 
-__all__ = ["BillhookError", "ConfigurationError", "FormatError", "MaskError", "StateError"]
+__all__ = [
+    "BillhookError",
+    "CompileError",
+    "ConfigurationError",
+    "FormatError",
+    "MaskError",
+    "StateError",
+]
 
 
 class BillhookError(Exception):
@@ -21,3 +28,7 @@ class StateError(BillhookError, RuntimeError):
 
 class FormatError(BillhookError, ValueError):
     """A file is not ours, damaged, hostile, or of a version this release does not read."""
+
+
+class CompileError(BillhookError, RuntimeError):
+    """A model cannot be compiled as asked: a plan of another model, or outputs that would differ."""
