@@ -390,7 +390,8 @@ ACTIVATE: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 def planes_of(buffer: torch.Tensor, view: View, shape: tuple[int, ...]) -> torch.Tensor:
     """The (C, H, W) tensor that lies at a view of a buffer."""
-    return buffer.as_strided(shape, (view.plane, view.pitch, 1), view.offset)
+    offset = buffer.storage_offset() + view.offset
+    return buffer.as_strided(shape, (view.plane, view.pitch, 1), offset)
 
 
 def native(steps: list[Step]) -> _Native:
