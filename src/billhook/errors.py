@@ -31,4 +31,4 @@ class FormatError(BillhookError, ValueError):
 
 
 class CompileError(BillhookError, RuntimeError):
-    """A model cannot be compiled as asked: a plan of another model, or outputs that would differ."""
+    """A model cannot be compiled so: a plan of another model, or outputs that would differ."""

@@ -1,6 +1,7 @@
 """compile: same outputs, a plan that replays bit for bit, errors that say what to do."""
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 import billhook
 from billhook.errors import CompileError, ConfigurationError
 from billhook.inference import CompiledModel, Plan, compile, kernels
-from billhook.inference.compile import TOLERANCE
+from billhook.inference.compiler import TOLERANCE
 from billhook.models import inception_v3, mobilenet_v1, ptb_lstm
 
 native_only = pytest.mark.skipif(not kernels.available(), reason="no native kernels")
@@ -35,28 +36,38 @@ def pruned(model: nn.Module, sparsity: float = 0.9) -> nn.Module:
 
 
 def forced(model: nn.Module, example: Any) -> CompiledModel:
-    """Compiled with no race: every layer by the sparse kernel, so that tests do not depend on luck."""
+    """Compiled with no race: every layer sparse, so that tests do not depend on luck."""
     return compile(model, example, plan=forced_plan(model, example))
 
 
 def forced_plan(model: nn.Module, example: Any) -> Plan:
-    from billhook.inference.compile import _capture
-    from billhook.inference.graph import Conv, Linear, Unsupported
+    from billhook.inference.compiler import _capture
+    from billhook.inference.graph import Conv, Linear, UnsupportedError
     from billhook.inference.modules import _candidates, _obstacle
     from billhook.inference.plan import Choice
 
     isa = kernels.ISA_NAMES[kernels.isa()]
     try:
         ops = _capture(model, (example,) if torch.is_tensor(example) else example)
-    except Unsupported:
+    except UnsupportedError:
         layers = {n: m for n, m in _candidates(model) if _obstacle(m) is None}
-        return Plan("modules", isa, {
-            n: Choice("spmm" if isinstance(m, nn.Conv2d) else "sparse") for n, m in layers.items()
-        })
-    return Plan("network", isa, {
-        op.name: Choice("spmm" if isinstance(op, Conv) else "sparse")
-        for op in ops if isinstance(op, Conv | Linear)
-    })
+        return Plan(
+            "modules",
+            isa,
+            {
+                n: Choice("spmm" if isinstance(m, nn.Conv2d) else "sparse")
+                for n, m in layers.items()
+            },
+        )
+    return Plan(
+        "network",
+        isa,
+        {
+            op.name: Choice("spmm" if isinstance(op, Conv) else "sparse")
+            for op in ops
+            if isinstance(op, Conv | Linear)
+        },
+    )
 
 
 def relative_error(given: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -81,19 +92,23 @@ class Residual(nn.Module):
         x = F.relu(self.norm(self.a(F.pad(x, (0, 1, 0, 1)))))
         y = F.relu6(self.b(x) + self.c(x))
         inner = torch.cat([x, y], 1)
-        z = torch.cat([inner, torch.cat([F.avg_pool2d(y, 3, 1, 1), F.max_pool2d(x, 3, 1, 1)], 1)], 1)
+        z = torch.cat(
+            [inner, torch.cat([F.avg_pool2d(y, 3, 1, 1), F.max_pool2d(x, 3, 1, 1)], 1)], 1
+        )
         d = self.d(inner)
         maps = torch.cat([d, F.max_pool2d(y, 2), d, F.avg_pool2d(self.e(z), 2)], 1)
         return self.fc(F.relu(self.last_norm(maps)).mean((2, 3)))  # type: ignore[no-any-return]
 
 
-CNNS = {
+CNNS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
     "mobilenet": (lambda: mobilenet_v1(width=0.25, num_classes=10), (3, 64, 48)),
     "inception": (lambda: inception_v3(num_classes=10, depth_multiplier=0.1), (3, 75, 91)),
     "residual": (Residual, (3, 24, 24)),
     "maps": (lambda: nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU()), (3, 9, 11)),
     "flatten": (
-        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(140, 5), nn.ReLU(), nn.Linear(5, 2)),
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(140, 5), nn.ReLU(), nn.Linear(5, 2)
+        ),
         (3, 7, 9),
     ),
 }
@@ -104,7 +119,7 @@ CNNS = {
 @pytest.mark.parametrize("sparsity", [0.5, 0.9])
 def test_a_cnn_becomes_one_program_with_the_same_outputs(name: str, sparsity: float) -> None:
     make, shape = CNNS[name]
-    model = pruned(make(), sparsity)  # type: ignore[operator]
+    model = pruned(make(), sparsity)
     example = torch.randn(1, *shape)
     fast = forced(model, example)
     assert fast.plan.mode == "network"
@@ -121,7 +136,7 @@ def test_a_cnn_becomes_one_program_with_the_same_outputs(name: str, sparsity: fl
 @pytest.mark.parametrize("name", ["mobilenet", "residual"])
 def test_a_raced_plan_replays_bit_for_bit_also_through_json(name: str) -> None:
     make, shape = CNNS[name]
-    model = pruned(make())  # type: ignore[operator]
+    model = pruned(make())
     x = torch.randn(2, *shape)
     fast = compile(model, x)
     plan = json.loads(json.dumps(fast.plan.to_dict()))
@@ -174,14 +189,16 @@ def test_a_language_model_keeps_its_signature() -> None:
     fast = compile(model, (tokens,))
     with torch.no_grad():
         wanted, given = model(tokens), fast(tokens)
-    for a, b in zip(torch.utils._pytree.tree_leaves(given), torch.utils._pytree.tree_leaves(wanted), strict=True):
+    for a, b in zip(
+        torch.utils._pytree.tree_leaves(given), torch.utils._pytree.tree_leaves(wanted), strict=True
+    ):
         assert torch.allclose(a, b, atol=1e-5)
 
 
 @native_only
 def test_one_program_may_be_called_from_several_threads() -> None:
     make, shape = CNNS["residual"]
-    fast = forced(pruned(make()), torch.randn(1, *shape))  # type: ignore[operator]
+    fast = forced(pruned(make()), torch.randn(1, *shape))
     inputs = [torch.randn(n, *shape) for n in (1, 2, 3) * 10]
     wanted = [fast(x) for x in inputs]
     with ThreadPoolExecutor(4) as pool:
@@ -189,7 +206,9 @@ def test_one_program_may_be_called_from_several_threads() -> None:
             assert torch.equal(y, expected)
 
 
-def test_without_native_kernels_the_model_runs_dense_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_native_kernels_the_model_runs_dense_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(kernels, "available", lambda: False)
     model = pruned(nn.Sequential(nn.Linear(4, 3)))
     fast = compile(model, torch.ones(1, 4))
@@ -200,7 +219,12 @@ def test_without_native_kernels_the_model_runs_dense_and_says_so(monkeypatch: py
 
 
 def linear_plan(**changes: Any) -> dict[str, Any]:
-    plan = {"version": 1, "mode": "modules", "isa": "portable", "layers": {"0": {"kernel": "sparse", "vectors": 8}}}
+    plan = {
+        "version": 1,
+        "mode": "modules",
+        "isa": "portable",
+        "layers": {"0": {"kernel": "sparse", "vectors": 8}},
+    }
     return {**plan, **changes}
 
 
@@ -235,7 +259,7 @@ def test_a_plan_of_another_model_is_an_error() -> None:
 @native_only
 def test_bad_input_is_an_error() -> None:
     make, shape = CNNS["residual"]
-    network = forced(pruned(make()), torch.randn(1, *shape))  # type: ignore[operator]
+    network = forced(pruned(make()), torch.randn(1, *shape))
     with pytest.raises(ConfigurationError, match=r"\(N, 3, 24, 24\)"):
         network(torch.zeros(1, 3, 25, 24))
     with pytest.raises(ConfigurationError, match="float64"):

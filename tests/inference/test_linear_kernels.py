@@ -40,7 +40,9 @@ def test_linear_equals_the_oracle(data: st.DataObject) -> None:
     bias = data.draw(st.none() | values((rows,)))
     with np.errstate(all="ignore"):
         wanted = reference.linear(
-            x.astype(np.float64), weight, None if bias is None else bias.astype(np.float64)
+            x.astype(np.float64),
+            weight.astype(np.float64),
+            None if bias is None else bias.astype(np.float64),
         )
     for isa in ISAS:
         for threads in (1, 2):
@@ -60,7 +62,8 @@ def test_blocks_of_8x1_share_their_columns_and_equal_the_oracle(isa: int, sample
     matrix = SparseMatrix(to_csr(torch.from_numpy(weight)), None, isa)
     assert matrix.lanes().shared_columns
     assert_close(
-        matrix.multiply(torch.from_numpy(x)), reference.linear(x.astype(np.float64), weight, None)
+        matrix.multiply(torch.from_numpy(x)),
+        reference.linear(x.astype(np.float64), weight.astype(np.float64), None),
     )
 
 
@@ -83,7 +86,9 @@ def test_wide_panels_are_cut_into_blocks_of_columns() -> None:
     weight = torch.randn(33, 700) * (torch.rand(33, 700) < 0.3)
     layer = SparseLinear(weight, torch.randn(33), kernels.isa())
     x = torch.randn(64, 700)
-    assert_close(layer(x), torch.nn.functional.linear(x, weight, torch.from_numpy(layer.matrix.bias)))
+    assert_close(
+        layer(x), torch.nn.functional.linear(x, weight, torch.from_numpy(layer.matrix.bias))
+    )
     assert len(layer.matrix.blocks(64)) > 1  # type: ignore[arg-type]
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not kernels.available(), reason="no native kerne
 
 def pruned_lstm(seed: int, density: float, *sizes: int, **options: bool) -> nn.LSTM:
     torch.manual_seed(seed)
-    lstm = nn.LSTM(*sizes, **options).eval()  # type: ignore[arg-type]
+    lstm = nn.LSTM(*sizes, **options).eval()
     with torch.no_grad():
         for name, parameter in lstm.named_parameters():
             if "weight" in name:
@@ -28,7 +28,10 @@ def pruned_lstm(seed: int, density: float, *sizes: int, **options: bool) -> nn.L
     return lstm
 
 
-def parts(output: tuple[torch.Tensor | PackedSequence, tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor]:
+Output = tuple[torch.Tensor | PackedSequence, tuple[torch.Tensor, torch.Tensor]]
+
+
+def parts(output: Output) -> list[torch.Tensor]:
     y, (h, c) = output
     return [y.data if isinstance(y, PackedSequence) else y, h, c]
 
@@ -37,25 +40,26 @@ def parts(output: tuple[torch.Tensor | PackedSequence, tuple[torch.Tensor, torch
 @given(st.data())
 def test_equals_torch_whatever_the_layers_directions_and_lengths(data: st.DataObject) -> None:
     draw = data.draw
-    inputs, units, layers = draw(st.integers(1, 20)), draw(st.integers(1, 20)), draw(st.integers(1, 3))
-    both, first = draw(st.booleans()), draw(st.booleans())
-    lstm = pruned_lstm(
-        draw(st.integers(0, 99)), draw(st.sampled_from([0.0, 0.1, 0.5, 1.0])), inputs, units, layers,
-        bidirectional=both, batch_first=first, bias=draw(st.booleans()),
-    )
+    inputs, units = draw(st.integers(1, 20)), draw(st.integers(1, 20))
+    layers, both, first = draw(st.integers(1, 3)), draw(st.booleans()), draw(st.booleans())
+    density, bias = draw(st.sampled_from([0.0, 0.1, 0.5, 1.0])), draw(st.booleans())
+    options = {"bidirectional": both, "batch_first": first, "bias": bias}
+    lstm = pruned_lstm(draw(st.integers(0, 99)), density, inputs, units, layers, **options)
     time, batch = draw(st.integers(1, 6)), draw(st.sampled_from([1, 2, 8, 9, 64, 66]))
-    x: torch.Tensor | PackedSequence = torch.randn((batch, time, inputs) if first else (time, batch, inputs))
+    padded = torch.randn((batch, time, inputs) if first else (time, batch, inputs))
+    x: torch.Tensor | PackedSequence = padded
     if draw(st.booleans()):
         lengths = torch.from_numpy(np.random.default_rng(0).integers(1, time + 1, batch))
-        x = pack_padded_sequence(x, lengths, batch_first=first, enforce_sorted=False)
+        x = pack_padded_sequence(padded, lengths, batch_first=first, enforce_sorted=False)
     shape = (layers * (1 + both), batch, units)
     state = draw(st.sampled_from([None, (torch.randn(shape), torch.randn(shape))]))
     with torch.no_grad():
         wanted = parts(lstm(x, state))
     for isa in ISAS:
         with torch_threads(draw(st.sampled_from([1, 2]))):
-            for given_, expected in zip(parts(SparseLSTM(lstm, isa)(x, state)), wanted, strict=True):
-                assert_close(given_, expected)
+            output = parts(SparseLSTM(lstm, isa)(x, state))
+        for given_, expected in zip(output, wanted, strict=True):
+            assert_close(given_, expected)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -68,8 +72,14 @@ def test_torch_and_the_oracle_agree_on_unequal_lengths(reverse: bool) -> None:
     w = {k: v.detach().double().numpy() for k, v in lstm.named_parameters() if k.endswith(suffix)}
     state = np.zeros((3, 4))
     y, h, _ = reference.lstm_direction(
-        x.double().numpy(), w[f"weight_ih{suffix}"], w[f"weight_hh{suffix}"],
-        w[f"bias_ih{suffix}"] + w[f"bias_hh{suffix}"], state, state, counts, reverse,
+        x.double().numpy(),
+        w[f"weight_ih{suffix}"],
+        w[f"weight_hh{suffix}"],
+        w[f"bias_ih{suffix}"] + w[f"bias_hh{suffix}"],
+        h=state,
+        c=state,
+        counts=counts,
+        reverse=reverse,
     )
     with torch.no_grad():
         out, (last, _) = lstm(packed)

@@ -57,11 +57,11 @@ def oracle(conv: Conv, x: Floats) -> Floats:
             x.astype(np.float64),
             conv.weight.double().numpy(),
             bias,
-            conv.stride,
-            conv.padding,
-            conv.dilation,
-            conv.groups,
-            conv.activation,
+            stride=conv.stride,
+            padding=conv.padding,
+            dilation=conv.dilation,
+            groups=conv.groups,
+            activation=conv.activation,
         ).astype(np.float32)
 
 
@@ -122,8 +122,15 @@ def test_pools_equal_the_oracle(data: st.DataObject) -> None:
     kernel = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))
     stride = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
     padding = data.draw(st.integers(0, kernel[0] // 2)), data.draw(st.integers(0, kernel[1] // 2))
-    shape = (data.draw(st.integers(1, 5)), data.draw(st.integers(4, 20)), data.draw(st.integers(4, 20)))
-    out = [(n + 2 * p - k) // s + 1 for n, p, k, s in zip(shape[1:], padding, kernel, stride, strict=True)]
+    shape = (
+        data.draw(st.integers(1, 5)),
+        data.draw(st.integers(4, 20)),
+        data.draw(st.integers(4, 20)),
+    )
+    out = [
+        (n + 2 * p - k) // s + 1
+        for n, p, k, s in zip(shape[1:], padding, kernel, stride, strict=True)
+    ]
     op = Pool(
         name="pool",
         inputs=(INPUT,),
@@ -137,15 +144,37 @@ def test_pools_equal_the_oracle(data: st.DataObject) -> None:
     x = data.draw(values((1, *shape)))
     with np.errstate(all="ignore"):
         wanted = reference.pool2d(
-            x[0].astype(np.float64), op.kind, kernel, stride, padding, op.count_padding, (out[0], out[1])
+            x[0].astype(np.float64),
+            op.kind,
+            kernel=kernel,
+            stride=stride,
+            padding=padding,
+            count_padding=op.count_padding,
+            size=(out[0], out[1]),
         )
     assert_close(Network([op], shape, {}, kernels.isa())(torch.from_numpy(x))[0], wanted)
 
 
 def test_dense_choices_give_torch_results_in_the_same_program() -> None:
     torch.manual_seed(0)
-    base = Conv("a", (INPUT,), (8, 5, 5), "relu", torch.randn(8, 3, 3, 3), torch.randn(8), (2, 2), (0, 0, 1, 1))
-    second = replace(base, name="b", inputs=(0,), weight=torch.randn(8, 8, 3, 3), stride=(1, 1), padding=(1, 1, 1, 1))
+    base = Conv(
+        name="a",
+        inputs=(INPUT,),
+        shape=(8, 5, 5),
+        activation="relu",
+        weight=torch.randn(8, 3, 3, 3),
+        bias=torch.randn(8),
+        stride=(2, 2),
+        padding=(0, 0, 1, 1),
+    )
+    second = replace(
+        base,
+        name="b",
+        inputs=(0,),
+        weight=torch.randn(8, 8, 3, 3),
+        stride=(1, 1),
+        padding=(1, 1, 1, 1),
+    )
     x = torch.randn(3, 3, 10, 10)
     results = [
         Network([base, second], (3, 10, 10), {"a": Choice(a), "b": Choice(b)}, kernels.isa())(x)

@@ -1,6 +1,6 @@
 """Inference: sparse models compiled to CPU kernels that skip the zeros."""
 
-from billhook.inference.compile import CompiledModel, compile
+from billhook.inference.compiler import CompiledModel, compile
 from billhook.inference.plan import Choice, Plan
 from billhook.inference.report import LayerReport, Report
 

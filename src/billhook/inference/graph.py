@@ -1,21 +1,21 @@
 """A feed-forward CNN as a list of operations, captured with torch.export, batch norm folded in."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-__all__ = ["INPUT", "Conv", "Linear", "Op", "Other", "Pool", "Unsupported", "capture"]
+__all__ = ["INPUT", "Conv", "Linear", "Op", "Other", "Pool", "UnsupportedError", "capture"]
 
 INPUT = -1  # the value number of the network's input; operation i makes value i
 
 Shape = tuple[int, ...]
 
 
-class Unsupported(Exception):
+class UnsupportedError(Exception):
     """The network has an operation that the network plan does not know; the message says which."""
 
 
@@ -33,7 +33,7 @@ class Op:
 class Conv(Op):
     """Convolution; ``padding`` is (top, left, bottom, right), of zeros."""
 
-    weight: torch.Tensor = torch.empty(0)
+    weight: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     bias: torch.Tensor | None = None
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
@@ -59,7 +59,7 @@ class Conv(Op):
 class Linear(Op):
     """Matrix times vector."""
 
-    weight: torch.Tensor = torch.empty(0)
+    weight: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     bias: torch.Tensor | None = None
 
 
@@ -85,13 +85,15 @@ def capture(model: nn.Module, example: torch.Tensor) -> list[Op]:
     """The operations of an eval-mode model on one 4-dimensional input; the last is its output.
 
     Raises:
-        Unsupported: The model cannot be captured, or has an operation that is not known here.
+        UnsupportedError: The model cannot be captured, or has an operation that is not known here.
     """
     try:
         with torch.no_grad():
             program = torch.export.export(model, (example,), strict=False)
     except Exception as error:  # torch.export raises many kinds
-        raise Unsupported(f"torch.export cannot capture it: {str(error).splitlines()[0]}") from error
+        raise UnsupportedError(
+            f"torch.export cannot capture it: {str(error).splitlines()[0]}"
+        ) from error
     return _Capture(program).run()
 
 
@@ -115,7 +117,7 @@ class _Capture:
         self.names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
         self.tensors = {**program.state_dict, **program.constants}
         if len(signature.user_inputs) != 1 or len(signature.user_outputs) != 1:
-            raise Unsupported("the network plan takes one input and gives one output")
+            raise UnsupportedError("the network plan takes one input and gives one output")
         self.user_input = signature.user_inputs[0]
         self.ops: list[Op] = []
         self.values: dict[fx.Node, _Value] = {}
@@ -130,7 +132,7 @@ class _Capture:
             elif node.op == "output":
                 result = self._plain(node.args[0][0])
                 if result != len(self.ops) - 1:
-                    raise Unsupported("the output is not the last operation's result")
+                    raise UnsupportedError("the output is not the last operation's result")
         return [self._on_vector(op) for op in self.ops]
 
     def is_vector(self, value: int) -> bool:
@@ -147,12 +149,14 @@ class _Capture:
         if isinstance(op, Conv) and op.weight.shape[2:] == (1, 1) and op.groups == 1:
             number = self.ops.index(op)
             if any(number in user.inputs and not isinstance(user, Other) for user in self.ops):
-                raise Unsupported(f"{op.name}, a convolution of averaged planes, is read again")
+                raise UnsupportedError(
+                    f"{op.name}, a convolution of averaged planes, is read again"
+                )
             weight = op.weight.flatten(1)
             return Linear(op.name, op.inputs, op.shape, op.activation, weight, op.bias)
         if isinstance(op, Linear) or (isinstance(op, Other) and op.kind == "flatten"):
             return op
-        raise Unsupported(f"{op.name} works on averaged planes")
+        raise UnsupportedError(f"{op.name} works on averaged planes")
 
     def _call(self, node: fx.Node) -> None:
         target = node.target
@@ -161,7 +165,7 @@ class _Capture:
             name.rstrip("_")
         )
         if handler is None:
-            raise Unsupported(f"the network plan does not know {target}")
+            raise UnsupportedError(f"the network plan does not know {target}")
         schema = target._schema.arguments  # type: ignore[union-attr]
         arguments = {a.name: a.default_value for a in schema if a.has_default_value()}
         arguments |= dict(zip((a.name for a in schema), node.args, strict=False))
@@ -172,17 +176,18 @@ class _Capture:
         """The number of a value that has no padding to be applied."""
         value = self.values.get(node)
         if value is None:
-            raise Unsupported(f"{node} is neither the input nor computed from it")
+            raise UnsupportedError(f"{node} is neither the input nor computed from it")
         if any(value.padding):
-            raise Unsupported("padding is followed by something other than a convolution")
+            raise UnsupportedError("padding is followed by something other than a convolution")
         return value.number
 
     def _tensor(self, node: fx.Node | None) -> torch.Tensor | None:
         if node is None:
             return None
         if node.name not in self.names:
-            raise Unsupported(f"the weight {node} is computed")
-        return self.tensors[self.names[node.name]].detach()
+            raise UnsupportedError(f"the weight {node} is computed")
+        tensor: torch.Tensor = self.tensors[self.names[node.name]].detach()
+        return tensor
 
     def _shape(self, node: fx.Node) -> Shape:
         return tuple(node.meta["val"].shape)[1:]
@@ -203,7 +208,7 @@ class _Capture:
         weight = self._tensor(a["weight"])
         assert weight is not None
         if isinstance(a["padding"], str):
-            raise Unsupported(f"padding={a['padding']!r} of a convolution")
+            raise UnsupportedError(f"padding={a['padding']!r} of a convolution")
         value = self.values[a["input"]]
         height, width = _pair(a["padding"])
         own = (height, width, height, width)
@@ -225,7 +230,7 @@ class _Capture:
     def batch_norm(self, node: fx.Node, a: dict[str, Any]) -> _Value:
         mean, variance = self._tensor(a["running_mean"]), self._tensor(a["running_var"])
         if a["training"] or mean is None or variance is None or len(self._shape(node)) != 3:
-            raise Unsupported("batch norm without running statistics")
+            raise UnsupportedError("batch norm without running statistics")
         scale, shift = self._tensor(a["weight"]), self._tensor(a["bias"])
         number = self._single_use(a["input"], Conv)
         if number is None:  # on its own: a depthwise 1x1 convolution
@@ -251,7 +256,9 @@ class _Capture:
         op = self.ops[number] if number is not None else None
         if number is None or (isinstance(op, Other) and op.kind != "add"):
             value = self._plain(source)
-            return self._add(Other(node.name, (value,), self._shape(node), activation, "activation"))
+            return self._add(
+                Other(node.name, (value,), self._shape(node), activation, "activation")
+            )
         assert op is not None
         self.ops[number] = replace(op, activation=activation)
         return _Value(number)
@@ -261,7 +268,7 @@ class _Capture:
 
     def hardtanh(self, node: fx.Node, a: dict[str, Any]) -> _Value:
         if (a["min_val"], a["max_val"]) != (0, 6):
-            raise Unsupported(f"hardtanh({a['min_val']}, {a['max_val']})")
+            raise UnsupportedError(f"hardtanh({a['min_val']}, {a['max_val']})")
         return self._activation(node, a["self"], "relu6")
 
     def relu6(self, node: fx.Node, a: dict[str, Any]) -> _Value:
@@ -269,12 +276,12 @@ class _Capture:
 
     def max_pool2d(self, node: fx.Node, a: dict[str, Any]) -> _Value:
         if _pair(a["dilation"]) != (1, 1):
-            raise Unsupported("max_pool2d with dilation")
+            raise UnsupportedError("max_pool2d with dilation")
         return self._pool(node, a, "max", True)
 
     def avg_pool2d(self, node: fx.Node, a: dict[str, Any]) -> _Value:
         if a["divisor_override"] is not None or (a["ceil_mode"] and a["count_include_pad"]):
-            raise Unsupported("avg_pool2d with divisor_override or ceil_mode")
+            raise UnsupportedError("avg_pool2d with divisor_override or ceil_mode")
         return self._pool(node, a, "average", a["count_include_pad"])
 
     def _pool(self, node: fx.Node, a: dict[str, Any], kind: str, count: bool) -> _Value:
@@ -297,13 +304,13 @@ class _Capture:
             return _Value(self._plain(a["self"]))
         if size[1:] == (1, 1):
             return self._add(Other(node.name, (self._plain(a["self"]),), size, kind="mean"))
-        raise Unsupported(f"adaptive_avg_pool2d from {before[1:]} to {size[1:]}")
+        raise UnsupportedError(f"adaptive_avg_pool2d from {before[1:]} to {size[1:]}")
 
     def mean(self, node: fx.Node, a: dict[str, Any]) -> _Value:
         before = self._shape(a["self"])
         axes = sorted(d % (len(before) + 1) for d in a["dim"] or ())
         if len(before) != 3 or axes != [2, 3] or a["dtype"] is not None:
-            raise Unsupported(f"mean over {a['dim']}")
+            raise UnsupportedError(f"mean over {a['dim']}")
         shape = self._shape(node)
         return self._add(Other(node.name, (self._plain(a["self"]),), shape, kind="mean"))
 
@@ -311,21 +318,21 @@ class _Capture:
         terms = (a["self"], a["other"])
         same = all(isinstance(t, fx.Node) and self._shape(t) == self._shape(node) for t in terms)
         if a["alpha"] != 1 or not same or len(self._shape(node)) != 3:
-            raise Unsupported("an addition other than of two equal maps")
+            raise UnsupportedError("an addition other than of two equal maps")
         inputs = (self._plain(terms[0]), self._plain(terms[1]))
         return self._add(Other(node.name, inputs, self._shape(node), kind="add"))
 
     def cat(self, node: fx.Node, a: dict[str, Any]) -> _Value:
         if a["dim"] % (len(self._shape(node)) + 1) != 1 or len(self._shape(node)) != 3:
-            raise Unsupported("a concatenation other than of channels")
+            raise UnsupportedError("a concatenation other than of channels")
         inputs = tuple(self._plain(t) for t in a["tensors"])
         return self._add(Other(node.name, inputs, self._shape(node), kind="concat"))
 
     def flatten(self, node: fx.Node, a: dict[str, Any]) -> _Value:
-        source = a.get("self", a.get("input"))
+        source = a["self"] if "self" in a else a["input"]
         before, after = self._shape(source), self._shape(node)
         if len(after) != 1 or after[0] != torch.Size(before).numel():
-            raise Unsupported(f"a reshape from {before} to {after}")
+            raise UnsupportedError(f"a reshape from {before} to {after}")
         number = self._plain(source)
         return self._add(Other(node.name, (number,), after, kind="flatten"))
 
@@ -333,24 +340,29 @@ class _Capture:
         weight = self._tensor(a["weight"])
         assert weight is not None
         if len(self._shape(a["input"])) != 1:
-            raise Unsupported("a linear layer on maps")
+            raise UnsupportedError("a linear layer on maps")
         name = self.names[a["weight"].name].removesuffix(".weight")
         bias = self._tensor(a["bias"])
         inputs = (self._plain(a["input"]),)
         return self._add(Linear(name, inputs, self._shape(node), weight=weight, bias=bias))
 
-    def pad(self, node: fx.Node, a: dict[str, Any]) -> _Value:
+    def pad(self, _: fx.Node, a: dict[str, Any]) -> _Value:
         amounts = [*a["pad"], 0, 0][:4]
         value = a.get("value") or 0
-        if a.get("mode", "constant") != "constant" or value or len(a["pad"]) > 4 or min(amounts) < 0:
-            raise Unsupported("a padding other than of zeros around the map")
+        if (
+            a.get("mode", "constant") != "constant"
+            or value
+            or len(a["pad"]) > 4
+            or min(amounts) < 0
+        ):
+            raise UnsupportedError("a padding other than of zeros around the map")
         left, right, top, bottom = amounts
         return _Value(self._plain(a["self"]), (top, left, bottom, right))
 
-    def same(self, node: fx.Node, a: dict[str, Any]) -> _Value:
+    def same(self, _: fx.Node, a: dict[str, Any]) -> _Value:
         if a.get("train"):
-            raise Unsupported("dropout in training mode")
-        return self.values[a.get("self", a.get("input"))]
+            raise UnsupportedError("dropout in training mode")
+        return self.values[a["self"] if "self" in a else a["input"]]
 
 
 _HANDLERS: dict[str, Callable[[_Capture, fx.Node, dict[str, Any]], _Value]] = {

@@ -6,7 +6,7 @@ Arrays that a structure points to must outlive it; each packed weight keeps its 
 import ctypes
 import functools
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,7 +104,13 @@ def pointer(array: Array | None) -> int | None:
 
 
 def run_steps(
-    steps: Any, buffers: Sequence[int], strides: Sequence[int], samples: int, threads: int, isa: int
+    steps: Any,
+    buffers: Sequence[int],
+    strides: Sequence[int],
+    *,
+    samples: int,
+    threads: int,
+    isa: int,
 ) -> None:
     """``billhook_run``: the steps (a ctypes array) once for every sample."""
     count = len(buffers)
@@ -124,6 +130,7 @@ def linear(
     blocks: Any,
     x: torch.Tensor,
     y: torch.Tensor,
+    *,
     width: int,
     threads: int,
     isa: int,
@@ -147,7 +154,7 @@ def linear(
     )
 
 
-def spmv(rows: LaneRowsStruct, x: torch.Tensor, y: torch.Tensor, threads: int, isa: int) -> None:
+def spmv(rows: LaneRowsStruct, x: torch.Tensor, y: torch.Tensor, *, threads: int, isa: int) -> None:
     """``billhook_spmv``: y (samples, rows) from x (samples, columns), one sample at a time."""
     _kernel("billhook_spmv", (_P, _P, _I, _P, _I, _I, _I, _I), None)(
         ctypes.addressof(rows),
@@ -166,6 +173,7 @@ def lstm_vector(
     inputs: torch.Tensor,
     state: tuple[torch.Tensor, torch.Tensor],
     outputs: torch.Tensor,
+    *,
     reverse: bool,
     threads: int,
     isa: int,
@@ -190,6 +198,7 @@ def lstm_batch(
     inputs: torch.Tensor,
     state: tuple[torch.Tensor, torch.Tensor],
     outputs: torch.Tensor,
+    *,
     first: Array,
     counts: Array,
     reverse: bool,
@@ -218,4 +227,4 @@ def lstm_batch(
 
 def contiguous_int64(values: Sequence[int]) -> Array:
     """The values as the int64 array a kernel reads."""
-    return cast(Array, np.ascontiguousarray(values, dtype=np.int64))
+    return np.ascontiguousarray(values, dtype=np.int64)

@@ -23,7 +23,7 @@ from billhook.inference.packing import (
 
 __all__ = ["SparseLinear", "SparseMatrix", "panel_width"]
 
-# Panel floats in use at a time, beyond which wide panels (32 columns or more) are cut into blocks of
+# Panel floats in use at a time, beyond which panels of more than 16 columns are cut into blocks of
 # matrix columns, as long as a row still has this many nonzeros in a block.
 PANEL_FLOATS = 12_288
 MIN_NONZEROS = 16
@@ -86,10 +86,11 @@ class SparseMatrix:
         y = x.new_empty(len(x), self.csr.shape[0])
         threads = torch.get_num_threads()
         if len(x) == 1 and self.csr.shape[1] <= MAX_LANE_COLUMNS:
-            kernels.spmv(self.lanes().struct, x, y, threads, self.isa)
+            kernels.spmv(self.lanes().struct, x, y, threads=threads, isa=self.isa)
         elif len(x):
             width = panel_width(len(x))
-            kernels.linear(self.blocks(width), x, y, width, threads, self.isa)
+            blocks = self.blocks(width)
+            kernels.linear(blocks, x, y, width=width, threads=threads, isa=self.isa)
         return y
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
@@ -15,6 +16,7 @@ from billhook.inference.packing import MAX_LANE_COLUMNS, floats, to_csr
 __all__ = ["SparseLSTM"]
 
 State = tuple[torch.Tensor, torch.Tensor]
+Counts = NDArray[np.int64]
 MAX_WIDTH = kernels.LANES * kernels.MAX_VECTORS
 
 
@@ -52,7 +54,10 @@ class SparseLSTM(nn.Module):
         self.num_layers, self.bidirectional = lstm.num_layers, lstm.bidirectional
         self.batch_first = lstm.batch_first
         self.layers = [
-            [_pack(lstm, layer, reverse, isa) for reverse in ((False, True)[: 1 + self.bidirectional])]
+            [
+                _pack(lstm, layer, reverse, isa)
+                for reverse in ((False, True)[: 1 + self.bidirectional])
+            ]
             for layer in range(lstm.num_layers)
         ]
 
@@ -76,7 +81,13 @@ class SparseLSTM(nn.Module):
                 f"{self.input_size}), batch first if so built, or (time, {self.input_size})"
             )
         unbatched = input.dim() == 2
-        x = input.unsqueeze(1) if unbatched else input.transpose(0, 1) if self.batch_first else input
+        x = (
+            input.unsqueeze(1)
+            if unbatched
+            else input.transpose(0, 1)
+            if self.batch_first
+            else input
+        )
         if unbatched and hx is not None:
             hx = hx[0].unsqueeze(1), hx[1].unsqueeze(1)
         time, batch, _ = x.shape
@@ -89,14 +100,15 @@ class SparseLSTM(nn.Module):
             return y.squeeze(1), (h.squeeze(1), c.squeeze(1))
         return (y.transpose(0, 1) if self.batch_first else y), (h, c)
 
-    def _packed(
-        self, packed: PackedSequence, hx: State | None
-    ) -> tuple[PackedSequence, State]:
+    def _packed(self, packed: PackedSequence, hx: State | None) -> tuple[PackedSequence, State]:
         check_input("SparseLSTM", packed.data)
         counts = packed.batch_sizes.numpy().astype(np.int64)
         h, c = self._state(hx, int(counts[0]))
         if packed.sorted_indices is not None:
-            h, c = h.index_select(1, packed.sorted_indices), c.index_select(1, packed.sorted_indices)
+            h, c = (
+                h.index_select(1, packed.sorted_indices),
+                c.index_select(1, packed.sorted_indices),
+            )
         data, (h, c) = self._run(packed.data, counts, (h, c))
         if packed.unsorted_indices is not None:
             h, c = (s.index_select(1, packed.unsorted_indices) for s in (h, c))
@@ -115,7 +127,7 @@ class SparseLSTM(nn.Module):
                 raise ConfigurationError(f"{name} has shape {tuple(state.shape)}, needed {shape}")
         return hx
 
-    def _run(self, x: torch.Tensor, counts: np.ndarray, state: State) -> tuple[torch.Tensor, State]:
+    def _run(self, x: torch.Tensor, counts: Counts, state: State) -> tuple[torch.Tensor, State]:
         """Packed (sum of counts, input_size) to (sum of counts, directions * units)."""
         x = x.detach().contiguous()
         h, c = state[0].detach().clone(), state[1].detach().clone()
@@ -129,7 +141,8 @@ class SparseLSTM(nn.Module):
                     _one_sample(direction, x, (h[s, 0], c[s, 0]), part)
                 else:
                     for start in range(0, int(counts[0]), MAX_WIDTH):
-                        _some_samples(direction, x, counts, start, (h[s], c[s]), part)
+                        own = h[s], c[s]
+                        _some_samples(direction, x, counts, start=start, state=own, y=part)
             x = y
         return x, (h, c)
 
@@ -141,7 +154,9 @@ def _pack(lstm: nn.LSTM, layer: int, reverse: bool, isa: int) -> _Direction:
     if lstm.bias:
         bias = getattr(lstm, f"bias_ih_{suffix}") + getattr(lstm, f"bias_hh_{suffix}")
     return _Direction(
-        SparseMatrix(to_csr(w_ih), floats(bias), isa), SparseMatrix(to_csr(w_hh), None, isa), reverse
+        SparseMatrix(to_csr(w_ih), floats(bias), isa),
+        SparseMatrix(to_csr(w_hh), None, isa),
+        reverse,
     )
 
 
@@ -153,14 +168,20 @@ def _one_sample(d: _Direction, x: torch.Tensor, state: State, y: torch.Tensor) -
         gates,
         state,
         y,
-        d.reverse,
-        torch.get_num_threads(),
-        d.recurrent.isa,
+        reverse=d.reverse,
+        threads=torch.get_num_threads(),
+        isa=d.recurrent.isa,
     )
 
 
 def _some_samples(
-    d: _Direction, x: torch.Tensor, counts: np.ndarray, start: int, state: State, y: torch.Tensor
+    d: _Direction,
+    x: torch.Tensor,
+    counts: Counts,
+    *,
+    start: int,
+    state: State,
+    y: torch.Tensor,
 ) -> None:
     """Samples [start, start + 64) of a packed batch: samples are columns, the product is SpMM."""
     stop = min(start + MAX_WIDTH, int(counts[0]))
@@ -180,11 +201,11 @@ def _some_samples(
         gates,
         (h, c),
         outputs,
-        first,
-        own,
-        d.reverse,
-        torch.get_num_threads(),
-        d.recurrent.isa,
+        first=first,
+        counts=own,
+        reverse=d.reverse,
+        threads=torch.get_num_threads(),
+        isa=d.recurrent.isa,
     )
     for panel, whole_state in zip((h, c), state, strict=True):
         whole_state[start:stop] = panel[:, : stop - start].t()
@@ -194,9 +215,9 @@ def _some_samples(
         y[rows] = outputs.t()
 
 
-def _rows_of(counts: np.ndarray, own: np.ndarray, start: int) -> np.ndarray:
+def _rows_of(counts: Counts, own: Counts, start: int) -> Counts:
     """The packed rows of samples [start, start + own[t]) at every step t."""
     begin = np.concatenate([[0], np.cumsum(counts)[:-1]]) + start
     within = np.arange(own.sum()) - np.repeat(np.cumsum(own) - own, own)
-    rows: np.ndarray = np.repeat(begin, own) + within
+    rows: Counts = np.repeat(begin, own) + within
     return rows

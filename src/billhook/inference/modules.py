@@ -4,10 +4,12 @@ import copy
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
 from billhook.errors import CompileError, ConfigurationError
 from billhook.inference.graph import INPUT, Conv
@@ -76,7 +78,7 @@ class SparseConv2d(nn.Module):
 
 def describe_conv(conv: nn.Conv2d) -> Conv:
     """The module as an operation, its output's size still unknown."""
-    top, left = conv.padding  # type: ignore[misc]
+    top, left = _padding(conv)
     return Conv(
         name="conv",
         inputs=(INPUT,),
@@ -84,7 +86,7 @@ def describe_conv(conv: nn.Conv2d) -> Conv:
         weight=conv.weight.detach(),
         bias=None if conv.bias is None else conv.bias.detach(),
         stride=conv.stride,  # type: ignore[arg-type]
-        padding=(int(top), int(left), int(top), int(left)),
+        padding=(top, left, top, left),
         dilation=conv.dilation,  # type: ignore[arg-type]
         groups=conv.groups,
     )
@@ -95,13 +97,21 @@ def sized(conv: Conv, size: tuple[int, int]) -> Conv:
     return Conv(**{**conv.__dict__, "shape": (conv.shape[0], *size)})
 
 
+def _padding(conv: nn.Conv2d) -> tuple[int, int]:
+    """Rows and columns; a padding that is a word has been refused before."""
+    assert not isinstance(conv.padding, str)
+    return conv.padding[0], conv.padding[1]
+
+
 def _output_size(conv: nn.Conv2d) -> Callable[[int, int], tuple[int, int]]:
-    kernel, stride, padding, dilation = conv.kernel_size, conv.stride, conv.padding, conv.dilation
+    kernel, stride, padding, dilation = conv.kernel_size, conv.stride, _padding(conv), conv.dilation
 
     def size(height: int, width: int) -> tuple[int, int]:
         sides = [
-            (n + 2 * int(p) - d * (k - 1) - 1) // s + 1
-            for n, p, d, k, s in zip((height, width), padding, dilation, kernel, stride, strict=True)
+            (n + 2 * p - d * (k - 1) - 1) // s + 1
+            for n, p, d, k, s in zip(
+                (height, width), padding, dilation, kernel, stride, strict=True
+            )
         ]
         if min(sides) < 1:
             raise ConfigurationError(
@@ -134,9 +144,10 @@ def _obstacle(module: nn.Module) -> str | None:
         return "its weights are not fp32"
     if isinstance(module, nn.LSTM) and module.proj_size:
         return "an LSTM with projections has no sparse kernel"
-    if isinstance(module, nn.Conv2d):
-        if module.padding_mode != "zeros" or isinstance(module.padding, str):
-            return f"padding {module.padding!r} ({module.padding_mode}) has no sparse kernel"
+    if isinstance(module, nn.Conv2d) and (
+        module.padding_mode != "zeros" or isinstance(module.padding, str)
+    ):
+        return f"padding {module.padding!r} ({module.padding_mode}) has no sparse kernel"
     return None
 
 
@@ -181,7 +192,15 @@ def _choose(layer: _Layer, isa: int) -> tuple[Choice, LayerReport]:
         kind = type(layer.module).__name__
         shape = tuple(weights[0].shape)
         return chosen, LayerReport(
-            layer.name, kind, shape, sparsity, dense, sparse, chosen.kernel, why
+            layer.name,
+            kind,
+            shape,
+            sparsity,
+            positions=_positions(layer),
+            dense_ms=dense,
+            sparse_ms=sparse,
+            chosen=chosen.kernel,
+            reason=why,
         )
 
     obstacle = _obstacle(layer.module)
@@ -191,11 +210,8 @@ def _choose(layer: _Layer, isa: int) -> tuple[Choice, LayerReport]:
         return report(Choice("dense"), obstacle, None, None)  # type: ignore[no-any-return]
     args, kwargs = layer.call or ((), {})
     options = {choice: _sparse(layer.module, choice, isa) for choice in _options(layer, isa)}
-    calls: dict[Choice, Callable[[], object]] = {
-        choice: (lambda module=module: module(*args, **kwargs)) for choice, module in options.items()
-    }
-    calls[Choice("dense")] = lambda: layer.module(*args, **kwargs)
-    times = race(calls)
+    options[Choice("dense")] = layer.module
+    times = race({key: partial(module, *args, **kwargs) for key, module in options.items()})
     best = min(times, key=lambda choice: times[choice])
     dense = times.pop(Choice("dense"))
     fastest = min(times.values())
@@ -203,6 +219,18 @@ def _choose(layer: _Layer, isa: int) -> tuple[Choice, LayerReport]:
     if best.kernel == "dense":
         why = f"dense is faster here ({dense:.3f} against {fastest:.3f} ms)"
     return report(best, why, dense, fastest)  # type: ignore[no-any-return]
+
+
+def _positions(layer: _Layer) -> int:
+    """How often the recorded call uses each weight."""
+    if layer.call is None:
+        return 0
+    x = (layer.call[0] or tuple(layer.call[1].values()))[0]
+    if isinstance(layer.module, nn.Conv2d):
+        height, width = _output_size(layer.module)(x.shape[-2], x.shape[-1])
+        return int(height * width * (len(x) if x.dim() == 4 else 1))
+    data = x.data if isinstance(x, PackedSequence) else x
+    return int(data.numel() // data.shape[-1])
 
 
 def _options(layer: _Layer, isa: int) -> list[Choice]:

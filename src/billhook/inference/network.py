@@ -123,7 +123,9 @@ class Network:
         samples = len(x)
         strides = (0, x.numel() // max(samples, 1), y.numel() // max(samples, 1))
         threads = torch.get_num_threads()
-        kernels.run_steps(part.steps, buffers, strides, samples, threads, self.isa)
+        kernels.run_steps(
+            part.steps, buffers, strides, samples=samples, threads=threads, isa=self.isa
+        )
 
     # Lowering: operations to steps.
 
@@ -159,7 +161,11 @@ class Network:
             return list(self.conv_steps(index, choice, depthwise))
         if isinstance(op, Linear):
             assert choice is not None
-            return [self._dense_linear(index, op) if choice.kernel == "dense" else self._lanes(index, op)]
+            return [
+                self._dense_linear(index, op)
+                if choice.kernel == "dense"
+                else self._lanes(index, op)
+            ]
         if isinstance(op, Pool):
             return [self._pool_step(index, op)]
         assert isinstance(op, Other)
@@ -301,7 +307,13 @@ class Network:
                 return [] if self.place.aliased(index) else [self._vector_copy(index, source)]
             _, height, width = shape = self.shape(source)
             start = self.view(index)
-            return [self._copy(self.view(source), View(start.buffer, start.offset, height * width, width), shape)]
+            return [
+                self._copy(
+                    self.view(source),
+                    View(start.buffer, start.offset, height * width, width),
+                    shape,
+                )
+            ]
         channels, height, width = self.shape(source)
         return [
             Step(
@@ -355,7 +367,7 @@ class Network:
         in_shape, out_shape = self.shape(conv.inputs[0]), conv.shape
         activate = ACTIVATE[conv.activation]
 
-        def run(workspace: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
+        def run(workspace: torch.Tensor, x: torch.Tensor, _: torch.Tensor) -> None:
             operand = x.flatten() if source.buffer == SOURCE else workspace
             planes = planes_of(operand, source, in_shape).unsqueeze(0)
             if not symmetric:

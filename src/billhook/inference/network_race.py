@@ -53,7 +53,9 @@ class _Racer:
         self.reports: dict[str, LayerReport] = {}
         self.times: dict[str, float] = {}
 
-    def _steps(self, index: int, choice: Choice, depthwise: int | None = None) -> Callable[[], object]:
+    def _steps(
+        self, index: int, choice: Choice, depthwise: int | None = None
+    ) -> Callable[[], object]:
         """The layer as the network would run it."""
         op = self.ops[index]
         if isinstance(op, Conv) and choice.kernel != "dense":
@@ -84,9 +86,7 @@ class _Racer:
 
         def torch_form() -> object:
             return activate(
-                F.conv2d(
-                    operand, op.weight, op.bias, op.stride, padding, op.dilation, op.groups
-                )
+                F.conv2d(operand, op.weight, op.bias, op.stride, padding, op.dilation, op.groups)
             )
 
         self._choose(index, op, sparse, torch_form)
@@ -113,6 +113,7 @@ class _Racer:
             kind="conv" if isinstance(op, Conv) else "linear",
             shape=tuple(weight.shape),
             sparsity=1 - int(weight.count_nonzero()) / max(weight.numel(), 1),
+            positions=op.shape[1] * op.shape[2] if isinstance(op, Conv) else 1,
             dense_ms=alone,
             sparse_ms=fastest,
             chosen=_describe(best),
@@ -120,17 +121,22 @@ class _Racer:
         )
 
     def fuse(self) -> None:
-        """A depthwise convolution that fills the panels of the 1x1 after it, where that is faster."""
+        """Lets depthwise convolutions fill the panels of the 1x1 after them, where faster."""
         users = self.network.place.users
         for index, op in enumerate(self.ops):
             if not (isinstance(op, Conv) and op.depthwise and len(users[index]) == 1):
                 continue
             after = self.ops[users[index][0]]
-            alone = self.choices[op.name].kernel, self.choices[after.name].kernel if isinstance(after, Conv) else ""
+            alone = (
+                self.choices[op.name].kernel,
+                self.choices[after.name].kernel if isinstance(after, Conv) else "",
+            )
             if not (isinstance(after, Conv) and after.pointwise) or "dense" in alone:
                 continue
             options: Candidates = {
-                Choice("spmm_packed", t): self._steps(users[index][0], Choice("spmm_packed", t), index)
+                Choice("spmm_packed", t): self._steps(
+                    users[index][0], Choice("spmm_packed", t), index
+                )
                 for t in TILES
             }
             options["apart"] = self._pair(index, users[index][0])
@@ -164,5 +170,3 @@ def _reason(best: Choice, alone: float, times: dict[Any, float], fastest: float 
     if best.kernel == "dense":
         return f"dense is faster here ({dense:.3f} against {fastest:.3f} ms)"
     return f"{alone / times[best]:.1f} times as fast as torch"
-
-

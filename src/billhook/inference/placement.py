@@ -3,7 +3,8 @@
 from collections import defaultdict
 
 from billhook.inference.graph import INPUT, Conv, Linear, Op, Other
-from billhook.inference.layout import LANES, PlaneLayout, Region, Workspace, round_up
+from billhook.inference.kernels import LANES
+from billhook.inference.layout import PlaneLayout, Region, Workspace, round_up
 from billhook.inference.taps import reach, strided
 
 __all__ = ["Placement"]
@@ -140,7 +141,7 @@ class Placement:
     # Places.
 
     def _lives(self, value: int) -> tuple[int, int]:
-        """First and last operation that need a value; a depthwise one may run with its successor."""
+        """First and last operation that need a value; a depthwise one may run with the next."""
         born = 0 if value == INPUT else value
         dies = max([born, *self.users[value]])
         for user in self.users[value]:

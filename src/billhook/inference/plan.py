@@ -17,9 +17,9 @@ Mode = Literal["network", "modules", "dense"]
 class Choice:
     """How one layer runs.
 
-    ``kernel``: "dense" (torch), "spmm" (sparse, operand as it lies), "spmm_packed" (operand gathered
-    into panels), "fused" (a depthwise convolution that fills the panels of the 1x1 after it),
-    "sparse" (a linear or recurrent layer, by its own rules). ``vectors``: the widest tile, in
+    ``kernel``: "dense" (torch), "spmm" (sparse, operand as it lies), "spmm_packed" (operand
+    gathered into panels), "fused" (a depthwise convolution that fills the panels of the 1x1 after
+    it), "sparse" (a linear or recurrent layer, by its own rules). ``vectors``: the widest tile, in
     vectors of eight pixels.
     """
 

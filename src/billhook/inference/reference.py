@@ -13,7 +13,7 @@ Array = NDArray[np.float64]
 
 
 def activate(y: Array, activation: str) -> Array:
-    """"none", max(y, 0) for "relu", min(max(y, 0), 6) for "relu6"; NaN stays NaN."""
+    """ "none", max(y, 0) for "relu", min(max(y, 0), 6) for "relu6"; NaN stays NaN."""
     if activation == "none":
         return y
     y = np.maximum(y, 0.0)
@@ -39,6 +39,7 @@ def conv2d(
     x: Array,
     weight: Array,
     bias: Array | None,
+    *,
     stride: tuple[int, int] = (1, 1),
     padding: tuple[int, int, int, int] = (0, 0, 0, 0),
     dilation: tuple[int, int] = (1, 1),
@@ -67,6 +68,7 @@ def conv2d(
 def pool2d(
     x: Array,
     kind: str,
+    *,
     kernel: tuple[int, int],
     stride: tuple[int, int],
     padding: tuple[int, int],
@@ -94,6 +96,7 @@ def lstm_direction(
     w_ih: Array,
     w_hh: Array,
     bias: Array,
+    *,
     h: Array,
     c: Array,
     counts: NDArray[np.int64],

@@ -9,13 +9,15 @@ __all__ = ["LayerReport", "Report"]
 class LayerReport:
     """One layer: the times are milliseconds for one call on the example input, None if not raced.
 
-    ``sparse_ms`` is the fastest sparse kernel's time, ``chosen`` what runs, ``reason`` why.
+    ``positions`` counts how often one sample (in a network plan) or the example input uses each
+    weight. ``sparse_ms`` is the fastest sparse kernel's time, ``chosen`` what runs, ``reason`` why.
     """
 
     name: str
     kind: str
     shape: tuple[int, ...]
     sparsity: float
+    positions: int
     dense_ms: float | None
     sparse_ms: float | None
     chosen: str

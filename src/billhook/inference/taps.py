@@ -8,7 +8,7 @@ from billhook.inference.graph import Conv
 from billhook.inference.layout import PlaneLayout
 from billhook.inference.packing import SparseRows, floats
 
-__all__ = ["Reach", "conv_rows", "depthwise_rows", "reach", "strided"]
+__all__ = ["Reach", "conv_rows", "reach", "strided"]
 
 
 def strided(conv: Conv) -> bool:

@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from billhook.errors import CompileError, ConfigurationError
 from billhook.inference import kernels
-from billhook.inference.graph import Conv, Linear, Unsupported, capture
+from billhook.inference.graph import Conv, Linear, UnsupportedError, capture
 from billhook.inference.modules import choose_modules, replace_modules
 from billhook.inference.network import Network
 from billhook.inference.network_race import race_network
@@ -83,9 +83,9 @@ def compile(
     """A program for the CPU that skips the model's zeros and returns the same outputs.
 
     A feed-forward CNN becomes one native program with batch norm folded in; in any other model the
-    linear, convolution and LSTM layers are replaced one by one. Each layer's kernels are raced, dense
-    among them, on the example inputs, with the threads ``torch.get_num_threads()`` says; a model
-    that torch runs faster dense stays dense and the report says so. Outputs agree with the dense
+    linear, convolution and LSTM layers are replaced one by one. Each layer's kernels are raced,
+    dense among them, on the example inputs, with ``torch.get_num_threads()`` threads; a model that
+    torch runs faster dense stays dense and the report says so. Outputs agree with the dense
     model's to a relative error of 1e-5 (2-norm), which is checked on the example inputs. A pruned
     weight contributes nothing, whatever its input: where a dense layer makes 0 * inf = NaN, the
     compiled one does not.
@@ -99,8 +99,8 @@ def compile(
         plan: A plan of an earlier ``compile`` to replay instead of racing, for bit-equal results.
 
     Raises:
-        ConfigurationError: The model is in training mode, not fp32 or not on the CPU; the plan is no
-            plan.
+        ConfigurationError: The model is in training mode, not fp32 or not on the CPU; the plan is
+            none.
         CompileError: The plan was made for another model, or the outputs would differ.
 
     >>> import torch
@@ -139,7 +139,7 @@ def _check(model: nn.Module, inputs: tuple[Any, ...]) -> None:
 
 def _capture(model: nn.Module, inputs: tuple[Any, ...]) -> Any:
     if len(inputs) != 1 or not torch.is_tensor(inputs[0]) or inputs[0].dim() != 4:
-        raise Unsupported("the network plan takes one input of (N, C, H, W)")
+        raise UnsupportedError("the network plan takes one input of (N, C, H, W)")
     return capture(model, inputs[0])
 
 
@@ -159,8 +159,11 @@ def _raced(model: nn.Module, inputs: tuple[Any, ...]) -> CompiledModel:
         choices, layers = race_network(ops, inputs[0], isa)
         mode, why = "network", "the whole network is one program"
         program = _network(ops, inputs[0], choices, isa)
-    except Unsupported as obstacle:
-        mode, why = "modules", f"layers are replaced one by one; no network plan, because {obstacle}"
+    except UnsupportedError as obstacle:
+        mode, why = (
+            "modules",
+            f"layers are replaced one by one; no network plan, because {obstacle}",
+        )
         choices, layers = choose_modules(model, lambda m: m(*inputs), isa)
         program = replace_modules(model, choices, isa)
     times = race({"dense": lambda: model(*inputs), "compiled": lambda: program(*inputs)})
@@ -221,7 +224,7 @@ def _replayed(model: nn.Module, inputs: tuple[Any, ...], plan: Plan) -> Compiled
     else:
         try:
             ops = _capture(model, inputs)
-        except Unsupported as obstacle:
+        except UnsupportedError as obstacle:
             raise CompileError(f"the plan is of a whole network, but {obstacle}") from obstacle
         names = {op.name for op in ops if isinstance(op, Conv | Linear)}
         if names != set(choices):
@@ -233,9 +236,7 @@ def _replayed(model: nn.Module, inputs: tuple[Any, ...], plan: Plan) -> Compiled
     return _finish(program, plan, "a plan was replayed", [], {})
 
 
-def _verify(
-    compiled: CompiledModel, inputs: tuple[Any, ...], expected: Any
-) -> None:
+def _verify(compiled: CompiledModel, inputs: tuple[Any, ...], expected: Any) -> None:
     """Refuses a program whose outputs differ: a layer we misread must not go unnoticed."""
     try:
         given = compiled(*inputs)
@@ -249,12 +250,10 @@ def _verify(
         if not torch.is_tensor(wanted) or not wanted.is_floating_point():
             continue
         size = float(torch.linalg.vector_norm(wanted))
-        error = float(torch.linalg.vector_norm(got - wanted))
-        if error > TOLERANCE * size:
+        distance = float(torch.linalg.vector_norm(got - wanted))
+        if distance > TOLERANCE * size:
             raise CompileError(
-                f"the compiled model's outputs differ by {error / max(size, 1e-38):.1e} (relative) "
-                f"from the dense model's on the example inputs, {TOLERANCE} is allowed: "
+                f"the compiled model's outputs differ by {distance / max(size, 1e-38):.1e} "
+                f"from the dense model's on the example inputs ({TOLERANCE} is allowed): "
                 "does the model behave differently from call to call?"
             )
-
-
