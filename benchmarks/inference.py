@@ -4,6 +4,7 @@ Every figure in docs/inference.md comes from here. Forms of one workload take tu
 ONNX Runtime and OpenVINO are measured where the extra ``bench`` is installed.
 """
 
+import copy
 from collections.abc import Callable
 from typing import Annotated
 
@@ -32,7 +33,9 @@ POINTWISE = (
 DENSE_NAMES = ("stem.weight", "depthwise")  # what the paper does not prune in MobileNetV1
 
 
-def prune(model: nn.Module, sparsity: float, uneven: bool, keep: Shape | tuple[str, ...] = ()) -> nn.Module:
+def prune(
+    model: nn.Module, sparsity: float, uneven: bool, keep: Shape | tuple[str, ...] = ()
+) -> nn.Module:
     """Zeros at random places; ``uneven`` rows differ in density (log-normal, sigma 0.7), as trained
     ones do."""
     torch.manual_seed(0)
@@ -82,18 +85,22 @@ def pointwise(threads: int, sparsity: float, uneven: bool, rounds: int) -> None:
         last = x.contiguous(memory_format=torch.channels_last)
         w_last = conv.weight.detach().contiguous(memory_format=torch.channels_last)
         flat, matrix = x.reshape(inputs, -1), conv.weight.detach().flatten(1)
-        repacked, opaque = mkldnn.to_mkldnn(model), x.to_mkldnn()
+        repacked, opaque = mkldnn.to_mkldnn(copy.deepcopy(model)), x.to_mkldnn()
         forms: dict[str, Callable[[], object]] = {
             "channels last": lambda last=last, w=w_last: F.conv2d(last, w),
             "matrix product": lambda m=matrix, f=flat: m @ f,
             "repacked": lambda r=repacked, o=opaque: r(o),
         }
         name = f"1x1 {inputs}->{outputs} at {side}x{side}"
-        result = bench(name, model, (x,), threads=threads, rounds=rounds, peers=["eager"], extra=forms)
+        result = bench(
+            name, model, (x,), threads=threads, rounds=rounds, peers=["eager"], extra=forms
+        )
         dense = min(ms for form, ms in result.times.items() if form != "billhook")
         ours, best = ours + count * result.times["billhook"], best + count * dense
         print(f"{result}; best dense {dense / result.times['billhook']:.2f}x", flush=True)
-    print(f"1x1 layers of MobileNetV1, {threads} thread(s): {ours:.3f} ms, {best / ours:.2f}x the best dense")
+    print(
+        f"1x1 layers of MobileNetV1, {threads} thread(s): {ours:.3f} ms, {best / ours:.2f}x the best dense"
+    )
 
 
 Workload = Callable[[float, bool], tuple[nn.Module, Shape]]

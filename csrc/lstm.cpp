@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "abi.h"
 #include "isa.h"
@@ -17,6 +18,37 @@ LstmCell lstm_cell_for([[maybe_unused]] int64_t isa) {
   if (isa == kAvx2) return avx2::lstm_cell;
 #endif
   return portable::lstm_cell;
+}
+
+constexpr int64_t kUnitBlock = 32;
+
+struct UnitBlock {
+  int64_t units, first, last;  // of all the units, these
+  int64_t width, count;
+};
+
+// The four gates of some units, before their activations: kUnitBlock rows each, near the core.
+const float* block_gates(const UnitBlock& b, const SparseRows& input, const SparseRows& recurrent,
+                         const float* x, const float* h, SpmmTile tile) {
+  float* gates = scratch(2, 4 * kUnitBlock * b.width);
+  for (int64_t gate = 0; gate < 4; ++gate) {
+    const int64_t first = gate * b.units + b.first, last = gate * b.units + b.last;
+    float* rows = gates + (gate * kUnitBlock - first) * b.width;
+    tile(input, first, last, {x, nullptr, nullptr, rows, 0, b.width, b.count});
+    tile(recurrent, first, last, {h, rows, nullptr, rows, b.width, b.width, b.count});
+  }
+  return gates;
+}
+
+// c and the next h of some units; samples beyond `count` keep theirs.
+void update_block(const UnitBlock& b, const float* gates, const float* h, float* c, float* next,
+                  LstmCell cell) {
+  std::copy(h + b.first * b.width, h + b.last * b.width, next + b.first * b.width);
+  const int64_t gate = kUnitBlock * b.width;
+  for (int64_t u = b.first; u < b.last; ++u) {
+    const float* i = gates + (u - b.first) * b.width;
+    cell(i, i + gate, i + 2 * gate, i + 3 * gate, c + u * b.width, next + u * b.width, b.count);
+  }
 }
 
 }  // namespace
@@ -41,42 +73,38 @@ BILLHOOK_API void billhook_lstm_vector(const billhook::LaneRows* recurrent, cons
   }
 }
 
-// Up to `width` samples. Step t has counts[t] samples in the columns from first[t] of inputs
-// (4 * units rows) and outputs (units rows), both `columns` apart. h and c are units x width; a
-// sample's state changes in the steps it takes part in and stays otherwise, so that either
-// direction handles sequences of unequal length sorted by falling length.
-// The recurrent matrix comes in column blocks as in billhook_linear, offset[j] = column[j] * width.
-BILLHOOK_API void billhook_lstm_batch(const billhook::SparseRows* blocks, int64_t block_count,
-                                      const float* inputs, float* h, float* c, float* outputs,
-                                      int64_t columns,
-                                      int64_t width, const int64_t* first, const int64_t* counts,
+// Up to `width` samples. Step t has counts[t] samples, rows from first[t] of x (x_stride floats
+// apart) and of outputs (output_stride). h and c are units x width; a sample's state changes in the
+// steps it takes part in and stays otherwise, so that either direction handles sequences of unequal
+// length sorted by falling length. Both matrices are for panels of `width` columns; the input's has
+// the biases.
+BILLHOOK_API void billhook_lstm_batch(const billhook::SparseRows* input,
+                                      const billhook::SparseRows* recurrent, const float* x,
+                                      int64_t x_stride, int64_t x_columns, float* h, float* c,
+                                      float* outputs, int64_t output_stride, int64_t width,
+                                      const int64_t* first, const int64_t* counts,
                                       int64_t time_steps, int64_t reverse, int64_t threads,
                                       int64_t isa) {
   using namespace billhook;
-  const int64_t units = blocks->rows / 4;
+  const int64_t units = recurrent->rows / 4, parts = (units + kUnitBlock - 1) / kUnitBlock;
   const SpmmTile tile = spmm_tile_for(isa);
   const LstmCell cell = lstm_cell_for(isa);
-  float* gates = scratch(1, 4 * units * width);
-  const int64_t parts = threads == 1 ? 1 : 4 * threads;
+  float* panel = scratch(0, x_columns * width);
+  std::fill(panel, panel + x_columns * width, 0.0f);
+  float* now = h;
+  float* next = scratch(1, units * width);
   for (int64_t k = 0; k < time_steps; ++k) {
     const int64_t t = reverse ? time_steps - 1 - k : k;
     if (counts[t] == 0) continue;
+    transpose(x + first[t] * x_stride, x_stride, counts[t], x_columns, panel, width);
     parallel_for(parts, threads, [&](int64_t part) {
-      const int64_t begin = split_rows(*blocks, part, parts);
-      const int64_t end = split_rows(*blocks, part + 1, parts);
-      tile(blocks[0], begin, end, {h, inputs + first[t], nullptr, gates, columns, width, counts[t]});
-      for (int64_t b = 1; b < block_count; ++b)
-        tile(blocks[b], begin, end, {h, gates, nullptr, gates, width, width, counts[t]});
+      const UnitBlock block{units, part * kUnitBlock, std::min((part + 1) * kUnitBlock, units),
+                            width, counts[t]};
+      const float* gates = block_gates(block, *input, *recurrent, panel, now, tile);
+      update_block(block, gates, now, c, next, cell);
     });
-    parallel_for(parts, threads, [&](int64_t part) {
-      for (int64_t u = units * part / parts; u < units * (part + 1) / parts; ++u) {
-        float* gate = gates + u * width;
-        const int64_t next = units * width;
-        cell(gate, gate + next, gate + 2 * next, gate + 3 * next, c + u * width, h + u * width,
-             counts[t]);
-        std::memcpy(outputs + u * columns + first[t], h + u * width,
-                    static_cast<size_t>(counts[t]) * sizeof(float));
-      }
-    });
+    std::swap(now, next);
+    transpose(now, width, units, counts[t], outputs + first[t] * output_stride, output_stride);
   }
+  if (now != h) std::memcpy(h, now, static_cast<size_t>(units * width) * sizeof(float));
 }

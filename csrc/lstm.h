@@ -1,4 +1,4 @@
-// One direction of one LSTM layer over all its time steps; the input matrix has been applied before.
+// One direction of one LSTM layer over all its time steps.
 #pragma once
 #include <cstdint>
 

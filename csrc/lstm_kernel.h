@@ -49,20 +49,36 @@ BILLHOOK_INLINE Vec hyperbolic_tangent(Vec x) {
   return size < splat(0.3f) ? near : far;
 }
 
+struct Gates {
+  Vec i, f, g, o;
+};
+
+struct State {
+  Vec c, h;
+};
+
+BILLHOOK_INLINE State step(Gates gates, Vec c) {
+  const Vec cell = fma(sigmoid(gates.f), c, sigmoid(gates.i) * hyperbolic_tangent(gates.g));
+  return {cell, sigmoid(gates.o) * hyperbolic_tangent(cell)};
+}
+
 }  // namespace
 
 void lstm_cell(const float* i, const float* f, const float* g, const float* o, float* c, float* h,
                int64_t count) {
-  for (int64_t p = 0; p < count; p += kLanes) {
-    const int64_t some = count - p < kLanes ? count - p : kLanes;
-    const Vec input = sigmoid(load_first(i + p, some));
-    const Vec forget = sigmoid(load_first(f + p, some));
-    const Vec candidate = hyperbolic_tangent(load_first(g + p, some));
-    const Vec output = sigmoid(load_first(o + p, some));
-    const Vec cell = fma(forget, load_first(c + p, some), input * candidate);
-    store_first(c + p, cell, some);
-    store_first(h + p, output * hyperbolic_tangent(cell), some);
+  int64_t p = 0;
+  for (; p + kLanes <= count; p += kLanes) {
+    const State next = step({load(i + p), load(f + p), load(g + p), load(o + p)}, load(c + p));
+    store(c + p, next.c);
+    store(h + p, next.h);
   }
+  const int64_t rest = count - p;
+  if (rest == 0) return;
+  const Gates gates{load_first(i + p, rest), load_first(f + p, rest), load_first(g + p, rest),
+                    load_first(o + p, rest)};
+  const State next = step(gates, load_first(c + p, rest));
+  store_first(c + p, next.c, rest);
+  store_first(h + p, next.h, rest);
 }
 
 }  // namespace billhook::BILLHOOK_NAMESPACE

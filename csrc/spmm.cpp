@@ -22,23 +22,38 @@ int64_t split_rows(const SparseRows& rows, int64_t part, int64_t parts) {
   return std::lower_bound(rows.row_ptr, rows.row_ptr + rows.rows, target) - rows.row_ptr;
 }
 
-namespace {
-
 constexpr int64_t kRowBlock = 256;
 
-// Rows [first, last) of one tile of `count` samples, turned back to one sample a row of y. Column
-// blocks keep the part of the panel in use within the first-level cache.
-void linear_tile(const SparseRows* blocks, int64_t block_count, const float* panel, int64_t width,
-                 int64_t first, int64_t last, int64_t count, float* y, int64_t y_stride,
-                 SpmmTile tile) {
-  float* sums = scratch(1, kRowBlock * width);
-  for (int64_t r = first; r < last; r += kRowBlock) {
-    const int64_t end = std::min(r + kRowBlock, last);
-    float* origin = sums - r * width;
-    for (int64_t b = 0; b < block_count; ++b)
-      tile(blocks[b], r, end,
-           {panel, b == 0 ? nullptr : origin, nullptr, origin, width, width, count});
-    transpose(sums, width, end - r, count, y + r, y_stride);
+void spmm_blocks(Blocks blocks, int64_t first, int64_t last, const Tile& tile, SpmmTile kernel) {
+  if (blocks.count == 1) return kernel(*blocks.first, first, last, tile);
+  Tile later = tile;
+  later.addend = tile.y;
+  later.addend_stride = tile.y_stride;
+  for (int64_t r = first; r < last; r += kRowBlock)
+    for (int64_t b = 0; b < blocks.count; ++b)
+      kernel(blocks.first[b], r, std::min(r + kRowBlock, last), b == 0 ? tile : later);
+}
+
+namespace {
+
+struct Operand {
+  const float* panel;
+  int64_t width;
+  int64_t count;
+};
+
+struct Span {
+  int64_t first, last;
+};
+
+// Rows of one tile, turned back to one sample a row of y.
+void linear_tile(Blocks blocks, Operand x, Span rows, float* y, int64_t y_stride, SpmmTile tile) {
+  float* sums = scratch(1, kRowBlock * x.width);
+  for (int64_t r = rows.first; r < rows.last; r += kRowBlock) {
+    const int64_t end = std::min(r + kRowBlock, rows.last);
+    const Tile t{x.panel, nullptr, nullptr, sums - r * x.width, 0, x.width, x.count};
+    spmm_blocks(blocks, r, end, t, tile);
+    transpose(sums, x.width, end - r, x.count, y + r, y_stride);
   }
 }
 
@@ -48,7 +63,7 @@ void linear_tile(const SparseRows* blocks, int64_t block_count, const float* pan
 
 // y[s, r] = act(bias[r] + sum_j value[j] * x[s, column[j]]) for `samples` rows of x. The matrix
 // comes in blocks of columns, summed in order: the first has the bias, the last the activation.
-// offset[j] must be column[j] * width; width is 8, 16, 32 or 64.
+// offset[j] must be column[j] * width; width is a multiple of 8 up to 64.
 BILLHOOK_API void billhook_linear(const billhook::SparseRows* blocks, int64_t block_count,
                                   const float* x, int64_t x_stride, int64_t columns, float* y,
                                   int64_t y_stride, int64_t samples, int64_t width,
@@ -70,9 +85,9 @@ BILLHOOK_API void billhook_linear(const billhook::SparseRows* blocks, int64_t bl
     });
     parallel_for(batch * parts, threads, [&](int64_t task) {
       const int64_t i = task / parts, part = task % parts, start = (first + i) * width;
-      linear_tile(blocks, block_count, panels + i * columns * width, width,
-                  split_rows(*blocks, part, parts), split_rows(*blocks, part + 1, parts),
-                  std::min(width, samples - start), y + start * y_stride, y_stride, tile);
+      const Span rows{split_rows(*blocks, part, parts), split_rows(*blocks, part + 1, parts)};
+      const Operand panel{panels + i * columns * width, width, std::min(width, samples - start)};
+      linear_tile({blocks, block_count}, panel, rows, y + start * y_stride, y_stride, tile);
     });
   }
 }

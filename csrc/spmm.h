@@ -46,6 +46,16 @@ void spmm_tile(const SparseRows&, int64_t first_row, int64_t last_row, const Til
 
 SpmmTile spmm_tile_for(int64_t isa);
 
+// A matrix in blocks of columns, summed in order: the first has the bias, the last the activation.
+// A block's part of the panel stays within the first-level cache.
+struct Blocks {
+  const SparseRows* first;
+  int64_t count;
+};
+
+// Rows [first, last) of one tile, a few at a time, so that their sums stay near between blocks.
+void spmm_blocks(Blocks blocks, int64_t first, int64_t last, const Tile& tile, SpmmTile kernel);
+
 // The first row of part `part` of `parts` of about equal work.
 int64_t split_rows(const SparseRows& rows, int64_t part, int64_t parts);
 

@@ -9,7 +9,7 @@ namespace {
 // Adds one row's products to acc. Two chains hide the latency of FMA where a tile has few vectors.
 template <int N>
 BILLHOOK_INLINE void accumulate_row(const SparseRows& w, int64_t row, const float* x, Vec* acc) {
-  constexpr int kChains = N <= 2 ? 4 : N <= 6 ? 2 : 1;
+  constexpr int kChains = N <= 2 ? 4 : N == 3 ? 3 : N <= 6 ? 2 : 1;
   Vec chain[kChains][N];
   for (int c = 0; c < kChains; ++c)
     for (int i = 0; i < N; ++i) chain[c][i] = c == 0 ? acc[i] : splat(0.0f);

@@ -136,7 +136,6 @@ def linear(
     isa: int,
 ) -> None:
     """``billhook_linear``: y (samples, rows) from x (samples, columns), panels ``width`` wide.
-
     ``blocks`` is a ctypes array of :class:`SparseRowsStruct`, one a block of columns.
     """
     _kernel("billhook_linear", (_P, _I, _P, _I, _I, _P, _I, _I, _I, _I, _I), None)(
@@ -194,8 +193,8 @@ def lstm_vector(
 
 
 def lstm_batch(
-    blocks: Any,
-    inputs: torch.Tensor,
+    matrices: tuple[SparseRowsStruct, SparseRowsStruct],
+    x: torch.Tensor,
     state: tuple[torch.Tensor, torch.Tensor],
     outputs: torch.Tensor,
     *,
@@ -205,12 +204,14 @@ def lstm_batch(
     threads: int,
     isa: int,
 ) -> None:
-    """``billhook_lstm_batch``: inputs (4 units, columns), state (units, width), outputs alike."""
-    argtypes = (_P, _I, _P, _P, _P, _P, _I, _I, _P, _P, _I, _I, _I, _I)
+    """``billhook_lstm_batch``: x and outputs are rows, the state's h and c (units, width)."""
+    argtypes = (_P, _P, _P, _I, _I, _P, _P, _P, _I, _I, _P, _P, _I, _I, _I, _I)
     _kernel("billhook_lstm_batch", argtypes, None)(
-        ctypes.addressof(blocks),
-        len(blocks),
-        inputs.data_ptr(),
+        ctypes.addressof(matrices[0]),
+        ctypes.addressof(matrices[1]),
+        x.data_ptr(),
+        x.stride(0),
+        x.shape[1],
         state[0].data_ptr(),
         state[1].data_ptr(),
         outputs.data_ptr(),
@@ -223,8 +224,3 @@ def lstm_batch(
         threads,
         isa,
     )
-
-
-def contiguous_int64(values: Sequence[int]) -> Array:
-    """The values as the int64 array a kernel reads."""
-    return np.ascontiguousarray(values, dtype=np.int64)

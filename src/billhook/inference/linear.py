@@ -27,18 +27,16 @@ __all__ = ["SparseLinear", "SparseMatrix", "panel_width"]
 # matrix columns, as long as a row still has this many nonzeros in a block.
 PANEL_FLOATS = 12_288
 MIN_NONZEROS = 16
+WIDTHS = (8, 16, 24, 32, 48, 64)
 
 
 def panel_width(samples: int) -> int:
-    """The panel's columns for a batch: 8, 16, 32 or 64.
+    """The panel's columns for a batch: as few as hold it, of the widths below.
 
-    >>> [panel_width(n) for n in (1, 8, 9, 20, 64, 1000)]
-    [8, 8, 16, 32, 64, 64]
+    >>> [panel_width(n) for n in (1, 8, 9, 20, 50, 1000)]
+    [8, 8, 16, 24, 64, 64]
     """
-    width = kernels.LANES
-    while width < min(samples, kernels.LANES * kernels.MAX_VECTORS):
-        width *= 2
-    return width
+    return next((width for width in WIDTHS if width >= samples), WIDTHS[-1])
 
 
 class SparseMatrix:
@@ -50,6 +48,7 @@ class SparseMatrix:
     def __init__(self, csr: Csr, bias: np.ndarray | None, isa: int) -> None:
         self.csr, self.bias, self.isa = csr, bias, isa
         self._blocks: dict[int, tuple[list[SparseRows], object]] = {}
+        self._whole: dict[int, SparseRows] = {}
         self._lanes: LaneRows | None = None
         self._lock = threading.Lock()
 
@@ -57,6 +56,7 @@ class SparseMatrix:
     def nbytes(self) -> int:
         """Bytes of everything packed so far."""
         blocks = sum(b.nbytes for rows, _ in self._blocks.values() for b in rows)
+        blocks += sum(rows.nbytes for rows in self._whole.values())
         return blocks + (0 if self._lanes is None else self._lanes.nbytes)
 
     def lanes(self) -> LaneRows:
@@ -81,16 +81,28 @@ class SparseMatrix:
         parts = [self.csr] if block >= columns else column_blocks(self.csr, block)
         return [with_width(p, width, self.bias if i == 0 else None) for i, p in enumerate(parts)]
 
+    def whole(self, width: int) -> SparseRows:
+        """The matrix in one piece for panels of ``width`` columns."""
+        with self._lock:
+            if width not in self._whole:
+                self._whole[width] = with_width(self.csr, width, self.bias)
+            return self._whole[width]
+
     def multiply(self, x: torch.Tensor) -> torch.Tensor:
         """(samples, columns) to (samples, rows); both fp32 on the CPU, x's rows contiguous."""
         y = x.new_empty(len(x), self.csr.shape[0])
-        threads = torch.get_num_threads()
         if len(x) == 1 and self.csr.shape[1] <= MAX_LANE_COLUMNS:
-            kernels.spmv(self.lanes().struct, x, y, threads=threads, isa=self.isa)
+            kernels.spmv(self.lanes().struct, x, y, threads=torch.get_num_threads(), isa=self.isa)
         elif len(x):
             width = panel_width(len(x))
-            blocks = self.blocks(width)
-            kernels.linear(blocks, x, y, width=width, threads=threads, isa=self.isa)
+            kernels.linear(
+                self.blocks(width),
+                x,
+                y,
+                width=width,
+                threads=torch.get_num_threads(),
+                isa=self.isa,
+            )
         return y
 
 

@@ -188,31 +188,26 @@ def _some_samples(
     own = np.clip(counts - start, 0, stop - start)
     rows = torch.from_numpy(_rows_of(counts, own, start))
     whole = len(rows) == len(x)
-    gates = d.input.multiply(x if whole else x[rows]).t().contiguous()
-    width = panel_width(stop - start)
-    units = d.recurrent.csr.shape[1]
-    h, c = (torch.zeros(units, width) for _ in range(2))
-    for panel, whole_state in zip((h, c), state, strict=True):
-        panel[:, : stop - start] = whole_state[start:stop].t()
-    outputs = x.new_empty(units, len(rows))
-    first = np.concatenate([[0], np.cumsum(own)[:-1]]).astype(np.int64)
+    width, units = panel_width(stop - start), d.recurrent.csr.shape[1]
+    panels = [torch.zeros(units, width), torch.zeros(units, width)]
+    for panel, given in zip(panels, state, strict=True):
+        panel[:, : stop - start] = given[start:stop].t()
+    outputs = y if whole else x.new_empty(len(rows), units)
     kernels.lstm_batch(
-        d.recurrent.blocks(width),
-        gates,
-        (h, c),
+        (d.input.whole(width).struct, d.recurrent.whole(width).struct),
+        x if whole else x[rows],
+        (panels[0], panels[1]),
         outputs,
-        first=first,
+        first=(np.cumsum(own) - own).astype(np.int64),
         counts=own,
         reverse=d.reverse,
         threads=torch.get_num_threads(),
         isa=d.recurrent.isa,
     )
-    for panel, whole_state in zip((h, c), state, strict=True):
-        whole_state[start:stop] = panel[:, : stop - start].t()
-    if whole:
-        y.copy_(outputs.t())
-    else:
-        y[rows] = outputs.t()
+    for panel, given in zip(panels, state, strict=True):
+        given[start:stop] = panel[:, : stop - start].t()
+    if not whole:
+        y[rows] = outputs
 
 
 def _rows_of(counts: Counts, own: Counts, start: int) -> Counts:
