@@ -1,9 +1,11 @@
-"""Every Python block in README.md and docs/ runs as a test, in a folder of its own."""
+"""Every Python block in README.md and docs/ and every doctest runs in a folder of its own."""
 
 import os
 import tempfile
+from pathlib import Path
 from typing import Any
 
+import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
@@ -22,3 +24,12 @@ def _leave(namespace: dict[str, Any]) -> None:
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser()], patterns=["*.md"], setup=_enter, teardown=_leave
 ).pytest()
+
+
+@pytest.fixture(autouse=True)
+def _doctest_folder(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Doctests may write files: each runs in an empty folder."""
+    if isinstance(request.node, pytest.DoctestItem):
+        monkeypatch.chdir(tmp_path)

@@ -1,10 +1,15 @@
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from torch import Tensor
 
+from billhook import mask as mask_module
+from billhook import native
 from billhook.errors import MaskError
 from billhook.mask import Mask, select, survivors
 
@@ -25,12 +30,49 @@ def scores(draw: st.DrawFn) -> Tensor:
     return torch.from_numpy(draw(npst.arrays("float32", draw(SHAPES), elements=VALUES)))
 
 
-@given(scores(), st.floats(0, 1))
-def test_selection_equals_a_stable_sort(values: Tensor, share: float) -> None:
+@pytest.fixture(params=["native", "portable"])
+def path(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each of the two ways, which have to agree; without a native library there is one."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "portable":
+            patch.setattr(mask_module, "_SELECT", None)
+            patch.setattr(mask_module, "_ZERO", None)
+        elif native.library() is None:
+            pytest.skip("built without a compiler")
+        yield request.param
+
+
+PER_PATH = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@PER_PATH
+@given(values=scores(), share=st.floats(0, 1))
+def test_selection_equals_a_stable_sort(path: str, values: Tensor, share: float) -> None:
     keep = round(share * values.numel())
     mask = select(values, keep)
     assert mask.sum() == keep
     assert torch.equal(mask, _sorted_selection(values, keep))
+
+
+LARGE: dict[str, Callable[[int], Tensor]] = {
+    "normal": lambda n: torch.randn(n, generator=torch.Generator().manual_seed(n)).abs(),
+    "signed": lambda n: torch.randn(n, generator=torch.Generator().manual_seed(n)),
+    "a third zero": lambda n: torch.randn(n).clamp_min(0.43),
+    "all equal": lambda n: torch.full((n,), 0.5),
+    "rising": lambda n: torch.arange(n, dtype=torch.float32),
+    "the sample misleads": lambda n: torch.where(torch.arange(n) % (n // 2**17) == 0, 9.0, 1.0),
+    "denormals": lambda n: torch.arange(n, dtype=torch.int32).remainder(977).view(torch.float32),
+    "infinities": lambda n: torch.randn(n).log(),
+}
+
+
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.999])
+@pytest.mark.parametrize("kind", LARGE)
+def test_large_selections_equal_a_stable_sort(path: str, kind: str, share: float) -> None:
+    """Beyond 2**17 scores the native path brackets the threshold by a sample."""
+    values = torch.nan_to_num(LARGE[kind](2**18 + 5), nan=float("-inf"), neginf=float("-inf"))
+    keep = round(share * values.numel())
+    assert torch.equal(select(values, keep), _sorted_selection(values, keep))
 
 
 @given(st.floats(0, 0.999), st.integers(0, 10_000))
@@ -48,9 +90,14 @@ def test_selection_follows_row_major_order_whatever_the_strides() -> None:
     assert torch.equal(select(values, 7), select(values.contiguous(), 7))
 
 
-def test_nan_scores_are_an_error() -> None:
+def test_nan_scores_are_an_error(path: str) -> None:
     with pytest.raises(MaskError, match="1 of 3 scores are NaN"):
         select(torch.tensor([1.0, float("nan"), 2.0]), 1)
+    for place in (0, 1_000, 2**18 - 1):
+        values = torch.ones(2**18)
+        values[place] = -torch.nan
+        with pytest.raises(MaskError, match="1 of 262144 scores are NaN"):
+            select(values, 100)
 
 
 @given(npst.arrays("bool", SHAPES))
@@ -65,11 +112,25 @@ def test_bits_round_trip_at_one_bit_a_weight(array: object) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-def test_zero_writes_plus_zero_over_anything(dtype: torch.dtype) -> None:
-    values = torch.tensor([-1.0, float("nan"), -float("inf"), -0.0, 5.0], dtype=dtype)
-    Mask(torch.tensor([False, False, False, False, True])).zero_(values)
-    assert values.tolist() == [0.0, 0.0, 0.0, 0.0, 5.0]
+def test_zero_writes_plus_zero_over_anything(path: str, dtype: torch.dtype) -> None:
+    values = torch.tensor([-1.0, float("nan"), -float("inf"), -0.0, 5.0] * 7, dtype=dtype)
+    Mask(torch.tensor([False, False, False, False, True] * 7)).zero_(values)
+    assert values.tolist() == [0.0, 0.0, 0.0, 0.0, 5.0] * 7
     assert not values.signbit().any()
+
+
+@PER_PATH
+@given(npst.arrays("bool", SHAPES), st.booleans())
+def test_zero_touches_nothing_else(path: str, array: Any, transposed: bool) -> None:
+    keep = torch.as_tensor(array)
+    values = torch.randn(keep.shape)
+    if transposed:
+        values, keep = values.transpose(0, -1), keep.transpose(0, -1)
+    expected = torch.where(keep, values, 0.0)
+    version = values._version
+    Mask(keep).zero_(values)
+    assert torch.equal(values, expected)
+    assert values._version > version
 
 
 def test_masks_refuse_what_does_not_fit() -> None:

@@ -3,10 +3,13 @@
 import logging
 from typing import TYPE_CHECKING, Any
 
-from billhook.allocation import Uniform
+from billhook.allocation import Global, LayerwiseConstant, Uniform
 from billhook.criterion import Magnitude, Random
 from billhook.errors import BillhookError
+from billhook.footprint import expected_footprint, footprint
+from billhook.format import inspect, load, save
 from billhook.granularity import Unstructured
+from billhook.plan import plan
 from billhook.pruner import Pruner
 from billhook.schedule import Cubic, OneShot, Polynomial
 
@@ -19,6 +22,8 @@ __version__ = "0.1.0"
 __all__ = [
     "BillhookError",
     "Cubic",
+    "Global",
+    "LayerwiseConstant",
     "Magnitude",
     "OneShot",
     "Polynomial",
@@ -26,6 +31,12 @@ __all__ = [
     "Random",
     "Uniform",
     "Unstructured",
+    "expected_footprint",
+    "footprint",
+    "inspect",
+    "load",
+    "plan",
+    "save",
 ]
 
 # What a pruner selects is shown unless the application configures this logger otherwise, for

@@ -1,12 +1,19 @@
 """Scores to exact masks, and masks of one bit a weight."""
 
+from ctypes import c_int64, c_void_p
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from billhook import native
 from billhook.errors import MaskError
 
 __all__ = ["Mask", "select", "survivors"]
+
+# None without a native library: the portable paths give the same results.
+_SELECT = native.function("billhook_select_f32", [c_void_p, c_int64, c_int64, c_void_p])
+_ZERO = native.function("billhook_mask_zero", [c_void_p, c_int64, c_int64, c_void_p])
 
 
 def survivors(numel: int, sparsity: float) -> int:
@@ -35,29 +42,33 @@ def select(scores: Tensor, keep: int) -> Tensor:
     >>> select(torch.tensor([1.0, 2.0, 2.0, 2.0]), 2)
     tensor([False,  True,  True, False])
     """
-    scores = scores.contiguous()
-    nans = int(scores.isnan().sum())
+    scores = scores.detach().contiguous()
+    if keep == 0 or keep >= scores.numel():
+        nans = int(scores.isnan().sum())
+        mask = torch.full_like(scores, keep > 0, dtype=torch.bool)
+    elif _SELECT is not None and scores.device.type == "cpu":
+        mask = torch.empty_like(scores, dtype=torch.bool)
+        nans = _SELECT(scores.data_ptr(), scores.numel(), keep, mask.data_ptr())
+    else:
+        nans, mask = _select_portable(scores, keep)
     if nans:
         raise MaskError(f"{nans} of {scores.numel()} scores are NaN and have no rank")
-    if keep >= scores.numel():
-        return torch.ones_like(scores, dtype=torch.bool)
-    if keep == 0:
-        return torch.zeros_like(scores, dtype=torch.bool)
-    threshold = _kth_largest(scores, keep)
+    return mask
+
+
+def _select_portable(scores: Tensor, keep: int) -> tuple[int, Tensor]:
+    """The number of NaN scores, and the mask if there are none; 0 < keep < scores.numel()."""
+    nans = int(scores.isnan().sum())
+    rank = scores.numel() - keep  # of the smallest survivor, from the smallest, counted from 0
+    if scores.device.type == "cpu":  # an order of magnitude faster than torch.kthvalue
+        threshold = torch.tensor(np.partition(scores.numpy().reshape(-1), rank)[rank])
+    else:
+        threshold = scores.flatten().kthvalue(rank + 1).values
     mask = scores > threshold
     missing = keep - int(mask.sum())
     ties = (scores == threshold).flatten().nonzero().flatten()[:missing]
     mask.view(-1)[ties] = True
-    return mask
-
-
-def _kth_largest(scores: Tensor, k: int) -> Tensor:
-    """The k-th largest of ``scores``, as a scalar tensor on the same device."""
-    rank = scores.numel() - k  # from the smallest, counted from 0
-    if scores.device.type == "cpu":  # an order of magnitude faster than torch.kthvalue
-        flat = scores.detach().numpy().reshape(-1)
-        return torch.from_numpy(np.partition(flat, rank)[rank : rank + 1])[0]
-    return scores.flatten().kthvalue(rank + 1).values
+    return nans, mask
 
 
 class Mask:
@@ -97,6 +108,9 @@ class Mask:
 
     def keep(self) -> Tensor:
         """The mask as bools, True = kept, on the device of its bits."""
+        if self.bits.device.type == "cpu":
+            flags = np.unpackbits(self.bits.numpy(), count=self.shape.numel(), bitorder="little")
+            return torch.from_numpy(flags).view(torch.bool).view(self.shape)
         shifts = torch.arange(8, dtype=torch.uint8, device=self.bits.device)
         flat = (self.bits.unsqueeze(1) >> shifts & 1).flatten()[: self.shape.numel()]
         return flat.to(torch.bool).view(self.shape)
@@ -105,7 +119,6 @@ class Mask:
         """Move the bits."""
         self.bits = self.bits.to(device)
 
-    @torch.no_grad()
     def zero_(self, tensor: Tensor) -> None:
         """Write +0.0 wherever the mask is False, whatever stood there, in place."""
         if tensor.shape != self.shape:
@@ -113,10 +126,22 @@ class Mask:
                 f"a mask of shape {tuple(self.shape)} does not fit a tensor of shape "
                 f"{tuple(tensor.shape)}"
             )
-        tensor.masked_fill_(~self.keep(), 0.0)
+        if _ZERO is not None and tensor.itemsize in (2, 4, 8) and _is_row_major(tensor):
+            _ZERO(tensor.data_ptr(), tensor.itemsize, tensor.numel(), self.bits.data_ptr())
+            torch.autograd.graph.increment_version(tensor)
+        else:
+            with torch.no_grad():
+                tensor.masked_fill_(~self.keep(), 0.0)
+
+
+def _is_row_major(tensor: Tensor) -> bool:
+    """Whether the tensor is one row-major run in main memory."""
+    return tensor.device.type == "cpu" and tensor.is_contiguous()
 
 
 def _pack(keep: Tensor) -> Tensor:
+    if keep.device.type == "cpu":
+        return torch.from_numpy(np.packbits(keep.numpy(), bitorder="little"))
     flat = keep.flatten().to(torch.uint8)
     padded = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).view(-1, 8)
     shifts = torch.arange(8, dtype=torch.uint8, device=keep.device)

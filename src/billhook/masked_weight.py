@@ -54,7 +54,7 @@ class MaskedWeight:
         self.aside = raw[~keep] if keep_aside else None
         with torch.no_grad():
             self.parameter.copy_(raw)
-        self.hold()
+        self._put_in_force()
 
     def restore(self, mask: Mask, aside: Tensor | None) -> None:
         """Replace mask and values aside by those of a checkpoint."""
@@ -64,14 +64,12 @@ class MaskedWeight:
         device = self.parameter.device
         self.mask = mask
         self.aside = None if aside is None else aside.to(device, copy=True)
-        self.hold()
+        self._put_in_force()
 
     def hold(self) -> None:
-        """Zeros in the weight, its gradient and its optimizer state wherever it is masked."""
+        """Zeros in the weight and its optimizer state wherever it is masked, after a step."""
         mask = self._mask_here()
         mask.zero_(self.parameter)
-        if self.parameter.grad is not None:
-            self._mask_grad(self.parameter)
         if self.optimizer is not None:
             hold_state(self.optimizer, self.parameter, mask, self.name)
         self._version = self.parameter._version
@@ -105,6 +103,12 @@ class MaskedWeight:
         """Remove the gradient hook and forget the values aside; the zeros stay."""
         self._hook.remove()
         self.aside = None
+
+    def _put_in_force(self) -> None:
+        """Hold a new mask, in the gradient of the last backward pass too."""
+        if self.parameter.grad is not None:
+            self._mask_grad(self.parameter)
+        self.hold()
 
     def _written_from_outside(self) -> bool:
         """Whether the weight changed since :meth:`hold`, outside of an optimizer step."""

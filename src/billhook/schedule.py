@@ -74,9 +74,14 @@ class Schedule(abc.ABC):
             return 0.0
         if step >= self.end_step:
             return self.final_sparsity
-        last = (step - self.begin_step) // self.interval * self.interval
+        return self.at((step - self.begin_step) // self.interval * self.interval / self._window)
+
+    def at(self, progress: float) -> float:
+        """The sparsity at ``progress`` through the window, in [0, 1]: the curve itself."""
+        if progress >= 1.0:
+            return self.final_sparsity  # not a rounding error away from it
         span = self.final_sparsity - self.initial_sparsity
-        return self.initial_sparsity + span * self.rise(last / self._window)
+        return self.initial_sparsity + span * self.rise(progress)
 
     @property
     def _window(self) -> int:

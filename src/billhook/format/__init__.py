@@ -1,0 +1,6 @@
+"""Files that are really smaller: a safetensors container with coded tensors (see SPEC.md)."""
+
+from billhook.format.reader import Inspection, Reader, inspect, load
+from billhook.format.writer import SaveReport, save
+
+__all__ = ["Inspection", "Reader", "SaveReport", "inspect", "load", "save"]

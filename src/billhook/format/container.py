@@ -1,0 +1,174 @@
+"""The safetensors container: 8 bytes of header length, a JSON header, one buffer of data.
+
+Read here rather than with the safetensors package so that every defect of a hostile file is an
+error of ours that names tensor and offset, and so that the size of a file is known to the byte
+before it is written. ``tests/format/test_container.py`` reads our files with that package.
+"""
+
+import json
+import math
+import os
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from billhook.errors import FormatError
+from billhook.format.dtypes import DTYPES, width
+
+__all__ = ["Entry", "build_header", "parse_header", "write_atomically"]
+
+_LENGTH = 8
+_ALIGNMENT = 8
+_MAX_HEADER = 100_000_000  # the safetensors package's own limit
+_MAX = 2**63
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of the container; ``begin`` and ``end`` are offsets in the file, in bytes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes between begin and end."""
+        return self.end - self.begin
+
+
+def build_header(
+    entries: Sequence[tuple[str, str, tuple[int, ...], int]], metadata: Mapping[str, str]
+) -> bytes:
+    """Length and JSON of a file that holds ``(name, dtype, shape, nbytes)`` back to back.
+
+    Padded with spaces so that the data begins at a multiple of 8.
+
+    >>> build_header([("w", "F32", (2,), 8)], {})[8:]
+    b'{"__metadata__":{},"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    position = 0
+    for name, dtype, shape, nbytes in entries:
+        offsets = [position, position + nbytes]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": offsets}
+        position += nbytes
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return len(text).to_bytes(_LENGTH, "little") + text
+
+
+def parse_header(data: memoryview) -> tuple[dict[str, Entry], dict[str, str]]:
+    """Entries and metadata of a whole file's bytes.
+
+    Raises FormatError unless the entries cover the data exactly: none overlap, none is missing.
+    """
+    text = _header_text(data)
+    try:
+        header = json.loads(text, object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"the header at byte {_LENGTH} is not JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise FormatError(f"the header at byte {_LENGTH} is not a JSON object")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise FormatError("__metadata__ must map strings to strings")
+    start = _LENGTH + len(text)
+    entries = [_entry(name, fields, start) for name, fields in header.items()]
+    _check_cover(entries, start, len(data))
+    return {entry.name: entry for entry in entries}, metadata
+
+
+def _header_text(data: memoryview) -> bytes:
+    if len(data) < _LENGTH:
+        raise FormatError(f"{len(data)} bytes are too few for a safetensors file; is it cut off?")
+    length = int.from_bytes(data[:_LENGTH], "little")
+    if length > min(_MAX_HEADER, len(data) - _LENGTH):
+        raise FormatError(
+            f"the header claims {length} bytes in a file of {len(data)}; the file is cut off or "
+            "not a safetensors file"
+        )
+    return bytes(data[_LENGTH : _LENGTH + length])
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise FormatError(f"the header holds the name {twice!r} twice")
+    return result
+
+
+def _integers(value: Any) -> bool:
+    return isinstance(value, list) and all(type(v) is int and 0 <= v < _MAX for v in value)
+
+
+def _entry(name: str, fields: Any, start: int) -> Entry:
+    """One checked entry; what the header claims is compared with the offsets, never trusted."""
+    if not name.isprintable() and any("\ud800" <= char <= "\udfff" for char in name):
+        raise FormatError(f"the tensor name {name!r} is not valid Unicode")
+    if not isinstance(fields, dict) or set(fields) != {"dtype", "shape", "data_offsets"}:
+        raise FormatError(f"tensor {name!r}: expected dtype, shape and data_offsets in the header")
+    dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise FormatError(
+            f"tensor {name!r}: unknown dtype {dtype!r}; this release reads {', '.join(DTYPES)}"
+        )
+    if not _integers(shape) or not _integers(offsets) or len(offsets) != 2:
+        raise FormatError(f"tensor {name!r}: shape and data_offsets must be lists of sizes")
+    begin, end = offsets
+    size = math.prod(shape) * width(dtype)
+    if size != end - begin:
+        raise FormatError(
+            f"tensor {name!r} at byte {start + begin}: {dtype} {shape} needs {size} bytes, the "
+            f"offsets {offsets} hold {end - begin}"
+        )
+    return Entry(name, dtype, tuple(shape), start + begin, start + end)
+
+
+def _check_cover(entries: Sequence[Entry], start: int, size: int) -> None:
+    position = start
+    for entry in sorted(entries, key=lambda entry: (entry.begin, entry.end)):
+        if entry.begin != position:
+            raise FormatError(
+                f"tensor {entry.name!r} begins at byte {entry.begin}, not at {position} where the "
+                "one before it ends; entries may neither overlap nor leave holes"
+            )
+        position = entry.end
+    if position != size:
+        raise FormatError(
+            f"the tensors end at byte {position}, the file at {size}: it is cut off or has bytes "
+            "added"
+        )
+
+
+def write_atomically(path: str | os.PathLike[str], chunks: Iterable[Any]) -> int:
+    """Write ``chunks`` to ``path`` so that a crash leaves the old file or the new one, whole.
+
+    Returns the bytes written.
+    """
+    target = Path(os.path.realpath(path))
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        with open(part, "xb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
+        os.replace(part, target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # the rename must reach the disk too; Windows cannot open folders
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    return size

@@ -1,0 +1,47 @@
+"""dense: every element stored, no index."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from billhook.errors import FormatError
+from billhook.format.coding import Encoded, Layout
+from billhook.format.dtypes import Elements
+
+__all__ = ["Dense"]
+
+
+@dataclass(frozen=True)
+class Dense:
+    """``bytes = numel * width``: what every other coding is measured against.
+
+    >>> Dense().expect(numel=1000, nnz=1)
+    Layout(stored=1000, index_bytes=0, params={}, exact=True)
+    """
+
+    name: str = "dense"
+
+    def measure(self, elements: Elements, nnz: int) -> Layout:  # noqa: ARG002
+        """Size does not depend on the zeros."""
+        return Layout(stored=elements.size, index_bytes=0)
+
+    def expect(self, numel: int, nnz: int) -> Layout:  # noqa: ARG002
+        """Size does not depend on the zeros."""
+        return Layout(stored=numel, index_bytes=0)
+
+    def encode(self, elements: Elements, layout: Layout) -> Encoded:
+        """All elements, no copy."""
+        return Encoded(elements, np.empty(0, dtype=np.uint8), layout.params)
+
+    def stored(self, numel: int, params: Mapping[str, int], room: int, width: int) -> int:
+        """All ``numel``, which must fill the entry."""
+        if params:
+            raise FormatError(f"the dense coding takes no parameters, found {dict(params)}")
+        if room != numel * width:
+            raise FormatError(f"{numel} elements of {width} bytes do not fill {room} bytes")
+        return numel
+
+    def decode(self, encoded: Encoded, numel: int) -> Elements:  # noqa: ARG002
+        """A copy: the file's map may be read-only, and closed before the tensor is dropped."""
+        return encoded.values.copy()

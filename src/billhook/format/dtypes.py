@@ -1,0 +1,91 @@
+"""Element types: safetensors' names for torch's dtypes, and tensors as flat arrays of their bits.
+
+Codings never look at a value, only at its bits: an element is *zero* when all its bits are, so that
+-0.0 and every NaN payload are values like any other and survive a round trip.
+"""
+
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from billhook.errors import ConfigurationError, FormatError
+
+__all__ = ["DTYPES", "Elements", "dtype_name", "from_elements", "to_elements", "width"]
+
+Elements = NDArray[Any]
+"""The bits of a tensor in row-major order: 1-D, little-endian unsigned of the element's width."""
+
+DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "C64": torch.complex64,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_SIGNED = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The safetensors name of a torch dtype.
+
+    >>> dtype_name(torch.bfloat16)
+    'BF16'
+    """
+    if dtype not in _NAMES:
+        raise ConfigurationError(
+            f"a tensor of {dtype} cannot be stored; convert it to one of {', '.join(DTYPES)}"
+        )
+    return _NAMES[dtype]
+
+
+def width(name: str) -> int:
+    """Bytes of an element of the named type.
+
+    >>> width("F32")
+    4
+    """
+    if name not in DTYPES:
+        raise FormatError(f"unknown dtype {name!r}; this release reads {', '.join(DTYPES)}")
+    return DTYPES[name].itemsize
+
+
+def to_elements(tensor: torch.Tensor) -> Elements:
+    """The bits of ``tensor``, without a copy where it is contiguous and on the CPU.
+
+    >>> to_elements(torch.tensor([[0.0, -0.0]]))
+    array([         0, 2147483648], dtype=uint32)
+    """
+    dtype_name(tensor.dtype)
+    if tensor.layout != torch.strided or tensor.is_meta:
+        raise ConfigurationError(
+            f"a tensor of layout {tensor.layout} on device {tensor.device} has no plain values to "
+            "store; pass tensor.to_dense() or a materialised tensor"
+        )
+    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+    size = plain.element_size()
+    return plain.view(_SIGNED[size]).numpy().view(f"<u{size}")
+
+
+def from_elements(elements: Elements, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """The tensor whose bits are ``elements`` (taken over, not copied).
+
+    >>> import numpy as np
+    >>> from_elements(np.array([0, 2**31], dtype="<u4"), "F32", (1, 2))
+    tensor([[0., -0.]])
+    """
+    size = width(dtype)
+    bits = torch.from_numpy(elements.view(f"<i{size}"))
+    return bits.view(DTYPES[dtype]).reshape(shape)

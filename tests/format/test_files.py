@@ -1,0 +1,123 @@
+"""Files: what safetensors sees, ties, determinism, atomicity."""
+
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+import billhook
+from billhook.cli import app
+from billhook.errors import ConfigurationError, FormatError
+
+
+def model() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    weight = torch.randn(64, 48) * (torch.rand(64, 48) < 0.1)
+    weight[weight == 0] = 0.0  # multiplication leaves -0.0 at half the zeros
+    return {"step": torch.tensor(3), "é weight": weight, "bias": torch.randn(64)}
+
+
+def test_every_safetensors_reader_opens_a_coded_file(tmp_path: Path) -> None:
+    billhook.save(model(), tmp_path / "m.safetensors", encoding=("dense", "bitmask"))
+    seen = safetensors.torch.load_file(tmp_path / "m.safetensors")
+    assert set(seen) == {"step", "é weight.billhook", "bias"}
+    assert torch.equal(seen["bias"], model()["bias"])
+
+
+def test_dense_files_are_plain_safetensors_and_the_other_way_round(tmp_path: Path) -> None:
+    billhook.save(model(), tmp_path / "ours.safetensors", encoding="dense")
+    safetensors.torch.save_file(model(), tmp_path / "theirs.safetensors")
+    for loaded in (
+        safetensors.torch.load_file(tmp_path / "ours.safetensors"),
+        billhook.load(tmp_path / "theirs.safetensors"),
+    ):
+        assert {name: t.tolist() for name, t in loaded.items()} == {
+            name: t.tolist() for name, t in model().items()
+        }
+    with safetensors.safe_open(tmp_path / "ours.safetensors", "pt") as file:
+        assert file.metadata()["format"] == "pt"
+
+
+def test_tied_tensors_are_stored_once_and_come_back_tied(tmp_path: Path) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(50, 20)
+            self.out = nn.Linear(20, 50)
+            self.out.weight = self.embedding.weight
+
+    report = billhook.save(Tied(), tmp_path / "t.billhook.safetensors")
+    assert [t.nbytes for t in report.tensors] == [4000, 0, 200]
+    loaded = billhook.load(tmp_path / "t.billhook.safetensors")
+    assert loaded["out.weight"] is loaded["embedding.weight"]
+    only = billhook.load(tmp_path / "t.billhook.safetensors", tensors=["out.weight"])
+    assert torch.equal(only["out.weight"], loaded["embedding.weight"])
+
+
+def test_same_input_same_bytes_and_order_is_kept(tmp_path: Path) -> None:
+    billhook.save(model(), tmp_path / "a.safetensors")
+    billhook.save(model(), tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    assert list(billhook.load(tmp_path / "a.safetensors")) == list(model())
+
+
+def test_a_crash_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.safetensors"
+    billhook.save(model(), path)
+    old = path.read_bytes()
+
+    def crash(*_: object) -> None:
+        raise OSError("power cut")
+
+    monkeypatch.setattr("billhook.format.container.os.fsync", crash)
+    with pytest.raises(OSError, match="power cut"):
+        billhook.save({"other": torch.ones(3)}, path)
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_truncation_at_every_byte_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    billhook.save({"w": model()["é weight"][:8], "b": torch.ones(3)}, path)
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(FormatError):
+            billhook.load(path)
+
+
+def test_lost_metadata_and_reserved_names_are_errors(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    billhook.save(model(), path, encoding="bitmask")
+    safetensors.torch.save_file(safetensors.torch.load_file(path), path)
+    with pytest.raises(FormatError, match=r"is coded, but the metadata .* are gone"):
+        billhook.load(path)
+    with pytest.raises(ConfigurationError, match="reserved"):
+        billhook.save({"w.billhook": torch.ones(3)}, path)
+
+
+def test_the_name_of_a_dense_file_draws_a_warning(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"model\.billhook\.safetensors"):
+        billhook.save(model(), tmp_path / "model.safetensors")
+    billhook.save(model(), tmp_path / "model.safetensors", encoding="dense")
+
+
+def test_inspect_shows_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    report = billhook.save(model(), path, encoding=("dense", "bitmask"))
+    nnz = int(torch.count_nonzero(model()["é weight"]))
+    shown = CliRunner().invoke(app, ["inspect", str(path)], env={"COLUMNS": "120"})
+    assert shown.exit_code == 0
+    for text in ("é weight", "64x48", "F32", f"{1 - nnz / 3072:.2%}", str(nnz), "bitmask"):
+        assert text in shown.output
+        assert text in str(report)
+        assert text in str(billhook.inspect(path))
+
+
+def test_version() -> None:
+    shown = CliRunner().invoke(app, ["--version"])
+    assert billhook.__version__ in shown.output
+    assert "native kernels" in shown.output
