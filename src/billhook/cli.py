@@ -43,6 +43,75 @@ def inspect(file: Annotated[Path, typer.Argument(help="A billhook or safetensors
     Console().print(billhook.inspect(file))
 
 
+@app.command()
+def footprint(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="Functions of billhook.models or module:function, arguments as in "
+            "'mobilenet_v1(width=0.5)'."
+        ),
+    ],
+    sparsity: Annotated[
+        list[float] | None, typer.Option(help="A sparsity; give it again for others.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Bytes of a pruned model: the paper's Tables 5 and 6, exact counts, and real files."""
+    from billhook import footprint_command
+
+    found = list(footprint_command.rows(models, sparsity or footprint_command.PAPER_SPARSITIES))
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(footprint_command.as_json(found), indent=2))
+    else:
+        from rich.console import Console
+
+        Console().print(footprint_command.as_table(found))
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A billhook, safetensors or torch.save file; torch.nn.utils.prune, "
+            "torch.ao.pruning and compressed-tensors' sparse-bitmask are understood."
+        ),
+    ],
+    target: Annotated[Path, typer.Argument(help="The file to write.")],
+    *,
+    encoding: Annotated[
+        str, typer.Option(help="auto, dense (plain safetensors), or the name of a coding.")
+    ] = "auto",
+    values: Annotated[
+        str | None, typer.Option(help="Store weights as F32, F16, BF16 or I8.")
+    ] = None,
+    keep_survivors: Annotated[
+        bool, typer.Option(help="Keep weights that would round to zero at one quantum.")
+    ] = False,
+    canonical_zeros: Annotated[bool, typer.Option(help="Write -0.0 as 0.0.")] = False,
+    masks: Annotated[
+        Path | None, typer.Option(help="A file of torch.ao.pruning's masks by tensor name.")
+    ] = None,
+) -> None:
+    """Rewrite a checkpoint: other tools' masks applied, every tensor coded anew."""
+    from rich.console import Console
+
+    from billhook.format.interchange import read
+
+    report = billhook.save(
+        read(source, masks),
+        target,
+        encoding=encoding,
+        values=values,
+        keep_survivors=keep_survivors,
+        canonical_zeros=canonical_zeros,
+    )
+    Console().print(report)
+
+
 def main() -> None:
     """Run the command line; an error of billhook's own ends it with one clear line."""
     try:
