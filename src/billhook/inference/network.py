@@ -131,7 +131,7 @@ class Network:
 
     def _lower(self) -> None:
         pending: list[Step] = []
-        if self.place.needs_import:
+        if self._needs_import():
             pending.append(self._import())
         for index in range(len(self.ops)):
             for part in self.lower(index, self.choices.get(self.ops[index].name)):
@@ -143,7 +143,7 @@ class Network:
                     pending = []
                 self.program.append(part)
         last = len(self.ops) - 1
-        if self.place.is_planes(last):
+        if self.place.is_planes(last) and not self._writes_result(last):
             pending.append(self._export(last))
         if pending:
             self.program.append(native(pending))
@@ -170,6 +170,38 @@ class Network:
             return [self._pool_step(index, op)]
         assert isinstance(op, Other)
         return list(self._other(index, op))
+
+    def _needs_import(self) -> bool:
+        """Whether a sparse convolution reads the input as padded planes."""
+        return any(
+            isinstance(op, Conv)
+            and INPUT in op.inputs
+            and not strided(op)
+            and self.choices[op.name].kernel != "dense"
+            and not self._reads_input(index, self.choices[op.name])
+            for index, op in enumerate(self.ops)
+        )
+
+    def _reads_input(self, index: int, choice: Choice) -> bool:
+        """Whether a convolution gathers its panels from the network's input as it lies."""
+        op = self.ops[index]
+        return (
+            isinstance(op, Conv)
+            and op.pointwise
+            and op.inputs == (INPUT,)
+            and choice.kernel == "spmm_packed"
+            and self.place.layout(index).pitch == op.shape[2]
+        )
+
+    def _writes_result(self, index: int) -> bool:
+        """Whether a sparse convolution's planes are the network's result as they come."""
+        op = self.ops[index]
+        return (
+            isinstance(op, Conv)
+            and index == len(self.ops) - 1
+            and self.choices[op.name].kernel in ("spmm", "spmm_packed")
+            and self.place.layout(index).pitch == op.shape[2]
+        )
 
     def view(self, value: int) -> View:
         """Where a value lies."""
@@ -210,16 +242,22 @@ class Network:
         width = kernels.LANES * choice.vectors if packed else 0
         layout = self.place.source_layout(index if depthwise is None else depthwise)
         rows = self._hold(conv_rows(conv, layout, width))
+        target, pixels = self.view(index), self.place.layout(index).pixels_rounded
+        keep = self._keep_mask(index)
+        if self._reads_input(index, choice) or self._writes_result(index):
+            pixels, keep = self.place.layout(index).pixels, None
+        if self._writes_result(index):
+            target = View(RESULT, 0, pixels, conv.shape[2])
         step = Step(
             op=kernels.SPMM,
-            x=source,
-            y=self.view(index),
+            x=self.view(INPUT) if self._reads_input(index, choice) else source,
+            y=target,
             addend=NO_VIEW,
             channels=conv.weight.shape[1],
-            pixels=self.place.layout(index).pixels_rounded,
+            pixels=pixels,
             vectors=choice.vectors,
             packed=int(packed),
-            keep=kernels.pointer(self._keep_mask(index)),
+            keep=kernels.pointer(keep),
             rows=rows.struct,
         )
         if depthwise is not None:
