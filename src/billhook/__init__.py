@@ -16,6 +16,7 @@ from billhook.schedule import Cubic, OneShot, Polynomial
 if TYPE_CHECKING:
     from billhook.inference import CompiledModel as CompiledModel
     from billhook.inference import compile as compile
+    from billhook.inference import load_compiled as load_compiled
 
 __version__ = "0.1.0"
 
@@ -47,7 +48,7 @@ if not _log.handlers:
     _log.setLevel(logging.INFO)
     _log.propagate = False
 
-_LAZY = {"CompiledModel": "billhook.inference", "compile": "billhook.inference"}
+_LAZY = dict.fromkeys(("CompiledModel", "compile", "load_compiled"), "billhook.inference")
 
 
 def __getattr__(name: str) -> Any:

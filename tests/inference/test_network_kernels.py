@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from billhook.inference import kernels, reference
 from billhook.inference.graph import INPUT, Conv, Pool
-from billhook.inference.network import Network
+from billhook.inference.network import Network, dense_weight
 from billhook.inference.plan import Choice
 
 from .strategies import Floats, assert_close, misaligned, sparse, values
@@ -55,7 +55,7 @@ def oracle(conv: Conv, x: Floats) -> Floats:
     with np.errstate(all="ignore"):
         return reference.conv2d(
             x.astype(np.float64),
-            conv.weight.double().numpy(),
+            dense_weight(conv).double().numpy(),
             bias,
             stride=conv.stride,
             padding=conv.padding,

@@ -1,4 +1,4 @@
-"""``billhook bench``: a model beside its dense forms, and each layer beside the machine's limits."""
+"""``billhook bench``: a model beside its dense forms, each layer beside the machine's limits."""
 
 import os
 import sys
@@ -11,9 +11,16 @@ from torch import nn
 
 from billhook.inference.compiler import CompiledModel, compile
 from billhook.inference.peers import PEERS, missing, peer
-from billhook.inference.race import median_times
+from billhook.inference.race import interleaved_times
 
-__all__ = ["Limits", "Result", "bench", "layer_table", "measure_limits", "with_steady_memory"]
+__all__ = [
+    "Limits",
+    "Result",
+    "bench",
+    "layer_table",
+    "measure_limits",
+    "with_steady_memory",
+]
 
 # Without these the C library returns every large tensor's memory to the system and gets it back
 # page by page: whoever allocates less looks faster than it is.
@@ -29,27 +36,37 @@ def with_steady_memory() -> None:
 
 @dataclass(frozen=True)
 class Result:
-    """Median milliseconds of each form of one model, of rounds in which they took turns."""
+    """Milliseconds of each form of one model, in rounds in which they took turns, sorted."""
 
     workload: str
     threads: int
-    times: dict[str, float]
+    times: dict[str, list[float]]
     compiled: CompiledModel
     absent: tuple[str, ...]
 
-    def ratio(self, other: str) -> float:
-        """How many times as fast as another form the compiled model is."""
-        return self.times[other] / self.times["billhook"]
+    def median(self, form: str) -> float:
+        """The median round's milliseconds of one form."""
+        return self.times[form][len(self.times[form]) // 2]
+
+    def best(self, form: str) -> float:
+        """The fastest round's: what is left of a time when nothing else disturbs."""
+        return self.times[form][0]
+
+    def ratios(self, form: str) -> tuple[float, float]:
+        """How many times as fast as another form the compiled model is: medians, fastest rounds."""
+        return self.median(form) / self.median("billhook"), self.best(form) / self.best("billhook")
 
     def __str__(self) -> str:
-        others = ", ".join(
-            f"{name} {ms:.3f} ms ({self.ratio(name):.2f}x)"
-            for name, ms in self.times.items()
-            if name != "billhook"
-        )
-        absent = f"; not installed: {', '.join(self.absent)}" if self.absent else ""
-        ours = f"billhook {self.times['billhook']:.3f} ms"
-        return f"{self.workload}, {self.threads} thread(s): {ours}; {others}{absent}"
+        heading = f"{self.workload}, {self.threads} thread(s)"
+        lines = [f"{heading:<40} {'median':>10} {'best':>10} {'ratio':>7} {'of best':>7}"]
+        for form in self.times:
+            ratio, of_best = self.ratios(form)
+            lines.append(
+                f"  {form:<38} {self.median(form):>7.3f} ms {self.best(form):>7.3f} ms "
+                f"{ratio:>7.2f} {of_best:>7.2f}"
+            )
+        lines += [f"  {name:<38} not installed" for name in self.absent]
+        return "\n".join(lines)
 
 
 def bench(
@@ -59,6 +76,7 @@ def bench(
     *,
     threads: int = 1,
     rounds: int = 15,
+    repeats: int = 1,
     peers: Sequence[str] = PEERS,
     extra: dict[str, Callable[[], object]] | None = None,
 ) -> Result:
@@ -81,7 +99,7 @@ def bench(
                 if name not in absent:
                     calls[name] = peer(name, model, inputs, threads)
             calls |= extra or {}
-            times = median_times(calls, rounds)
+            times = interleaved_times(calls, rounds, repeats)
     finally:
         torch.set_num_threads(before)
     return Result(workload, threads, times, compiled, absent)

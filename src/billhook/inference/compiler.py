@@ -1,6 +1,7 @@
 """``compile``: a pruned model to a program that skips its zeros."""
 
 import copy
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,16 +10,18 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from billhook.errors import CompileError, ConfigurationError
+from billhook.format.reader import Reader
 from billhook.inference import kernels
 from billhook.inference.graph import Conv, Linear, UnsupportedError, capture
 from billhook.inference.modules import choose_modules, replace_modules
 from billhook.inference.network import Network
 from billhook.inference.network_race import race_network
 from billhook.inference.plan import Choice, Plan
+from billhook.inference.program import pack_program, unpack_program
 from billhook.inference.race import race
 from billhook.inference.report import LayerReport, Report
 
-__all__ = ["CompiledModel", "compile"]
+__all__ = ["CompiledModel", "compile", "load_compiled"]
 
 # Relative error, in the 2-norm, beyond which a compiled model is refused.
 TOLERANCE = 1e-5
@@ -64,6 +67,19 @@ class CompiledModel(nn.Module):
                 "a compiled model is for inference only: train the model and compile it again"
             )
         return super().train(False)
+
+    def state_dict(self, *_: Any, **__: Any) -> Any:
+        """The program as tensors, for :func:`billhook.save`; ``load_compiled`` reads them.
+
+        Raises:
+            CompileError: The model is not one whole program.
+        """
+        if not isinstance(self.program, NetworkModule):
+            raise CompileError(
+                f"a model compiled in the mode {self._plan.mode!r} is not one program to save: "
+                "billhook.save the model itself, and keep compiled.plan for compile(plan=...)"
+            )
+        return pack_program(self.program.network, self._plan)
 
     def report(self) -> Report:
         """Each layer's times, what runs it, and why; ``print`` it for a table."""
@@ -120,6 +136,42 @@ def compile(
         compiled = _raced(model, inputs) if plan is None else _replayed(model, inputs, plan)
         _verify(compiled, inputs, expected)
     return compiled
+
+
+def load_compiled(path: str | os.PathLike[str]) -> CompiledModel:
+    """The program that ``billhook.save(compiled, path)`` wrote, ready to run.
+
+    No weight that runs sparse is ever dense, so starting takes little more memory than the program.
+
+    Raises:
+        FormatError: The file is damaged, or holds no compiled program.
+        CompileError: The program needs kernels that this machine does not run.
+
+    >>> import billhook, torch
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()).eval()
+    >>> x = torch.rand(1, 3, 16, 16)
+    >>> layers = {"0": {"kernel": "spmm", "vectors": 8}}
+    >>> plan = {"version": 1, "mode": "network", "isa": "portable", "layers": layers}
+    >>> fast = compile(model, x, plan=plan)
+    >>> _ = billhook.save(fast, "program.billhook.safetensors")
+    >>> torch.equal(load_compiled("program.billhook.safetensors")(x), fast(x))
+    True
+    """
+    with Reader(path) as file:
+        ops, shape, plan = unpack_program(file)
+    isa = _isa_of(plan)
+    network = NetworkModule(Network(ops, shape, plan.layers, isa)).eval()
+    return _finish(network, plan, f"a program was loaded from {os.fspath(path)}", [], {})
+
+
+def _isa_of(plan: Plan) -> int:
+    isa = kernels.ISA_NAMES.index(plan.isa)
+    if not kernels.available() or isa > kernels.isa():
+        raise CompileError(
+            f"the plan needs {plan.isa} kernels, which this machine does not run: "
+            "compile without plan="
+        )
+    return isa
 
 
 def _check(model: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -210,14 +262,9 @@ def _dense(
 
 
 def _replayed(model: nn.Module, inputs: tuple[Any, ...], plan: Plan) -> CompiledModel:
-    isa = kernels.ISA_NAMES.index(plan.isa)
     if plan.mode == "dense":
         return _dense(model, "the plan says so")
-    if not kernels.available() or isa > kernels.isa():
-        raise CompileError(
-            f"the plan needs {plan.isa} kernels, which this machine does not run: "
-            "compile without plan="
-        )
+    isa = _isa_of(plan)
     choices = dict(plan.layers)
     if plan.mode == "modules":
         program = replace_modules(model, choices, isa)

@@ -8,6 +8,8 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from billhook.inference.packing import SparseWeight
+
 __all__ = ["INPUT", "Conv", "Linear", "Op", "Other", "Pool", "UnsupportedError", "capture"]
 
 INPUT = -1  # the value number of the network's input; operation i makes value i
@@ -33,7 +35,7 @@ class Op:
 class Conv(Op):
     """Convolution; ``padding`` is (top, left, bottom, right), of zeros."""
 
-    weight: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    weight: torch.Tensor | SparseWeight = field(default_factory=lambda: torch.empty(0))
     bias: torch.Tensor | None = None
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
@@ -59,7 +61,7 @@ class Conv(Op):
 class Linear(Op):
     """Matrix times vector."""
 
-    weight: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    weight: torch.Tensor | SparseWeight = field(default_factory=lambda: torch.empty(0))
     bias: torch.Tensor | None = None
 
 
@@ -152,6 +154,7 @@ class _Capture:
                 raise UnsupportedError(
                     f"{op.name}, a convolution of averaged planes, is read again"
                 )
+            assert isinstance(op.weight, torch.Tensor)
             weight = op.weight.flatten(1)
             return Linear(op.name, op.inputs, op.shape, op.activation, weight, op.bias)
         if isinstance(op, Linear) or (isinstance(op, Other) and op.kind == "flatten"):
@@ -245,6 +248,7 @@ class _Capture:
             number = self._add(identity).number
         conv = self.ops[number]
         assert isinstance(conv, Conv)
+        assert isinstance(conv.weight, torch.Tensor)
         weight, bias = fuse_conv_bn_weights(
             conv.weight, conv.bias, mean, variance, a["eps"], scale, shift
         )

@@ -403,7 +403,7 @@ class Network:
         symmetric = top == bottom and left == right
         source, target = self.view(conv.inputs[0]), self.view(index)
         in_shape, out_shape = self.shape(conv.inputs[0]), conv.shape
-        activate = ACTIVATE[conv.activation]
+        activate, weight = ACTIVATE[conv.activation], dense_weight(conv)
 
         def run(workspace: torch.Tensor, x: torch.Tensor, _: torch.Tensor) -> None:
             operand = x.flatten() if source.buffer == SOURCE else workspace
@@ -412,7 +412,7 @@ class Network:
                 planes = F.pad(planes, (left, right, top, bottom))
             padding = (top, left) if symmetric else (0, 0)
             result = F.conv2d(
-                planes, conv.weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups
+                planes, weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups
             )
             planes_of(workspace, target, out_shape).copy_(activate(result)[0])
 
@@ -420,13 +420,13 @@ class Network:
 
     def _dense_linear(self, index: int, op: Linear) -> Dense:
         source, target = self.view(op.inputs[0]), self.view(index)
-        activate = ACTIVATE[op.activation]
+        activate, weight = ACTIVATE[op.activation], dense_weight(op)
 
         def run(workspace: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
-            features = op.weight.shape[1]
+            features = weight.shape[1]
             flat = x.flatten() if source.buffer == SOURCE else workspace[source.offset :]
-            to = y if target.buffer == RESULT else workspace[target.offset :][: len(op.weight)]
-            to.copy_(activate(F.linear(flat[:features], op.weight, op.bias)))
+            to = y if target.buffer == RESULT else workspace[target.offset :][: len(weight)]
+            to.copy_(activate(F.linear(flat[:features], weight, op.bias)))
 
         return run
 
@@ -436,6 +436,12 @@ ACTIVATE: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": F.relu_,
     "relu6": lambda x: F.hardtanh_(x, 0.0, 6.0),
 }
+
+
+def dense_weight(op: Conv | Linear) -> torch.Tensor:
+    """The weight of a layer that torch runs."""
+    assert isinstance(op.weight, torch.Tensor), f"{op.name} was packed, and is to run dense"
+    return op.weight
 
 
 def planes_of(buffer: torch.Tensor, view: View, shape: tuple[int, ...]) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from billhook.inference.graph import Conv, Linear, Op
-from billhook.inference.network import ACTIVATE, Network, native
+from billhook.inference.network import ACTIVATE, Network, dense_weight, native
 from billhook.inference.packing import MAX_LANE_COLUMNS
 from billhook.inference.plan import Choice
 from billhook.inference.race import race
@@ -82,19 +82,19 @@ class _Racer:
         else:
             top, left, bottom, right = op.padding
             operand = F.pad(operand, (left, right, top, bottom))
-        activate = ACTIVATE[op.activation]
+        activate, weight = ACTIVATE[op.activation], dense_weight(op)
 
         def torch_form() -> object:
             return activate(
-                F.conv2d(operand, op.weight, op.bias, op.stride, padding, op.dilation, op.groups)
+                F.conv2d(operand, weight, op.bias, op.stride, padding, op.dilation, op.groups)
             )
 
         self._choose(index, op, sparse, torch_form)
 
     def linear(self, index: int, op: Linear) -> None:
         sparse = [Choice("sparse")] if op.weight.shape[1] <= MAX_LANE_COLUMNS else []
-        operand = torch.rand(1, op.weight.shape[1])
-        self._choose(index, op, sparse, lambda: F.linear(operand, op.weight, op.bias))
+        operand, weight = torch.rand(1, op.weight.shape[1]), dense_weight(op)
+        self._choose(index, op, sparse, lambda: F.linear(operand, weight, op.bias))
 
     def _choose(
         self, index: int, op: Conv | Linear, sparse: list[Choice], torch_form: Callable[[], object]
@@ -107,7 +107,7 @@ class _Racer:
         best = min(times, key=lambda choice: times[choice])
         self.choices[op.name], self.times[op.name] = best, times[best]
         fastest = min((times[c] for c in sparse), default=None)
-        weight = op.weight
+        weight = dense_weight(op)
         self.reports[op.name] = LayerReport(
             name=op.name,
             kind="conv" if isinstance(op, Conv) else "linear",

@@ -43,6 +43,15 @@ class Csr:
 
 
 @dataclass(frozen=True)
+class SparseWeight:
+    """A pruned weight that is never dense: its shape, and its nonzeros with all but the first
+    dimension flattened into the columns."""
+
+    shape: tuple[int, ...]
+    csr: Csr
+
+
+@dataclass(frozen=True)
 class SparseRows:
     """The arrays of csrc's SparseRows, and the structure that points to them."""
 
@@ -112,14 +121,16 @@ def floats(tensor: torch.Tensor | None) -> NDArray[np.float32] | None:
     return np.array(tensor.detach().to("cpu", torch.float32).contiguous().numpy(), order="C")
 
 
-def to_csr(weight: torch.Tensor) -> Csr:
-    """The nonzeros of a (rows, columns) weight, row-major.
+def to_csr(weight: torch.Tensor | SparseWeight) -> Csr:
+    """The nonzeros of a weight, row-major; dimensions beyond the first are the columns.
 
     >>> csr = to_csr(torch.tensor([[0.0, 2.0], [0.0, 0.0], [3.0, 0.0]]))
     >>> csr.row_ptr.tolist(), csr.column.tolist(), csr.value.tolist()
     ([0, 1, 1, 2], [1, 0], [2.0, 3.0])
     """
-    dense = floats(weight)
+    if isinstance(weight, SparseWeight):
+        return weight.csr
+    dense = floats(weight.flatten(1))
     assert dense is not None
     rows, columns = np.nonzero(dense)
     row_ptr = np.zeros(len(dense) + 1, np.int32)

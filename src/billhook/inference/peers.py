@@ -1,4 +1,4 @@
-"""Other ways to run a model on the CPU, to be measured beside ours: each a function of no arguments.
+"""Other ways to run a model on the CPU, to be measured beside ours.
 
 ONNX Runtime and OpenVINO come with the extra ``bench``; one that is not installed is left out, and
 the benchmark names it.
@@ -8,7 +8,7 @@ import importlib.util
 import io
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -58,7 +58,7 @@ def _onnx(model: nn.Module, inputs: Inputs) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(model, inputs, buffer, dynamo=False)
+        torch.onnx.export(model, inputs, cast(Any, buffer), dynamo=False)
     return buffer.getvalue()
 
 

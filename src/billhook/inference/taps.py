@@ -6,7 +6,7 @@ import numpy as np
 
 from billhook.inference.graph import Conv
 from billhook.inference.layout import PlaneLayout
-from billhook.inference.packing import SparseRows, floats
+from billhook.inference.packing import SparseRows, floats, to_csr
 
 __all__ = ["Reach", "conv_rows", "reach", "strided"]
 
@@ -54,18 +54,20 @@ def _tap_offsets(
 
 def conv_rows(conv: Conv, source: PlaneLayout, packed_width: int = 0) -> SparseRows:
     """The convolution's rows; ``packed_width`` > 0: a pointwise one on a panel of that width."""
-    weight = floats(conv.weight)
-    assert weight is not None
-    m, c, ky, kx = np.nonzero(weight)
-    row_ptr = np.zeros(len(weight) + 1, np.int32)
-    np.cumsum(np.bincount(m, minlength=len(weight)), out=row_ptr[1:])
-    per_group = len(weight) // conv.groups
-    channel = m // per_group * weight.shape[1] + c
+    filters, inputs, _, width = conv.weight.shape
+    csr = to_csr(conv.weight)
+    m = np.repeat(np.arange(filters), np.diff(csr.row_ptr))
+    (ky, kx), c = divmod(csr.column % _area(conv), width), csr.column // _area(conv)
+    channel = m // (filters // conv.groups) * inputs + c
     if packed_width:
         offset = channel * packed_width
     else:
         phase, within = _tap_offsets(conv, source, ky, kx)
         phases = conv.stride[0] * conv.stride[1]
         offset = (channel * phases + phase) * source.size + within
-    value = weight[m, c, ky, kx]
-    return SparseRows(row_ptr, offset.astype(np.int32), value, floats(conv.bias), conv.activation)
+    bias = floats(conv.bias)
+    return SparseRows(csr.row_ptr, offset.astype(np.int32), csr.value, bias, conv.activation)
+
+
+def _area(conv: Conv) -> int:
+    return conv.weight.shape[2] * conv.weight.shape[3]
