@@ -132,23 +132,32 @@ def _lstm(units: int, batch: int) -> Workload:
 
 
 ALL = ("eager", "torch.compile", "onnxruntime", "openvino")
-WORKLOADS: dict[str, tuple[Workload, tuple[str, ...], int]] = {
-    "mobilenet": (_mobilenet, ALL, 21),
-    "inception": (_inception, ALL, 7),
-    "linear-1": (_linear(1), ALL, 51),
-    "linear-16": (_linear(16), ALL, 21),
-    "lstm-650": (_lstm(650, 1), ("eager", "onnxruntime", "openvino"), 11),
-    "lstm-1500": (_lstm(1500, 1), ("eager", "onnxruntime", "openvino"), 5),
-    "lstm-1500-20": (_lstm(1500, 20), ("eager", "onnxruntime", "openvino"), 3),
+# Model, peers, rounds, and calls in a row a round.
+WORKLOADS: dict[str, tuple[Workload, tuple[str, ...], int, int]] = {
+    "mobilenet": (_mobilenet, ALL, 15, 3),
+    "inception": (_inception, ALL, 7, 2),
+    "linear-1": (_linear(1), ALL, 21, 5),
+    "linear-16": (_linear(16), ALL, 11, 5),
+    "lstm-650": (_lstm(650, 1), ("eager", "onnxruntime", "openvino"), 7, 2),
+    "lstm-1500": (_lstm(1500, 1), ("eager", "onnxruntime", "openvino"), 5, 1),
+    "lstm-1500-20": (_lstm(1500, 20), ("eager", "onnxruntime", "openvino"), 3, 1),
 }
 
 
 def run(name: str, threads: int, sparsity: float, uneven: bool) -> Result:
     """One workload beside its peers; at 50% beside torch alone."""
-    make, peers, rounds = WORKLOADS[name]
+    make, peers, rounds, repeats = WORKLOADS[name]
     model, shape = make(sparsity, uneven)
     used = ("eager",) if sparsity == 0.5 else peers
-    return bench(name, model, (torch.rand(shape),), threads=threads, rounds=rounds, peers=used)
+    return bench(
+        name,
+        model,
+        (torch.rand(shape),),
+        threads=threads,
+        rounds=rounds,
+        repeats=repeats,
+        peers=used,
+    )
 
 
 def main(
