@@ -29,6 +29,18 @@ int64_t decode(const uint8_t* index, int64_t bytes, int64_t bits, const uint8_t*
   return position;
 }
 
+template <class T>
+int64_t count_padding(const uint8_t* elements, int64_t numel, int64_t* padding) {
+  int64_t begin = 0;
+  for (int64_t i = 0; i <= numel; ++i) {
+    if (i < numel && load<T>(elements, i) == 0) continue;
+    const int64_t gap = i - begin;
+    for (int bits = 0; bits <= 8; ++bits) padding[bits] += gap >> bits;
+    begin = i + 1;
+  }
+  return 0;
+}
+
 struct Packer {
   uint8_t* index;
   int64_t bits;
@@ -78,6 +90,14 @@ BILLHOOK_API int64_t billhook_relative_index_decode(const uint8_t* index, int64_
                                                     int64_t numel) {
   return with_width(width, [&](auto type) {
     return decode<decltype(type)>(index, bytes, bits, values, stored, out, numel);
+  });
+}
+
+// Adds to padding[k], for k in 0..8, the padding zeros that gaps of k bits need. Returns 0.
+BILLHOOK_API int64_t billhook_relative_index_padding(const uint8_t* elements, int64_t numel,
+                                                     int64_t width, int64_t* padding) {
+  return with_width(width, [&](auto type) {
+    return count_padding<decltype(type)>(elements, numel, padding);
   });
 }
 

@@ -23,7 +23,7 @@ ALLOWED = {
     "tasks": {"errors", "data", "models", "tasks"},
     "inference": {"errors", "native", "render", "format", "inference", "public"},
     "study": {"footprint", "schedule", "errors", "study", "render", "native", "public"},
-    "integrations": {"errors", "integrations", "public"},
+    "integrations": {"errors", "schedule", "integrations", "public"},
 } | dict.fromkeys(CORE, CORE)
 
 

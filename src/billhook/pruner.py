@@ -96,6 +96,12 @@ class Pruner:
         """The masks in force by canonical name: bool, True = kept, of the weight's shape."""
         return {weight.name: weight.mask.keep() for weight in self._weights}
 
+    @property
+    def sparsity(self) -> float:
+        """The share of all selected weights that the masks in force hold at zero."""
+        total = sum(weight.mask.shape.numel() for weight in self._weights)
+        return 1.0 - sum(weight.mask.kept for weight in self._weights) / total if total else 0.0
+
     def report(self) -> PruningReport:
         """Sparsity and NNZ of every pruned tensor as it now stands."""
         return PruningReport(

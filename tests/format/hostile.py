@@ -128,6 +128,11 @@ def _coded() -> dict[str, bytes]:
         "a parameter too many": ("bitmask F32 [16] nnz=1 bits=4", BITMASK),
         "no parameter": ("bitmask F32 [16]", BITMASK),
         "dense with a parameter": ("dense F32:F16 [2,2] nnz=4", bytes(8)),
+        "a stored zero that nnz counts": ("bitmask F32 [16] nnz=1", bytes(4) + b"\1\0"),
+        "padding that nnz counts": (
+            "relative_index F32 [4] nnz=2 stored=2 bits=2",
+            ONE + bytes(4) + b"\4",
+        ),
         "more bits than values": ("bitmask F32 [16] nnz=1", BITMASK),
         "fewer bits than values": ("bitmask F32 [16] nnz=1", ONE + b"\0\0"),
         "bits beyond the tensor": ("bitmask F32 [9] nnz=1", ONE + b"\0\x80"),

@@ -1,11 +1,15 @@
 """Native kernels and their portable twins: the same results, the same refusals."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import billhook
 from billhook import native
 from billhook.errors import FormatError
 from billhook.format import kernels, portable
@@ -42,6 +46,8 @@ def test_bitmask(elements: np.ndarray) -> None:
 def test_relative_index(elements: np.ndarray, bits: int) -> None:
     gaps = np.diff(np.flatnonzero(elements), prepend=-1, append=elements.size) - 1
     stored = int(np.count_nonzero(elements)) + int((gaps >> bits).sum())
+    for count in (kernels.relative_index_padding, portable.relative_index_padding):
+        assert count(elements)[bits] == (gaps >> bits).sum()
     got = kernels.relative_index_encode(elements, bits, stored)
     same(got, portable.relative_index_encode(elements, bits, stored))
     for decode in (kernels.relative_index_decode, portable.relative_index_decode):
@@ -49,7 +55,7 @@ def test_relative_index(elements: np.ndarray, bits: int) -> None:
 
 
 @given(st.integers(0, 2**32), st.sampled_from([(1, 1, 3000), (30, 20, 4), (7, 0, 1), (3, 500, 1)]))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 def test_rans(seed: int, shape: tuple[int, int, int]) -> None:
     rng = np.random.default_rng(seed)
     density = rng.random((shape[0], 1, 1)) * rng.random((1, shape[1], 1))
@@ -90,3 +96,19 @@ def test_both_refuse_the_same_random_bytes(data: st.DataObject) -> None:
             except FormatError as error:
                 outcomes.append(str(error))
         assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("encoding", ["bitmask", "relative_index", "entropy"])
+def test_a_build_without_a_compiler_writes_and_reads_the_same_files(
+    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    tensors = {"w": torch.randn(40, 30), "conv": torch.randn(20, 8, 3, 3), "b": torch.randn(9)}
+    for tensor in tensors.values():
+        tensor[torch.rand(tensor.shape) < 0.85] = 0.0
+    billhook.save(tensors, tmp_path / "native", encoding=encoding)
+    monkeypatch.setattr(kernels, "_kernel", lambda name: None)
+    billhook.save(tensors, tmp_path / "portable", encoding=encoding)
+    assert (tmp_path / "native").read_bytes() == (tmp_path / "portable").read_bytes()
+    loaded = billhook.load(tmp_path / "native")
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())

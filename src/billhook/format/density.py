@@ -8,7 +8,7 @@ for neither.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,9 @@ def probability(log_odds: int) -> int:
     return max(1, min((1 << PRECISION) - 1, share))
 
 
+_SHARES = np.array([probability(e) for e in range(-_LIMIT, _LIMIT + 1)], dtype=np.uint16)
+
+
 @dataclass(frozen=True)
 class Axis:
     """One class of ``bits`` bits for every row (or column), ``step`` eighths of log2-odds apart."""
@@ -77,7 +80,8 @@ class DensityModel:
     def table(self) -> NDArray[np.uint16]:
         """The probability, times 2**14, at every sum of a row's and a column's offset."""
         top = sum(((1 << axis.bits) - 1) * axis.step for axis in (self.rows, self.columns))
-        return np.array([probability(self.base + s) for s in range(top + 1)], dtype=np.uint16)
+        log_odds = np.arange(self.base, self.base + top + 1)
+        return _SHARES[np.clip(log_odds, -_LIMIT, _LIMIT) + _LIMIT]
 
     def shares(self, shape: tuple[int, ...]) -> Shares:
         """What the coder needs for a mask of a tensor of ``shape``."""
@@ -120,44 +124,49 @@ def parse(index: Bytes, shape: tuple[int, ...]) -> tuple[DensityModel, int, Byte
 def fit(mask: NDArray[np.bool_]) -> DensityModel:
     """The model with which ``mask[row, column, inner]`` and the model itself take fewest bits."""
     rows, columns, inner = mask.shape
-    counts = np.count_nonzero(mask, axis=2) if inner != 1 else mask[:, :, 0].astype(np.int64)
-    total, size = int(counts.sum()), mask.size
-    base = _log_odds(np.array(total), np.array(size))
-    flat = [Axis(np.zeros(n, dtype=np.uint8)) for n in (rows, columns)]
-    candidates = [DensityModel(round(float(base)), *flat)]
-    if rows > 1 and columns > 1 and 0 < total < size:
-        row_base, row_axis = _fit_axis(counts.sum(axis=1), columns * inner)
-        column_base, column_axis = _fit_axis(counts.sum(axis=0), rows * inner)
-        candidates += [
-            DensityModel(round(row_base), row_axis, flat[1]),
-            DensityModel(round(column_base), flat[0], column_axis),
-            DensityModel(round(row_base + column_base - float(base)), row_axis, column_axis),
-        ]
-    candidates = [replace(each, base=max(-_LIMIT, min(_LIMIT, each.base))) for each in candidates]
-    return min(candidates, key=lambda model: _cost(model, counts, inner))
+    by_row = np.count_nonzero(mask, axis=(1, 2))
+    total, size = int(by_row.sum()), mask.size
+    no_rows, no_columns = (Axis(np.zeros(n, dtype=np.uint8)) for n in (rows, columns))
+    base = float(_log_odds(np.array(total), size))
+    flat = _clamped(base, no_rows, no_columns)
+    if rows < 2 or columns < 2 or total in (0, size):
+        return flat
+    by_column = np.count_nonzero(mask, axis=(0, 2))
+    row_cost, row_base, row_axis = _fit_axis(by_row, columns * inner)
+    column_cost, column_base, column_axis = _fit_axis(by_column, rows * inner)
+    costs = [
+        (_bits(np.array(total), np.array(size - total), flat.table[:1]), flat),
+        (row_cost, _clamped(row_base, row_axis, no_columns)),
+        (column_cost, _clamped(column_base, no_rows, column_axis)),
+    ]
+    if min(row_cost, column_cost) < costs[0][0]:
+        both = _clamped(row_base + column_base - base, row_axis, column_axis)
+        costs.append((_cost_of_both(both, mask), both))
+    return min(costs, key=lambda pair: pair[0])[1]
 
 
-def _log_odds(ones: NDArray[np.int64], of: NDArray[np.int64]) -> NDArray[np.float64]:
-    return 8 * np.log2((ones + 0.5) / (of - ones + 0.5))
+def _clamped(base: float, rows: Axis, columns: Axis) -> DensityModel:
+    return DensityModel(max(-_LIMIT, min(_LIMIT, round(base))), rows, columns)
 
 
-def _fit_axis(ones: NDArray[np.int64], of: int) -> tuple[float, Axis]:
-    """Base and classes that alone describe counts of ``ones`` out of ``of`` in fewest bits."""
-    log_odds = _log_odds(ones, np.array(of))
+def _log_odds(ones: NDArray[np.int64], of: int) -> NDArray[np.float64]:
+    return np.asarray(8 * np.log2((ones + 0.5) / (of - ones + 0.5)))
+
+
+def _fit_axis(ones: NDArray[np.int64], of: int) -> tuple[float, float, Axis]:
+    """Bits, base and classes with which this axis alone describes its counts in fewest bits."""
+    log_odds = _log_odds(ones, of)
     centre = float(np.average(log_odds, weights=ones + 1))
-    best: tuple[float, float, Axis] | None = None
+    choices = []
     for bits in range(1, _MAX_BITS + 1):
         for step in _STEPS:
             base = centre - step * ((1 << bits) - 1) / 2
             classes = np.clip(np.rint((log_odds - base) / step), 0, (1 << bits) - 1)
             axis = Axis(classes.astype(np.uint8), bits, step)
-            base = max(-_LIMIT, min(_LIMIT, round(base)))
-            table = DensityModel(base, axis, Axis(np.zeros(1, np.uint8))).table
+            table = _clamped(base, axis, Axis(np.zeros(1, np.uint8))).table
             cost = bits * ones.size + _bits(ones, of - ones, table[axis.offsets])
-            if best is None or cost < best[0]:
-                best = (cost, base, axis)
-    assert best is not None
-    return best[1:]
+            choices.append((cost, base, axis))
+    return min(choices, key=lambda choice: choice[0])
 
 
 def _bits(ones: NDArray[np.int64], zeros: NDArray[np.int64], shares: NDArray[np.uint16]) -> float:
@@ -165,15 +174,15 @@ def _bits(ones: NDArray[np.int64], zeros: NDArray[np.int64], shares: NDArray[np.
     return -float((ones * np.log2(p) + zeros * np.log2(1 - p)).sum())
 
 
-def _cost(model: DensityModel, counts: NDArray[np.int64], inner: int) -> float:
-    """Bits of the classes and of the mask under them, from counts by pairs of classes."""
-    rows, columns = model.rows, model.columns
-    by_row = np.zeros((1 << rows.bits, counts.shape[1]), dtype=np.int64)
-    for k in range(1 << rows.bits):
-        by_row[k] = counts[rows.classes == k].sum(axis=0)
+def _cost_of_both(model: DensityModel, mask: NDArray[np.bool_]) -> float:
+    """Bits of the classes and of the mask under them, counted by pairs of classes."""
+    rows, columns, inner = model.rows, model.columns, mask.shape[2]
+    by_column = np.zeros((1 << rows.bits, columns.classes.size), dtype=np.int64)
+    for k in np.unique(rows.classes):
+        by_column[k] = np.count_nonzero(mask[rows.classes == k], axis=(0, 2))
     ones = np.zeros((1 << rows.bits, 1 << columns.bits), dtype=np.int64)
-    for k in range(1 << columns.bits):
-        ones[:, k] = by_row[:, columns.classes == k].sum(axis=1)
+    for k in np.unique(columns.classes):
+        ones[:, k] = by_column[:, columns.classes == k].sum(axis=1)
     cells = np.outer(
         np.bincount(rows.classes, minlength=1 << rows.bits),
         np.bincount(columns.classes, minlength=1 << columns.bits),

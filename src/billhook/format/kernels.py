@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from billhook import native
 from billhook.errors import FormatError
@@ -23,6 +24,7 @@ __all__ = [
     "rans_encode",
     "relative_index_decode",
     "relative_index_encode",
+    "relative_index_padding",
 ]
 
 _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
@@ -33,6 +35,7 @@ _SIGNATURES = {
         *(_POINTER, _SIZE, _SIZE, _POINTER, _SIZE, _SIZE, _POINTER, _SIZE)
     ],
     "billhook_relative_index_encode": [*(_POINTER, _SIZE, _SIZE, _SIZE, _POINTER, _POINTER, _SIZE)],
+    "billhook_relative_index_padding": [_POINTER, _SIZE, _SIZE, _POINTER],
     "billhook_rans_decode": [
         *(_POINTER, _SIZE, _SIZE, _POINTER, _SIZE, _POINTER, _SIZE, _SIZE, _POINTER, _POINTER)
     ],
@@ -75,6 +78,16 @@ def bitmask_decode(mask: Bytes, values: Elements, numel: int) -> Elements:
     if used != values.size:
         raise FormatError(portable.mask_error(mask, values.size, numel))
     return elements
+
+
+def relative_index_padding(elements: Elements) -> NDArray[np.int64]:
+    """The padding zeros that flat ``elements`` need with gaps of k bits, for k in 0..8."""
+    kernel = _kernel("billhook_relative_index_padding")
+    if kernel is None:
+        return portable.relative_index_padding(elements)
+    padding = np.zeros(9, dtype=np.int64)
+    kernel(elements.ctypes.data, elements.size, elements.itemsize, padding.ctypes.data)
+    return padding
 
 
 def relative_index_encode(elements: Elements, bits: int, stored: int) -> tuple[Bytes, Elements]:

@@ -20,6 +20,7 @@ __all__ = [
     "rans_encode",
     "relative_index_decode",
     "relative_index_encode",
+    "relative_index_padding",
 ]
 
 Bytes = NDArray[np.uint8]
@@ -51,6 +52,16 @@ def mask_error(mask: Bytes, stored: int, numel: int) -> str:
     if bits[numel:].any():
         return f"the mask has bits set beyond its {numel} elements"
     return f"the mask has {np.count_nonzero(bits)} bits set for {stored} stored values"
+
+
+def relative_index_padding(elements: Elements) -> NDArray[np.int64]:
+    """The padding zeros that flat ``elements`` need with gaps of k bits, for k in 0..8.
+
+    >>> relative_index_padding(np.array([1, 0, 0, 0, 0, 1], dtype="<u4"))
+    array([4, 2, 1, 0, 0, 0, 0, 0, 0])
+    """
+    gaps = np.diff(np.flatnonzero(elements), prepend=-1, append=elements.size) - 1
+    return np.array([(gaps >> bits).sum() for bits in range(9)], dtype=np.int64)
 
 
 def relative_index_encode(elements: Elements, bits: int, stored: int) -> tuple[Bytes, Elements]:

@@ -97,6 +97,8 @@ def tensors_of(model_or_dict: nn.Module | Mapping[str, torch.Tensor]) -> dict[st
             )
         if name == "__metadata__" or name.endswith(SUFFIX):
             raise ConfigurationError(f"the tensor name {name!r} is reserved; rename it")
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            raise ConfigurationError(f"the tensor name {name!r} is not valid Unicode; rename it")
     return tensors
 
 

@@ -141,6 +141,9 @@ class Reader:
         stored = coding.stored(numel, record.params, data.nbytes, size)
         values = np.frombuffer(data[: stored * size], dtype=f"<u{size}")
         index = np.frombuffer(data[stored * size :], dtype=np.uint8)
+        claimed, nnz = record.params.get("nnz"), int(np.count_nonzero(values))
+        if claimed not in (None, nnz):
+            raise FormatError(f"nnz={claimed}, but {nnz} of the stored values are not zero")
         return coding.decode(Encoded(values, index, record.params), record.shape), scales
 
     def _entry(self, name: str, record: Record) -> Entry:

@@ -7,8 +7,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from billhook.errors import FormatError
 from billhook.format import kernels
 from billhook.format.coding import Encoded, Layout
@@ -27,6 +25,7 @@ class RelativeIndex:
     of ``2**k - 1`` zeros before it, and so does the run of zeros at the end. ``bits`` fixes k for
     ``measure`` and ``expect``; None takes the k in 2..8 with the fewest bytes, tensor by tensor.
 
+    >>> import numpy as np
     >>> elements = np.zeros(1000, dtype="<u4")
     >>> elements[[3, 500]] = 7
     >>> RelativeIndex(bits=8).measure(elements, nnz=2)  # 496 and 499 zeros: 1 padding zero each
@@ -38,9 +37,8 @@ class RelativeIndex:
 
     def measure(self, elements: Elements, nnz: int) -> Layout:
         """Exact, by counting the padding zeros of each k."""
-        positions = np.flatnonzero(elements)
-        gaps = np.diff(positions, prepend=-1, append=elements.size) - 1
-        counts = {bits: nnz + int((gaps >> bits).sum()) for bits in self._choices()}
+        padding = kernels.relative_index_padding(elements.reshape(-1))
+        counts = {bits: nnz + int(padding[bits]) for bits in self._choices()}
         return _smallest(counts, nnz, elements.itemsize)
 
     def expect(self, numel: int, nnz: int, width: int) -> Layout:

@@ -35,9 +35,9 @@ def to_dense(
         else:
             raise FormatError(
                 f"tensor {name!r} has no mask: torch.ao.pruning keeps masks in the sparsifier; "
-                "call its squash_mask() before saving, or save them with torch.save({name: each['mask'] "
-                "for name, each in sparsifier.state_dict()['state'].items()}, FILE) and give that "
-                "file as masks (--masks)"
+                "call its squash_mask() before saving, or save them with torch.save({name: "
+                "each['mask'] for name, each in sparsifier.state_dict()['state'].items()}, FILE) "
+                "and give that file as masks (--masks)"
             )
     return dense
 
