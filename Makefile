@@ -10,7 +10,7 @@ help:
 	@echo "make test      the tests; make test-all adds the slow ones"
 	@echo "make check     ruff, formatting, mypy --strict"
 	@echo "make format    apply ruff's fixes and formatting"
-	@echo "make sanitize  the decoders over hostile files under AddressSanitizer and UBSan"
+	@echo "make sanitize  decoders and inference kernels under AddressSanitizer and UBSan"
 	@echo "make build     (re)build the native kernels into .venv"
 
 .venv/.installed: $(SOURCES)

@@ -1,4 +1,4 @@
-"""Run the tests that feed the decoders bad bytes with the sanitized kernels: `make sanitize`.
+"""Run the tests of decoders and inference with the sanitized kernels: `make sanitize`.
 
 A read or write outside a buffer, or undefined behaviour, ends the process with a report. The
 buffers are numpy's, which the preloaded AddressSanitizer allocates.
@@ -11,7 +11,13 @@ import pytest
 
 from billhook import native
 
-TESTS = ["tests/format/test_hostile.py", "tests/format/test_kernels.py"]
+TESTS = [
+    "tests/format/test_hostile.py",
+    "tests/format/test_kernels.py",
+    "tests/inference/test_linear_kernels.py",
+    "tests/inference/test_lstm.py",
+    "tests/inference/test_network_kernels.py",
+]
 
 
 def main(library: str) -> int:

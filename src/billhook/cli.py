@@ -116,6 +116,38 @@ def convert(
 app.command("train")(train_command)
 
 
+@app.command()
+def bench(
+    model: Annotated[str, typer.Argument(help="A function of billhook.models or module:function.")],
+    shape: Annotated[str, typer.Option("--input", help="Its sides, as in 1,3,224,224.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="A billhook or safetensors file with the model's weights.")
+    ] = None,
+    sparsity: Annotated[
+        float | None, typer.Option(help="Without a file: this share of zeros, at random.")
+    ] = None,
+    vocabulary: Annotated[
+        int | None, typer.Option(help="The input holds integers below this.")
+    ] = None,
+    *,
+    threads: Annotated[int, typer.Option(help="For every form of the model.")] = 1,
+) -> None:
+    """Time a sparse model compiled, beside torch and others, and every layer of it."""
+    from billhook import bench_command
+    from billhook.inference.bench import with_steady_memory
+
+    with_steady_memory()
+    for lines in bench_command.run(
+        model,
+        shape,
+        weights=weights,
+        sparsity=sparsity,
+        vocabulary=vocabulary,
+        threads=threads,
+    ):
+        typer.echo(lines)
+
+
 def main() -> None:
     """Run the command line; an error of billhook's own ends it with one clear line."""
     try:

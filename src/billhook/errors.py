@@ -2,6 +2,7 @@
 
 __all__ = [
     "BillhookError",
+    "CompileError",
     "ConfigurationError",
     "DataError",
     "FormatError",
@@ -32,3 +33,7 @@ class StateError(BillhookError, RuntimeError):
 
 class FormatError(BillhookError, ValueError):
     """A file is not ours, damaged, hostile, or of a version this release does not read."""
+
+
+class CompileError(BillhookError, RuntimeError):
+    """A model cannot be compiled so: a plan of another model, or outputs that would differ."""

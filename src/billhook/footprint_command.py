@@ -53,8 +53,8 @@ class Row:
     file_auto: int
 
 
-def build_model(target: str) -> nn.Module:
-    """The model that ``target`` names, without memory for its weights.
+def build_model(target: str, device: str = "meta") -> nn.Module:
+    """The model that ``target`` names; on "meta" it takes no memory for its weights.
 
     ``target`` is a function of billhook.models or ``module:function``, with keyword arguments in
     parentheses if need be.
@@ -72,7 +72,7 @@ def build_model(target: str) -> nn.Module:
             f"{target!r} names no model ({error}); give a function of billhook.models or "
             "module:function"
         ) from error
-    with torch.device("meta"):
+    with torch.device(device):
         return factory(**arguments)
 
 
