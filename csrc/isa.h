@@ -7,6 +7,9 @@ namespace billhook {
 
 enum Isa : int64_t { kPortable = 0, kAvx2 = 1 };
 
+// The best instruction set this processor runs; kAvx2 implies FMA.
+Isa best_isa();
+
 #if defined(__x86_64__)
 #define BILLHOOK_HAS_AVX2 1
 #endif

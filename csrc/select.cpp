@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "abi.h"
-#include "cpu.h"
+#include "isa.h"
 
 namespace billhook {
 
@@ -114,7 +114,7 @@ BILLHOOK_API int64_t billhook_select_f32(const float* scores, int64_t n, int64_t
   const std::unique_ptr<Candidate[]> candidates(new Candidate[capacity]);  // pages untouched
   Bracket bracket{0, 0, candidates.get(), capacity};
   bracket_by_sample(scores, n, keep, bracket);
-  const ScanBracket scan = has_avx2() ? scan_bracket_avx2 : scan_bracket_portable;
+  const ScanBracket scan = best_isa() == kAvx2 ? scan_bracket_avx2 : scan_bracket_portable;
   scan(scores, 0, n, bracket, keep_out);
   const bool gave_up = bracket.found > bracket.capacity;
   if (bracket.nan || gave_up) {
