@@ -39,7 +39,7 @@ def _in_another_process(model: nn.Sequential, results: Any) -> None:
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     train(model, optimizer, 1)
     with torch.no_grad():  # the weights are shared memory
-        model[0].bias.fill_(7.0)
+        model.get_parameter("0.bias").fill_(7.0)
 
 
 def test_a_spawned_process_takes_the_model_and_shares_its_memory() -> None:
@@ -56,7 +56,7 @@ def test_a_spawned_process_takes_the_model_and_shares_its_memory() -> None:
     process.join()
     assert process.exitcode == 0
     assert all(torch.equal(torch.from_numpy(theirs[name]), value) for name, value in before.items())
-    assert bool((model[0].bias == 7.0).all())
+    assert model.get_parameter("0.bias").eq(7.0).all()
 
 
 def test_the_moving_average_of_a_run_is_as_sparse_as_the_model_once_applied() -> None:

@@ -54,7 +54,7 @@ def test_a_frozen_layer_named_in_rules_joins_an_optimizer_later(separate: bool) 
         second.step()
         optimizer.step()
         assert_held(pruner, model)
-        moments = joined.state[model[0].weight]["exp_avg"]
+        moments = joined.state[model.get_parameter("0.weight")]["exp_avg"]
         assert not moments[~pruner.masks["0.weight"]].any()
 
 
@@ -123,7 +123,7 @@ def test_packed_sequences_through_an_lstm_with_flattened_weights() -> None:
     assert pruner.finalize().sparsity == pytest.approx(0.8, abs=0.01)
 
 
-def _convolutions() -> nn.Sequential:
+def _convolutions() -> Any:  # torch's annotation of Module.to lacks memory_format
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Tanh(), nn.Conv2d(8, 4, 3)).double()
 
