@@ -30,6 +30,7 @@ __all__ = [
     "check_replicas",
     "is_first_rank",
     "is_sharded",
+    "is_zero",
     "part",
     "part_like",
     "replica_groups",
@@ -105,9 +106,10 @@ def check_layout(name: str, parameter: Tensor) -> None:
         return
     from torch.distributed.tensor import Replicate, Shard
 
-    plain = all(type(placement) in (Shard, Replicate) for placement in parameter.placements)
-    if plain and part(parameter).shape == tuple(size for _, size in _region(parameter)):
-        return
+    if all(type(placement) in (Shard, Replicate) for placement in parameter.placements):
+        chunk = tuple(size for _, size in _region(parameter))
+        if not total(int(part(parameter).shape != chunk), parameter):  # on no rank
+            return
     raise ConfigurationError(
         f"{name!r} is placed as {parameter.placements} over a mesh of {parameter.device_mesh.shape}"
         f", this rank holding {tuple(part(parameter).shape)} of {tuple(parameter.shape)}: billhook "
@@ -121,6 +123,13 @@ def total(count: int, tensor: Tensor) -> int:
     if not is_sharded(tensor):
         return count
     return int(_sum_over_shards(torch.tensor([count], device=part(tensor).device), tensor))
+
+
+def is_zero(tensor: Tensor) -> bool:
+    """Whether every element is 0. A collective if it is sharded."""
+    mine = part(tensor)
+    values = mine.coalesce().values() if mine.is_sparse else mine
+    return not total(int(values.count_nonzero()), tensor)
 
 
 def select_sharded(scores: "DTensor", keep: int) -> Tensor:

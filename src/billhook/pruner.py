@@ -14,6 +14,7 @@ from billhook.criterion import Criterion, Magnitude
 from billhook.distributed import (
     check_replicas,
     is_first_rank,
+    is_zero,
     part,
     part_like,
     total,
@@ -236,7 +237,7 @@ class Pruner:
 
     def _after_counted_step(self, optimizer: Optimizer, *_: Any) -> None:
         self._after_step(optimizer)
-        if not _was_skipped(optimizer):
+        if _counts(optimizer):
             self.step_count += 1
             if self.step_count in self.schedule.updates:
                 self._update_masks()
@@ -319,7 +320,17 @@ class _LazyScores(Mapping[str, Tensor]):
         return len(self._weights)
 
 
-def _was_skipped(optimizer: Optimizer) -> bool:
-    """Whether a gradient scaler told this (fused) step to do nothing."""
+def _counts(optimizer: Optimizer) -> bool:
+    """Whether this was a step of the training.
+
+    It was not if a gradient scaler told it to do nothing (fused steps run all the same), nor if
+    neither learning rate nor gradients could move anything: torch.distributed.checkpoint's
+    ``get_state_dict`` takes such a step where an optimizer has no state.
+    """
     found_inf = getattr(optimizer, "found_inf", None)
-    return found_inf is not None and bool(found_inf)
+    if found_inf is not None and bool(found_inf):
+        return False
+    if any(group.get("lr", 1.0) != 0.0 for group in optimizer.param_groups):
+        return True
+    grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
+    return any(grad is not None and not is_zero(grad) for grad in grads)
