@@ -172,3 +172,30 @@ def test_lbfgs_is_refused_with_the_reason() -> None:
     model = mlp()
     with pytest.raises(ConfigurationError, match="LBFGS keeps the history of all weights"):
         billhook.Pruner(model, optim.LBFGS(model.parameters()), OneShot(0.5))
+
+
+@pytest.mark.parametrize(
+    ("kind", "longest"),
+    [(optim.AdamW, 3.1623), (optim.SGD, 1.0), (optim.Adamax, 0.1), (optim.Adagrad, 1.0)],
+)
+def test_the_first_step_of_a_returning_weight_is_bounded(kind: Any, longest: float) -> None:
+    """In units of lr, late in a run; SGD's in units of lr times the gradient."""
+    model = nn.Linear(2, 1, bias=False).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, 2.0]]))
+    optimizer = kind(model.parameters(), lr=1e-3, weight_decay=0.0)
+    pruner = billhook.Pruner(model, optimizer, OneShot(0.5, 1, 3, frequency=2))
+    gradient = 1.0 if kind is optim.SGD else 7.0
+    for step in range(4):
+        optimizer.zero_grad()
+        (gradient * model.weight).sum().backward()
+        for state in optimizer.state.values():
+            if "step" in state:
+                state["step"].fill_(100_000.0)  # Adam's bias corrections have faded
+        if step == 2:
+            with torch.no_grad():
+                model.weight[pruner.masks["weight"]] = 0.1  # so that the other one returns
+        before = model.weight[0, 0].item()
+        optimizer.step()
+    assert pruner.masks["weight"].tolist() == [[True, False]]
+    assert before - model.weight[0, 0].item() == pytest.approx(longest * 1e-3, rel=1e-3)
