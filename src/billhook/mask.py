@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from billhook import native
+from billhook.distributed import is_sharded, select_sharded
 from billhook.errors import MaskError
 
 __all__ = ["Mask", "select", "survivors"]
@@ -29,7 +30,7 @@ def select(scores: Tensor, keep: int) -> Tensor:
     """The mask of the ``keep`` largest scores; of equal scores the lower row-major index survives.
 
     Args:
-        scores: fp32, any shape and device.
+        scores: fp32, any shape and device; a DTensor is ranked as the whole it is a part of.
         keep: how many survive, from 0 to ``scores.numel()``.
 
     Returns:
@@ -42,6 +43,8 @@ def select(scores: Tensor, keep: int) -> Tensor:
     >>> select(torch.tensor([1.0, 2.0, 2.0, 2.0]), 2)
     tensor([False,  True,  True, False])
     """
+    if is_sharded(scores):
+        return select_sharded(scores, keep)
     scores = scores.detach().contiguous()
     if keep == 0 or keep >= scores.numel():
         nans = int(scores.isnan().sum())

@@ -1,14 +1,21 @@
 """One pruned tensor: its mask, and while masks still change the values it keeps aside."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from billhook.distributed import after_reduction, is_sharded, part, part_like, whole
 from billhook.errors import StateError
 from billhook.mask import Mask
 from billhook.optimizer_state import hold_state
 from billhook.schedule import Schedule
 from billhook.selection import Weight
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["MaskedWeight"]
 
@@ -18,16 +25,31 @@ class MaskedWeight:
 
     ``raw = where(mask, parameter, aside)``: the parameter itself is what the model sees, so
     nothing in the model is renamed, wrapped or hooked. The values aside are packed: one for every
-    masked weight, in row-major order, in the parameter's dtype.
+    masked weight, in row-major order, in the parameter's dtype. Of a DTensor, mask and values
+    aside are those of the part on this rank.
+
+    Args:
+        weight: the tensor and its places in the model.
+        schedule: its sparsity over the steps.
+        optimizers: all that may hold state of it.
+        replicas: the groups of ranks that hold the same part of it as this one.
     """
 
-    def __init__(self, weight: Weight, schedule: Schedule, optimizer: Optimizer | None) -> None:
+    def __init__(
+        self,
+        weight: Weight,
+        schedule: Schedule,
+        optimizers: Sequence[Optimizer],
+        *,
+        replicas: tuple["ProcessGroup", ...] = (),
+    ) -> None:
         self.weight = weight
         self.schedule = schedule
-        self.optimizer = optimizer
-        self.mask = Mask(torch.ones_like(self.parameter, dtype=torch.bool))
+        self.replicas = replicas
+        self.mask = Mask(torch.ones_like(self.part, dtype=torch.bool))
         self.aside: Tensor | None = None
-        self._version = self.parameter._version
+        self._optimizers = tuple(optimizers)
+        self._version = self.part._version
         self._hook = self._register_hook()
 
     @property
@@ -40,39 +62,49 @@ class MaskedWeight:
         """The parameter the model sees."""
         return self.weight.parameter
 
+    @property
+    def part(self) -> Tensor:
+        """What this rank holds of the parameter: all of it, unless it is a DTensor."""
+        return part(self.parameter)
+
+    def keep(self) -> Tensor:
+        """The mask in force as bools, laid out as the parameter."""
+        return whole(self._mask_here().keep(), self.parameter)
+
     def raw(self) -> Tensor:
         """The weight with the values kept aside back in their places, as a new tensor."""
-        raw = self.parameter.detach().clone(memory_format=torch.contiguous_format)
-        if self.aside is not None:
-            raw[~self._mask_here().keep()] = self.aside
-        return raw
+        return whole(self._raw_part(), self.parameter)
 
     def set_mask(self, keep: Tensor, *, keep_aside: bool) -> None:
         """Put ``keep`` in force: values come back where it is True, go aside where it is not."""
-        raw = self.raw()
-        self.mask = Mask(keep)
-        self.aside = raw[~keep] if keep_aside else None
+        raw = self._raw_part()
+        mine = part(part_like(keep, self.parameter))
+        self.mask = Mask(mine)
+        self.aside = raw[~mine] if keep_aside else None
         with torch.no_grad():
-            self.parameter.copy_(raw)
+            self.part.copy_(raw)
         self._put_in_force()
 
     def restore(self, mask: Mask, aside: Tensor | None) -> None:
         """Replace mask and values aside by those of a checkpoint."""
         if self.aside is not None and not self._written_from_outside():
             with torch.no_grad():
-                self.parameter.copy_(self.raw())
-        device = self.parameter.device
+                self.part.copy_(self._raw_part())
         self.mask = mask
-        self.aside = None if aside is None else aside.to(device, copy=True)
+        self.aside = None if aside is None else aside.to(self.part, copy=True)
         self._put_in_force()
 
     def hold(self) -> None:
         """Zeros in the weight and its optimizer state wherever it is masked, after a step."""
         mask = self._mask_here()
-        mask.zero_(self.parameter)
-        if self.optimizer is not None:
-            hold_state(self.optimizer, self.parameter, mask, self.name)
-        self._version = self.parameter._version
+        mask.zero_(self.part)
+        self.hold_state()
+        self._version = self.part._version
+
+    def hold_state(self) -> None:
+        """Fresh optimizer state wherever the weight is masked."""
+        for optimizer in self._optimizers:
+            hold_state(optimizer, self.parameter, self._mask_here(), self.name)
 
     def check(self) -> None:
         """See that this is still the model's parameter and that nobody wrote at masked places.
@@ -90,14 +122,14 @@ class MaskedWeight:
                 )
         if not self._written_from_outside():
             return
-        strays = int((self.parameter.detach()[~self._mask_here().keep()] != 0).sum())
+        strays = int((self.part.detach()[~self._mask_here().keep()] != 0).sum())
         if strays:
             raise StateError(
                 f"{strays} weights of {self.name!r} were written where the mask holds zeros: load "
                 "the pruner state that belongs to these weights too, or load them before the "
                 "Pruner is made, or call pruner.apply_to(model)"
             )
-        self._version = self.parameter._version
+        self._version = self.part._version
 
     def release(self) -> None:
         """Remove the gradient hook and forget the values aside; the zeros stay."""
@@ -106,36 +138,49 @@ class MaskedWeight:
 
     def _put_in_force(self) -> None:
         """Hold a new mask, in the gradient of the last backward pass too."""
-        if self.parameter.grad is not None:
-            self._mask_grad(self.parameter)
+        self._mask_grad()
         self.hold()
 
     def _written_from_outside(self) -> bool:
         """Whether the weight changed since :meth:`hold`, outside of an optimizer step."""
-        return self.parameter._version != self._version
+        return self.part._version != self._version
+
+    def _raw_part(self) -> Tensor:
+        raw = self.part.detach().clone(memory_format=torch.contiguous_format)
+        mask = self._mask_here()
+        if self.aside is not None:
+            raw[~mask.keep()] = self.aside
+        return raw
 
     def _mask_here(self) -> Mask:
-        """The mask, moved to where the parameter now lives."""
-        device = self.parameter.device
-        if self.mask.bits.device != device:
-            self.mask.to(device)
-            self.aside = None if self.aside is None else self.aside.to(device)
+        """The mask, moved to where the parameter now lives, and the values aside with it."""
+        mine = self.part
+        if self.mask.bits.device != mine.device:
+            self.mask.to(mine.device)
+        if self.aside is not None:
+            self.aside = self.aside.to(mine)
         return self.mask
 
     def _register_hook(self) -> torch.utils.hooks.RemovableHandle:
         frozen = not self.parameter.requires_grad  # torch takes the hook only from a leaf in use
         self.parameter.requires_grad_(True)
         handle: torch.utils.hooks.RemovableHandle = (
-            self.parameter.register_post_accumulate_grad_hook(self._mask_grad)
+            self.parameter.register_post_accumulate_grad_hook(self._after_accumulation)
         )
         self.parameter.requires_grad_(not frozen)
         return handle
 
-    def _mask_grad(self, parameter: Tensor) -> None:
-        grad = parameter.grad
-        assert grad is not None
+    def _after_accumulation(self, parameter: Tensor) -> None:  # noqa: ARG002 - it is ours
+        self._mask_grad()
+        if self.replicas and not is_sharded(self.parameter):
+            after_reduction(self._mask_grad)  # a low-rank one, say, leaves no zero where it was
+
+    def _mask_grad(self) -> None:
+        grad = self.parameter.grad
+        if grad is None:
+            return
         if grad.is_sparse:  # rows of an embedding, possibly repeated
             rows = self._mask_here().keep()[grad._indices()[0]]
             grad._values().masked_fill_(~rows, 0.0)
         else:
-            self._mask_here().zero_(grad)
+            self._mask_here().zero_(part(grad))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from billhook.distributed import part
 from billhook.errors import ConfigurationError, StateError
 from billhook.mask import Mask
 
@@ -47,21 +48,38 @@ def hold_state(optimizer: Optimizer, parameter: Tensor, mask: Mask, name: str) -
         StateError: the optimizer keeps state of another shape that billhook does not know.
     """
     for key, value in optimizer.state.get(parameter, {}).items():
-        if not isinstance(value, Tensor) or value.dim() == 0:
-            continue  # step counts and other scalars
-        if value.shape != mask.shape or not value.is_floating_point():
+        if _is_shared(value):
+            continue
+        if (
+            not isinstance(value, Tensor)
+            or value.shape != parameter.shape
+            or not value.is_floating_point()
+        ):
             if _entry(_SHARED, optimizer, key):
                 continue
             raise StateError(
-                f"{type(optimizer).__name__} keeps state {key!r} of shape {tuple(value.shape)} and "
-                f"{value.dtype} for {name!r} of shape {tuple(mask.shape)}: billhook cannot tell "
-                "which part belongs to a masked weight; use an optimizer whose state has its "
-                "parameter's shape"
+                f"{type(optimizer).__name__} keeps state {key!r}, {_show(value)}, for {name!r} of "
+                f"shape {tuple(parameter.shape)}: billhook cannot tell which part belongs to a "
+                "masked weight; use an optimizer whose state has its parameter's shape"
             )
-        mask.zero_(value)
+        mine = part(value)
+        mask.zero_(mine)
         if setting := _entry(_FRESH, optimizer, key):
             fresh = _group(optimizer, parameter)[_FRESH[setting]]
-            value.masked_fill_(~mask.keep(), fresh)
+            mine.masked_fill_(~mask.keep(), fresh)
+
+
+def _is_shared(value: Any) -> bool:
+    """Whether all weights of a parameter have this in common: step counts, flags, None."""
+    if isinstance(value, Tensor):
+        return value.dim() == 0
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _show(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    return f"{value.dtype} of shape {tuple(value.shape)}"
 
 
 def _entry(table: Any, optimizer: Optimizer, key: object) -> tuple[type[Optimizer], str] | None:

@@ -1,8 +1,6 @@
 """The Pruner: schedule, criterion, granularity and allocation on a model and its optimizer."""
 
-import dataclasses
 import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,20 +9,29 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from billhook.allocation import Allocation, Uniform
+from billhook.attach import attach_weights, check_ranks
 from billhook.criterion import Criterion, Magnitude
-from billhook.errors import ConfigurationError, MaskError, StateError
+from billhook.distributed import (
+    check_replicas,
+    is_first_rank,
+    is_zero,
+    part,
+    part_like,
+    total,
+)
+from billhook.errors import MaskError, StateError
 from billhook.granularity import Granularity, Unstructured
-from billhook.mask import Mask, survivors
+from billhook.mask import Mask
 from billhook.masked_weight import MaskedWeight
 from billhook.optimizer_state import check_optimizer
+from billhook.pruner_state import STATE_VERSION, pack_weight, read_state
 from billhook.report import PruningReport, TensorReport
 from billhook.schedule import Schedule
-from billhook.selection import Rules, Selection, named_weights, select_weights
+from billhook.selection import Rules, named_weights, select_weights
 
 __all__ = ["Pruner"]
 
 _log = logging.getLogger("billhook")
-_STATE_VERSION = 1
 
 
 class Pruner:
@@ -84,34 +91,41 @@ class Pruner:
         self.regrow = regrow
         self.selection = select_weights(model, rules, schedule.final_sparsity)
         self.step_count = 0
-        self._weights = _attach_weights(self.selection, schedule, optimizers)
-        self._handles = list(self._register_hooks(optimizers))
+        self._optimizers = optimizers
+        self._loaded: set[Optimizer] = set()
+        self._weights = attach_weights(model, self.selection, schedule, optimizers)
+        check_ranks(model, self._weights, self._configuration(), allocation)
+        self._handles = list(self._register_hooks())
         self._attached = True
-        _log.info("%s", self.selection)
+        if is_first_rank():
+            _log.info("%s", self.selection)
         if schedule.begin_step == 0:
             self._update_masks()
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """The masks in force by canonical name: bool, True = kept, of the weight's shape."""
-        return {weight.name: weight.mask.keep() for weight in self._weights}
+        """The masks in force by canonical name: bool, True = kept, laid out as the weight is."""
+        return {weight.name: weight.keep() for weight in self._weights}
 
     @property
     def sparsity(self) -> float:
-        """The share of all selected weights that the masks in force hold at zero."""
+        """The share of all selected weights (on this rank) that the masks in force hold at zero."""
         total = sum(weight.mask.shape.numel() for weight in self._weights)
         return 1.0 - sum(weight.mask.kept for weight in self._weights) / total if total else 0.0
 
     def report(self) -> PruningReport:
-        """Sparsity and NNZ of every pruned tensor as it now stands."""
+        """Sparsity and NNZ of every pruned tensor as it now stands.
+
+        Counts of sharded tensors are added up over the ranks: call it on all of them.
+        """
         return PruningReport(
             self.step_count,
             tuple(
                 TensorReport(
                     name=weight.name,
-                    shape=tuple(weight.mask.shape),
-                    kept=weight.mask.kept,
-                    nonzero=int(weight.parameter.detach().count_nonzero()),
+                    shape=tuple(weight.parameter.shape),
+                    kept=total(weight.mask.kept, weight.parameter),
+                    nonzero=total(int(weight.part.count_nonzero()), weight.parameter),
                     target=weight.schedule.final_sparsity,
                 )
                 for weight in self._weights
@@ -127,14 +141,14 @@ class Pruner:
         others = {name: weight for weight in named_weights(model) for name in weight.names}
         for weight in self._weights:
             other = others.get(weight.name)
-            if other is None or other.parameter.shape != weight.mask.shape:
-                found = "is missing" if other is None else f"is {tuple(other.parameter.shape)}"
+            mine = None if other is None else part(other.parameter)
+            if mine is None or mine.shape != weight.mask.shape:
+                found = "is missing" if mine is None else f"is {tuple(mine.shape)}"
                 raise StateError(
                     f"{weight.name!r} of shape {tuple(weight.mask.shape)} {found} in this "
                     f"{type(model).__name__}: apply_to() takes a copy of the pruned model"
                 )
-            mask = Mask.from_bits(weight.mask.bits.to(other.parameter.device), weight.mask.shape)
-            mask.zero_(other.parameter)
+            Mask.from_bits(weight.mask.bits.to(mine.device), weight.mask.shape).zero_(mine)
 
     def finalize(self, *, keep_masks: bool = False) -> PruningReport:
         """Check that the final sparsity is reached, then detach.
@@ -172,19 +186,13 @@ class Pruner:
         """Masks (one bit a weight), values kept aside, step and configuration.
 
         Holds tensors, numbers and strings only: ``torch.load(..., weights_only=True)`` reads it.
+        A pruner can also be given to torch.distributed.checkpoint as it is.
         """
         return {
-            "version": _STATE_VERSION,
+            "version": STATE_VERSION,
             "step": self.step_count,
             "configuration": self._configuration(),
-            "weights": {
-                weight.name: {
-                    "shape": list(weight.mask.shape),
-                    "mask": weight.mask.bits.clone(),
-                    "aside": None if weight.aside is None else weight.aside.clone(),
-                }
-                for weight in self._weights
-            },
+            "weights": {weight.name: pack_weight(weight) for weight in self._weights},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -195,33 +203,54 @@ class Pruner:
                 message names what differs, and nothing has been changed.
         """
         self._require_attached()
-        restored = self._check_state(state)
+        last_aside = self.schedule.end_step - 1 if self.regrow else -1
+        restored = read_state(state, self._configuration(), self._weights, last_aside=last_aside)
         self.step_count = state["step"]
         for weight, (mask, aside) in zip(self._weights, restored, strict=True):
             weight.restore(mask, aside)
+        self._compare_replicas()
 
-    def _register_hooks(
-        self, optimizers: list[Optimizer]
-    ) -> Iterator[torch.utils.hooks.RemovableHandle]:
-        for index, optimizer in enumerate(optimizers):
-            mine = [weight for weight in self._weights if weight.optimizer is optimizer]
-            if index == 0:
-                mine += [weight for weight in self._weights if weight.optimizer is None]
-            yield optimizer.register_step_pre_hook(_checks(mine))
-            yield optimizer.register_step_post_hook(self._after_step(mine, counts=index == 0))
+    def _register_hooks(self) -> Iterator[torch.utils.hooks.RemovableHandle]:
+        # Dynamo would compile our Python anew at every mask update: hooks run outside of it.
+        eager: Callable[[Any], Any] = torch.compiler.disable
+        for index, optimizer in enumerate(self._optimizers):
+            after = self._after_counted_step if index == 0 else self._after_step
+            yield optimizer.register_step_pre_hook(eager(self._before_step))
+            yield optimizer.register_step_post_hook(eager(after))
+            yield optimizer.register_load_state_dict_post_hook(self._after_load)
 
-    def _after_step(
-        self, weights: list[MaskedWeight], *, counts: bool
-    ) -> Callable[[Optimizer, Any, Any], None]:
-        def hook(optimizer: Optimizer, args: Any, kwargs: Any) -> None:  # noqa: ARG001
-            for weight in weights:
-                weight.hold()
-            if counts and not _was_skipped(optimizer):
-                self.step_count += 1
-                if self.step_count in self.schedule.updates:
-                    self._update_masks()
+    def _held_after(self, optimizer: Optimizer) -> list[MaskedWeight]:
+        """The weights this optimizer may move: all those in no other's groups as they now are."""
+        others = {
+            id(parameter)
+            for other in self._optimizers
+            if other is not optimizer
+            for group in other.param_groups
+            for parameter in group["params"]
+        }
+        return [weight for weight in self._weights if id(weight.parameter) not in others]
 
-        return hook
+    def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
+        for weight in self._held_after(optimizer):
+            weight.check()
+            if optimizer in self._loaded:
+                weight.hold_state()
+        self._loaded.discard(optimizer)
+
+    def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
+        for weight in self._held_after(optimizer):
+            weight.hold()
+
+    def _after_counted_step(self, optimizer: Optimizer, *_: Any) -> None:
+        self._after_step(optimizer)
+        if _counts(optimizer):
+            self.step_count += 1
+            if self.step_count in self.schedule.updates:
+                self._update_masks()
+
+    def _after_load(self, optimizer: Optimizer) -> None:
+        # Its masks may be loaded only after it, so its state is held when the next step begins.
+        self._loaded.add(optimizer)
 
     @torch.no_grad()
     def _update_masks(self) -> None:
@@ -241,12 +270,26 @@ class Pruner:
         last = self.step_count == self.schedule.end_step
         for weight, keep in zip(self._weights, keeps, strict=True):
             weight.set_mask(keep, keep_aside=self.regrow and not last)
+        self._compare_replicas()
 
     def _score(self, weight: MaskedWeight) -> Tensor:
         scores = self.criterion(weight.raw(), weight.parameter.grad, weight.name)
+        scores = part_like(scores, weight.parameter)
         if not self.regrow:
-            scores = scores.masked_fill(~weight.mask.keep(), -torch.inf)
+            scores = scores.masked_fill(~weight.keep(), -torch.inf)
         return scores
+
+    def _compare_replicas(self) -> None:
+        """See that all ranks which hold the same weights hold the same masks."""
+        check_replicas(
+            (
+                f"the mask of {weight.name!r} at step {self.step_count}",
+                weight.mask.bits.cpu().numpy().tobytes(),
+                weight.replicas,
+                weight.part.device,
+            )
+            for weight in self._weights
+        )
 
     def _configuration(self) -> dict[str, Any]:
         return {
@@ -257,29 +300,6 @@ class Pruner:
             "regrow": self.regrow,
             "final_sparsity": {w.name: w.schedule.final_sparsity for w in self._weights},
         }
-
-    def _check_state(self, state: Mapping[str, Any]) -> list[tuple[Mask, Tensor | None]]:
-        """The masks and values of ``state``, once all of it fits this pruner."""
-        missing = {"version", "step", "configuration", "weights"} - set(state)
-        if missing:
-            raise StateError(
-                f"this is no pruner state: {', '.join(sorted(missing))} missing; save "
-                "pruner.state_dict() in the checkpoint and load that"
-            )
-        if state["version"] != _STATE_VERSION:
-            raise StateError(
-                f"pruner state of version {state['version']}, this billhook reads "
-                f"{_STATE_VERSION}: load it with the billhook that wrote it"
-            )
-        theirs, ours = state["configuration"], self._configuration()
-        differing = [key for key in ours if theirs.get(key) != ours[key]]
-        if differing:
-            raise StateError(
-                "pruner state of another configuration: "
-                + "; ".join(f"{k} is {theirs.get(k)!r}, here {ours[k]!r}" for k in differing)
-                + ". Make the Pruner as it was when the checkpoint was saved"
-            )
-        return [_read_weight(weight, state["weights"].get(weight.name)) for weight in self._weights]
 
     def _require_attached(self) -> None:
         if not self._attached:
@@ -306,63 +326,17 @@ class _LazyScores(Mapping[str, Tensor]):
         return len(self._weights)
 
 
-def _attach_weights(
-    selection: Selection, schedule: Schedule, optimizers: list[Optimizer]
-) -> list[MaskedWeight]:
-    owner = {id(p): o for o in optimizers for group in o.param_groups for p in group["params"]}
-    for weight, target in selection.pruned:
-        if weight.parameter.requires_grad and id(weight.parameter) not in owner:
-            raise ConfigurationError(
-                f"{weight.name!r} is selected for pruning but in no parameter group of the "
-                f'optimizer: pass every optimizer, or leave it dense with rules={{"{weight.name}": '
-                "None}"
-            )
-        if survivors(weight.parameter.numel(), target) == 0:
-            warnings.warn(
-                f"sparsity {target:g} leaves none of the {weight.parameter.numel()} weights of "
-                f"{weight.name!r}: set another one in rules",
-                stacklevel=3,
-            )
-    return [
-        MaskedWeight(
-            weight,
-            dataclasses.replace(schedule, final_sparsity=target),
-            owner.get(id(weight.parameter)),
-        )
-        for weight, target in selection.pruned
-    ]
+def _counts(optimizer: Optimizer) -> bool:
+    """Whether this was a step of the training.
 
-
-def _checks(weights: list[MaskedWeight]) -> Callable[[Optimizer, Any, Any], None]:
-    def hook(optimizer: Optimizer, args: Any, kwargs: Any) -> None:  # noqa: ARG001
-        for weight in weights:
-            weight.check()
-
-    return hook
-
-
-def _was_skipped(optimizer: Optimizer) -> bool:
-    """Whether a gradient scaler told this (fused) step to do nothing."""
+    It was not if a gradient scaler told it to do nothing (fused steps run all the same), nor if
+    neither learning rate nor gradients could move anything: torch.distributed.checkpoint's
+    ``get_state_dict`` takes such a step where an optimizer has no state.
+    """
     found_inf = getattr(optimizer, "found_inf", None)
-    return found_inf is not None and bool(found_inf)
-
-
-def _read_weight(
-    weight: MaskedWeight, entry: Mapping[str, Any] | None
-) -> tuple[Mask, Tensor | None]:
-    shape = weight.mask.shape
-    if entry is None:
-        raise StateError(f"the pruner state has no mask for {weight.name!r}: another model's?")
-    if tuple(entry["shape"]) != tuple(shape):
-        raise StateError(
-            f"the pruner state's mask for {weight.name!r} has shape {tuple(entry['shape'])}, the "
-            f"weight {tuple(shape)}: another model's?"
-        )
-    mask = Mask.from_bits(entry["mask"].to(weight.parameter.device, copy=True), shape)
-    aside = entry["aside"]
-    if aside is not None and aside.numel() != shape.numel() - mask.kept:
-        raise StateError(
-            f"the pruner state keeps {aside.numel()} values aside for {weight.name!r}, its mask "
-            f"has {shape.numel() - mask.kept} zeros: the checkpoint is damaged"
-        )
-    return mask, aside
+    if found_inf is not None and bool(found_inf):
+        return False
+    if any(group.get("lr", 1.0) != 0.0 for group in optimizer.param_groups):
+        return True
+    grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
+    return any(grad is not None and not is_zero(grad) for grad in grads)

@@ -139,7 +139,7 @@ def test_billhook_equals_the_naive_reference(model_name: str, optimizer_name: st
 
 
 def _no_gradient_mask(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.setattr(masked_weight.MaskedWeight, "_mask_grad", lambda self, parameter: None)
+    monkeypatch.setattr(masked_weight.MaskedWeight, "_mask_grad", lambda self: None)
     return {}
 
 
@@ -148,9 +148,9 @@ def _masked_after_clipping(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def late(self: masked_weight.MaskedWeight) -> None:  # the optimizer's pre-step hook
         check(self)
-        mask(self, self.parameter)
+        mask(self)
 
-    monkeypatch.setattr(masked_weight.MaskedWeight, "_mask_grad", lambda self, parameter: None)
+    monkeypatch.setattr(masked_weight.MaskedWeight, "_mask_grad", lambda self: None)
     monkeypatch.setattr(masked_weight.MaskedWeight, "check", late)
     return {}
 

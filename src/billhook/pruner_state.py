@@ -1,0 +1,107 @@
+"""What a pruner saves, and how it is read back: masks, values kept aside, step, configuration."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from billhook.distributed import is_sharded, part, whole
+from billhook.errors import StateError
+from billhook.mask import Mask
+from billhook.masked_weight import MaskedWeight
+
+__all__ = ["STATE_VERSION", "pack_weight", "read_state"]
+
+STATE_VERSION = 1
+
+
+def pack_weight(weight: MaskedWeight) -> dict[str, Any]:
+    """One weight's entry.
+
+    The values aside are a tuple of one tensor or none, because their number changes while a run
+    goes on: torch.distributed.checkpoint loads tensors into those of the same size that it finds
+    in a fresh pruner's state, and tuples as they are. Of a sharded weight mask and values are
+    DTensors of the weight's shape and placement, which it also loads over another number of ranks.
+    """
+    shape = list(weight.parameter.shape)
+    if not is_sharded(weight.parameter):
+        aside = () if weight.aside is None else (weight.aside.clone(),)
+        return {"shape": shape, "mask": weight.mask.bits.clone(), "aside": aside}
+    values = torch.zeros_like(weight.part)
+    if weight.aside is not None:
+        values[~weight.mask.keep()] = weight.aside
+    return {"shape": shape, "mask": weight.keep(), "aside": whole(values, weight.parameter)}
+
+
+def read_state(
+    state: Mapping[str, Any],
+    configuration: Mapping[str, Any],
+    weights: Sequence[MaskedWeight],
+    *,
+    last_aside: int,
+) -> list[tuple[Mask, Tensor | None]]:
+    """The masks and values aside of ``state``, once all of it fits these weights.
+
+    Args:
+        state: what the user gave.
+        configuration: this pruner's, which must be the saved one's.
+        weights: this pruner's.
+        last_aside: the last step at which values are kept aside.
+
+    Raises:
+        StateError: the message names what differs.
+    """
+    missing = {"version", "step", "configuration", "weights"} - set(state)
+    if missing:
+        raise StateError(
+            f"this is no pruner state: {', '.join(sorted(missing))} missing; save "
+            "pruner.state_dict() in the checkpoint and load that"
+        )
+    if state["version"] != STATE_VERSION:
+        raise StateError(
+            f"pruner state of version {state['version']}, this billhook reads "
+            f"{STATE_VERSION}: load it with the billhook that wrote it"
+        )
+    theirs = state["configuration"]
+    differing = [key for key in configuration if theirs.get(key) != configuration[key]]
+    if differing:
+        raise StateError(
+            "pruner state of another configuration: "
+            + "; ".join(f"{k} is {theirs.get(k)!r}, here {configuration[k]!r}" for k in differing)
+            + ". Make the Pruner as it was when the checkpoint was saved"
+        )
+    restored = [_read_weight(weight, state["weights"].get(weight.name)) for weight in weights]
+    over = state["step"] > last_aside
+    return [(mask, None if over else aside) for mask, aside in restored]
+
+
+def _read_weight(
+    weight: MaskedWeight, entry: Mapping[str, Any] | None
+) -> tuple[Mask, Tensor | None]:
+    shape = weight.parameter.shape
+    if entry is None:
+        raise StateError(f"the pruner state has no mask for {weight.name!r}: another model's?")
+    if tuple(entry["shape"]) != tuple(shape):
+        raise StateError(
+            f"the pruner state's mask for {weight.name!r} has shape {tuple(entry['shape'])}, the "
+            f"weight {tuple(shape)}: another model's?"
+        )
+    if is_sharded(weight.parameter) != is_sharded(entry["mask"]):
+        kinds = "whole", "sharded"
+        raise StateError(
+            f"the pruner state of {weight.name!r} is {kinds[is_sharded(entry['mask'])]}, the "
+            f"weight is {kinds[is_sharded(weight.parameter)]}: shard the model as it was when the "
+            "checkpoint was saved"
+        )
+    if is_sharded(entry["mask"]):
+        keep = part(entry["mask"])
+        return Mask(keep), part(entry["aside"])[~keep]
+    mask = Mask.from_bits(entry["mask"].to(weight.parameter.device, copy=True), shape)
+    aside = entry["aside"][0] if entry["aside"] else None
+    if aside is not None and aside.numel() != shape.numel() - mask.kept:
+        raise StateError(
+            f"the pruner state keeps {aside.numel()} values aside for {weight.name!r}, its mask "
+            f"has {shape.numel() - mask.kept} zeros: the checkpoint is damaged"
+        )
+    return mask, aside
