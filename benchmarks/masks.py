@@ -55,7 +55,7 @@ def _torch_ao(weight: Tensor) -> Callable[[], object]:
     model = nn.Sequential(layer)
     sparsifier = WeightNormSparsifier(SPARSITY, (1, 1), 1)
     sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}])
-    return sparsifier.update_mask
+    return sparsifier.step
 
 
 def new_masks(weight: Tensor) -> dict[str, float]:

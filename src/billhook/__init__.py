@@ -8,6 +8,7 @@ from billhook.errors import BillhookError
 from billhook.footprint import expected_footprint, footprint
 from billhook.format import inspect, load, save
 from billhook.granularity import Unstructured
+from billhook.plan import plan
 from billhook.pruner import Pruner
 from billhook.schedule import Cubic, OneShot, Polynomial
 
@@ -29,6 +30,7 @@ __all__ = [
     "footprint",
     "inspect",
     "load",
+    "plan",
     "save",
 ]
 

@@ -6,10 +6,12 @@ from typing import Annotated
 import typer
 
 import billhook
+from billhook.study import commands
 
 __all__ = ["main"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=billhook.__doc__)
+app.add_typer(commands.app, name="study")
 
 
 def _print_version(wanted: bool) -> None:

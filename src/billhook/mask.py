@@ -122,7 +122,6 @@ class Mask:
         """Move the bits."""
         self.bits = self.bits.to(device)
 
-    @torch.no_grad()
     def zero_(self, tensor: Tensor) -> None:
         """Write +0.0 wherever the mask is False, whatever stood there, in place."""
         if tensor.shape != self.shape:
@@ -134,7 +133,8 @@ class Mask:
             _ZERO(tensor.data_ptr(), tensor.itemsize, tensor.numel(), self.bits.data_ptr())
             torch.autograd.graph.increment_version(tensor)
         else:
-            tensor.masked_fill_(~self.keep(), 0.0)
+            with torch.no_grad():
+                tensor.masked_fill_(~self.keep(), 0.0)
 
 
 def _is_row_major(tensor: Tensor) -> bool:

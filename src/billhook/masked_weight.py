@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from billhook.distributed import after_reduction, is_sharded, part, part_like, whole
+from billhook.distributed import after_reduction, is_sharded, part, part_like, total, whole
 from billhook.errors import StateError
 from billhook.mask import Mask
 from billhook.optimizer_state import hold_state
@@ -47,6 +47,7 @@ class MaskedWeight:
         self.schedule = schedule
         self.replicas = replicas
         self.mask = Mask(torch.ones_like(self.part, dtype=torch.bool))
+        self.kept = self.parameter.numel()
         self.aside: Tensor | None = None
         self._optimizers = tuple(optimizers)
         self._version = self.part._version
@@ -83,7 +84,7 @@ class MaskedWeight:
         self.aside = raw[~mine] if keep_aside else None
         with torch.no_grad():
             self.part.copy_(raw)
-        self.hold()
+        self._put_in_force()
 
     def restore(self, mask: Mask, aside: Tensor | None) -> None:
         """Replace mask and values aside by those of a checkpoint."""
@@ -92,13 +93,12 @@ class MaskedWeight:
                 self.part.copy_(self._raw_part())
         self.mask = mask
         self.aside = None if aside is None else aside.to(self.part, copy=True)
-        self.hold()
+        self._put_in_force()
 
     def hold(self) -> None:
-        """Zeros in the weight, its gradient and its optimizer state wherever it is masked."""
+        """Zeros in the weight and its optimizer state wherever it is masked, after a step."""
         mask = self._mask_here()
         mask.zero_(self.part)
-        self._mask_grad()
         self.hold_state()
         self._version = self.part._version
 
@@ -136,6 +136,12 @@ class MaskedWeight:
         """Remove the gradient hook and forget the values aside; the zeros stay."""
         self._hook.remove()
         self.aside = None
+
+    def _put_in_force(self) -> None:
+        """Hold a new mask, in the gradient of the last backward pass too."""
+        self.kept = total(self.mask.kept, self.parameter)
+        self._mask_grad()
+        self.hold()
 
     def _written_from_outside(self) -> bool:
         """Whether the weight changed since :meth:`hold`, outside of an optimizer step."""

@@ -107,6 +107,12 @@ class Pruner:
         """The masks in force by canonical name: bool, True = kept, laid out as the weight is."""
         return {weight.name: weight.keep() for weight in self._weights}
 
+    @property
+    def sparsity(self) -> float:
+        """The share of all selected weights that the masks in force hold at zero."""
+        count = sum(weight.parameter.numel() for weight in self._weights)
+        return 1.0 - sum(weight.kept for weight in self._weights) / count if count else 0.0
+
     def report(self) -> PruningReport:
         """Sparsity and NNZ of every pruned tensor as it now stands.
 
@@ -118,7 +124,7 @@ class Pruner:
                 TensorReport(
                     name=weight.name,
                     shape=tuple(weight.parameter.shape),
-                    kept=total(weight.mask.kept, weight.parameter),
+                    kept=weight.kept,
                     nonzero=total(int(weight.part.count_nonzero()), weight.parameter),
                     target=weight.schedule.final_sparsity,
                 )

@@ -3,8 +3,9 @@
 import dataclasses
 from collections.abc import Iterator
 
-from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
+
+from billhook.render import as_text
 
 __all__ = ["PruningReport", "TensorReport"]
 
@@ -58,7 +59,7 @@ class PruningReport:
         """The share of weights that the masks hold at zero, over all pruned tensors."""
         return 1.0 - sum(row.kept for row in self) / self.numel if self.numel else 0.0
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+    def __rich__(self) -> Table:
         table = Table(title=f"step {self.step:,}: {self.sparsity:.2%} of {self.numel:,} masked")
         table.add_column("tensor")
         for heading in ("shape", "nonzero", "sparsity", "final"):
@@ -67,10 +68,7 @@ class PruningReport:
             shape = "x".join(map(str, row.shape))
             cells = f"{row.nonzero:,}", f"{row.sparsity:.2%}", f"{row.target:.2%}"
             table.add_row(row.name, shape, *cells)
-        yield table
+        return table
 
     def __str__(self) -> str:
-        console = Console(width=100)
-        with console.capture() as capture:
-            console.print(self)
-        return capture.get()
+        return as_text(self)

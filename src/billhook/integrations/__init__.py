@@ -1,0 +1,1 @@
+"""Thin adapters to training frameworks, each behind an extra and imported only when asked for."""

@@ -1,0 +1,142 @@
+"""Gradual pruning in the Hugging Face Trainer."""
+
+import logging
+import os
+from typing import Any
+
+import torch
+
+from billhook.errors import ConfigurationError, StateError
+from billhook.integrations.attach import AttachesPruner
+from billhook.schedule import Schedule
+
+try:
+    from accelerate.optimizer import AcceleratedOptimizer
+    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+except ImportError as error:
+    raise ImportError(
+        "billhook.integrations.transformers needs transformers and accelerate: "
+        "pip install 'billhook[transformers]'"
+    ) from error
+
+__all__ = ["PRUNER_NAME", "PruningCallback"]
+
+_log = logging.getLogger("billhook")
+
+#: The pruner's file in a checkpoint folder, beside the Trainer's optimizer.pt.
+PRUNER_NAME = "pruner.pt"
+
+
+class PruningCallback(AttachesPruner, TrainerCallback):
+    """Prunes the model while ``Trainer.train`` trains it; everything else stays as it was.
+
+    The pruner (:attr:`pruner`) is made when training begins and finalized when it ends. Its state
+    is the file ``pruner.pt`` in every checkpoint folder, and ``train(resume_from_checkpoint=...)``
+    goes on from there. The Trainer does not tell a callback which folder that is: it is looked for
+    in ``args.output_dir``, or where ``TrainingArguments(resume_from_checkpoint=...)`` says.
+
+    No model from before ``end_step`` is the best one: there the Trainer's best metric and best
+    checkpoint are forgotten, so that ``load_best_model_at_end`` loads a sparse model.
+
+    Args:
+        schedule: sparsity over the optimizer steps.
+        options: the keyword options of :class:`billhook.Pruner`.
+
+    Raises:
+        StateError: when training begins, if the checkpoint has no pruner state or another model's;
+            when it ends, if ``end_step`` was not reached.
+    """
+
+    def __init__(self, schedule: Schedule, **options: Any) -> None:
+        super().__init__(schedule, **options)
+        self._ended = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Model, optimizer and their restored state are all in place only now."""
+        if state.is_hyper_param_search:
+            raise ConfigurationError(
+                "a hyperparameter search keeps each trial's checkpoints in a folder a callback is "
+                "not told of: run Trainer.train for each setting"
+            )
+        restored = _read(args, state) if state.global_step else None
+        optimizer = kwargs["optimizer"]
+        while isinstance(optimizer, AcceleratedOptimizer):
+            optimizer = optimizer.optimizer
+        pruner = self._attach(kwargs["model"], [optimizer], restored)
+        self._ended = pruner.step_count >= self.schedule.end_step
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """At end_step, before this step is evaluated and saved, forget the best model so far."""
+        assert self.pruner is not None
+        if self._ended or self.pruner.step_count < self.schedule.end_step:
+            return
+        self._ended = True
+        if state.best_metric is not None:
+            _log.info(
+                "end_step %d is reached: the best model so far (step %s, metric %s) is from before "
+                "it and forgotten",
+                self.schedule.end_step,
+                state.best_global_step,
+                state.best_metric,
+            )
+            state.best_metric = state.best_global_step = state.best_model_checkpoint = None
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        assert self.pruner is not None
+        if args.should_save:
+            path = os.path.join(_folder(args, state), PRUNER_NAME)
+            part = f"{path}.part"  # a run killed meanwhile leaves no half a file
+            torch.save({"step": state.global_step, "pruner": self.pruner.state_dict()}, part)
+            os.replace(part, path)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Add the mask sparsity for ``state.log_history`` and the callbacks after this one."""
+        if self.pruner is not None:
+            kwargs["logs"]["sparsity"] = self.pruner.sparsity
+            state.log_history[-1]["sparsity"] = self.pruner.sparsity
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        assert self.pruner is not None
+        self.pruner.finalize()
+        if args.load_best_model_at_end and state.best_model_checkpoint is None:
+            _log.warning(
+                "load_best_model_at_end: nothing was evaluated and saved since end_step %d, so "
+                "the model stays as the last step left it",
+                self.schedule.end_step,
+            )
+
+
+def _folder(args: TrainingArguments, state: TrainerState) -> str:
+    assert args.output_dir is not None  # TrainingArguments gives it a default
+    return os.path.join(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+
+
+def _read(args: TrainingArguments, state: TrainerState) -> dict[str, Any]:
+    path = os.path.join(args.resume_from_checkpoint or _folder(args, state), PRUNER_NAME)
+    if not os.path.isfile(path):
+        raise StateError(
+            f"training resumes at step {state.global_step}, but there is no pruner state {path!r}: "
+            "resume from a checkpoint that was saved with this callback, name its folder in "
+            "TrainingArguments(resume_from_checkpoint=...) if it is not in output_dir, or start "
+            "pruning its weights by loading them into the model first"
+        )
+    saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if saved["step"] != state.global_step:
+        raise StateError(
+            f"training resumes at step {state.global_step}, the pruner state {path!r} is of step "
+            f"{saved['step']}: TrainingArguments(resume_from_checkpoint=...) and "
+            "train(resume_from_checkpoint=...) name different folders"
+        )
+    pruner: dict[str, Any] = saved["pruner"]
+    return pruner

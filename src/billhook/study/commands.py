@@ -1,0 +1,111 @@
+"""``billhook study run | report | status``; what is heavy is imported when a command runs."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from billhook.study.spec import Study
+    from billhook.study.store import Store
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="At equal stored bytes, is a large pruned model better than a small dense one?",
+)
+
+Folder = Annotated[Path, typer.Argument(help="The results folder of a study.")]
+
+
+@app.command()
+def run(
+    study: Annotated[str, typer.Argument(help="A study that ships (digits), or a TOML file.")],
+    results: Annotated[
+        Path | None, typer.Option(help="Folder for the results; runs/NAME unless given.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that train at the same time, a core each.")
+    ] = min(2, os.cpu_count() or 1),
+) -> None:
+    """Train what is missing, then report. Stopped at any time, the same command continues."""
+    from rich.console import Console
+
+    from billhook.study.report import load_report, write_report
+    from billhook.study.spec import load_study
+    from billhook.study.store import Store
+
+    console = Console()
+    spec = load_study(study)
+    store = Store(Path("runs") / spec.name if results is None else results)
+    if store.rows() is None:
+        _train(console, store, spec, workers)
+    store.begin(spec)  # finished: but is it this study?
+    finished = load_report(store)
+    if not (store.folder / "report.md").exists():
+        write_report(finished, store)
+    finished.print(console)
+    _say_where(console, store)
+
+
+@app.command()
+def report(folder: Folder) -> None:
+    """Make tables, plot and page anew from the rows of a finished study."""
+    from rich.console import Console
+
+    from billhook.study.report import load_report, write_report
+    from billhook.study.store import Store
+
+    console, store = Console(), Store(folder)
+    finished = load_report(store)
+    write_report(finished, store)
+    finished.print(console)
+    _say_where(console, store)
+
+
+@app.command()
+def status(folder: Folder) -> None:
+    """How much of a study is finished."""
+    from billhook.study.grid import plan
+    from billhook.study.store import Store
+
+    store = Store(folder)
+    spec = store.study()
+    trials = plan(spec).trials
+    done = len(trials) if store.rows() is not None else sum(map(store.finished, trials))
+    typer.echo(f"{spec.name}: {done} of {len(trials)} runs finished")
+
+
+def _train(console: "Console", store: "Store", spec: "Study", workers: int) -> None:
+    from billhook.study.choice import score
+    from billhook.study.family import family
+    from billhook.study.grid import plan
+    from billhook.study.progress import Display
+    from billhook.study.workers import run_trials
+
+    grid = plan(spec)
+    store.begin(spec)
+    display = Display(console, store, grid.trials, family(spec.family).metrics[0])
+    console.print(
+        f"Study {spec.name}: {len(grid.trials)} runs, {len(grid.points)} sizes of file, "
+        f"{len(spec.seeds)} seeds, {workers} workers; results in {store.folder}"
+    )
+    try:
+        with display:
+            run_trials(store, grid.trials, workers, display)
+    except KeyboardInterrupt:
+        console.print(
+            f"Stopped with {display.done} of {len(grid.trials)} runs finished; the same command "
+            "continues."
+        )
+        raise typer.Exit(130) from None
+    store.write_rows(score(grid, store))
+
+
+def _say_where(console: "Console", store: "Store") -> None:
+    names = "report.md, plot.png, rows.csv, comparison.csv"
+    console.print(f"\n{names} in {store.folder}", highlight=False, soft_wrap=True)

@@ -1,0 +1,255 @@
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+
+from billhook import Cubic, OneShot, Pruner
+from billhook.errors import ConfigurationError, StateError
+from billhook.integrations.transformers import PRUNER_NAME, PruningCallback
+from tests.integrations.conftest import (
+    assert_same_optimizer,
+    assert_same_weights,
+    run_until_killed,
+)
+
+SCHEDULE = Cubic(0.8, 2, 17, frequency=3)
+STEPS = 24
+
+
+def _model(dropout: float) -> Any:
+    set_seed(0)
+    config = LlamaConfig(
+        vocab_size=11,
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        attention_dropout=dropout,
+    )
+    return LlamaForCausalLM(config)
+
+
+def _data() -> list[dict[str, torch.Tensor]]:
+    rows = torch.randint(0, 11, (40, 6), generator=torch.Generator().manual_seed(0))
+    return [{"input_ids": row, "labels": row} for row in rows]
+
+
+def _sparsity(model: nn.Module) -> float:
+    weights = [p for p in model.parameters() if p.dim() == 2]
+    return sum(int(p.eq(0).sum()) for p in weights) / sum(p.numel() for p in weights)
+
+
+class Scored(Trainer):
+    """A model's score is its sparsity, and the lower the better: the densest model would win."""
+
+    score = staticmethod(_sparsity)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        model: Any = self.model
+        metrics = {"eval_score": type(self).score(model)}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+
+class Kill(TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _trainer(
+    folder: Path | str, *callbacks: TrainerCallback, dropout: float = 0.0, **arguments: Any
+) -> Any:
+    common: dict[str, Any] = {
+        "max_steps": STEPS,
+        "save_strategy": "no",
+        "per_device_train_batch_size": 4,
+        "learning_rate": 0.01,
+        "use_cpu": True,
+        "dataloader_pin_memory": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    args = TrainingArguments(str(folder), **(common | arguments))
+    data: Any = _data()
+    return Scored(_model(dropout), args, None, data, data, callbacks=list(callbacks))
+
+
+def train(folder: str, kill: int = 0, resume: str | None = None) -> tuple[Any, Pruner]:
+    pruning = PruningCallback(SCHEDULE)
+    saving = {"save_strategy": "steps", "save_steps": 5}
+    trainer = _trainer(folder, Kill(kill), pruning, dropout=0.1, **saving)
+    trainer.train(resume_from_checkpoint=resume)
+    assert pruning.pruner is not None
+    return trainer, pruning.pruner
+
+
+def test_a_killed_run_resumes_to_the_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
+    run_until_killed(f"tests.integrations.test_transformers:train({str(tmp_path)!r}, kill=13)")
+    last = tmp_path / "checkpoint-10"
+    trainer, pruner = train(str(tmp_path), resume=str(last))
+    expected, uninterrupted = train(str(tmp_path / "uninterrupted"))
+    assert pruner.step_count == trainer.state.global_step == STEPS
+    assert_same_weights(trainer.model, expected.model)
+    assert_same_optimizer(trainer.optimizer, expected.optimizer)
+    masks = uninterrupted.masks
+    assert all(torch.equal(mask, masks[name]) for name, mask in pruner.masks.items())
+    assert pruner.report().sparsity == pytest.approx(0.8, abs=0.01)
+    assert _sparsity(trainer.model) == pytest.approx(0.8, abs=0.01)
+
+
+def test_accumulation_and_clipping_equal_the_loop_written_out(tmp_path: Path) -> None:
+    pruning = PruningCallback(SCHEDULE, regrow=False)
+    trainer = _trainer(
+        tmp_path,
+        pruning,
+        gradient_accumulation_steps=2,
+        max_grad_norm=0.1,
+        lr_scheduler_type="constant",
+        train_sampling_strategy="sequential",
+    )
+    trainer.train()
+
+    model = _model(dropout=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.0, fused=True)
+    pruner = Pruner(model, optimizer, SCHEDULE, regrow=False)
+    rows = torch.stack([row["input_ids"] for row in _data()]).view(5, 2, 4, 6)
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        for part in rows[step % 5]:
+            model(input_ids=part, labels=part, num_items_in_batch=torch.tensor(40)).loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        optimizer.step()
+    assert pruning.pruner is not None
+    assert pruning.pruner.step_count == pruner.step_count == STEPS
+    assert_same_weights(trainer.model, model)
+
+
+def test_sparsity_is_logged(tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path, PruningCallback(SCHEDULE), logging_steps=1)
+    trainer.train()
+    logged = {row["step"]: row["sparsity"] for row in trainer.state.log_history}
+    assert logged.keys() == set(range(1, STEPS + 1))
+    assert all(value == pytest.approx(SCHEDULE(step), abs=0.01) for step, value in logged.items())
+
+
+def test_a_run_that_ends_too_soon_says_what_it_reached(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=r"12 of the 17 .* are 7\d.\d\d% sparse, not 80.00%"):
+        _trainer(tmp_path, PruningCallback(SCHEDULE), max_steps=12).train()
+
+
+def _best(folder: Path, resume: bool = False, **arguments: Any) -> Any:
+    trainer = _trainer(
+        folder,
+        PruningCallback(SCHEDULE),
+        eval_strategy="steps",
+        load_best_model_at_end=True,
+        metric_for_best_model="score",
+        greater_is_better=False,
+        **arguments,
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+@pytest.mark.parametrize("strategy", ["steps", "best"])
+def test_no_dense_model_is_the_best_one(tmp_path: Path, said: list[str], strategy: str) -> None:
+    trainer = _best(tmp_path, eval_steps=2, save_strategy=strategy, save_steps=2)
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-18")
+    assert trainer.state.best_metric == pytest.approx(0.8, abs=0.01)
+    assert _sparsity(trainer.model) == pytest.approx(0.8, abs=0.01)
+    assert "the best model so far (step 2, metric 0.0) is from before it and forgotten" in said[-1]
+
+
+def test_no_score_since_end_step_leaves_the_last_model(
+    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Scored, "score", lambda model: float("nan") if _sparsity(model) else 0.0)
+    trainer = _best(tmp_path, eval_steps=2, save_strategy="best")
+    assert trainer.state.best_model_checkpoint is None
+    assert _sparsity(trainer.model) == pytest.approx(0.8, abs=0.01)
+    assert "nothing was evaluated and saved since end_step 17" in said[-1]
+
+
+def test_a_dense_best_model_is_forgotten_over_a_resume(tmp_path: Path) -> None:
+    saving: dict[str, Any] = {"eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    with pytest.raises(StateError, match="8 of the 17"):
+        _best(tmp_path, **saving, max_steps=8)
+    trainer = _best(tmp_path, **saving, resume=True)
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-18")
+
+
+def test_a_checkpoint_without_or_with_foreign_masks_is_refused(tmp_path: Path) -> None:
+    saving: dict[str, Any] = {"save_strategy": "steps", "save_steps": 10, "max_steps": 10}
+    _trainer(tmp_path, **saving).train()
+    with pytest.raises(StateError, match=r"at step 10, but there is no pruner state '.*pruner.pt'"):
+        _trainer(tmp_path, PruningCallback(SCHEDULE)).train(resume_from_checkpoint=True)
+
+    with pytest.raises(StateError, match="not over"):
+        _trainer(tmp_path / "other", PruningCallback(SCHEDULE), **saving).train()
+    other = tmp_path / "other" / "checkpoint-10" / PRUNER_NAME
+    elsewhere = _trainer(tmp_path / "new", PruningCallback(SCHEDULE))
+    with pytest.raises(StateError, match=r"resume_from_checkpoint=...\) if it is not in"):
+        elsewhere.train(resume_from_checkpoint=str(other.parent))
+    elsewhere.args.resume_from_checkpoint = str(other.parent)
+    elsewhere.train(resume_from_checkpoint=str(other.parent))
+
+    (tmp_path / "checkpoint-10" / PRUNER_NAME).write_bytes(other.read_bytes())
+    with pytest.raises(
+        StateError, match=r"\d+ weights of 'model.embed_tokens.weight' were not zero"
+    ):
+        _trainer(tmp_path, PruningCallback(SCHEDULE)).train(resume_from_checkpoint=True)
+    with pytest.raises(StateError, match="schedule is 'Cubic.*0.8.*here 'OneShot"):
+        _trainer(tmp_path / "other", PruningCallback(OneShot(0.5))).train(
+            resume_from_checkpoint=True
+        )
+    saved = torch.load(other) | {"step": 9}
+    torch.save(saved, other)
+    with pytest.raises(StateError, match="at step 10, the pruner state .* is of step 9"):
+        _trainer(tmp_path / "other", PruningCallback(SCHEDULE)).train(resume_from_checkpoint=True)
+
+
+def test_training_again_is_a_new_run(tmp_path: Path) -> None:
+    pruning = PruningCallback(SCHEDULE)
+    trainer = _trainer(tmp_path, pruning)
+    trainer.train()
+    first = pruning.pruner
+    trainer.train()
+    assert pruning.pruner is not first
+    assert pruning.pruner is not None
+    assert pruning.pruner.step_count == STEPS
+    assert _sparsity(trainer.model) == pytest.approx(0.8, abs=0.01)
+
+
+def test_what_it_cannot_do_is_refused() -> None:
+    options: Any = {"granularty": None}
+    with pytest.raises(TypeError, match="unexpected keyword argument 'granularty'"):
+        PruningCallback(SCHEDULE, **options)
+    searching = TrainerState(is_hyper_param_search=True)
+    arguments: Any = None, searching, None
+    with pytest.raises(ConfigurationError, match="hyperparameter search"):
+        PruningCallback(SCHEDULE).on_train_begin(*arguments)

@@ -1,0 +1,114 @@
+"""The words follow the intervals: a winner only where the numbers support one, and which arm."""
+
+import itertools
+from collections.abc import Sequence
+
+import pytest
+
+from billhook.errors import FormatError
+from billhook.study.comparison import Comparison, compare, crossovers
+from billhook.study.family import Metric, family
+from billhook.study.grid import DENSE, SPARSE, plan
+from billhook.study.rows import Row
+from billhook.study.spec import Study
+from billhook.study.trial import Outcome
+from billhook.study.verdict import at_point, headline, verdict
+
+ACCURACY, CROSS_ENTROPY = family("digits").metrics
+SEEDS = (0, 1, 2, 3, 4)
+CLEAR, NOISY = (0.018, 0.019, 0.02, 0.021, 0.022), (-0.04, 0.05, -0.03, 0.04, 0.01)
+
+
+def study_of(tiny: Study, widths: tuple[int, ...]) -> Study:
+    rates = tiny.training.model_copy(update={"learning_rates": (0.01,)})
+    return tiny.model_copy(update={"seeds": SEEDS, "small_widths": widths, "training": rates})
+
+
+def rows_with(study: Study, differences: Sequence[Sequence[float]], metric: Metric) -> list[Row]:
+    """Rows in which sparse minus dense is the given difference, by point and seed."""
+    grid = plan(study)
+    place = {point.dense_bytes: i for i, point in enumerate(grid.points)}
+    rows = []
+    for trial in grid.trials:
+        base = 0.8 + 0.01 * trial.seed
+        gain = differences[place[trial.point]][trial.seed] if trial.arm == SPARSE else 0.0
+        scores = {m.name: base + (gain if m == metric else 0.0) for m in (ACCURACY, CROSS_ENTROPY)}
+        rows.append(Row.of(trial, Outcome(trial.point, 1, scores), scores))
+    return rows
+
+
+def comparisons_with(
+    tiny: Study, differences: Sequence[Sequence[float]], metric: Metric = ACCURACY
+) -> list[Comparison]:
+    study = study_of(tiny, (12, 16, 24)[: len(differences)])
+    return compare(study, rows_with(study, differences, metric), metric)
+
+
+def test_a_clear_difference_has_a_winner_whose_numbers_are_said(tiny: Study) -> None:
+    (comparison,) = comparisons_with(tiny, [CLEAR])
+    assert comparison.winner == SPARSE
+    assert at_point(comparison) == (
+        "at 4,952 bytes large-sparse wins by 2.00 points (95% interval 1.80 to 2.20, 5 seeds)"
+    )
+
+
+def test_the_sign_and_the_metric_decide_who_wins(tiny: Study) -> None:
+    less = [-x for x in CLEAR]
+    assert comparisons_with(tiny, [less])[0].winner == DENSE
+    assert comparisons_with(tiny, [CLEAR], CROSS_ENTROPY)[0].winner == DENSE
+    assert comparisons_with(tiny, [less], CROSS_ENTROPY)[0].winner == SPARSE
+    words = at_point(comparisons_with(tiny, [less])[0])
+    assert "small-dense wins by 2.00 points (95% interval 1.80 to 2.20" in words
+
+
+def test_an_interval_that_holds_zero_is_undecided(tiny: Study) -> None:
+    (comparison,) = comparisons_with(tiny, [NOISY])
+    assert comparison.difference.low < 0 < comparison.difference.high
+    assert comparison.winner is None
+    assert "undecided: large-sparse minus small-dense is +0.60 points" in at_point(comparison)
+
+
+def test_holm_can_leave_undecided_what_an_interval_alone_would_not(tiny: Study) -> None:
+    middling = (0.001, 0.02, 0.03, 0.012, 0.01)
+    single = comparisons_with(tiny, [middling])[0]
+    assert single.winner == SPARSE
+    among = comparisons_with(tiny, [middling, NOISY, NOISY])[0]
+    assert among.difference == single.difference
+    assert among.winner is None
+    assert "undecided after Holm's correction" in at_point(among)
+
+
+def test_words_and_numbers_agree_for_any_differences(tiny: Study) -> None:
+    sets = [CLEAR, NOISY, [-x for x in CLEAR], [0.0] * 5]
+    for differences in itertools.permutations(sets, 3):
+        for comparison in comparisons_with(tiny, differences):
+            words, low = at_point(comparison), comparison.difference.low
+            if comparison.winner is None:
+                assert "undecided" in words
+            else:
+                assert f"{comparison.winner} wins" in words
+                assert low > 0 or comparison.difference.high < 0
+                assert (low > 0) == (comparison.winner == SPARSE)
+
+
+def test_headline_counts(tiny: Study) -> None:
+    less = [-x for x in CLEAR]
+    assert headline(comparisons_with(tiny, [less, NOISY, CLEAR])) == (
+        "accuracy: large-sparse wins at 1 of 3 sizes, small-dense at 1, 1 undecided"
+    )
+    assert headline(comparisons_with(tiny, [NOISY])) == "accuracy: undecided at each of 1 sizes"
+
+
+def test_crossover_lies_between_the_sizes_where_the_sign_changes(tiny: Study) -> None:
+    comparisons = comparisons_with(tiny, [[-x for x in CLEAR], CLEAR, CLEAR])
+    ((low, high, place),) = crossovers(comparisons)
+    assert place**2 == pytest.approx(low.point * high.point)  # halfway on the log scale
+    assert "from small-dense to large-sparse" in verdict(comparisons)[-1]
+    assert crossovers(comparisons_with(tiny, [CLEAR, CLEAR])) == []
+
+
+def test_rows_that_lack_a_seed_are_refused(tiny: Study) -> None:
+    study = study_of(tiny, (12,))
+    rows = [r for r in rows_with(study, [CLEAR], ACCURACY) if (r.arm, r.seed) != (SPARSE, 3)]
+    with pytest.raises(FormatError, match=r"large-sparse at 4952 bytes lack .* seeds \[3\]"):
+        compare(study, rows, ACCURACY)

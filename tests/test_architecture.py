@@ -1,0 +1,79 @@
+"""The direction of dependencies, read from the imports of the source."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "billhook"
+CORE = {
+    *("allocation", "criterion", "errors", "granularity", "mask", "masked_weight", "native"),
+    *("optimizer_state", "plan", "pruner", "render", "report", "schedule", "selection"),
+    "distributed",
+}
+#: What each part may import of billhook; "public" is `import billhook` and names from it.
+ALLOWED = {
+    "format": {"errors", "native", "render", "format"},
+    "footprint": {"errors", "format"},
+    "models": {"errors", "models"},
+    "data": {"errors", "data"},
+    "tasks": {"errors", "data", "models", "tasks"},
+    "inference": {"errors", "native", "render", "format", "inference", "public"},
+    "study": {"footprint", "schedule", "errors", "study", "render", "native", "public"},
+    "integrations": {"errors", "schedule", "integrations", "public"},
+} | dict.fromkeys(CORE, CORE)
+
+
+def _imports(path: Path) -> Iterator[tuple[str, str]]:
+    """``(top-level module, part of billhook or "")`` of every import in a file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                parts = alias.name.split(".")
+                yield parts[0], parts[1] if len(parts) > 1 else "public"
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            parts = node.module.split(".")
+            if len(parts) > 1:
+                yield parts[0], parts[1]
+            for alias in node.names if len(parts) == 1 else []:
+                is_part = (SOURCE / alias.name).exists() or (SOURCE / f"{alias.name}.py").exists()
+                yield parts[0], alias.name if is_part else "public"
+
+
+def _files() -> list[Path]:
+    return sorted(path for path in SOURCE.rglob("*.py") if path.name != "__init__.py")
+
+
+@pytest.mark.parametrize("path", _files(), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_go_one_way(path: Path) -> None:
+    part = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    ours = {name for package, name in _imports(path) if package == "billhook"}
+    assert part == "cli" or "cli" not in ours
+    if part in ALLOWED:
+        extra = ours - ALLOWED[part] - ({"public"} if part == "native" else set())
+        assert not extra, f"{part} must not import billhook.{', billhook.'.join(sorted(extra))}"
+
+
+@pytest.mark.parametrize("part", sorted(CORE))
+def test_the_core_needs_torch_numpy_and_rich_alone(part: str) -> None:
+    path = SOURCE / f"{part}.py"
+    if part == "distributed" and not path.exists():
+        return
+    outside = {package for package, _ in _imports(path)} - {"billhook"}
+    outside -= set(sys.stdlib_module_names)
+    assert outside <= {"torch", "numpy", "rich"} | ({"altair"} if part == "plan" else set())
+
+
+def test_importing_billhook_pulls_nothing_heavier_than_torch() -> None:
+    heavy = ["pandas", "sklearn", "scipy", "altair", "transformers", "lightning", "ray", "datasets"]
+    code = (
+        "import sys, torch; before = set(sys.modules); import billhook; "
+        f"print([m for m in {heavy} if m in sys.modules and m not in before])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True
+    )
+    assert result.stdout.strip() == "[]"
