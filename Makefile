@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 
-.PHONY: help build demo test test-all check format
+.PHONY: help build demo test test-all check format sanitize
 
 help:
 	@echo "make demo      the digits study: is large-sparse better than small-dense at equal bytes?"
 	@echo "make test      the tests; make test-all adds the slow ones"
 	@echo "make check     ruff, formatting, mypy --strict"
 	@echo "make format    apply ruff's fixes and formatting"
+	@echo "make sanitize  decoders and inference kernels under AddressSanitizer and UBSan"
 	@echo "make build     (re)build the native kernels into .venv"
 
 .venv/.installed: $(SOURCES)
@@ -36,3 +37,11 @@ check: build
 format: build
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+SANITIZED := build/sanitize
+sanitize: build
+	$(BIN)/cmake -S . -B $(SANITIZED) -DBILLHOOK_SANITIZE=ON -DCMAKE_BUILD_TYPE=Debug > /dev/null
+	$(BIN)/cmake --build $(SANITIZED)
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0:halt_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+	$(BIN)/python tests/sanitize.py $(SANITIZED)/libbillhook_kernels.so

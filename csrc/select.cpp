@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "abi.h"
-#include "cpu.h"
+#include "isa.h"
 
 namespace billhook {
 
@@ -15,6 +15,7 @@ namespace {
 
 constexpr int64_t kDigits = 1 << 16;
 constexpr int64_t kSample = 1 << 17;
+constexpr int64_t kRun = 8;  // neighbours sampled together: they share a cache line
 
 int64_t count_nans(const float* scores, int64_t n) {
   int64_t nans = 0;
@@ -25,9 +26,11 @@ int64_t count_nans(const float* scores, int64_t n) {
 // The keys between which the keep-th largest very probably lies: the same rank in a strided
 // sample, give or take four standard deviations.
 void bracket_by_sample(const float* scores, int64_t n, int64_t keep, Bracket& bracket) {
-  const int64_t stride = std::max<int64_t>(1, n / kSample);
+  const int64_t stride = std::max<int64_t>(kRun, n / (kSample / kRun));
   std::vector<uint32_t> sample;
-  for (int64_t i = 0; i < n; i += stride) sample.push_back(order_key(scores[i]));
+  for (int64_t run = 0; run < n; run += stride) {
+    for (int64_t i = run; i < std::min(run + kRun, n); ++i) sample.push_back(order_key(scores[i]));
+  }
   const double size = static_cast<double>(sample.size());
   const double share = static_cast<double>(keep) / static_cast<double>(n);
   const double spread = 4.0 * std::sqrt(size * share * (1.0 - share)) + 4.0;
@@ -114,7 +117,7 @@ BILLHOOK_API int64_t billhook_select_f32(const float* scores, int64_t n, int64_t
   const std::unique_ptr<Candidate[]> candidates(new Candidate[capacity]);  // pages untouched
   Bracket bracket{0, 0, candidates.get(), capacity};
   bracket_by_sample(scores, n, keep, bracket);
-  const ScanBracket scan = has_avx2() ? scan_bracket_avx2 : scan_bracket_portable;
+  const ScanBracket scan = best_isa() == kAvx2 ? scan_bracket_avx2 : scan_bracket_portable;
   scan(scores, 0, n, bracket, keep_out);
   const bool gave_up = bracket.found > bracket.capacity;
   if (bracket.nan || gave_up) {

@@ -1,6 +1,7 @@
 """billhook: prune PyTorch models while they train, store them small, run them fast on CPUs."""
 
 import logging
+from typing import TYPE_CHECKING, Any
 
 from billhook.allocation import Global, LayerwiseConstant, Uniform
 from billhook.criterion import Magnitude, Random
@@ -11,6 +12,11 @@ from billhook.granularity import Unstructured
 from billhook.plan import plan
 from billhook.pruner import Pruner
 from billhook.schedule import Cubic, OneShot, Polynomial
+
+if TYPE_CHECKING:
+    from billhook.inference import CompiledModel as CompiledModel
+    from billhook.inference import compile as compile
+    from billhook.inference import load_compiled as load_compiled
 
 __version__ = "0.1.0"
 
@@ -41,3 +47,14 @@ if not _log.handlers:
     _log.addHandler(logging.StreamHandler())
     _log.setLevel(logging.INFO)
     _log.propagate = False
+
+_LAZY = dict.fromkeys(("CompiledModel", "compile", "load_compiled"), "billhook.inference")
+
+
+def __getattr__(name: str) -> Any:
+    """Names whose modules are imported on first use, so that ``import billhook`` stays cheap."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'billhook' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_LAZY[name]), name)

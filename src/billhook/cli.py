@@ -7,6 +7,7 @@ import typer
 
 import billhook
 from billhook.study import commands
+from billhook.train_command import train_command
 
 __all__ = ["main"]
 
@@ -41,6 +42,110 @@ def inspect(file: Annotated[Path, typer.Argument(help="A billhook or safetensors
     from rich.console import Console
 
     Console().print(billhook.inspect(file))
+
+
+@app.command()
+def footprint(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="Functions of billhook.models or module:function, arguments as in "
+            "'mobilenet_v1(width=0.5)'."
+        ),
+    ],
+    sparsity: Annotated[
+        list[float] | None, typer.Option(help="A sparsity; give it again for others.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Bytes of a pruned model: the paper's Tables 5 and 6, exact counts, and real files."""
+    from billhook import footprint_command
+
+    found = list(footprint_command.rows(models, sparsity or footprint_command.PAPER_SPARSITIES))
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(footprint_command.as_json(found), indent=2))
+    else:
+        from rich.console import Console
+
+        Console().print(footprint_command.as_table(found))
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A billhook, safetensors or torch.save file; torch.nn.utils.prune, "
+            "torch.ao.pruning and compressed-tensors' sparse-bitmask are understood."
+        ),
+    ],
+    target: Annotated[Path, typer.Argument(help="The file to write.")],
+    *,
+    encoding: Annotated[
+        str, typer.Option(help="auto, dense (plain safetensors), or the name of a coding.")
+    ] = "auto",
+    values: Annotated[
+        str | None, typer.Option(help="Store weights as F32, F16, BF16 or I8.")
+    ] = None,
+    keep_survivors: Annotated[
+        bool, typer.Option(help="Keep weights that would round to zero at one quantum.")
+    ] = False,
+    canonical_zeros: Annotated[bool, typer.Option(help="Write -0.0 as 0.0.")] = False,
+    masks: Annotated[
+        Path | None, typer.Option(help="A file of torch.ao.pruning's masks by tensor name.")
+    ] = None,
+) -> None:
+    """Rewrite a checkpoint: other tools' masks applied, every tensor coded anew."""
+    from rich.console import Console
+
+    from billhook.format.interchange import read
+
+    report = billhook.save(
+        read(source, masks),
+        target,
+        encoding=encoding,
+        values=values,
+        keep_survivors=keep_survivors,
+        canonical_zeros=canonical_zeros,
+    )
+    Console().print(report)
+
+
+app.command("train")(train_command)
+
+
+@app.command()
+def bench(
+    model: Annotated[str, typer.Argument(help="A function of billhook.models or module:function.")],
+    shape: Annotated[str, typer.Option("--input", help="Its sides, as in 1,3,224,224.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="A billhook or safetensors file with the model's weights.")
+    ] = None,
+    sparsity: Annotated[
+        float | None, typer.Option(help="Without a file: this share of zeros, at random.")
+    ] = None,
+    vocabulary: Annotated[
+        int | None, typer.Option(help="The input holds integers below this.")
+    ] = None,
+    *,
+    threads: Annotated[int, typer.Option(help="For every form of the model.")] = 1,
+) -> None:
+    """Time a sparse model compiled, beside torch and others, and every layer of it."""
+    from billhook import bench_command
+    from billhook.inference.bench import with_steady_memory
+
+    with_steady_memory()
+    for lines in bench_command.run(
+        model,
+        shape,
+        weights=weights,
+        sparsity=sparsity,
+        vocabulary=vocabulary,
+        threads=threads,
+    ):
+        typer.echo(lines)
 
 
 def main() -> None:

@@ -1,6 +1,14 @@
 """The exceptions billhook raises: each message names the cause, the offending value and the fix."""
 
-__all__ = ["BillhookError", "ConfigurationError", "FormatError", "MaskError", "StateError"]
+__all__ = [
+    "BillhookError",
+    "CompileError",
+    "ConfigurationError",
+    "DataError",
+    "FormatError",
+    "MaskError",
+    "StateError",
+]
 
 
 class BillhookError(Exception):
@@ -9,6 +17,10 @@ class BillhookError(Exception):
 
 class ConfigurationError(BillhookError, ValueError):
     """An argument, rule or setting that cannot be right; nothing has been changed yet."""
+
+
+class DataError(BillhookError, ValueError):
+    """Training data that is missing, damaged, incomplete or does not fit: path and line named."""
 
 
 class MaskError(BillhookError, ValueError):
@@ -21,3 +33,7 @@ class StateError(BillhookError, RuntimeError):
 
 class FormatError(BillhookError, ValueError):
     """A file is not ours, damaged, hostile, or of a version this release does not read."""
+
+
+class CompileError(BillhookError, RuntimeError):
+    """A model cannot be compiled so: a plan of another model, or outputs that would differ."""

@@ -9,15 +9,15 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
 from billhook.errors import ConfigurationError
 from billhook.format.coding import Coding, Layout
 from billhook.format.codings import Encoding, choose, resolve
-from billhook.format.dtypes import dtype_name, to_elements
-from billhook.format.plan import Stored, build, tensors_of, tied_names
+from billhook.format.dtypes import dtype_name
+from billhook.format.plan import Stored, build
+from billhook.format.prepare import Prepared, prepare, tensors_of
 from billhook.format.record import Record, Tied
 
 __all__ = ["Footprint", "TensorSpec", "expected_footprint", "footprint"]
@@ -25,31 +25,26 @@ __all__ = ["Footprint", "TensorSpec", "expected_footprint", "footprint"]
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor known by its counts: ``nnz`` of the elements of ``shape`` are not zero."""
+    """A tensor known by its counts: ``nnz`` of the elements of ``shape`` are not zero. With
+    ``tied_to`` it is another name of that tensor, which is stored once."""
 
     name: str
     shape: tuple[int, ...]
     nnz: int
     dtype: torch.dtype = torch.float32
+    tied_to: str = ""
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """One tensor and how large each coding makes it; ``target`` when it is tied."""
+    """One tensor and how large each coding makes it."""
 
     name: str
-    dtype: torch.dtype
-    shape: tuple[int, ...]
     layout: Callable[[Coding], Layout]
-    target: str | None = None
+    stored_as: Callable[[Coding, Layout], Stored]
 
     def stored(self, codings: Sequence[Coding]) -> Stored:
-        if self.target is not None:
-            return Stored(self.name, Tied(self.target))
-        size = self.dtype.itemsize
-        coding, layout = choose(codings, size, self.layout)
-        record = Record(coding.name, dtype_name(self.dtype), self.shape, layout.params)
-        return Stored(self.name, record, layout.stored * size + layout.index_bytes)
+        return choose(codings, self.layout, self.stored_as)[2]
 
 
 @dataclass(frozen=True)
@@ -70,23 +65,28 @@ class Footprint:
         return {each.name: each.stored(codings).nbytes for each in self.tensors}
 
 
-def footprint(model_or_dict: nn.Module | Mapping[str, torch.Tensor]) -> Footprint:
-    """The exact sizes of a model's file, counted from its tensors.
+def footprint(
+    model_or_dict: nn.Module | Mapping[str, torch.Tensor],
+    *,
+    values: str | None = None,
+    keep_survivors: bool = False,
+    canonical_zeros: bool = False,
+) -> Footprint:
+    """The exact sizes of a model's file, counted from its tensors; arguments as for ``save``.
 
     >>> weight = torch.eye(64)
     >>> footprint({"weight": weight}).tensor_bytes("bitmask")  # 64 * 4 + 64 * 64 / 8
     {'weight': 768}
     """
-    tensors = tensors_of(model_or_dict)
-    tied = tied_names(tensors)
-    return Footprint(tuple(_measure(name, t, tied.get(name)) for name, t in tensors.items()))
+    prepared = prepare(tensors_of(model_or_dict), values, keep_survivors, canonical_zeros)
+    return Footprint(tuple(_measure(each) for each in prepared))
 
 
-def _measure(name: str, tensor: torch.Tensor, target: str | None) -> _Measured:
-    elements = to_elements(tensor)
-    nnz = int(np.count_nonzero(elements))
+def _measure(each: Prepared) -> _Measured:
     return _Measured(
-        name, tensor.dtype, tuple(tensor.shape), lambda c: c.measure(elements, nnz), target
+        each.name,
+        lambda coding: coding.measure(each.elements, each.nnz),
+        each.stored,
     )
 
 
@@ -104,10 +104,23 @@ def expected_footprint(specs: Iterable[TensorSpec]) -> Footprint:
 
 
 def _expect(spec: TensorSpec) -> _Measured:
-    numel = math.prod(spec.shape)
+    numel, width = math.prod(spec.shape), spec.dtype.itemsize
     if not 0 <= spec.nnz <= numel:
         raise ConfigurationError(
             f"tensor {spec.name!r}: nnz={spec.nnz} is not between 0 and the {numel} elements of "
             f"{spec.shape}"
         )
-    return _Measured(spec.name, spec.dtype, spec.shape, lambda c: c.expect(numel, spec.nnz))
+    dtype = dtype_name(spec.dtype)
+    return _Measured(
+        spec.name,
+        lambda coding: coding.expect(numel, spec.nnz, width),
+        lambda coding, layout: (
+            Stored(spec.name, Tied(spec.tied_to))
+            if spec.tied_to
+            else Stored(
+                spec.name,
+                Record(coding.name, dtype, spec.shape, layout.params),
+                layout.nbytes(width),
+            )
+        ),
+    )

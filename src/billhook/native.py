@@ -24,6 +24,8 @@ def library() -> ctypes.CDLL | None:
     found = next((path for path in paths if path.exists()), None)
     if found is None:
         return None
+    import torch  # noqa: F401  its OpenMP runtime must be there first: the kernels use that pool
+
     loaded = ctypes.CDLL(str(found))
     version = loaded.billhook_abi_version()
     if version != ABI_VERSION:

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 import billhook
 from billhook.cli import app
-from billhook.errors import ConfigurationError, FormatError
+from billhook.errors import ConfigurationError, FormatError, StateError
+from billhook.format import Reader
 
 
 def model() -> dict[str, torch.Tensor]:
@@ -93,16 +94,68 @@ def test_lost_metadata_and_reserved_names_are_errors(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     billhook.save(model(), path, encoding="bitmask")
     safetensors.torch.save_file(safetensors.torch.load_file(path), path)
-    with pytest.raises(FormatError, match=r"is coded, but the metadata .* are gone"):
+    with pytest.raises(
+        FormatError, match=r"belongs to a billhook file whose other metadata are gone"
+    ):
         billhook.load(path)
     with pytest.raises(ConfigurationError, match="reserved"):
         billhook.save({"w.billhook": torch.ones(3)}, path)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"\ud800": torch.ones(2)}, "not valid Unicode"),
+        ({"__metadata__": torch.ones(2)}, "reserved"),
+        ({"w": 3.0}, "maps to a float"),
+        ({"w": torch.ones(2, dtype=torch.complex128)}, "cannot be stored"),
+        ({"w": torch.eye(2).to_sparse()}, "has no plain values"),
+        ({"w": torch.ones(2, device="meta")}, "has no plain values"),
+    ],
+)
+def test_what_cannot_be_stored_is_an_error(
+    tensors: dict[str, torch.Tensor], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        billhook.save(tensors, tmp_path / "m.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_name_of_a_dense_file_draws_a_warning(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"model\.billhook\.safetensors"):
         billhook.save(model(), tmp_path / "model.safetensors")
     billhook.save(model(), tmp_path / "model.safetensors", encoding="dense")
+
+
+def test_only_the_tensors_asked_for_are_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    billhook.save(model(), path)
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1  # in the coded tensor, which comes last
+    path.write_bytes(damaged)
+    assert torch.equal(billhook.load(path, tensors=["bias"])["bias"], model()["bias"])
+    with pytest.raises(FormatError, match="tensor 'é weight' at byte"):
+        billhook.load(path)
+    with pytest.raises(FormatError, match="has no tensor 'gain'; it has step, é weight, bias"):
+        billhook.load(path, tensors=["gain"])
+
+
+def test_a_coding_of_a_later_release_spoils_only_its_own_tensor(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    billhook.save(model(), path, encoding=("dense", "bitmask"))
+    path.write_bytes(path.read_bytes().replace(b" bitmask F32", b" bitmark F32"))
+    assert set(billhook.load(path, tensors=["bias", "step"])) == {"bias", "step"}
+    with pytest.raises(FormatError, match="unknown coding 'bitmark'|CRC-32"):
+        billhook.load(path)
+
+
+def test_a_closed_file_says_so(tmp_path: Path) -> None:
+    billhook.save(model(), tmp_path / "m.safetensors")
+    with Reader(tmp_path / "m.safetensors") as file:
+        bias = file.tensor("bias")
+    assert torch.equal(bias, model()["bias"])
+    with pytest.raises(StateError, match="is closed"):
+        file.tensor("bias")
 
 
 def test_inspect_shows_the_table(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """bitmask: one bit an element says whether it is stored (section 5 of the paper)."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from billhook.errors import FormatError
+from billhook.format import kernels
 from billhook.format.coding import Encoded, Layout
 from billhook.format.dtypes import Elements
 
@@ -16,7 +16,7 @@ __all__ = ["Bitmask"]
 class Bitmask:
     """``bytes = nnz * width + ceil(numel / 8)``; bit i of byte j stands for element ``8 j + i``.
 
-    >>> Bitmask().expect(numel=1001, nnz=100)
+    >>> Bitmask().expect(numel=1001, nnz=100, width=4)
     Layout(stored=100, index_bytes=126, params={'nnz': 100}, exact=True)
     """
 
@@ -24,20 +24,20 @@ class Bitmask:
 
     def measure(self, elements: Elements, nnz: int) -> Layout:
         """Exact from the two counts."""
-        return self.expect(elements.size, nnz)
+        return self.expect(elements.size, nnz, elements.itemsize)
 
-    def expect(self, numel: int, nnz: int) -> Layout:
+    def expect(self, numel: int, nnz: int, width: int) -> Layout:  # noqa: ARG002
         """Exact from the two counts."""
         return Layout(stored=nnz, index_bytes=(numel + 7) // 8, params={"nnz": nnz})
 
     def encode(self, elements: Elements, layout: Layout) -> Encoded:
         """The nonzero elements and the packed mask."""
-        mask = elements != 0
-        return Encoded(elements[mask], np.packbits(mask, bitorder="little"), layout.params)
+        mask, values = kernels.bitmask_encode(elements.reshape(-1), layout.stored)
+        return Encoded(values, mask, layout.params)
 
     def stored(self, numel: int, params: Mapping[str, int], room: int, width: int) -> int:
         """``nnz``, which with the mask must fill the entry."""
-        if set(params) != {"nnz"}:
+        if list(params) != ["nnz"]:
             raise FormatError(f"the bitmask coding takes nnz alone, found {dict(params)}")
         nnz = params["nnz"]
         if nnz > numel:
@@ -49,14 +49,7 @@ class Bitmask:
             )
         return nnz
 
-    def decode(self, encoded: Encoded, numel: int) -> Elements:
+    def decode(self, encoded: Encoded, shape: tuple[int, ...]) -> Elements:
         """Scatter the values to the set bits, whose number must be that of the values."""
-        mask = np.unpackbits(encoded.index, bitorder="little").view(np.bool_)
-        if mask[numel:].any():
-            raise FormatError(f"the mask has bits set beyond its {numel} elements")
-        found = int(np.count_nonzero(mask))
-        if found != encoded.values.size:
-            raise FormatError(f"the mask has {found} bits set for {encoded.values.size} values")
-        elements = np.zeros(numel, dtype=encoded.values.dtype)
-        elements[mask[:numel]] = encoded.values
-        return elements
+        elements = kernels.bitmask_decode(encoded.index, encoded.values, math.prod(shape))
+        return elements.reshape(shape)

@@ -1,7 +1,7 @@
 """What a coding is: a way to write which elements of a tensor are not zero.
 
-A coding turns the flat elements of one tensor into *stored values* (elements, in row-major order)
-and an *index* (bytes that say where they go). Both live in one entry of the file, values first.
+A coding turns the elements of one tensor (an array of its shape) into *stored values* (elements, in
+row-major order) and an *index* (bytes that say where they go). Both live in one entry of the file.
 To add a coding: one module with one frozen class, one line in ``codings.py``, one section in
 SPEC.md; ``tests/format/test_codings.py`` then holds it to everything the others are held to.
 """
@@ -24,13 +24,19 @@ class Layout:
 
     ``stored`` counts the values written (padding zeros included), ``index_bytes`` the bytes that
     place them, ``params`` what a reader must know besides dtype and shape, in the file's order.
-    ``exact`` is False when the sizes are an expectation over random masks.
+    ``exact`` is False when the sizes are an expectation over random masks. ``index`` is the index
+    itself where it had to be encoded to be measured.
     """
 
     stored: int
     index_bytes: int
     params: Mapping[str, int] = field(default_factory=dict)
     exact: bool = True
+    index: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
+
+    def nbytes(self, width: int) -> int:
+        """Bytes of the entry, with values of ``width`` bytes."""
+        return self.stored * width + self.index_bytes
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Coding(Protocol):
         """The exact layout of these elements, of which ``nnz`` are not zero."""
         ...
 
-    def expect(self, numel: int, nnz: int) -> Layout:
+    def expect(self, numel: int, nnz: int, width: int) -> Layout:
         """The layout of ``nnz`` nonzeros anywhere among ``numel`` elements: exact where only these
         two numbers matter, the expectation over random masks (``exact=False``) elsewhere."""
         ...
@@ -71,6 +77,9 @@ class Coding(Protocol):
         """
         ...
 
-    def decode(self, encoded: Encoded, numel: int) -> Elements:
-        """The elements again. Raises FormatError on an index that does not fit, never crashes."""
+    def decode(self, encoded: Encoded, shape: tuple[int, ...]) -> Elements:
+        """The elements in ``shape`` again.
+
+        Raises FormatError on an index that does not fit; whatever the bytes, it never crashes.
+        """
         ...

@@ -6,10 +6,15 @@ from billhook.errors import ConfigurationError, FormatError
 from billhook.format.bitmask import Bitmask
 from billhook.format.coding import Coding, Layout
 from billhook.format.dense import Dense
+from billhook.format.entropy import Entropy
+from billhook.format.plan import Stored, header_bytes
+from billhook.format.relative_index import RelativeIndex
 
 __all__ = ["CODINGS", "Encoding", "choose", "find", "resolve"]
 
-CODINGS: dict[str, Coding] = {coding.name: coding for coding in (Dense(), Bitmask())}
+CODINGS: dict[str, Coding] = {
+    coding.name: coding for coding in (Dense(), Bitmask(), RelativeIndex(), Entropy())
+}
 
 Encoding = str | Sequence[str]
 """``"auto"`` (the smallest of all, tensor by tensor), the name of one coding (forced on every
@@ -45,8 +50,14 @@ def find(name: str) -> Coding:
 
 
 def choose(
-    codings: Sequence[Coding], width: int, layout_of: Callable[[Coding], Layout]
-) -> tuple[Coding, Layout]:
-    """The coding with the fewest bytes for one tensor; of equals the one named first."""
-    pairs = [(coding, layout_of(coding)) for coding in codings]
-    return min(pairs, key=lambda pair: pair[1].stored * width + pair[1].index_bytes)
+    codings: Sequence[Coding],
+    layout_of: Callable[[Coding], Layout],
+    stored_as: Callable[[Coding, Layout], Stored],
+) -> tuple[Coding, Layout, Stored]:
+    """The coding with the fewest bytes for one tensor, in data and header together; of equals the
+    one named first."""
+    choices = []
+    for coding in codings:
+        layout = layout_of(coding)
+        choices.append((coding, layout, stored_as(coding, layout)))
+    return min(choices, key=lambda choice: choice[2].nbytes + header_bytes(choice[2]))

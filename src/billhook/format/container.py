@@ -8,6 +8,7 @@ before it is written. ``tests/format/test_container.py`` reads our files with th
 import json
 import math
 import os
+import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from billhook.errors import FormatError
-from billhook.format.dtypes import DTYPES, width
+from billhook.format.dtypes import DTYPES, check_shape, width
 
 __all__ = ["Entry", "build_header", "parse_header", "write_atomically"]
 
 _LENGTH = 8
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _ALIGNMENT = 8
 _MAX_HEADER = 100_000_000  # the safetensors package's own limit
 _MAX = 2**63
@@ -69,7 +71,9 @@ def parse_header(data: memoryview) -> tuple[dict[str, Entry], dict[str, str]]:
     """
     text = _header_text(data)
     try:
-        header = json.loads(text, object_pairs_hook=_no_duplicates)
+        header = json.loads(text.decode(), object_pairs_hook=_no_duplicates)
+    except FormatError:
+        raise
     except (ValueError, RecursionError) as error:
         raise FormatError(f"the header at byte {_LENGTH} is not JSON: {error}") from error
     if not isinstance(header, dict):
@@ -97,6 +101,9 @@ def _header_text(data: memoryview) -> bytes:
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
+    for key, value in pairs:
+        if any(isinstance(text, str) and _SURROGATE.search(text) for text in (key, value)):
+            raise FormatError(f"the header holds text that is not valid Unicode near {key!r}")
     if len(result) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
@@ -110,8 +117,6 @@ def _integers(value: Any) -> bool:
 
 def _entry(name: str, fields: Any, start: int) -> Entry:
     """One checked entry; what the header claims is compared with the offsets, never trusted."""
-    if not name.isprintable() and any("\ud800" <= char <= "\udfff" for char in name):
-        raise FormatError(f"the tensor name {name!r} is not valid Unicode")
     if not isinstance(fields, dict) or set(fields) != {"dtype", "shape", "data_offsets"}:
         raise FormatError(f"tensor {name!r}: expected dtype, shape and data_offsets in the header")
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
@@ -122,6 +127,10 @@ def _entry(name: str, fields: Any, start: int) -> Entry:
     if not _integers(shape) or not _integers(offsets) or len(offsets) != 2:
         raise FormatError(f"tensor {name!r}: shape and data_offsets must be lists of sizes")
     begin, end = offsets
+    try:
+        check_shape(tuple(shape), dtype)
+    except FormatError as error:
+        raise FormatError(f"tensor {name!r} at byte {start + begin}: {error}") from error
     size = math.prod(shape) * width(dtype)
     if size != end - begin:
         raise FormatError(

@@ -16,7 +16,7 @@ __all__ = ["Dense"]
 class Dense:
     """``bytes = numel * width``: what every other coding is measured against.
 
-    >>> Dense().expect(numel=1000, nnz=1)
+    >>> Dense().expect(numel=1000, nnz=1, width=4)
     Layout(stored=1000, index_bytes=0, params={}, exact=True)
     """
 
@@ -26,13 +26,13 @@ class Dense:
         """Size does not depend on the zeros."""
         return Layout(stored=elements.size, index_bytes=0)
 
-    def expect(self, numel: int, nnz: int) -> Layout:  # noqa: ARG002
+    def expect(self, numel: int, nnz: int, width: int) -> Layout:  # noqa: ARG002
         """Size does not depend on the zeros."""
         return Layout(stored=numel, index_bytes=0)
 
     def encode(self, elements: Elements, layout: Layout) -> Encoded:
         """All elements, no copy."""
-        return Encoded(elements, np.empty(0, dtype=np.uint8), layout.params)
+        return Encoded(elements.reshape(-1), np.empty(0, dtype=np.uint8), layout.params)
 
     def stored(self, numel: int, params: Mapping[str, int], room: int, width: int) -> int:
         """All ``numel``, which must fill the entry."""
@@ -42,6 +42,6 @@ class Dense:
             raise FormatError(f"{numel} elements of {width} bytes do not fill {room} bytes")
         return numel
 
-    def decode(self, encoded: Encoded, numel: int) -> Elements:  # noqa: ARG002
+    def decode(self, encoded: Encoded, shape: tuple[int, ...]) -> Elements:
         """A copy: the file's map may be read-only, and closed before the tensor is dropped."""
-        return encoded.values.copy()
+        return encoded.values.copy().reshape(shape)

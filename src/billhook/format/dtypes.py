@@ -4,6 +4,7 @@ Codings never look at a value, only at its bits: an element is *zero* when all i
 -0.0 and every NaN payload are values like any other and survive a round trip.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -11,10 +12,18 @@ from numpy.typing import NDArray
 
 from billhook.errors import ConfigurationError, FormatError
 
-__all__ = ["DTYPES", "Elements", "dtype_name", "from_elements", "to_elements", "width"]
+__all__ = [
+    "DTYPES",
+    "Elements",
+    "check_shape",
+    "dtype_name",
+    "from_elements",
+    "to_elements",
+    "width",
+]
 
 Elements = NDArray[Any]
-"""The bits of a tensor in row-major order: 1-D, little-endian unsigned of the element's width."""
+"""The bits of a tensor in its shape: C-contiguous, little-endian, unsigned."""
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -35,6 +44,7 @@ DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_MAX_DIMENSIONS = 64
 _SIGNED = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -62,11 +72,24 @@ def width(name: str) -> int:
     return DTYPES[name].itemsize
 
 
+def check_shape(shape: tuple[int, ...], dtype: str) -> None:
+    """Refuse a shape that no tensor can have, zeros among its sizes or not.
+
+    >>> check_shape((2**62, 4, 0), "F32")
+    Traceback (most recent call last):
+    billhook.errors.FormatError: shape (4611686018427387904, 4, 0) of F32 is larger than any memory
+    """
+    if len(shape) > _MAX_DIMENSIONS:
+        raise FormatError(f"{len(shape)} dimensions are more than {_MAX_DIMENSIONS}")
+    if math.prod(size for size in shape if size) * width(dtype) >= 2**63:
+        raise FormatError(f"shape {shape} of {dtype} is larger than any memory")
+
+
 def to_elements(tensor: torch.Tensor) -> Elements:
     """The bits of ``tensor``, without a copy where it is contiguous and on the CPU.
 
     >>> to_elements(torch.tensor([[0.0, -0.0]]))
-    array([         0, 2147483648], dtype=uint32)
+    array([[         0, 2147483648]], dtype=uint32)
     """
     dtype_name(tensor.dtype)
     if tensor.layout != torch.strided or tensor.is_meta:
@@ -74,18 +97,19 @@ def to_elements(tensor: torch.Tensor) -> Elements:
             f"a tensor of layout {tensor.layout} on device {tensor.device} has no plain values to "
             "store; pass tensor.to_dense() or a materialised tensor"
         )
-    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
     size = plain.element_size()
-    return plain.view(_SIGNED[size]).numpy().view(f"<u{size}")
+    bits = plain.reshape(-1).view(_SIGNED[size]).numpy().view(f"<u{size}")
+    return bits.reshape(tuple(tensor.shape))
 
 
-def from_elements(elements: Elements, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+def from_elements(elements: Elements, dtype: str) -> torch.Tensor:
     """The tensor whose bits are ``elements`` (taken over, not copied).
 
     >>> import numpy as np
-    >>> from_elements(np.array([0, 2**31], dtype="<u4"), "F32", (1, 2))
+    >>> from_elements(np.array([[0, 2**31]], dtype="<u4"), "F32")
     tensor([[0., -0.]])
     """
     size = width(dtype)
-    bits = torch.from_numpy(elements.view(f"<i{size}"))
-    return bits.view(DTYPES[dtype]).reshape(shape)
+    bits = torch.from_numpy(elements.reshape(-1).view(f"<i{size}"))
+    return bits.view(DTYPES[dtype]).reshape(elements.shape)

@@ -11,15 +11,17 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from billhook.errors import FormatError
+from billhook.errors import FormatError, StateError
 from billhook.format.coding import Encoded
 from billhook.format.codings import find
 from billhook.format.container import Entry, parse_header
-from billhook.format.dtypes import Elements, from_elements, width
+from billhook.format.dtypes import Elements, check_shape, from_elements, width
 from billhook.format.plan import VERSION
-from billhook.format.record import SUFFIX, Record, Tied, checksum, parse
-from billhook.format.summary import TensorSummary, render, table
+from billhook.format.record import SUFFIX, Record, Tied, checksum, is_record, parse
+from billhook.format.summary import TensorSummary, table
+from billhook.format.values import check_record, dequantise
 
 __all__ = ["Inspection", "Reader", "inspect", "load"]
 
@@ -41,12 +43,14 @@ class Reader:
         with open(self.path, "rb") as file:
             self.nbytes = os.fstat(file.fileno()).st_size
             # An empty file cannot be mapped.
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.nbytes else b""
-        self._data = memoryview(self._map)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.nbytes else b""
+        self._data: memoryview | None = memoryview(mapped)
         try:
-            self._entries, metadata = parse_header(self._data)
+            self._entries, metadata = parse_header(memoryview(mapped))
             self.coded = "billhook" in metadata
-            self._records = self._read_records(metadata) if self.coded else self._plain_records()
+            self._records = (
+                self._read_records(metadata) if self.coded else self._plain_records(metadata)
+            )
         except FormatError as error:
             self.close()
             raise FormatError(f"{self.path}: {error}") from error
@@ -65,10 +69,11 @@ class Reader:
         self.close()
 
     def close(self) -> None:
-        """Unmap the file; tensors that were read stay valid."""
-        self._data.release()
-        if isinstance(self._map, mmap.mmap):
-            self._map.close()
+        """Let go of the file; tensors that were read stay valid.
+
+        It is unmapped when nothing refers to it any more, which an error's traceback may.
+        """
+        self._data = None
 
     def __iter__(self) -> Any:
         """The tensors' names."""
@@ -86,8 +91,9 @@ class Reader:
         record = self.record(name)
         return self._entry(name, record).nbytes if isinstance(record, Record) else 0
 
-    def elements(self, name: str) -> Elements:
-        """The decoded bits of a tensor that is not tied, checked against its CRC."""
+    def elements(self, name: str) -> tuple[Elements, NDArray[np.float32]]:
+        """The decoded values of a tensor that is not tied, checked against its CRC, and their
+        scales (none unless they are ``I8``)."""
         record = self.record(name)
         assert isinstance(record, Record)
         entry = self._entry(name, record)
@@ -103,9 +109,19 @@ class Reader:
         record = self.record(name)
         if isinstance(record, Tied):
             return self.tensor(record.target)
-        return from_elements(self.elements(name), record.dtype, record.shape)
+        elements, scales = self.elements(name)
+        if not record.values:
+            return from_elements(elements, record.dtype)
+        try:
+            return dequantise(elements, record.values, scales, record.dtype)
+        except FormatError as error:
+            raise FormatError(f"{self.path}: tensor {name!r}: {error}") from error
 
-    def _decode(self, name: str, record: Record, entry: Entry) -> Elements:
+    def _decode(
+        self, name: str, record: Record, entry: Entry
+    ) -> tuple[Elements, NDArray[np.float32]]:
+        if self._data is None:
+            raise StateError(f"{self.path} is closed; read its tensors before that")
         data = self._data[entry.begin : entry.end]
         if self.coded:
             found = checksum(name, record, data)
@@ -114,21 +130,31 @@ class Reader:
                     f"CRC-32 {found:08x} where the file says {record.crc:08x}: it is damaged, get "
                     "it again"
                 )
-        size, numel = width(record.dtype), math.prod(record.shape)
+        head = 0
+        if record.values:
+            head = check_record(record.dtype, record.values, record.shape)
+            if head > entry.nbytes:
+                raise FormatError(f"{head} bytes of scales in an entry of {entry.nbytes}")
+        scales, data = np.frombuffer(data[:head], dtype="<f4").copy(), data[head:]
+        size, numel = width(record.values or record.dtype), math.prod(record.shape)
         coding = find(record.coding)
-        stored = coding.stored(numel, record.params, entry.nbytes, size)
+        stored = coding.stored(numel, record.params, data.nbytes, size)
         values = np.frombuffer(data[: stored * size], dtype=f"<u{size}")
         index = np.frombuffer(data[stored * size :], dtype=np.uint8)
-        return coding.decode(Encoded(values, index, record.params), numel)
+        claimed, nnz = record.params.get("nnz"), int(np.count_nonzero(values))
+        if claimed not in (None, nnz):
+            raise FormatError(f"nnz={claimed}, but {nnz} of the stored values are not zero")
+        return coding.decode(Encoded(values, index, record.params), record.shape), scales
 
     def _entry(self, name: str, record: Record) -> Entry:
         return self._entries[name if record.plain else name + SUFFIX]
 
-    def _plain_records(self) -> dict[str, Record | Tied]:
-        for name in self._entries:
-            if name.endswith(SUFFIX):
+    def _plain_records(self, metadata: dict[str, str]) -> dict[str, Record | Tied]:
+        orphans = [key for key, text in metadata.items() if is_record(key, text)]
+        for name in [*orphans, *self._entries]:
+            if name in orphans or name.endswith(SUFFIX):
                 raise FormatError(
-                    f"tensor {name!r} is coded, but the metadata that describe it are gone; some "
+                    f"{name!r} belongs to a billhook file whose other metadata are gone; some "
                     "tool rewrote the file: get the one billhook wrote"
                 )
         return {
@@ -137,12 +163,15 @@ class Reader:
         }
 
     def _read_records(self, metadata: dict[str, str]) -> dict[str, Record | Tied]:
-        if metadata["billhook"] != VERSION:
+        version, _, count = metadata["billhook"].partition(" ")
+        if version != VERSION:
             raise FormatError(
-                f"format version {metadata['billhook']!r}; this release reads version {VERSION}: "
-                "install a newer billhook"
+                f"format version {version!r}; this release reads version {VERSION}: install a "
+                "newer billhook"
             )
         records = {k[1:]: parse(k[1:], v) for k, v in metadata.items() if k.startswith("@")}
+        if str(len(records)) != count:
+            raise FormatError(f"{len(records)} records where the metadata promise {count!r}")
         wanted: set[str] = set()
         for name, record in records.items():
             if isinstance(record, Record):
@@ -154,6 +183,10 @@ class Reader:
         return records
 
     def _check_entry(self, name: str, record: Record) -> str:
+        try:
+            check_shape(record.shape, record.dtype)
+        except FormatError as error:
+            raise FormatError(f"tensor {name!r}: {error}") from error
         entry_name = name if record.plain else name + SUFFIX
         entry = self._entries.get(entry_name)
         if entry is None:
@@ -215,7 +248,9 @@ class Inspection:
 
     def __str__(self) -> str:
         """The table as plain text."""
-        return render(self.__rich__())
+        from billhook.render import as_text
+
+        return as_text(self.__rich__())
 
     def __rich__(self) -> Any:
         """The table for rich."""
@@ -247,7 +282,7 @@ def _summarise(file: Reader, name: str) -> TensorSummary:
         return TensorSummary(name, target.dtype, target.shape, target.nnz, str(record), 0)
     nnz = record.params.get("nnz")
     if nnz is None:
-        nnz = int(np.count_nonzero(file.elements(name)))
+        nnz = int(np.count_nonzero(file.elements(name)[0]))
     return TensorSummary(
-        name, record.dtype, record.shape, nnz, record.coding, file.entry_bytes(name)
+        name, record.type, record.shape, nnz, record.coding, file.entry_bytes(name)
     )

@@ -5,13 +5,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["TensorSummary", "render", "table"]
+from billhook.format.dtypes import width
+from billhook.format.entropy import mask_floor_bits
+
+__all__ = ["TensorSummary", "table"]
 
 
 @dataclass(frozen=True)
 class TensorSummary:
-    """One tensor of a file. ``nnz`` counts elements that are not +0.0; ``nbytes`` is the size of
-    its entry in the file, 0 for a tied tensor."""
+    """One tensor of a file.
+
+    ``dtype`` is its dtype, followed by ``:`` and that of the stored values where it is another.
+    ``nnz`` counts elements that are not +0.0; ``nbytes`` is the size of its entry in the file, 0
+    for a tied tensor.
+    """
 
     name: str
     dtype: str
@@ -34,6 +41,19 @@ class TensorSummary:
         """
         return 1 - self.nnz / self.numel if self.numel else 0.0
 
+    @property
+    def floor_bytes(self) -> int:
+        """Values and the Bernoulli entropy of the mask, in whole bytes: the least a coding that
+        knows only the density can need on average, for values that do not compress.
+
+        >>> TensorSummary("w", "F32", (10, 100), 100, "bitmask", 525).floor_bytes  # 400 + 469 / 8
+        459
+        """
+        if not self.nbytes:
+            return 0
+        _, _, values = self.dtype.rpartition(":")
+        return self.nnz * width(values) + math.ceil(mask_floor_bits(self.numel, self.nnz) / 8)
+
 
 def table(tensors: Sequence[TensorSummary], title: str) -> Any:
     """A rich table of the tensors."""
@@ -41,7 +61,7 @@ def table(tensors: Sequence[TensorSummary], title: str) -> Any:
 
     result = Table(title=title, title_justify="left")
     result.add_column("tensor", overflow="fold")
-    for heading in ("shape", "dtype", "sparsity", "NNZ", "coding", "bytes"):
+    for heading in ("shape", "dtype", "sparsity", "NNZ", "coding", "bytes", "floor"):
         result.add_column(heading, justify="left" if heading == "coding" else "right")
     for each in tensors:
         result.add_row(
@@ -52,15 +72,6 @@ def table(tensors: Sequence[TensorSummary], title: str) -> Any:
             f"{each.nnz:,}",
             each.coding,
             f"{each.nbytes:,}",
+            f"{each.floor_bytes:,}",
         )
     return result
-
-
-def render(value: Any) -> str:
-    """What rich would print for ``value``, as plain text."""
-    from rich.console import Console
-
-    console = Console(width=140, color_system=None, force_terminal=False, legacy_windows=False)
-    with console.capture() as capture:
-        console.print(value)
-    return capture.get().rstrip("\n")

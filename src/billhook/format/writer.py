@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,58 +11,31 @@ import numpy as np
 import torch
 from torch import nn
 
+from billhook.format.coding import Coding
 from billhook.format.codings import Encoding, choose, resolve
 from billhook.format.container import write_atomically
 from billhook.format.dtypes import dtype_name, to_elements
-from billhook.format.plan import Stored, build, tensors_of, tied_names
+from billhook.format.plan import Stored, build
+from billhook.format.prepare import Prepared, prepare, tensors_of, tied_names
 from billhook.format.record import Record, Tied, checksum
-from billhook.format.summary import TensorSummary, render
+from billhook.format.save_report import SaveReport, gzip_size
+from billhook.format.summary import TensorSummary
 
-__all__ = ["SaveReport", "save"]
+__all__ = ["save"]
 
-
-@dataclass(frozen=True)
-class SaveReport:
-    """What ``save`` wrote.
-
-    ``stored_bytes`` is the size of the file on disk, ``dense_bytes`` that of the file
-    ``encoding="dense"`` would have written; both exact."""
-
-    path: Path
-    tensors: tuple[TensorSummary, ...]
-    stored_bytes: int
-    dense_bytes: int
-
-    @property
-    def ratio(self) -> float:
-        """``dense_bytes / stored_bytes``."""
-        return self.dense_bytes / self.stored_bytes
-
-    def __str__(self) -> str:
-        """The per-tensor table and the totals."""
-        return render(self.__rich__())
-
-    def __rich__(self) -> Any:
-        """The same for rich."""
-        from billhook.format.summary import table
-
-        return table(self.tensors, self._title)
-
-    @property
-    def _title(self) -> str:
-        return (
-            f"{self.path.name}: {self.stored_bytes:,} bytes, dense {self.dense_bytes:,} "
-            f"({self.ratio:.2f}x smaller)"
-        )
+_GZIP_LIMIT = 16 << 20  # above this many bytes gzip would take longer than all the rest
 
 
 @dataclass(frozen=True)
 class _Coded:
-    """One tensor ready to be written."""
+    """One tensor ready to be written, and what the report says of it."""
 
     stored: Stored
     parts: tuple[Any, ...]
     summary: TensorSummary
+    lost: int = 0
+    negative_zeros: int = 0
+    negative_zero_bytes: int = 0
 
 
 def save(
@@ -70,6 +43,10 @@ def save(
     path: str | os.PathLike[str],
     *,
     encoding: Encoding = "auto",
+    values: str | None = None,
+    keep_survivors: bool = False,
+    canonical_zeros: bool = False,
+    gzip: bool | None = None,
 ) -> SaveReport:
     """Write a model or a dict of tensors to one safetensors file, each tensor coded.
 
@@ -78,68 +55,100 @@ def save(
     and of NaN payloads included. The same input gives the same bytes; the file at ``path`` is
     replaced in one step. Tied tensors are stored once.
 
+    ``values`` stores weights (floating tensors of two or more dimensions) as ``"F32"``, ``"F16"``,
+    ``"BF16"`` or ``"I8"`` with a scale for each index of the first dimension, where that is
+    narrower than their dtype; ``load`` gives the rounded weights in the old dtype. Zeros stay
+    zeros; weights that round to zero are reported, or kept at one quantum by ``keep_survivors``.
+    ``canonical_zeros`` writes -0.0 as 0.0. ``gzip`` also compresses the dense bytes for the
+    report; None does so up to 16 MiB.
+
     >>> weight = torch.zeros(64, 64)
     >>> weight[0] = 1.0
     >>> report = save({"weight": weight}, "weight.billhook.safetensors", encoding="bitmask")
     >>> [(t.name, t.nnz, t.coding, t.nbytes) for t in report.tensors]
     [('weight', 64, 'bitmask', 768)]
     """
-    tensors = tensors_of(model_or_dict)
-    tied = tied_names(tensors)
-    coded = [_code(name, tensors, tied, encoding) for name in tensors]
+    tensors, target = tensors_of(model_or_dict), Path(path)
+    codings = resolve(encoding)
+    coded = [
+        _code(each, codings) for each in prepare(tensors, values, keep_survivors, canonical_zeros)
+    ]
+    _warn_of_dense_name(target, coded)
+    size = write_atomically(target, _chunks(coded))
+    dense_bytes, gzip_bytes = _dense(tensors, gzip)
+    return SaveReport(
+        target,
+        tuple(each.summary for each in coded),
+        size,
+        dense_bytes,
+        gzip_bytes,
+        sum(each.lost for each in coded),
+        sum(each.negative_zeros for each in coded),
+        sum(each.negative_zero_bytes for each in coded),
+    )
+
+
+def _code(each: Prepared, codings: Sequence[Coding]) -> _Coded:
+    if each.target:
+        link = Tied(each.target)
+        link = replace(link, crc=checksum(each.name, link))
+        summary = TensorSummary(each.name, each.dtype, each.shape, each.nnz, str(link), 0)
+        return _Coded(Stored(each.name, link), (), summary)
+    coding, layout, stored = choose(
+        codings, lambda coding: coding.measure(each.elements, each.nnz), each.stored
+    )
+    encoded = coding.encode(each.elements, layout)
+    parts = (each.scales.data, encoded.values.view(np.uint8).data, encoded.index.data)
+    assert isinstance(stored.record, Record)
+    record = replace(stored.record, crc=checksum(each.name, stored.record, *parts))
+    summary = TensorSummary(
+        each.name, record.type, each.shape, each.nnz, coding.name, stored.nbytes
+    )
+    cost = 0
+    if each.negative_zeros:
+        cost = stored.nbytes - _canonical_bytes(each, codings)
+    return _Coded(
+        replace(stored, record=record), parts, summary, each.lost, each.negative_zeros, cost
+    )
+
+
+def _canonical_bytes(each: Prepared, codings: Sequence[Coding]) -> int:
+    """Bytes of the values and index if every -0.0 were 0.0."""
+    width = each.elements.itemsize
+    negative = each.elements == each.elements.dtype.type(1 << (8 * width - 1))
+    elements = np.where(negative, each.elements.dtype.type(0), each.elements)
+    nnz = each.nnz - each.negative_zeros
+    return choose(codings, lambda coding: coding.measure(elements, nnz), each.stored)[2].nbytes
+
+
+def _chunks(coded: Sequence[_Coded]) -> Iterator[Any]:
     header, order = build([each.stored for each in coded])
     parts = {each.stored.name: each.parts for each in coded}
-
-    def chunks() -> Iterator[Any]:
-        yield header
-        for each in order:
-            yield from parts[each.name]
-
-    target = Path(path)
-    _warn_of_dense_name(target, coded)
-    size = write_atomically(target, chunks())
-    return SaveReport(
-        target, tuple(each.summary for each in coded), size, _dense_size(tensors, tied)
-    )
+    yield header
+    for each in order:
+        yield from parts[each.name]
 
 
-def _code(
-    name: str, tensors: Mapping[str, torch.Tensor], tied: Mapping[str, str], encoding: Encoding
-) -> _Coded:
-    tensor = tensors[name]
-    dtype, shape = dtype_name(tensor.dtype), tuple(tensor.shape)
-    elements = to_elements(tensor)
-    nnz = int(np.count_nonzero(elements))
-    if name in tied:
-        link = Tied(tied[name])
-        link = replace(link, crc=checksum(name, link))
-        return _Coded(Stored(name, link), (), TensorSummary(name, dtype, shape, nnz, str(link), 0))
-    coding, layout = choose(
-        resolve(encoding), elements.itemsize, lambda coding: coding.measure(elements, nnz)
-    )
-    encoded = coding.encode(elements, layout)
-    parts = (encoded.values.view(np.uint8).data, encoded.index.data)
-    record = Record(coding.name, dtype, shape, encoded.params)
-    record = replace(record, crc=checksum(name, record, *parts))
-    nbytes = sum(part.nbytes for part in parts)
-    summary = TensorSummary(name, dtype, shape, nnz, coding.name, nbytes)
-    return _Coded(Stored(name, record, nbytes), parts, summary)
-
-
-def _dense_size(tensors: Mapping[str, torch.Tensor], tied: Mapping[str, str]) -> int:
+def _dense(tensors: Mapping[str, torch.Tensor], gzip: bool | None) -> tuple[int, int | None]:
+    """Bytes of the file that ``encoding="dense"`` writes, before and after gzip."""
+    tied = tied_names(tensors)
     stored = [
         Stored(name, Tied(tied[name]))
         if name in tied
         else Stored(name, Record("dense", dtype_name(t.dtype), tuple(t.shape)), t.nbytes)
         for name, t in tensors.items()
     ]
-    return len(build(stored)[0]) + sum(each.nbytes for each in stored)
+    header, order = build(stored)
+    size = len(header) + sum(each.nbytes for each in order)
+    if gzip is False or (gzip is None and size > _GZIP_LIMIT):
+        return size, None
+    data = (to_elements(tensors[each.name]).reshape(-1).data for each in order)
+    return size, gzip_size([header, *data])
 
 
-def _warn_of_dense_name(path: Path, coded: list[_Coded]) -> None:
-    plain = all(
-        isinstance(each.stored.record, Record) and each.stored.record.plain for each in coded
-    )
+def _warn_of_dense_name(path: Path, coded: Sequence[_Coded]) -> None:
+    records = [each.stored.record for each in coded]
+    plain = all(isinstance(record, Record) and record.plain for record in records)
     if path.name == "model.safetensors" and not plain:
         warnings.warn(
             "a coded file called model.safetensors would be taken for a dense one; call it "

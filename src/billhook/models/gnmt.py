@@ -71,7 +71,7 @@ class GNMT(nn.Module):
     """
 
     # Table 4's counts leave attention (and, as ever, biases) dense.
-    prune_rules: ClassVar[Mapping[str, None]] = {
+    prune_rules: ClassVar[Mapping[str | type[nn.Module], float | None]] = {
         "attention.memory.weight": None,
         "attention.query.weight": None,
     }

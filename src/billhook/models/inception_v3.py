@@ -222,7 +222,7 @@ class InceptionV3(nn.Module):
 
     # "All convolutions are pruned using the same sparsity": the default set, the classifiers (1x1
     # convolutions in slim) and the auxiliary head among them, or Table 1's counts do not come out.
-    prune_rules: ClassVar[Mapping[str, None]] = {}
+    prune_rules: ClassVar[Mapping[str | type[nn.Module], float | None]] = {}
 
     def __init__(
         self, num_classes: int = 1001, depth_multiplier: float = 1.0, bn_scale: bool = False

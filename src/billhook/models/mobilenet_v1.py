@@ -61,7 +61,7 @@ class MobileNetV1(nn.Module):
     """
 
     # Table 2: "the first convolution and the depthwise ones are not pruned", 1.1% of the weights.
-    prune_rules: ClassVar[Mapping[str, None]] = {
+    prune_rules: ClassVar[Mapping[str | type[nn.Module], float | None]] = {
         "stem.weight": None,
         "blocks.*.depthwise.weight": None,
     }

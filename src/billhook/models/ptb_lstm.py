@@ -43,7 +43,7 @@ class PTBLSTM(nn.Module):
     """
 
     # "Embedding, LSTM and softmax are pruned alike": the default set, biases left.
-    prune_rules: ClassVar[Mapping[str, None]] = {}
+    prune_rules: ClassVar[Mapping[str | type[nn.Module], float | None]] = {}
 
     def __init__(self, hidden: int, vocab: int, dropout: float, init_scale: float) -> None:
         super().__init__()

@@ -91,16 +91,17 @@ def _differences(alt: Any, comparisons: Sequence[Comparison]) -> Any:
     axis = alt.Axis(
         title=[f"sparse minus dense ({metric.unit})", f"above 0: {better} ahead"],
         values=ticks,
-        format="+~g",
+        labelExpr="datum.value == 0 ? '0' : format(datum.value, '+~g')",
         labelOverlap=False,
     )
     step = min(abs(tick) for tick in ticks if tick)
-    domain = [low - step / 2, high + step / 2]
+    domain = [1.2 * low - step / 2, 1.2 * high + step / 2]
     scale = alt.Scale(type="symlog", constant=step, domain=domain, nice=False)
     y = alt.Y("mean:Q", scale=scale, axis=axis)
     rule = base.mark_rule(strokeWidth=3).encode(y=alt.Y("low:Q", scale=scale, axis=axis), y2="high")
     points = base.mark_point(filled=True, size=65, opacity=1).encode(y=y)
-    zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(color="#333333").encode(y="zero:Q")
+    zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(color="#333333")
+    zero = zero.encode(y=alt.Y("zero:Q", scale=scale, axis=axis))
     return (zero + rule + points).properties(width=_WIDTH, height=_LOW)
 
 
@@ -142,4 +143,7 @@ def _bytes_axis(alt: Any, comparisons: Sequence[Comparison]) -> Any:
 
 def interval_note(seeds: int) -> str:
     """What bands and bars show."""
-    return f"bands and bars: {LEVEL:.0%} t-intervals over {seeds} seeds"
+    return (
+        f"bands and bars: {LEVEL:.0%} t-intervals over {seeds} seeds; differences paired by seed, "
+        "on a symmetric log scale, grey where undecided"
+    )

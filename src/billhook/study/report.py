@@ -11,7 +11,7 @@ from rich.console import Console
 from billhook.errors import StateError
 from billhook.study.comparison import Comparison, compare, reference
 from billhook.study.family import family
-from billhook.study.grid import DENSE, SPARSE, solve
+from billhook.study.grid import DENSE, SPARSE
 from billhook.study.plot import interval_note, plot_png
 from billhook.study.rows import Row
 from billhook.study.sheet import Sheet
@@ -37,7 +37,7 @@ class Report:
         """Verdict and tables for a terminal."""
         for comparisons in self.comparisons:
             console.print(_comparison_sheet(comparisons).rich())
-        console.print(_split_sheet(self.study).rich())
+        console.print(_split_sheet(self).rich())
         for line in _conditions(self):
             console.print(f"[dim]{line}[/dim]", highlight=False)
         for comparisons in self.comparisons:
@@ -54,7 +54,7 @@ class Report:
             bullets = "\n".join(f"- {line}" for line in rest)
             parts.append(f"**{first[0].upper()}{first[1:]}.**\n\n{bullets}")
         parts.append("![Both arms over the bytes of the file, and their difference](plot.png)")
-        for sheet in [*map(_comparison_sheet, self.comparisons), _split_sheet(self.study)]:
+        for sheet in [*map(_comparison_sheet, self.comparisons), _split_sheet(self)]:
             parts.append(f"## {sheet.title}\n\n{sheet.markdown()}")
         conditions = "\n".join(f"- {line}" for line in _conditions(self))
         parts.append(f"## How to read this\n\n{conditions}")
@@ -89,7 +89,8 @@ def write_report(report: Report, store: Store) -> None:
     title = f"{report.study.name}, {headline(report.comparisons[0])}"
     subtitle = [
         *(headline(comparisons) for comparisons in report.comparisons[1:]),
-        f"{interval_note(seeds)}; a win holds for all sizes together (Holm, 5%)",
+        interval_note(seeds),
+        "a win holds for all sizes of a metric together (Holm's correction, 5%)",
     ]
     write_text(store.folder / "comparison.csv", _comparison_csv(report.comparisons))
     write_bytes(store.folder / "plot.png", plot_png(report.comparisons, title, subtitle))
@@ -127,17 +128,18 @@ def _interval(comparison: Comparison) -> str:
     return f"{shown.mean:+.{digits}f} ({shown.low:+.{digits}f} to {shown.high:+.{digits}f})"
 
 
-def _split_sheet(study: Study) -> Sheet:
+def _split_sheet(report: Report) -> Sheet:
     """Where the bytes of every file go, and how many weights are trained for it."""
-    large = shapes_of(study.family, study.large_width)
     rows = []
-    for point in solve(study):
-        small = shapes_of(study.family, point.width)
-        for arm, shapes, sparsity in ((DENSE, small, 0.0), (SPARSE, large, point.sparsity)):
-            split = byte_split(shapes, sparsity)
-            parts = split.total, split.header, split.masks, split.values
+    for comparison in report.comparisons[0]:
+        for arm in (DENSE, SPARSE):
+            row = next(r for r in report.rows if (r.arm, r.point) == (arm, comparison.point))
+            shapes = shapes_of(report.study.family, row.width)
+            split = byte_split(shapes, row.sparsity)
+            header = row.bytes - split.masks - split.values  # as written, by any release
             trained = sum(shape.numel() for shape in shapes.values())
-            rows.append((arm, f"{sparsity:.2%}", *(f"{part:,}" for part in parts), f"{trained:,}"))
+            counts = row.bytes, header, split.masks, split.values, trained
+            rows.append((arm, f"{row.sparsity:.2%}", *(f"{count:,}" for count in counts)))
     headings = "arm", "sparsity", "bytes", "header", "masks", "values", "weights trained"
     return Sheet("Where the bytes go", headings, tuple(rows))
 
@@ -146,7 +148,7 @@ def _conditions(report: Report) -> list[str]:
     """What a reader must know to weigh the numbers, in sentences."""
     study, comparisons = report.study, report.comparisons[0]
     recipe, data = study.training, study.data
-    mismatch = max(abs(point.mismatch) for point in solve(study))
+    mismatch = max(row.point - row.bytes for row in report.rows)
     factor = resampling_factor(len(study.seeds), data.train, data.test)
     costs = [f"{_reference(report, c)}" for c in report.comparisons]
     return [
@@ -168,8 +170,19 @@ def _conditions(report: Report) -> list[str]:
         f"For reference, the large network left dense: {' and '.join(costs)}.",
         "The intervals speak of random splits of this one data set. Splits overlap; for a claim "
         "about fresh data of the same kind, the (conservative) correction of Nadeau and Bengio "
-        f"(2003) would make every interval {factor:.1f} times as wide.",
+        f"(2003) would make every interval {factor:.1f} times as wide. Those that would then still "
+        f"leave out zero: {'; '.join(_beyond(c, factor) for c in report.comparisons)}.",
     ]
+
+
+def _beyond(comparisons: Sequence[Comparison], factor: float) -> str:
+    """The sizes whose difference stays clear of zero when its interval is ``factor`` as wide."""
+    sizes = [
+        f"{c.point:,} bytes"
+        for c in comparisons
+        if abs(c.difference.mean) > factor * (c.difference.high - c.difference.mean)
+    ]
+    return f"{comparisons[0].metric.label} at {', '.join(sizes) if sizes else 'no size'}"
 
 
 def _chosen_rates(rows: Sequence[Row]) -> str:

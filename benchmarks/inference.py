@@ -1,0 +1,187 @@
+"""Sparse inference beside dense: ``python benchmarks/inference.py [--sparsity 0.9] [--only NAME]``.
+
+Every figure in docs/inference.md comes from here. Forms of one workload take turns; the median and
+the fastest round of each are printed, with their ratios to ours.
+ONNX Runtime and OpenVINO are measured where the extra ``bench`` is installed.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+import typer
+from torch import nn
+from torch.nn import functional as F
+from torch.utils import mkldnn
+
+from billhook.inference.bench import Result, bench, layer_table, measure_limits, with_steady_memory
+from billhook.models import inception_v3, mobilenet_v1
+
+Shape = tuple[int, ...]
+# MobileNetV1's 1x1 layers at 224 pixels: input channels, output channels, side, how often.
+POINTWISE = (
+    (32, 64, 112, 1),
+    (64, 128, 56, 1),
+    (128, 128, 56, 1),
+    (128, 256, 28, 1),
+    (256, 256, 28, 1),
+    (256, 512, 14, 1),
+    (512, 512, 14, 5),
+    (512, 1024, 7, 1),
+    (1024, 1024, 7, 1),
+)
+DENSE_NAMES = ("stem.weight", "depthwise")  # what the paper does not prune in MobileNetV1
+
+
+def prune(
+    model: nn.Module, sparsity: float, uneven: bool, keep: Shape | tuple[str, ...] = ()
+) -> nn.Module:
+    """Zeros at random places; ``uneven``: rows differ in density (log-normal, sigma 0.7), as
+    trained ones do.
+    """
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() < 2 or any(part in name for part in keep):
+                continue
+            score = torch.rand_like(weight)
+            if uneven:
+                score *= torch.exp(0.7 * torch.randn(len(weight), *[1] * (weight.dim() - 1)))
+            kept = max(1, round((1 - sparsity) * weight.numel()))
+            weight.mul_(score >= score.flatten().topk(kept).values[-1])
+    return model.eval()
+
+
+class Recurrent(nn.Module):
+    """The outputs of an LSTM alone, so that every peer exports it."""
+
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(units, units, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.lstm(x)[0]
+        return y
+
+
+class Alone(nn.Module):
+    """One layer in a model of its own, which module replacement compiles."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.layer(x)
+        return y
+
+
+def pointwise(threads: int, sparsity: float, uneven: bool, rounds: int) -> None:
+    """All of MobileNetV1's 1x1 layers against the best dense form torch has for each."""
+    ours = best = 0.0
+    for inputs, outputs, side, count in POINTWISE:
+        conv = nn.Conv2d(inputs, outputs, 1, bias=False)
+        model = prune(nn.Sequential(conv), sparsity, uneven)
+        x = torch.rand(1, inputs, side, side)
+        last = x.contiguous(memory_format=torch.channels_last)
+        w_last = conv.weight.detach().contiguous(memory_format=torch.channels_last)
+        flat, matrix = x.reshape(inputs, -1), conv.weight.detach().flatten(1)
+        repacked, opaque = mkldnn.to_mkldnn(copy.deepcopy(model)), x.to_mkldnn()
+        forms: dict[str, Callable[[], object]] = {
+            "channels last": lambda last=last, w=w_last: F.conv2d(last, w),
+            "matrix product": lambda m=matrix, f=flat: m @ f,
+            "repacked": lambda r=repacked, o=opaque: r(o),
+        }
+        name = f"1x1 {inputs}->{outputs} at {side}x{side}"
+        result = bench(
+            name,
+            model,
+            (x,),
+            threads=threads,
+            rounds=rounds,
+            repeats=5,
+            peers=["eager"],
+            extra=forms,
+        )
+        dense = min(result.best(form) for form in result.times if form != "billhook")
+        ours, best = ours + count * result.best("billhook"), best + count * dense
+        print(result, flush=True)
+    print(
+        f"all 1x1 layers, best rounds: {ours:.3f} ms, {best / ours:.2f} times the best dense form"
+    )
+
+
+Workload = Callable[[float, bool], tuple[nn.Module, Shape]]
+
+
+def _mobilenet(sparsity: float, uneven: bool) -> tuple[nn.Module, Shape]:
+    return prune(mobilenet_v1(), sparsity, uneven, DENSE_NAMES), (1, 3, 224, 224)
+
+
+def _inception(sparsity: float, uneven: bool) -> tuple[nn.Module, Shape]:
+    return prune(inception_v3(), 0.875 if sparsity == 0.9 else sparsity, uneven), (1, 3, 299, 299)
+
+
+def _linear(batch: int) -> Workload:
+    return lambda s, uneven: (prune(Alone(nn.Linear(1500, 6000)), s, uneven), (batch, 1500))
+
+
+def _lstm(units: int, batch: int) -> Workload:
+    return lambda s, uneven: (prune(Recurrent(units), s, uneven), (35, batch, units))
+
+
+ALL = ("eager", "torch.compile", "onnxruntime", "openvino")
+# Model, peers, rounds, and calls in a row a round.
+WORKLOADS: dict[str, tuple[Workload, tuple[str, ...], int, int]] = {
+    "mobilenet": (_mobilenet, ALL, 15, 3),
+    "inception": (_inception, ALL, 7, 2),
+    "linear-1": (_linear(1), ALL, 21, 5),
+    "linear-16": (_linear(16), ALL, 11, 5),
+    "lstm-650": (_lstm(650, 1), ("eager", "onnxruntime", "openvino"), 7, 2),
+    "lstm-1500": (_lstm(1500, 1), ("eager", "onnxruntime", "openvino"), 5, 1),
+    "lstm-1500-20": (_lstm(1500, 20), ("eager", "onnxruntime", "openvino"), 3, 1),
+}
+
+
+def run(name: str, threads: int, sparsity: float, uneven: bool) -> Result:
+    """One workload beside its peers; at 50% beside torch alone."""
+    make, peers, rounds, repeats = WORKLOADS[name]
+    model, shape = make(sparsity, uneven)
+    used = ("eager",) if sparsity == 0.5 else peers
+    return bench(
+        name,
+        model,
+        (torch.rand(shape),),
+        threads=threads,
+        rounds=rounds,
+        repeats=repeats,
+        peers=used,
+    )
+
+
+def main(
+    sparsity: Annotated[list[float] | None, typer.Option(help="May be repeated.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
+    threads: Annotated[list[int] | None, typer.Option(help="May be repeated.")] = None,
+    uneven: Annotated[bool, typer.Option(help="Rows of unequal density.")] = False,
+    layers: Annotated[bool, typer.Option(help="Every layer beside the machine's limits.")] = False,
+) -> None:
+    """Runs the workloads and prints ratios."""
+    limits = measure_limits() if layers else None
+    for share in sparsity or [0.9]:
+        for count in threads or [1, 2]:
+            print(f"{share:.1%} zeros, {'uneven' if uneven else 'even'} rows", flush=True)
+            for name in only or ["pointwise", *WORKLOADS]:
+                if name == "pointwise":
+                    pointwise(count, share, uneven, 15)
+                    continue
+                result = run(name, count, share, uneven)
+                print(result, flush=True)
+                if limits is not None:
+                    print(layer_table(result.compiled, limits), flush=True)
+
+
+if __name__ == "__main__":
+    with_steady_memory()
+    typer.run(main)

@@ -1,0 +1,19 @@
+// Panels: the operand of a tile, rearranged so that its columns are contiguous and near.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+namespace billhook {
+
+// A buffer of this thread, at least `floats` long, valid until the thread asks again for `slot`.
+float* scratch(int slot, int64_t floats);
+
+// panel[k * width + p] = x[k * x_stride + p] for p < n, and +0.0 up to width.
+void gather_panel(const float* x, int64_t x_stride, int64_t rows, int64_t n, int64_t width,
+                  float* panel);
+
+// y[c * y_stride + r] = x[r * x_stride + c] for r < rows, c < columns.
+void transpose(const float* x, int64_t x_stride, int64_t rows, int64_t columns, float* y,
+               int64_t y_stride);
+
+}  // namespace billhook

@@ -1,0 +1,36 @@
+// Parallel loops on the OpenMP pool the process already has.
+//
+// We neither link nor bundle an OpenMP runtime: the weak symbol binds to the one torch loaded (every
+// OpenMP runtime in use answers to GOMP_parallel), so both share one pool and no core is
+// oversubscribed. Without one the loop runs on the calling thread.
+#pragma once
+#include <atomic>
+#include <cstdint>
+
+extern "C" void GOMP_parallel(void (*body)(void*), void* data, unsigned threads, unsigned flags)
+    __attribute__((weak));
+
+namespace billhook {
+
+// Calls body(task) once for every task in [0, tasks), on up to `threads` threads.
+template <typename Body>
+void parallel_for(int64_t tasks, int64_t threads, const Body& body) {
+  if (threads > tasks) threads = tasks;
+  if (threads <= 1 || GOMP_parallel == nullptr) {
+    for (int64_t task = 0; task < tasks; ++task) body(task);
+    return;
+  }
+  struct Shared {
+    std::atomic<int64_t> next;
+    int64_t tasks;
+    const Body* body;
+  } shared{{0}, tasks, &body};
+  GOMP_parallel(
+      [](void* data) {
+        auto* loop = static_cast<Shared*>(data);
+        for (int64_t task; (task = loop->next.fetch_add(1)) < loop->tasks;) (*loop->body)(task);
+      },
+      &shared, static_cast<unsigned>(threads), 0);
+}
+
+}  // namespace billhook

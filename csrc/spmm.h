@@ -1,0 +1,62 @@
+// Sparse matrix times a panel whose columns (pixels of a plane, samples of a batch) are contiguous.
+//
+// One row kernel carries 1x1 and k x k convolutions, dense stems, depthwise convolutions and
+// batched linear layers: they differ only in the offsets their nonzeros have into the operand.
+#pragma once
+#include <cstdint>
+
+namespace billhook {
+
+enum Activation : int64_t { kNone = 0, kRelu = 1, kRelu6 = 2 };
+
+// CSR; a nonzero's column is replaced by the offset, in floats, of its first operand element.
+// Mirrored by kernels.py.
+struct SparseRows {
+  int64_t rows;
+  int64_t activation;
+  const int32_t* row_ptr;  // rows + 1
+  const int32_t* offset;   // may be negative: a tap left of or above the pixel
+  const float* value;
+  const float* bias;  // rows, or null
+};
+
+// y[r, p] = act(bias[r] + addend[r, p] + sum_j value[j] * x[offset[j] + p]) for p in [0, n); where
+// keep[p] is 0 the result is replaced by +0.0. Reads of x are rounded up to eight floats, writes of
+// y are not.
+struct Tile {
+  const float* x;
+  const float* addend;  // null, or one row every addend_stride floats
+  const int32_t* keep;  // null, or -1 / 0 a pixel, readable up to the next multiple of eight
+  float* y;
+  int64_t addend_stride;
+  int64_t y_stride;
+  int64_t n;  // at most 8 * kMaxVectors
+};
+
+constexpr int64_t kMaxVectors = 8;
+
+using SpmmTile = void (*)(const SparseRows&, int64_t first_row, int64_t last_row, const Tile&);
+
+namespace portable {
+void spmm_tile(const SparseRows&, int64_t first_row, int64_t last_row, const Tile&);
+}
+namespace avx2 {
+void spmm_tile(const SparseRows&, int64_t first_row, int64_t last_row, const Tile&);
+}
+
+SpmmTile spmm_tile_for(int64_t isa);
+
+// A matrix in blocks of columns, summed in order: the first has the bias, the last the activation.
+// A block's part of the panel stays within the first-level cache.
+struct Blocks {
+  const SparseRows* first;
+  int64_t count;
+};
+
+// Rows [first, last) of one tile, a few at a time, so that their sums stay near between blocks.
+void spmm_blocks(Blocks blocks, int64_t first, int64_t last, const Tile& tile, SpmmTile kernel);
+
+// The first row of part `part` of `parts` of about equal work.
+int64_t split_rows(const SparseRows& rows, int64_t part, int64_t parts);
+
+}  // namespace billhook

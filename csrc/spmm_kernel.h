@@ -1,0 +1,83 @@
+// The row kernel of spmm.h, for the instruction set of the file that includes it.
+#include "spmm.h"
+#include "vec.h"
+
+namespace billhook::BILLHOOK_NAMESPACE {
+
+namespace {
+
+// Adds one row's products to acc. Two chains hide the latency of FMA where a tile has few vectors.
+template <int N>
+BILLHOOK_INLINE void accumulate_row(const SparseRows& w, int64_t row, const float* x, Vec* acc) {
+  constexpr int kChains = N <= 2 ? 4 : N == 3 ? 3 : N <= 6 ? 2 : 1;
+  Vec chain[kChains][N];
+  for (int c = 0; c < kChains; ++c)
+    for (int i = 0; i < N; ++i) chain[c][i] = c == 0 ? acc[i] : splat(0.0f);
+  int64_t j = w.row_ptr[row];
+  const int64_t end = w.row_ptr[row + 1];
+  for (; j + kChains <= end; j += kChains) {
+    for (int c = 0; c < kChains; ++c) {
+      const float* p = x + w.offset[j + c];
+      const Vec value = splat(w.value[j + c]);
+      for (int i = 0; i < N; ++i) chain[c][i] = fma(value, load(p + kLanes * i), chain[c][i]);
+    }
+  }
+  for (; j < end; ++j) {
+    const float* p = x + w.offset[j];
+    const Vec value = splat(w.value[j]);
+    for (int i = 0; i < N; ++i) chain[0][i] = fma(value, load(p + kLanes * i), chain[0][i]);
+  }
+  for (int c = 1; c < kChains; ++c)
+    for (int i = 0; i < N; ++i) chain[0][i] += chain[c][i];
+  for (int i = 0; i < N; ++i) acc[i] = chain[0][i];
+}
+
+template <int N>
+BILLHOOK_INLINE void activate(int64_t activation, Vec* acc) {
+  if (activation == kNone) return;
+  for (int i = 0; i < N; ++i) acc[i] = at_least(acc[i], splat(0.0f));
+  if (activation == kRelu6)
+    for (int i = 0; i < N; ++i) acc[i] = at_most(acc[i], splat(6.0f));
+}
+
+template <int N>
+BILLHOOK_INLINE void add_row(const Tile& tile, int64_t row, int64_t tail, Vec* acc) {
+  const float* addend = tile.addend + row * tile.addend_stride;
+  for (int i = 0; i < N; ++i) {
+    const bool whole = i + 1 < N || tail == kLanes;
+    acc[i] += whole ? load(addend + kLanes * i) : load_first(addend + kLanes * i, tail);
+  }
+}
+
+template <int N>
+void rows_of_tile(const SparseRows& w, int64_t first_row, int64_t last_row, const Tile& tile) {
+  const int64_t tail = tile.n - kLanes * (N - 1);
+  for (int64_t row = first_row; row < last_row; ++row) {
+    Vec acc[N];
+    const Vec bias = splat(w.bias != nullptr ? w.bias[row] : 0.0f);
+    for (int i = 0; i < N; ++i) acc[i] = bias;
+    if (tile.addend != nullptr) add_row<N>(tile, row, tail, acc);
+    accumulate_row<N>(w, row, tile.x, acc);
+    activate<N>(w.activation, acc);
+    if (tile.keep != nullptr)
+      for (int i = 0; i < N; ++i)
+        acc[i] = (Vec)((VecInt)acc[i] & load_int(tile.keep + kLanes * i));
+    float* y = tile.y + row * tile.y_stride;
+    for (int i = 0; i + 1 < N; ++i) store(y + kLanes * i, acc[i]);
+    if (tail == kLanes)
+      store(y + kLanes * (N - 1), acc[N - 1]);
+    else
+      store_first(y + kLanes * (N - 1), acc[N - 1], tail);
+  }
+}
+
+}  // namespace
+
+void spmm_tile(const SparseRows& w, int64_t first_row, int64_t last_row, const Tile& tile) {
+  constexpr SpmmTile by_vectors[kMaxVectors] = {
+      rows_of_tile<1>, rows_of_tile<2>, rows_of_tile<3>, rows_of_tile<4>,
+      rows_of_tile<5>, rows_of_tile<6>, rows_of_tile<7>, rows_of_tile<8>};
+  by_vectors[(tile.n + kLanes - 1) / kLanes - 1](w, first_row, last_row, tile);
+}
+
+}  // namespace billhook::BILLHOOK_NAMESPACE

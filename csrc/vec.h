@@ -1,0 +1,50 @@
+// Eight floats at a time, in the compiler's own vector types: one source for every instruction set.
+//
+// A kernel file defines BILLHOOK_NAMESPACE before it includes this, and is compiled once for each
+// instruction set, so that no inline function is shared between two sets of compile flags.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#if defined(__AVX2__) && defined(__FMA__)
+#include <immintrin.h>
+#endif
+
+namespace billhook::BILLHOOK_NAMESPACE {
+
+typedef float Vec __attribute__((vector_size(32)));
+typedef int32_t VecInt __attribute__((vector_size(32)));
+typedef float VecUnaligned __attribute__((vector_size(32), aligned(4), may_alias));
+typedef int32_t VecIntUnaligned __attribute__((vector_size(32), aligned(4), may_alias));
+
+constexpr int64_t kLanes = 8;
+
+#define BILLHOOK_INLINE static inline __attribute__((always_inline))
+
+BILLHOOK_INLINE Vec load(const float* p) { return *reinterpret_cast<const VecUnaligned*>(p); }
+BILLHOOK_INLINE void store(float* p, Vec v) { *reinterpret_cast<VecUnaligned*>(p) = v; }
+BILLHOOK_INLINE VecInt load_int(const int32_t* p) {
+  return *reinterpret_cast<const VecIntUnaligned*>(p);
+}
+BILLHOOK_INLINE Vec splat(float value) {
+  return Vec{value, value, value, value, value, value, value, value};
+}
+BILLHOOK_INLINE Vec fma(Vec a, Vec b, Vec c) {
+#if defined(__AVX2__) && defined(__FMA__)
+  return _mm256_fmadd_ps(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+// Where a is NaN both keep NaN, as torch's activations do.
+BILLHOOK_INLINE Vec at_least(Vec a, Vec low) { return a < low ? low : a; }
+BILLHOOK_INLINE Vec at_most(Vec a, Vec high) { return a > high ? high : a; }
+BILLHOOK_INLINE void store_first(float* p, Vec v, int64_t count) {
+  std::memcpy(p, &v, sizeof(float) * static_cast<size_t>(count));
+}
+BILLHOOK_INLINE Vec load_first(const float* p, int64_t count) {
+  Vec v = splat(0.0f);
+  std::memcpy(&v, p, sizeof(float) * static_cast<size_t>(count));
+  return v;
+}
+
+}  // namespace billhook::BILLHOOK_NAMESPACE

@@ -1,0 +1,5 @@
+"""``python -m billhook``: the command line, also for ``accelerate launch -m billhook``."""
+
+from billhook.cli import main
+
+main()

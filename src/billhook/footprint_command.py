@@ -1,0 +1,188 @@
+"""``billhook footprint``: the paper's Tables 5 and 6 from an architecture, and what files need.
+
+No weights are made: a model is built on the meta device and only counted.
+"""
+
+import ast
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from rich.console import Group
+from rich.table import Table
+from torch import nn
+
+from billhook.errors import ConfigurationError
+from billhook.footprint import TensorSpec, expected_footprint
+from billhook.format.relative_index import RelativeIndex
+from billhook.selection import named_weights, select_weights
+
+__all__ = ["PAPER_SPARSITIES", "Row", "as_json", "as_table", "build_model", "rows"]
+
+PAPER_SPARSITIES = (0.0, 0.5, 0.75, 0.9, 0.95)
+_MB = 1e6
+_BYTES = 4  # a value in fp32
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model at one sparsity. ``nnz`` counts the parameters that are not zero, those of norms
+    left out, as in the paper.
+
+    ``paper_*`` is the paper's arithmetic, in MB of 1e6 bytes: NNZ rounded to 0.01M times 4 bytes,
+    plus the smaller of one bit a prunable weight and 4 bits a nonzero, without padding. ``exact_*``
+    does the same with whole counts, in bytes; ``exact_padded_index`` is the 4-bit index of the
+    pruned tensors with its padding zeros, expected for random masks. ``file_*`` are bytes of whole
+    files, norms and header included: exact for ``dense`` and ``bitmask`` (per tensor the smaller of
+    the two), expected for random masks for ``relative_index`` (with dense) and ``auto``.
+    """
+
+    model: str
+    sparsity: float
+    nnz: int
+    paper_mask: float
+    paper_index: float
+    paper_total: float
+    exact_total: int
+    exact_padded_index: int
+    file_dense: int
+    file_bitmask: int
+    file_relative_index: int
+    file_auto: int
+
+
+def build_model(target: str, device: str = "meta") -> nn.Module:
+    """The model that ``target`` names; on "meta" it takes no memory for its weights.
+
+    ``target`` is a function of billhook.models or ``module:function``, with keyword arguments in
+    parentheses if need be.
+
+    >>> build_model("torch.nn:Linear(in_features=3, out_features=2)")
+    Linear(in_features=3, out_features=2, bias=True)
+    """
+    module_name, _, call = target.rpartition(":")
+    function, arguments = _parse_call(call, target)
+    try:
+        module = importlib.import_module(module_name or "billhook.models")
+        factory: Callable[..., nn.Module] = getattr(module, function)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(
+            f"{target!r} names no model ({error}); give a function of billhook.models or "
+            "module:function"
+        ) from error
+    with torch.device(device):
+        return factory(**arguments)
+
+
+def _parse_call(call: str, target: str) -> tuple[str, dict[str, Any]]:
+    try:
+        node = ast.parse(call, mode="eval").body
+        if isinstance(node, ast.Name):
+            return node.id, {}
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
+            values = {str(each.arg): ast.literal_eval(each.value) for each in node.keywords}
+            return node.func.id, values
+    except (SyntaxError, ValueError):
+        pass
+    raise ConfigurationError(f"{target!r} is not a name or name(key=value, ...)")
+
+
+def rows(targets: Sequence[str], sparsities: Sequence[float]) -> Iterator[Row]:
+    """Every model at every sparsity."""
+    for target in targets:
+        model = build_model(target)
+        for sparsity in sparsities:
+            yield _row(target, model, sparsity)
+
+
+def _row(target: str, model: nn.Module, sparsity: float) -> Row:
+    specs, prunable = _specs(model, sparsity)
+    parameters = _without_norms(model)
+    nnz = sum(spec.nnz for spec in specs if spec.name in parameters)
+    dense = sparsity == 0
+    mask, index = (0.0, 0.0) if dense else (prunable / 8, nnz / 2)
+    padded = 0.0
+    for spec in specs:
+        numel = torch.Size(spec.shape).numel()
+        if spec.nnz < numel:
+            layout = RelativeIndex(bits=4).expect(numel, spec.nnz, _BYTES)
+            padded += layout.nbytes(_BYTES) - spec.nnz * _BYTES
+    files = expected_footprint(specs)
+    return Row(
+        target,
+        sparsity,
+        nnz,
+        mask / _MB,
+        index / _MB,
+        round(nnz / _MB, 2) * _BYTES + min(mask, index) / _MB,
+        nnz * _BYTES + round(min(mask, index)),
+        round(padded),
+        files.file_bytes("dense"),
+        files.file_bytes(("dense", "bitmask")),
+        files.file_bytes(("dense", "relative_index")),
+        files.file_bytes("auto"),
+    )
+
+
+def _without_norms(model: nn.Module) -> set[str]:
+    """The first names of the parameters that belong to no normalisation."""
+    weights = named_weights(model)
+    norms = {id(owner) for w in weights if w.kind == "norm" for owner, _ in w.owners}
+    return {w.name for w in weights if not any(id(owner) in norms for owner, _ in w.owners)}
+
+
+def _specs(model: nn.Module, sparsity: float) -> tuple[list[TensorSpec], int]:
+    """The tensors of the model's file, and how many weights are pruned to ``sparsity``."""
+    rules = getattr(model, "prune_rules", None)
+    pruned = {
+        name: (share, weight.names[0])
+        for weight, share in select_weights(model, rules, sparsity).pruned
+        for name in weight.names
+    }
+    first = {name: weight.names[0] for weight in named_weights(model) for name in weight.names}
+    specs, prunable = [], 0
+    for name, tensor in model.state_dict().items():
+        tied = first.get(name, name)
+        numel = tensor.numel()
+        nnz = numel
+        if name in pruned:
+            nnz = round((1 - pruned[name][0]) * numel)
+            prunable += numel if tied == name else 0
+        specs.append(
+            TensorSpec(
+                name, tuple(tensor.shape), nnz, tensor.dtype, tied_to="" if tied == name else tied
+            )
+        )
+    return specs, prunable
+
+
+def as_table(found: Sequence[Row]) -> Group:
+    """The rows for people: the paper's arithmetic beside the exact counts, then the files."""
+    counts = _table(
+        "MB of 1e6 bytes, norms not counted: the paper's arithmetic (P) and exact counts (E)",
+        *("NNZ", "P mask", "P CSR(C)", "P total", "E total", "E 4-bit, padded*"),
+    )
+    files = _table("Bytes of whole files", "dense", "bitmask", "relative index*", "auto*")
+    for row in found:
+        name = row.model, f"{row.sparsity:.1%}"
+        paper = (row.paper_mask, row.paper_index, row.paper_total)
+        exact = (row.exact_total / _MB, row.exact_padded_index / _MB)
+        counts.add_row(*name, f"{row.nnz:,}", *(f"{v:.2f}" for v in (*paper, *exact)))
+        sizes = (row.file_dense, row.file_bitmask, row.file_relative_index, row.file_auto)
+        files.add_row(*name, *(f"{size:,}" for size in sizes))
+    return Group(counts, files, "* expected for random masks; everything else is exact")
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("model", overflow="fold")
+    for heading in ("sparsity", *headings):
+        table.add_column(heading, justify="right")
+    return table
+
+
+def as_json(found: Sequence[Row]) -> dict[str, Any]:
+    """The rows for programs; ``Row`` says what each field is."""
+    return {"unit_of_paper": "MB of 1e6 bytes", "rows": [asdict(row) for row in found]}

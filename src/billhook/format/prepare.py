@@ -1,0 +1,122 @@
+"""From a model to what is to be coded: names checked, ties found, values narrowed."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from billhook.errors import ConfigurationError
+from billhook.format.coding import Coding, Layout
+from billhook.format.dtypes import Elements, dtype_name, to_elements
+from billhook.format.plan import Stored
+from billhook.format.record import SUFFIX, Record, Tied
+from billhook.format.values import applies, quantise
+
+__all__ = ["Prepared", "prepare", "tensors_of", "tied_names"]
+
+_SIGN = {torch.float64: 63, torch.float32: 31, torch.float16: 15, torch.bfloat16: 15}
+
+
+def _no_scales() -> NDArray[np.float32]:
+    return np.empty(0, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One tensor before a coding is chosen; ``values`` is empty unless they are narrower than
+    ``dtype``, ``target`` unless the tensor is tied."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    elements: Elements
+    nnz: int
+    values: str = ""
+    scales: NDArray[np.float32] = field(default_factory=_no_scales)
+    lost: int = 0
+    negative_zeros: int = 0
+    target: str = ""
+
+    def stored(self, coding: Coding, layout: Layout) -> Stored:
+        """What the file holds of it in this coding."""
+        if self.target:
+            return Stored(self.name, Tied(self.target))
+        record = Record(coding.name, self.dtype, self.shape, layout.params, self.values)
+        return Stored(self.name, record, layout.nbytes(self.elements.itemsize) + self.scales.nbytes)
+
+
+def prepare(
+    tensors: Mapping[str, torch.Tensor],
+    values: str | None = None,
+    keep_survivors: bool = False,
+    canonical_zeros: bool = False,
+) -> Iterator[Prepared]:
+    """Every tensor in turn; see ``save`` for the arguments."""
+    tied = tied_names(tensors)
+    for name, tensor in tensors.items():
+        dtype, shape = dtype_name(tensor.dtype), tuple(tensor.shape)
+        narrow, scales, lost = "", _no_scales(), 0
+        elements = to_elements(tensor)
+        sign = _SIGN.get(tensor.dtype)
+        if values is not None and applies(values, tensor):
+            quantised = quantise(name, tensor, values, keep_survivors)
+            elements, scales, lost = quantised.elements, quantised.scales, quantised.lost
+            narrow, sign = values, None if values == "I8" else elements.itemsize * 8 - 1
+        negative = _negative_zeros(elements, sign)
+        count = int(np.count_nonzero(negative))
+        if count and canonical_zeros:
+            elements, count = np.where(negative, elements.dtype.type(0), elements), 0
+        nnz = int(np.count_nonzero(elements))
+        yield Prepared(
+            *(name, dtype, shape, elements, nnz, narrow, scales, lost, count),
+            target=tied.get(name, ""),
+        )
+
+
+def _negative_zeros(elements: Elements, sign: int | None) -> NDArray[np.bool_]:
+    """Where a float is -0.0: only its sign bit is set; nowhere in a type without one."""
+    if sign is None:
+        return np.zeros((), dtype=np.bool_)
+    return np.asarray(elements == elements.dtype.type(1 << sign))
+
+
+def tensors_of(model_or_dict: nn.Module | Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The named tensors to store, checked: a module's ``state_dict()``, or the mapping itself."""
+    if isinstance(model_or_dict, nn.Module):
+        tensors = dict(model_or_dict.state_dict())
+    else:
+        tensors = dict(model_or_dict)
+    for name, tensor in tensors.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            raise ConfigurationError(
+                f"{name!r} maps to a {type(tensor).__name__}; only tensors with names that are "
+                "strings can be stored: drop it from the dict"
+            )
+        if name == "__metadata__" or name.endswith(SUFFIX):
+            raise ConfigurationError(f"the tensor name {name!r} is reserved; rename it")
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            raise ConfigurationError(f"the tensor name {name!r} is not valid Unicode; rename it")
+    return tensors
+
+
+def tied_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Which names hold the very same tensor as an earlier one: ``{later: first}``.
+
+    >>> weight = torch.ones(2, 2)
+    >>> tied_names({"encoder": weight, "decoder": weight, "transposed": weight.T})
+    {'decoder': 'encoder'}
+    """
+    first: dict[object, str] = {}
+    tied: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.numel() == 0:
+            continue
+        place = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if place in first:
+            tied[name] = first[place]
+        else:
+            first[place] = name
+    return tied

@@ -1,0 +1,7 @@
+"""Inference: sparse models compiled to CPU kernels that skip the zeros."""
+
+from billhook.inference.compiler import CompiledModel, compile, load_compiled
+from billhook.inference.plan import Choice, Plan
+from billhook.inference.report import LayerReport, Report
+
+__all__ = ["Choice", "CompiledModel", "LayerReport", "Plan", "Report", "compile", "load_compiled"]

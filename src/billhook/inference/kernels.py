@@ -1,0 +1,225 @@
+"""The C ABI of the inference kernels: the structures of ``csrc/`` and typed calls of them.
+
+Arrays that a structure points to must outlive it; each packed weight keeps its own.
+"""
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from billhook import native
+
+ISA_NAMES = ("portable", "avx2")
+ACTIVATIONS = ("none", "relu", "relu6")
+MAX_VECTORS = 8
+LANES = 8
+
+Array = NDArray[Any]
+
+
+class View(ctypes.Structure):
+    """Channel-major planes in a buffer; see ``steps.h``."""
+
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("buffer", "offset", "plane", "pitch"))
+
+
+class SparseRowsStruct(ctypes.Structure):
+    """CSR with operand offsets; see ``spmm.h``."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("rows", "activation")),
+        *((name, ctypes.c_void_p) for name in ("row_ptr", "offset", "value", "bias")),
+    )
+
+
+class LaneRowsStruct(ctypes.Structure):
+    """Eight rows a group, one lane each; see ``spmv.h``."""
+
+    _fields_ = (
+        *(
+            (name, ctypes.c_int64)
+            for name in ("rows", "columns", "groups", "activation", "shared_columns")
+        ),
+        *((name, ctypes.c_void_p) for name in ("group_ptr", "column", "value", "row", "bias")),
+    )
+
+
+class Step(ctypes.Structure):
+    """One operation of a feed-forward program; see ``steps.h``."""
+
+    _fields_ = (
+        ("op", ctypes.c_int64),
+        ("x", View),
+        ("y", View),
+        ("addend", View),
+        *(
+            (name, ctypes.c_int64)
+            for name in (
+                *("channels", "in_height", "in_width", "height", "width"),
+                *("kernel_height", "kernel_width", "stride_height", "stride_width"),
+                *("pad_top", "pad_left", "count_padding", "activation"),
+                *("pixels", "vectors", "packed"),
+            )
+        ),
+        ("keep", ctypes.c_void_p),
+        ("rows", SparseRowsStruct),
+        ("depthwise", SparseRowsStruct),
+        ("lanes", LaneRowsStruct),
+    )
+
+
+COPY, SPMM, MAX_POOL, AVERAGE_POOL, MEAN, ADD, LINEAR = range(7)
+
+
+def available() -> bool:
+    """Whether this installation has native kernels; without them every layer runs dense."""
+    return native.library() is not None
+
+
+@functools.cache
+def isa() -> int:
+    """The best instruction set of this processor, an index into ``ISA_NAMES``."""
+    return int(_kernel("billhook_isa", ())())
+
+
+@functools.cache
+def _kernel(name: str, argtypes: tuple[Any, ...], restype: Any = ctypes.c_int64) -> Any:
+    kernel = native.function(name, argtypes, restype)
+    if kernel is None:
+        raise RuntimeError("there is no native library; callers ask kernels.available() first")
+    return kernel
+
+
+_P, _I = ctypes.c_void_p, ctypes.c_int64
+
+
+def pointer(array: Array | None) -> int | None:
+    """The address of an array's data, None for None."""
+    return None if array is None else int(array.ctypes.data)
+
+
+def run_steps(
+    steps: Any,
+    buffers: Sequence[int],
+    strides: Sequence[int],
+    *,
+    samples: int,
+    threads: int,
+    isa: int,
+) -> None:
+    """``billhook_run``: the steps (a ctypes array) once for every sample."""
+    count = len(buffers)
+    _kernel("billhook_run", (_P, _I, _P, _P, _I, _I, _I, _I), None)(
+        ctypes.byref(steps),
+        len(steps),
+        (ctypes.c_void_p * count)(*buffers),
+        (ctypes.c_int64 * count)(*strides),
+        count,
+        samples,
+        threads,
+        isa,
+    )
+
+
+def linear(
+    blocks: Any,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    *,
+    width: int,
+    threads: int,
+    isa: int,
+) -> None:
+    """``billhook_linear``: y (samples, rows) from x (samples, columns), panels ``width`` wide.
+    ``blocks`` is a ctypes array of :class:`SparseRowsStruct`, one a block of columns.
+    """
+    _kernel("billhook_linear", (_P, _I, _P, _I, _I, _P, _I, _I, _I, _I, _I), None)(
+        ctypes.addressof(blocks),
+        len(blocks),
+        x.data_ptr(),
+        x.stride(0),
+        x.shape[1],
+        y.data_ptr(),
+        y.stride(0),
+        x.shape[0],
+        width,
+        threads,
+        isa,
+    )
+
+
+def spmv(rows: LaneRowsStruct, x: torch.Tensor, y: torch.Tensor, *, threads: int, isa: int) -> None:
+    """``billhook_spmv``: y (samples, rows) from x (samples, columns), one sample at a time."""
+    _kernel("billhook_spmv", (_P, _P, _I, _P, _I, _I, _I, _I), None)(
+        ctypes.addressof(rows),
+        x.data_ptr(),
+        x.stride(0),
+        y.data_ptr(),
+        y.stride(0),
+        x.shape[0],
+        threads,
+        isa,
+    )
+
+
+def lstm_vector(
+    rows: LaneRowsStruct,
+    inputs: torch.Tensor,
+    state: tuple[torch.Tensor, torch.Tensor],
+    outputs: torch.Tensor,
+    *,
+    reverse: bool,
+    threads: int,
+    isa: int,
+) -> None:
+    """``billhook_lstm_vector``: inputs (T, 4 units), state h and c (units,), outputs (T, units)."""
+    _kernel("billhook_lstm_vector", (_P, _P, _P, _P, _P, _I, _I, _I, _I, _I), None)(
+        ctypes.addressof(rows),
+        inputs.data_ptr(),
+        state[0].data_ptr(),
+        state[1].data_ptr(),
+        outputs.data_ptr(),
+        outputs.stride(0),
+        len(inputs),
+        int(reverse),
+        threads,
+        isa,
+    )
+
+
+def lstm_batch(
+    matrices: tuple[SparseRowsStruct, SparseRowsStruct],
+    x: torch.Tensor,
+    state: tuple[torch.Tensor, torch.Tensor],
+    outputs: torch.Tensor,
+    *,
+    first: Array,
+    counts: Array,
+    reverse: bool,
+    threads: int,
+    isa: int,
+) -> None:
+    """``billhook_lstm_batch``: x and outputs are rows, the state's h and c (units, width)."""
+    argtypes = (_P, _P, _P, _I, _I, _P, _P, _P, _I, _I, _P, _P, _I, _I, _I, _I)
+    _kernel("billhook_lstm_batch", argtypes, None)(
+        ctypes.addressof(matrices[0]),
+        ctypes.addressof(matrices[1]),
+        x.data_ptr(),
+        x.stride(0),
+        x.shape[1],
+        state[0].data_ptr(),
+        state[1].data_ptr(),
+        outputs.data_ptr(),
+        outputs.stride(0),
+        state[0].shape[1],
+        pointer(first),
+        pointer(counts),
+        len(counts),
+        int(reverse),
+        threads,
+        isa,
+    )

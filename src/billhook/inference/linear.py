@@ -1,0 +1,157 @@
+"""Sparse linear layers: SpMV for one sample, SpMM on transposed panels for a batch."""
+
+import threading
+
+import numpy as np
+import torch
+from torch import nn
+
+from billhook.errors import ConfigurationError
+from billhook.inference import kernels
+from billhook.inference.packing import (
+    MAX_LANE_COLUMNS,
+    Csr,
+    LaneRows,
+    SparseRows,
+    column_blocks,
+    floats,
+    struct_array,
+    to_csr,
+    to_lanes,
+    with_width,
+)
+
+__all__ = ["SparseLinear", "SparseMatrix", "panel_width"]
+
+# Panel floats in use at a time, beyond which panels of more than 16 columns are cut into blocks of
+# matrix columns, as long as a row still has this many nonzeros in a block.
+PANEL_FLOATS = 12_288
+MIN_NONZEROS = 16
+WIDTHS = (8, 16, 24, 32, 48, 64)
+
+
+def panel_width(samples: int) -> int:
+    """The panel's columns for a batch: as few as hold it, of the widths below.
+
+    >>> [panel_width(n) for n in (1, 8, 9, 20, 50, 1000)]
+    [8, 8, 16, 24, 64, 64]
+    """
+    return next((width for width in WIDTHS if width >= samples), WIDTHS[-1])
+
+
+class SparseMatrix:
+    """A packed (rows, columns) matrix and its product with vectors and batches.
+
+    Packings are made when first needed and kept: one for single vectors, one a panel width.
+    """
+
+    def __init__(self, csr: Csr, bias: np.ndarray | None, isa: int) -> None:
+        self.csr, self.bias, self.isa = csr, bias, isa
+        self._blocks: dict[int, tuple[list[SparseRows], object]] = {}
+        self._whole: dict[int, SparseRows] = {}
+        self._lanes: LaneRows | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything packed so far."""
+        blocks = sum(b.nbytes for rows, _ in self._blocks.values() for b in rows)
+        blocks += sum(rows.nbytes for rows in self._whole.values())
+        return blocks + (0 if self._lanes is None else self._lanes.nbytes)
+
+    def lanes(self) -> LaneRows:
+        with self._lock:
+            if self._lanes is None:
+                self._lanes = to_lanes(self.csr, self.bias)
+            return self._lanes
+
+    def blocks(self, width: int) -> object:
+        """The ctypes array of column blocks for panels of ``width`` columns."""
+        with self._lock:
+            if width not in self._blocks:
+                rows = self._pack(width)
+                self._blocks[width] = rows, struct_array([r.struct for r in rows])
+            return self._blocks[width][1]
+
+    def _pack(self, width: int) -> list[SparseRows]:
+        rows, columns = self.csr.shape
+        block = columns
+        if width > 2 * kernels.LANES and self.csr.nnz:
+            block = max(PANEL_FLOATS // width, MIN_NONZEROS * rows * columns // self.csr.nnz)
+        parts = [self.csr] if block >= columns else column_blocks(self.csr, block)
+        return [with_width(p, width, self.bias if i == 0 else None) for i, p in enumerate(parts)]
+
+    def whole(self, width: int) -> SparseRows:
+        """The matrix in one piece for panels of ``width`` columns."""
+        with self._lock:
+            if width not in self._whole:
+                self._whole[width] = with_width(self.csr, width, self.bias)
+            return self._whole[width]
+
+    def multiply(self, x: torch.Tensor) -> torch.Tensor:
+        """(samples, columns) to (samples, rows); both fp32 on the CPU, x's rows contiguous."""
+        y = x.new_empty(len(x), self.csr.shape[0])
+        if len(x) == 1 and self.csr.shape[1] <= MAX_LANE_COLUMNS:
+            kernels.spmv(self.lanes().struct, x, y, threads=torch.get_num_threads(), isa=self.isa)
+        elif len(x):
+            width = panel_width(len(x))
+            kernels.linear(
+                self.blocks(width),
+                x,
+                y,
+                width=width,
+                threads=torch.get_num_threads(),
+                isa=self.isa,
+            )
+        return y
+
+
+def check_input(name: str, x: torch.Tensor) -> None:
+    """Sparse layers take fp32 CPU tensors and build no graph for autograd."""
+    if x.device.type != "cpu" or x.dtype != torch.float32:
+        raise ConfigurationError(
+            f"{name} was compiled for fp32 on the CPU, its input is {x.dtype} on {x.device}: "
+            "convert the input"
+        )
+    if torch.is_grad_enabled() and x.requires_grad:
+        raise ConfigurationError(
+            f"{name} is compiled for inference and its input requires a gradient: "
+            "call it under torch.no_grad()"
+        )
+
+
+class SparseLinear(nn.Module):
+    """``y = x W^T + b`` with a pruned ``W``: what :class:`torch.nn.Linear` computes.
+
+    Args:
+        weight: (out_features, in_features); its zeros are skipped.
+        bias: (out_features,) or None.
+        isa: The instruction set, an index into ``kernels.ISA_NAMES``.
+
+    >>> import torch
+    >>> layer = SparseLinear(torch.tensor([[0.0, 2.0], [0.0, 0.0]]), torch.tensor([1.0, 5.0]), 0)
+    >>> layer(torch.tensor([[3.0, 4.0]]))
+    tensor([[9., 5.]])
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, isa: int) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self.matrix = SparseMatrix(to_csr(weight), floats(bias), isa)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., in_features) to (..., out_features)."""
+        check_input("SparseLinear", x)
+        if x.shape[-1:] != (self.in_features,):
+            raise ConfigurationError(
+                f"the input's last dimension is {tuple(x.shape[-1:])}, "
+                f"this layer takes {self.in_features} features"
+            )
+        flat = x.detach().reshape(-1, self.in_features)
+        if flat.stride(-1) != 1:
+            flat = flat.contiguous()
+        return self.matrix.multiply(flat).reshape(*x.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        nnz = self.matrix.csr.nnz
+        return f"in={self.in_features}, out={self.out_features}, nonzeros={nnz}"

@@ -1,0 +1,172 @@
+"""Races the kernels of a network's layers where they will run: in the network's own workspace."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from billhook.inference.graph import Conv, Linear, Op
+from billhook.inference.network import ACTIVATE, Network, dense_weight, native
+from billhook.inference.packing import MAX_LANE_COLUMNS
+from billhook.inference.plan import Choice
+from billhook.inference.race import race
+from billhook.inference.report import LayerReport
+
+__all__ = ["race_network"]
+
+TILES = (8, 6, 4)
+Candidates = dict[Any, Callable[[], object]]
+
+
+def race_network(
+    ops: list[Op], x: torch.Tensor, isa: int
+) -> tuple[dict[str, Choice], list[LayerReport]]:
+    """The fastest kernel for each convolution and linear layer on one sample, and the times."""
+    shape = (x.shape[1], x.shape[2], x.shape[3])
+    start = {op.name: _first_choice(op) for op in ops if isinstance(op, Conv | Linear)}
+    network = Network(ops, shape, start, isa)
+    sample = x[:1].contiguous()
+    network(sample)  # leaves every value in the pooled workspace
+    racer = _Racer(network, sample)
+    for index, op in enumerate(ops):
+        if isinstance(op, Conv):
+            racer.conv(index, op)
+        elif isinstance(op, Linear):
+            racer.linear(index, op)
+    racer.fuse()
+    return racer.choices, list(racer.reports.values())
+
+
+def _first_choice(op: Op) -> Choice:
+    if isinstance(op, Linear):
+        return Choice("dense" if op.weight.shape[1] > MAX_LANE_COLUMNS else "sparse")
+    return Choice("spmm")
+
+
+class _Racer:
+    def __init__(self, network: Network, x: torch.Tensor) -> None:
+        self.network, self.ops, self.x = network, network.ops, x
+        self.workspace = network.take()
+        self.y = torch.empty(1, *network.output_shape)
+        self.choices: dict[str, Choice] = {}
+        self.reports: dict[str, LayerReport] = {}
+        self.times: dict[str, float] = {}
+
+    def _steps(
+        self, index: int, choice: Choice, depthwise: int | None = None
+    ) -> Callable[[], object]:
+        """The layer as the network would run it."""
+        op = self.ops[index]
+        if isinstance(op, Conv) and choice.kernel != "dense":
+            parts: list[Any] = list(self.network.conv_steps(index, choice, depthwise))
+        else:
+            parts = self.network.lower(index, choice)
+        if callable(parts[0]):
+            dense = parts[0]
+            return lambda: dense(self.workspace, self.x[0], self.y[0])
+        program = native(parts)
+        return lambda: self.network.run_native(program, self.workspace, self.x, self.y)
+
+    def conv(self, index: int, op: Conv) -> None:
+        vectors = self.network.place.layout(index).pixels_rounded // 8
+        tiles = [t for t in TILES if t == TILES[-1] or t < vectors + 2]
+        sparse = [Choice("spmm", t) for t in tiles]
+        if op.pointwise:
+            sparse += [Choice("spmm_packed", t) for t in tiles]
+        shape = (1, *self.network.shape(op.inputs[0]))
+        operand = torch.rand(shape)
+        padding = (0, 0)
+        if op.padding[:2] == op.padding[2:]:
+            padding = op.padding[0], op.padding[1]
+        else:
+            top, left, bottom, right = op.padding
+            operand = F.pad(operand, (left, right, top, bottom))
+        activate, weight = ACTIVATE[op.activation], dense_weight(op)
+
+        def torch_form() -> object:
+            return activate(
+                F.conv2d(operand, weight, op.bias, op.stride, padding, op.dilation, op.groups)
+            )
+
+        self._choose(index, op, sparse, torch_form)
+
+    def linear(self, index: int, op: Linear) -> None:
+        sparse = [Choice("sparse")] if op.weight.shape[1] <= MAX_LANE_COLUMNS else []
+        operand, weight = torch.rand(1, op.weight.shape[1]), dense_weight(op)
+        self._choose(index, op, sparse, lambda: F.linear(operand, weight, op.bias))
+
+    def _choose(
+        self, index: int, op: Conv | Linear, sparse: list[Choice], torch_form: Callable[[], object]
+    ) -> None:
+        candidates: Candidates = {choice: self._steps(index, choice) for choice in sparse}
+        candidates[Choice("dense")] = self._steps(index, Choice("dense"))
+        candidates["torch"] = torch_form
+        times = race(candidates)
+        alone = times.pop("torch")
+        best = min(times, key=lambda choice: times[choice])
+        self.choices[op.name], self.times[op.name] = best, times[best]
+        fastest = min((times[c] for c in sparse), default=None)
+        weight = dense_weight(op)
+        self.reports[op.name] = LayerReport(
+            name=op.name,
+            kind="conv" if isinstance(op, Conv) else "linear",
+            shape=tuple(weight.shape),
+            sparsity=1 - int(weight.count_nonzero()) / max(weight.numel(), 1),
+            positions=op.shape[1] * op.shape[2] if isinstance(op, Conv) else 1,
+            dense_ms=alone,
+            sparse_ms=fastest,
+            chosen=_describe(best),
+            reason=_reason(best, alone, times, fastest),
+        )
+
+    def fuse(self) -> None:
+        """Lets depthwise convolutions fill the panels of the 1x1 after them, where faster."""
+        users = self.network.place.users
+        for index, op in enumerate(self.ops):
+            if not (isinstance(op, Conv) and op.depthwise and len(users[index]) == 1):
+                continue
+            after = self.ops[users[index][0]]
+            alone = (
+                self.choices[op.name].kernel,
+                self.choices[after.name].kernel if isinstance(after, Conv) else "",
+            )
+            if not (isinstance(after, Conv) and after.pointwise) or "dense" in alone:
+                continue
+            options: Candidates = {
+                Choice("spmm_packed", t): self._steps(
+                    users[index][0], Choice("spmm_packed", t), index
+                )
+                for t in TILES
+            }
+            options["apart"] = self._pair(index, users[index][0])
+            times = race(options)
+            best = min(times, key=lambda option: times[option])
+            if best == "apart":
+                continue
+            saved = f"{times['apart']:.3f} ms apart, {times[best]:.3f} ms together"
+            self.choices[op.name], self.choices[after.name] = Choice("fused"), best
+            for layer, chosen in ((op, "fused into the 1x1 after it"), (after, _describe(best))):
+                old = self.reports[layer.name]
+                self.reports[layer.name] = LayerReport(
+                    **{**old.__dict__, "chosen": chosen, "reason": saved}
+                )
+
+    def _pair(self, first: int, second: int) -> Callable[[], object]:
+        calls = [self._steps(i, self.choices[self.ops[i].name]) for i in (first, second)]
+        return lambda: [call() for call in calls]
+
+
+def _describe(choice: Choice) -> str:
+    if choice.kernel in ("dense", "sparse", "fused"):
+        return choice.kernel
+    return f"{choice.kernel}, {choice.vectors * 8} pixels a tile"
+
+
+def _reason(best: Choice, alone: float, times: dict[Any, float], fastest: float | None) -> str:
+    if fastest is None:
+        return "no sparse kernel for this layer"
+    dense = times[Choice("dense")]
+    if best.kernel == "dense":
+        return f"dense is faster here ({dense:.3f} against {fastest:.3f} ms)"
+    return f"{alone / times[best]:.1f} times as fast as torch"

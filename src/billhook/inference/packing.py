@@ -1,0 +1,225 @@
+"""Dense weights to the layouts the kernels read: CSR with operand offsets, and lanes of eight rows.
+
+Zeros are dropped, so a pruned weight contributes nothing, whatever its input (a dense layer makes
+0 * inf = NaN); every other value is kept bit for bit.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from billhook.inference.kernels import (
+    ACTIVATIONS,
+    LANES,
+    Array,
+    LaneRowsStruct,
+    SparseRowsStruct,
+    pointer,
+)
+
+Struct = TypeVar("Struct", bound=ctypes.Structure)
+
+MAX_LANE_COLUMNS = 2**16 - 1  # uint16 columns, and one more for the fill
+
+
+@dataclass(frozen=True)
+class Csr:
+    """A sparse matrix: row r holds ``value[row_ptr[r]:row_ptr[r + 1]]``, columns ascending."""
+
+    shape: tuple[int, int]
+    row_ptr: NDArray[np.int32]
+    column: NDArray[np.int32]
+    value: NDArray[np.float32]
+
+    @property
+    def nnz(self) -> int:
+        return len(self.value)
+
+
+@dataclass(frozen=True)
+class SparseWeight:
+    """A pruned weight that is never dense: its shape, and its nonzeros with all but the first
+    dimension flattened into the columns."""
+
+    shape: tuple[int, ...]
+    csr: Csr
+
+
+@dataclass(frozen=True)
+class SparseRows:
+    """The arrays of csrc's SparseRows, and the structure that points to them."""
+
+    row_ptr: NDArray[np.int32]
+    offset: NDArray[np.int32]
+    value: NDArray[np.float32]
+    bias: NDArray[np.float32] | None = None
+    activation: str = "none"
+
+    @cached_property
+    def struct(self) -> SparseRowsStruct:
+        return SparseRowsStruct(
+            rows=len(self.row_ptr) - 1,
+            activation=ACTIVATIONS.index(self.activation),
+            row_ptr=pointer(self.row_ptr),
+            offset=pointer(self.offset),
+            value=pointer(self.value),
+            bias=pointer(self.bias),
+        )
+
+    @property
+    def nbytes(self) -> int:
+        bias = 0 if self.bias is None else self.bias.nbytes
+        return self.row_ptr.nbytes + self.offset.nbytes + self.value.nbytes + bias
+
+
+@dataclass(frozen=True)
+class LaneRows:
+    """The arrays of csrc's LaneRows, and the structure that points to them."""
+
+    shape: tuple[int, int]
+    group_ptr: NDArray[np.int32]
+    column: NDArray[np.uint16]
+    value: NDArray[np.float32]
+    row: NDArray[np.int32]
+    shared_columns: bool
+    bias: NDArray[np.float32] | None = None
+    activation: str = "none"
+
+    @cached_property
+    def struct(self) -> LaneRowsStruct:
+        return LaneRowsStruct(
+            rows=self.shape[0],
+            columns=self.shape[1],
+            groups=len(self.group_ptr) - 1,
+            activation=ACTIVATIONS.index(self.activation),
+            shared_columns=int(self.shared_columns),
+            group_ptr=pointer(self.group_ptr),
+            column=pointer(self.column),
+            value=pointer(self.value),
+            row=pointer(self.row),
+            bias=pointer(self.bias),
+        )
+
+    @property
+    def nbytes(self) -> int:
+        arrays: list[Array] = [self.group_ptr, self.column, self.value, self.row]
+        if self.bias is not None:
+            arrays.append(self.bias)
+        return sum(array.nbytes for array in arrays)
+
+
+def floats(tensor: torch.Tensor | None) -> NDArray[np.float32] | None:
+    """A private fp32 copy of a tensor as the array the kernels read."""
+    if tensor is None:
+        return None
+    return np.array(tensor.detach().to("cpu", torch.float32).contiguous().numpy(), order="C")
+
+
+def to_csr(weight: torch.Tensor | SparseWeight) -> Csr:
+    """The nonzeros of a weight, row-major; dimensions beyond the first are the columns.
+
+    >>> csr = to_csr(torch.tensor([[0.0, 2.0], [0.0, 0.0], [3.0, 0.0]]))
+    >>> csr.row_ptr.tolist(), csr.column.tolist(), csr.value.tolist()
+    ([0, 1, 1, 2], [1, 0], [2.0, 3.0])
+    """
+    if isinstance(weight, SparseWeight):
+        return weight.csr
+    dense = floats(weight.flatten(1))
+    assert dense is not None
+    rows, columns = np.nonzero(dense)
+    row_ptr = np.zeros(len(dense) + 1, np.int32)
+    np.cumsum(np.bincount(rows, minlength=len(dense)), out=row_ptr[1:])
+    shape = (dense.shape[0], dense.shape[1])
+    return Csr(shape, row_ptr, columns.astype(np.int32), dense[rows, columns])
+
+
+def with_width(
+    csr: Csr, width: int, bias: NDArray[np.float32] | None, activation: str = "none"
+) -> SparseRows:
+    """Rows whose operand is a panel of ``width`` columns: a nonzero's offset is column * width."""
+    offset = csr.column * np.int32(width)
+    return SparseRows(csr.row_ptr, offset, csr.value, bias, activation)
+
+
+def _lane_arrays(
+    csr: Csr, order: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+    """group_ptr, and for each nonzero its step and its lane, rows taken in ``order``."""
+    groups = -(-len(order) // LANES)
+    padded = np.zeros(groups * LANES, np.int64)
+    padded[: len(order)] = lengths[order]
+    steps = padded.reshape(groups, LANES).max(axis=1, initial=0)
+    group_ptr = np.zeros(groups + 1, np.int32)
+    np.cumsum(steps, out=group_ptr[1:])
+    position = np.empty(len(order), np.int64)
+    position[order] = np.arange(len(order))
+    row_of = np.repeat(np.arange(len(order)), lengths)
+    within = np.arange(csr.nnz) - np.repeat(csr.row_ptr[:-1].astype(np.int64), lengths)
+    return group_ptr, group_ptr[position[row_of] // LANES] + within, position[row_of] % LANES
+
+
+def to_lanes(
+    csr: Csr, bias: NDArray[np.float32] | None = None, activation: str = "none"
+) -> LaneRows:
+    """Eight rows a group, longest rows first, ties in row order; 8x1 blocks share their columns."""
+    if _is_blocked(csr):
+        return _to_blocks(csr, bias, activation)
+    lengths = np.diff(csr.row_ptr).astype(np.int64)
+    order = np.argsort(-lengths, kind="stable")
+    group_ptr, step, lane = _lane_arrays(csr, order, lengths)
+    total = int(group_ptr[-1])
+    column = np.full((total, LANES), csr.shape[1], np.uint16)
+    value = np.zeros((total, LANES), np.float32)
+    column[step, lane] = csr.column
+    value[step, lane] = csr.value
+    row = np.full((len(group_ptr) - 1) * LANES, -1, np.int32)
+    row[: len(order)] = order
+    return LaneRows(csr.shape, group_ptr, column, value, row, False, bias, activation)
+
+
+def _is_blocked(csr: Csr) -> bool:
+    """Whether each eight rows from a multiple of eight have the same columns."""
+    if csr.shape[0] % LANES or csr.nnz == 0:
+        return False
+    lengths = np.diff(csr.row_ptr).reshape(-1, LANES)
+    if (lengths != lengths[:, :1]).any():
+        return False
+    starts = csr.row_ptr[:-1].reshape(-1, LANES)
+    within = np.arange(lengths.sum(axis=1).sum()) - np.repeat(csr.row_ptr[:-1], lengths.ravel())
+    first = np.repeat(np.repeat(starts[:, 0], LANES), lengths.ravel()) + within
+    return bool((csr.column == csr.column[first]).all())
+
+
+def _to_blocks(csr: Csr, bias: NDArray[np.float32] | None, activation: str) -> LaneRows:
+    groups = csr.shape[0] // LANES
+    lengths = np.diff(csr.row_ptr).astype(np.int64)
+    group_ptr, step, lane = _lane_arrays(csr, np.arange(csr.shape[0]), lengths)
+    value = np.zeros((int(group_ptr[-1]), LANES), np.float32)
+    value[step, lane] = csr.value
+    column = np.zeros(int(group_ptr[-1]), np.uint16)
+    column[step] = csr.column
+    row = np.arange(groups * LANES, dtype=np.int32)
+    return LaneRows(csr.shape, group_ptr, column, value, row, True, bias, activation)
+
+
+def column_blocks(csr: Csr, block: int) -> list[Csr]:
+    """The matrix split into blocks of ``block`` columns; columns keep their numbers."""
+    row = np.repeat(np.arange(csr.shape[0]), np.diff(csr.row_ptr))
+    parts = []
+    for start in range(0, max(csr.shape[1], 1), block):
+        inside = (csr.column >= start) & (csr.column < start + block)
+        row_ptr = np.zeros(csr.shape[0] + 1, np.int32)
+        np.cumsum(np.bincount(row[inside], minlength=csr.shape[0]), out=row_ptr[1:])
+        parts.append(Csr(csr.shape, row_ptr, csr.column[inside], csr.value[inside]))
+    return parts
+
+
+def struct_array(structs: Sequence[Struct]) -> "ctypes.Array[Struct]":
+    """The structures one after another, as a kernel reads them."""
+    return (type(structs[0]) * len(structs))(*structs)

@@ -1,0 +1,74 @@
+"""The plan of a compiled model: which kernel runs each layer. Data, so that it can be replayed."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from billhook.errors import ConfigurationError
+from billhook.inference.kernels import ISA_NAMES, MAX_VECTORS
+
+__all__ = ["Choice", "Plan"]
+
+VERSION = 1
+Mode = Literal["network", "modules", "dense"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How one layer runs.
+
+    ``kernel``: "dense" (torch), "spmm" (sparse, operand as it lies), "spmm_packed" (operand
+    gathered into panels), "fused" (a depthwise convolution that fills the panels of the 1x1 after
+    it), "sparse" (a linear or recurrent layer, by its own rules). ``vectors``: the widest tile, in
+    vectors of eight pixels.
+    """
+
+    kernel: str
+    vectors: int = MAX_VECTORS
+
+    def __post_init__(self) -> None:
+        if self.kernel not in ("dense", "spmm", "spmm_packed", "fused", "sparse"):
+            raise ConfigurationError(f"a plan names the kernel {self.kernel!r}: there is none")
+        if not 1 <= self.vectors <= MAX_VECTORS:
+            raise ConfigurationError(
+                f"a plan has tiles of {self.vectors} vectors: 1 to {MAX_VECTORS} are possible"
+            )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides a compiled model's results: equal plans give bit-equal outputs.
+
+    >>> plan = Plan("modules", "portable", {"fc": Choice("sparse")})
+    >>> Plan.from_dict(plan.to_dict()) == plan
+    True
+    """
+
+    mode: Mode
+    isa: str
+    layers: Mapping[str, Choice] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON's types."""
+        layers = {name: asdict(choice) for name, choice in self.layers.items()}
+        return {"version": VERSION, "mode": self.mode, "isa": self.isa, "layers": layers}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Plan":
+        """The plan that ``to_dict`` gave.
+
+        Raises:
+            ConfigurationError: The data is no plan of this version.
+        """
+        if data.get("version") != VERSION:
+            raise ConfigurationError(
+                f"the plan has version {data.get('version')!r}, this billhook reads {VERSION}: "
+                "compile the model again"
+            )
+        if data["mode"] not in ("network", "modules", "dense") or data["isa"] not in ISA_NAMES:
+            raise ConfigurationError(
+                f"the plan's mode is {data['mode']!r} and its instruction set {data['isa']!r}: "
+                f"known are network, modules, dense and {', '.join(ISA_NAMES)}"
+            )
+        layers = {name: Choice(**choice) for name, choice in data["layers"].items()}
+        return cls(data["mode"], data["isa"], layers)

@@ -1,0 +1,73 @@
+"""Convolutions as sparse rows: every nonzero of a filter becomes an offset into padded planes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from billhook.inference.graph import Conv
+from billhook.inference.layout import PlaneLayout
+from billhook.inference.packing import SparseRows, floats, to_csr
+
+__all__ = ["Reach", "conv_rows", "reach", "strided"]
+
+
+def strided(conv: Conv) -> bool:
+    """Whether the convolution reads its input in phases, one for each residue of the stride."""
+    return conv.stride != (1, 1)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far taps reach, in rows and columns of the plane (or phase) they read."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+def reach(conv: Conv) -> Reach:
+    """The smallest and largest row and column that taps add to an output pixel's.
+
+    >>> import torch
+    >>> reach(Conv("c", (0,), (1, 4, 4), weight=torch.ones(1, 1, 3, 3), padding=(1, 1, 1, 1)))
+    Reach(top=-1, left=-1, bottom=1, right=1)
+    """
+    kernel = conv.weight.shape[2:]
+    low = [-p // s for p, s in zip(conv.padding[:2], conv.stride, strict=True)]
+    high = [
+        ((k - 1) * d - p) // s
+        for k, d, p, s in zip(kernel, conv.dilation, conv.padding[:2], conv.stride, strict=True)
+    ]
+    return Reach(low[0], low[1], high[0], high[1])
+
+
+def _tap_offsets(
+    conv: Conv, source: PlaneLayout, ky: np.ndarray, kx: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The phase a tap reads, and its offset there."""
+    (sh, sw), (dh, dw) = conv.stride, conv.dilation
+    y, x = ky * dh - conv.padding[0], kx * dw - conv.padding[1]
+    phase = (y % sh) * sw + x % sw
+    return phase, (y // sh) * source.pitch + x // sw
+
+
+def conv_rows(conv: Conv, source: PlaneLayout, packed_width: int = 0) -> SparseRows:
+    """The convolution's rows; ``packed_width`` > 0: a pointwise one on a panel of that width."""
+    filters, inputs, _, width = conv.weight.shape
+    csr = to_csr(conv.weight)
+    m = np.repeat(np.arange(filters), np.diff(csr.row_ptr))
+    (ky, kx), c = divmod(csr.column % _area(conv), width), csr.column // _area(conv)
+    channel = m // (filters // conv.groups) * inputs + c
+    if packed_width:
+        offset = channel * packed_width
+    else:
+        phase, within = _tap_offsets(conv, source, ky, kx)
+        phases = conv.stride[0] * conv.stride[1]
+        offset = (channel * phases + phase) * source.size + within
+    bias = floats(conv.bias)
+    return SparseRows(csr.row_ptr, offset.astype(np.int32), csr.value, bias, conv.activation)
+
+
+def _area(conv: Conv) -> int:
+    return conv.weight.shape[2] * conv.weight.shape[3]

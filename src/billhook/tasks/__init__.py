@@ -1,0 +1,1 @@
+"""Model family + data + metric + training recipe."""

@@ -1,0 +1,69 @@
+"""A task from a recipe and the place of its data; or from noise of the recipe's shapes."""
+
+from pathlib import Path
+
+import torch
+
+from billhook.data.images import ArrayImages, ImageData, load_images
+from billhook.data.parallel import Pairs, ParallelData, load_parallel
+from billhook.data.text import TextData, load_text
+from billhook.models.ptb_lstm import PTB_VOCAB
+from billhook.tasks.classification import Classification
+from billhook.tasks.language import LanguageModelling
+from billhook.tasks.recipe import Recipe
+from billhook.tasks.task import ALONE, Shard, Task
+from billhook.tasks.translation import Translation
+
+__all__ = ["build_task", "synthetic_task"]
+
+BYTE_PIECES = 259  # the smallest BPE: a piece a byte, and the special ones
+
+
+def build_task(recipe: Recipe, data: Path | None, shard: Shard = ALONE) -> Task:
+    """The task of the recipe's family on the data in a folder, or on the embedded set for None.
+
+    Raises:
+        DataError: the folder does not hold what the family needs.
+    """
+    if recipe.family == "ptb_lstm":
+        return LanguageModelling(recipe, load_text(data), shard)
+    if recipe.family == "gnmt":
+        text = load_parallel(data, recipe.data.source, recipe.data.target)
+        return Translation(recipe, text, shard)
+    return Classification(recipe, load_images(data), shard)
+
+
+def synthetic_task(recipe: Recipe) -> Task:
+    """The full model with noise in place of data, enough for one step of the full shape."""
+    recipe = recipe.changed(data={"workers": 0})
+    if recipe.family == "ptb_lstm":
+        return LanguageModelling(recipe, _words(recipe))
+    if recipe.family == "gnmt":
+        vocab = recipe.data.pieces
+        full = recipe.changed(
+            model={"source_vocab": vocab, "target_vocab": vocab},
+            data={"pieces": BYTE_PIECES},
+        )
+        return Translation(full, _letters(recipe))
+    return Classification(recipe, _pictures(recipe))
+
+
+def _pictures(recipe: Recipe) -> ImageData:
+    size, pixels = recipe.training.batch_size, recipe.data.pixels
+    classes = int(recipe.model.get("num_classes") or 10)
+    pictures = torch.randint(256, (size, 3, pixels, pixels), dtype=torch.uint8)
+    noise = ArrayImages(pictures, torch.arange(size) % classes)
+    return ImageData(noise, noise, tuple(map(str, range(classes))), "noise")
+
+
+def _words(recipe: Recipe) -> TextData:
+    words = torch.randint(PTB_VOCAB, (recipe.training.batch_size * (recipe.data.window + 1),))
+    return TextData(words, words, words, tuple(map(str, range(PTB_VOCAB))), "noise")
+
+
+def _letters(recipe: Recipe) -> ParallelData:
+    # The leading blank is a piece too.
+    letters = torch.randint(26, (recipe.training.batch_size, recipe.data.max_length - 1))
+    lines = ["".join(chr(97 + int(letter)) for letter in row) for row in letters]
+    pairs = Pairs(lines, lines)
+    return ParallelData(pairs, pairs, pairs, "noise")

@@ -1,0 +1,150 @@
+"""Image classification: cross-entropy with label smoothing; top-1 and top-5."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from billhook.data.images import ImageData, ImageSet
+from billhook.errors import ConfigurationError, DataError
+from billhook.models import inception_v3, mobilenet_v1
+from billhook.tasks.recipe import Recipe
+from billhook.tasks.task import ALONE, Shard, Task, epoch_order
+
+__all__ = ["Classification", "top_k_correct"]
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "mobilenet_v1": mobilenet_v1,
+    "inception_v3": inception_v3,
+}
+EVALUATION_BATCH = 250
+
+
+class Classification(Task):
+    """MobileNetV1 or InceptionV3 on labelled pictures, scaled to [-1, 1] as slim does.
+
+    ``[model] num_classes`` is the data's unless the recipe sets it: to as many, or to one more,
+    which leaves slim's background class 0 to nothing. The image sets have two splits, so "valid"
+    and "test" are the same one here, as on ImageNet.
+    """
+
+    def __init__(self, recipe: Recipe, data: ImageData, shard: Shard = ALONE) -> None:
+        shard.check(recipe.training.batch_size)
+        self.recipe, self.data, self.shard = recipe, data, shard
+        self.found = data.found
+        arguments: dict[str, Any] = {"num_classes": len(data.classes)} | recipe.model
+        self.label_offset = int(arguments["num_classes"]) - len(data.classes)
+        if self.label_offset not in (0, 1):
+            raise DataError(
+                f"the model has num_classes {arguments['num_classes']}, the data "
+                f"{len(data.classes)} classes ({data.found}): they have to be equal, or one more "
+                "in the model for slim's background class"
+            )
+        self.model = MODELS[recipe.family](**arguments)
+        for module in self.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1 - recipe.training.batch_norm_decay
+        self.steps_per_epoch = len(data.train.labels) // recipe.training.batch_size
+        if not self.steps_per_epoch:
+            raise DataError(
+                f"{len(data.train.labels)} training pictures do not fill one batch of "
+                f"{recipe.training.batch_size}"
+            )
+        self.augment = _augmentation(recipe)
+
+    def batches(self, epoch: int, start: int, device: torch.device) -> Iterator[Any]:
+        """Images ``(B, 3, p, p)`` in [0, 1] and labels ``(B,)``; the last, unfull batch is left."""
+        size = self.recipe.training.batch_size
+        order = epoch_order(len(self.data.train.labels), self.recipe.training.seed, epoch)
+        rows = [
+            order[i * size : (i + 1) * size][self.shard.rank :: self.shard.world].tolist()
+            for i in range(start, self.steps_per_epoch)
+        ]
+        crop_seed = self.recipe.training.seed * 1_000_003 + epoch
+        yield from self._load(self.data.train, rows, crop_seed, device)
+
+    def loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
+        """Mean cross-entropy, the auxiliary head's added with ``aux_weight``."""
+        images, labels = batch
+        out = model(_for_model(self.augment(images)))
+        smoothing = self.recipe.training.label_smoothing
+        if isinstance(out, torch.Tensor):
+            return F.cross_entropy(out, labels, label_smoothing=smoothing)
+        main, aux = (F.cross_entropy(o, labels, label_smoothing=smoothing) for o in out)
+        return main + self.recipe.training.aux_weight * aux
+
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float | str]:  # noqa: ARG002
+        """``top1`` and ``top5`` in percent, mean ``loss`` without smoothing."""
+        device = next(model.parameters()).device
+        count = len(self.data.test.labels)
+        rows = [chunk.tolist() for chunk in torch.arange(count).split(EVALUATION_BATCH)]
+        correct, loss = {1: 0, 5: 0}, 0.0
+        for images, labels in self._load(self.data.test, rows, None, device):
+            logits = model(_for_model(images))
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+            for k in correct:
+                correct[k] += top_k_correct(logits, labels, min(k, logits.shape[1]))
+        return {
+            "top1": 100 * correct[1] / count,
+            "top5": 100 * correct[5] / count,
+            "loss": loss / count,
+        }
+
+    def _load(
+        self, images: ImageSet, rows: list[list[int]], crop_seed: int | None, device: torch.device
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        loader = DataLoader(
+            _Batches(images, self.recipe.data.pixels, crop_seed),
+            sampler=rows,
+            batch_size=None,
+            num_workers=self.recipe.data.workers,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # or it would draw from the global one
+        )
+        for pictures, labels in loader:
+            yield (
+                pictures.to(device, non_blocking=True),
+                (labels + self.label_offset).to(device, non_blocking=True),
+            )
+
+
+class _Batches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """A batch by the list of its indices."""
+
+    def __init__(self, images: ImageSet, pixels: int, crop_seed: int | None) -> None:
+        self.images, self.pixels, self.crop_seed = images, pixels, crop_seed
+
+    def __getitem__(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        batch = self.images.batch(indices, self.pixels, self.crop_seed)
+        return batch, self.images.labels[torch.as_tensor(indices)]
+
+
+def _for_model(images: torch.Tensor) -> torch.Tensor:
+    """[0, 1] to [-1, 1], channels last in memory: a third faster on CPU, the same numbers."""
+    return (images * 2 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def top_k_correct(logits: torch.Tensor, labels: torch.Tensor, k: int) -> int:
+    """In how many rows of ``(N, C)`` logits the label is among the k largest.
+
+    >>> top_k_correct(torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]]), torch.tensor([1, 2]), k=2)
+    1
+    """
+    return int((logits.topk(k, dim=1).indices == labels.unsqueeze(1)).sum())
+
+
+def _augmentation(recipe: Recipe) -> nn.Module:
+    if not recipe.data.augment:
+        return nn.Identity()
+    import kornia.augmentation as K
+
+    steps = []
+    for name, arguments in recipe.data.augment:
+        kind = getattr(K, name, None)
+        if not isinstance(kind, type):
+            raise ConfigurationError(f"augment: kornia.augmentation has no class {name!r}")
+        steps.append(kind(**arguments))
+    return nn.Sequential(*steps)

@@ -1,0 +1,187 @@
+"""Training recipes: data, read from the TOML files beside this module or from a file of yours."""
+
+import math
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from billhook.errors import ConfigurationError
+
+__all__ = ["Cosine", "Data", "Decay", "Optimizer", "Pruning", "Recipe", "load_recipe"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Optimizer(_Section):
+    """A torch.optim class by name with its arguments; no weight decay on vectors (norm, bias)."""
+
+    kind: Literal["SGD", "RMSprop", "Adam", "AdamW"]
+    lr: float = Field(gt=0)
+    arguments: dict[str, float | bool | tuple[float, float]] = {}
+    weight_decay: float = Field(default=0.0, ge=0)
+    undecayed: tuple[str, ...] = ()  # globs of parameter names, for example depthwise weights
+
+
+class Decay(_Section):
+    """``lr * factor ** max(0, floor((t - start) / every))``, t, start and every in ``unit``."""
+
+    kind: Literal["decay"]
+    unit: Literal["epoch", "step"]
+    start: float = Field(ge=0)
+    every: float = Field(gt=0)
+    factor: float = Field(gt=0, le=1)
+
+    def factor_at(self, step: int, steps_per_epoch: int, total_steps: int) -> float:  # noqa: ARG002
+        """What the learning rate is multiplied by at ``step``, counted from 0."""
+        unit = steps_per_epoch if self.unit == "epoch" else 1
+        # In steps, so that an epoch's first step is exactly its own.
+        count = math.floor((step - self.start * unit) / (self.every * unit))
+        return float(self.factor ** max(0, count))
+
+
+class Cosine(_Section):
+    """Linear over the first ``warmup`` share of the steps, then half a cosine down to 0."""
+
+    kind: Literal["cosine"]
+    warmup: float = Field(ge=0, lt=1)
+
+    def factor_at(self, step: int, steps_per_epoch: int, total_steps: int) -> float:  # noqa: ARG002
+        """What the learning rate is multiplied by at ``step``, counted from 0."""
+        warm = self.warmup * total_steps
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        return (1 + math.cos(math.pi * (step - warm) / (total_steps - warm))) / 2
+
+
+class Data(_Section):
+    """How batches are made; what a family has no use for stays at its default."""
+
+    pixels: int = 0
+    augment: tuple[tuple[str, dict[str, Any]], ...] = ()  # kornia.augmentation classes, arguments
+    workers: int = Field(default=0, ge=0)
+    window: int = 0  # LSTM language model: words a window, the steps of back-propagation
+    source: str = ""  # translation: suffixes of the files
+    target: str = ""
+    pieces: int = 0  # translation: size of a side's BPE vocabulary
+    max_length: int = 0  # translation: pieces, longer training pairs are left out
+
+
+class Training(_Section):
+    """Length of the run and what is done in every step."""
+
+    batch_size: int = Field(gt=0)
+    epochs: float | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, gt=0)
+    clip_norm: float | None = Field(default=None, gt=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    aux_weight: float = 0.0
+    batch_norm_decay: float = Field(default=0.9, ge=0, lt=1)
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    evaluate_every: float = Field(default=1.0, gt=0)  # epochs; a checkpoint is written then too
+    checkpoint_every: int = Field(default=1000, gt=0)  # steps
+    seed: int = 0
+
+
+class Pruning(_Section):
+    """The default window, in shares of the run's steps, and the number of mask updates after t_0.
+
+    The paper states neither; these are ours.
+    """
+
+    begin: float = Field(ge=0, lt=1)
+    end: float = Field(gt=0, le=1)
+    updates: int = Field(gt=0)
+
+
+class Recipe(_Section):
+    """Everything that decides a training run but the data and the machine.
+
+    ``notes`` says which values are the original's and which were chosen here.
+    """
+
+    family: Literal["mobilenet_v1", "inception_v3", "ptb_lstm", "gnmt"]
+    notes: str
+    model: dict[str, float | int | str | bool | None] = {}
+    data: Data
+    optimizer: Optimizer
+    schedule: Annotated[Decay | Cosine, Field(discriminator="kind")]
+    training: Training
+    pruning: Pruning
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """The length of the run in optimizer steps.
+
+        Raises:
+            ConfigurationError: not exactly one of ``epochs`` and ``steps`` is given, or the run
+                is shorter than a step.
+        """
+        epochs, steps = self.training.epochs, self.training.steps
+        if (epochs is None) == (steps is None):
+            raise ConfigurationError(
+                f"[training] has epochs={epochs} and steps={steps}: give exactly one of them"
+            )
+        total = steps if steps is not None else round((epochs or 0) * steps_per_epoch)
+        if total < 1:
+            raise ConfigurationError(
+                f"{epochs} epochs of {steps_per_epoch} steps are no whole step: train longer"
+            )
+        return total
+
+    def learning_rate(self, step: int, steps_per_epoch: int) -> float:
+        """The rate of optimizer step ``step``, counted from 0."""
+        total = self.total_steps(steps_per_epoch)
+        return self.optimizer.lr * self.schedule.factor_at(step, steps_per_epoch, total)
+
+    def changed(self, **sections: dict[str, Any]) -> "Recipe":
+        """A copy with some values replaced, section by section, and checked again."""
+        values = self.model_dump()
+        for section, changes in sections.items():
+            values[section] = values[section] | changes
+        return _checked(values, "the changed recipe")
+
+
+def load_recipe(family: str, name: str) -> Recipe:
+    """The recipe ``name`` ("paper" or "laptop", or a path to a TOML file) of a model family.
+
+    Raises:
+        ConfigurationError: no such recipe, or one with a wrong value: section and value are named.
+
+    >>> recipe = load_recipe("ptb_lstm", "paper")
+    >>> [round(recipe.learning_rate(100 * epoch, steps_per_epoch=100), 3) for epoch in range(7)]
+    [1.0, 1.0, 1.0, 1.0, 0.5, 0.25, 0.125]
+    """
+    own = resources.files("billhook.tasks") / "recipes" / f"{family}.{name}.toml"
+    path = Path(name)
+    if own.is_file():
+        text, source = own.read_text(), f"{family}.{name}"
+    elif path.suffix == ".toml" and path.is_file():
+        text, source = path.read_text(), str(path)
+    else:
+        raise ConfigurationError(
+            f"there is no recipe {name!r} for {family}: take 'paper' or 'laptop', or the path of "
+            "a .toml file"
+        )
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"recipe {source} is no TOML: {error}") from None
+    recipe = _checked(values, f"recipe {source}")
+    if recipe.family != family:
+        raise ConfigurationError(f"recipe {source} is for {recipe.family}, not for {family}")
+    return recipe
+
+
+def _checked(values: dict[str, Any], source: str) -> Recipe:
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ConfigurationError(
+            f"{source}: {where} is {first.get('input')!r}: {first['msg']}"
+        ) from None

@@ -1,0 +1,73 @@
+"""What the training loop asks of a task: batches, a loss, an evaluation."""
+
+import abc
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from billhook.errors import ConfigurationError
+
+__all__ = ["ALONE", "Shard", "Task", "epoch_order"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """This process among those that train together: it sees each ``world``-th row of a batch."""
+
+    rank: int = 0
+    world: int = 1
+
+    def check(self, batch_size: int) -> None:
+        """Every process has to get the same share.
+
+        Raises:
+            ConfigurationError: ``batch_size`` is no multiple of the number of processes.
+        """
+        if batch_size % self.world:
+            raise ConfigurationError(
+                f"batch_size {batch_size} does not divide among {self.world} processes: "
+                "use a multiple"
+            )
+
+
+ALONE = Shard()
+
+
+class Task(abc.ABC):
+    """A model with its data, its loss and its metric."""
+
+    model: nn.Module
+    found: str  # what the loader found
+    steps_per_epoch: int
+
+    @abc.abstractmethod
+    def batches(self, epoch: int, start: int, device: torch.device) -> Iterator[Any]:
+        """Batches ``start`` and on of an epoch, the same ones for the same epoch and seed."""
+
+    @abc.abstractmethod
+    def loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
+        """The scalar to minimise."""
+
+    @abc.abstractmethod
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float | str]:
+        """Metrics on "valid" or "test"; ``model`` is in evaluation mode, no gradients."""
+
+    def examples(self, model: nn.Module) -> list[dict[str, str]]:  # noqa: ARG002 - most have none
+        """A few inputs and outputs to read, for the result."""
+        return []
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the task carries from batch to batch, for exact resume."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - nothing carried
+        """Continue from :meth:`state_dict`."""
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> torch.Tensor:
+    """The shuffled indices of an epoch: a function of seed and epoch, nothing else."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(count, generator=generator)

@@ -1,0 +1,114 @@
+"""The linear kernels against the oracle."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from billhook.inference import kernels, reference
+from billhook.inference.linear import SparseLinear, SparseMatrix
+from billhook.inference.packing import to_csr, to_lanes
+
+from .strategies import assert_close, misaligned, sparse, values
+
+pytestmark = pytest.mark.skipif(not kernels.available(), reason="no native kernels")
+ISAS = range(kernels.isa() + 1) if kernels.available() else range(0)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_linear_equals_the_oracle(data: st.DataObject) -> None:
+    rows, columns = data.draw(st.integers(1, 70)), data.draw(st.integers(1, 90))
+    samples = data.draw(st.sampled_from([1, 2, 7, 8, 9, 17, 33, 64, 65, 130]))
+    weight = data.draw(sparse((rows, columns)))
+    x = misaligned(data.draw(values((samples, columns))), data.draw(st.integers(0, 15)))
+    bias = data.draw(st.none() | values((rows,)))
+    with np.errstate(all="ignore"):
+        wanted = reference.linear(
+            x.astype(np.float64),
+            weight.astype(np.float64),
+            None if bias is None else bias.astype(np.float64),
+        )
+    for isa in ISAS:
+        for threads in (1, 2):
+            matrix = SparseMatrix(to_csr(torch.from_numpy(weight)), bias, isa)
+            with torch_threads(threads):
+                assert_close(matrix.multiply(torch.from_numpy(x)), wanted)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("samples", [1, 20])
+def test_blocks_of_8x1_share_their_columns_and_equal_the_oracle(isa: int, samples: int) -> None:
+    rng = np.random.default_rng(0)
+    blocks = rng.random((5, 1, 40)) < 0.2
+    blocks[2] = False
+    weight = (rng.standard_normal((5, 8, 40)) * blocks).reshape(40, 40).astype(np.float32)
+    x = rng.standard_normal((samples, 40)).astype(np.float32)
+    matrix = SparseMatrix(to_csr(torch.from_numpy(weight)), None, isa)
+    assert matrix.lanes().shared_columns
+    assert_close(
+        matrix.multiply(torch.from_numpy(x)),
+        reference.linear(x.astype(np.float64), weight.astype(np.float64), None),
+    )
+
+
+def test_unstructured_rows_do_not_share_columns() -> None:
+    weight = torch.eye(8)
+    assert not to_lanes(to_csr(weight)).shared_columns
+
+
+def test_a_pruned_weight_ignores_an_infinite_input() -> None:
+    weight = torch.tensor([[0.0, 2.0]] * 9)
+    weight[3] = 0.0
+    x = torch.tensor([[torch.inf, 3.0]])
+    for samples in (1, 2):
+        y = SparseLinear(weight, None, kernels.isa())(x.repeat(samples, 1))
+        assert torch.isfinite(y).all()
+
+
+def test_wide_panels_are_cut_into_blocks_of_columns() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(33, 700) * (torch.rand(33, 700) < 0.3)
+    layer = SparseLinear(weight, torch.randn(33), kernels.isa())
+    x = torch.randn(64, 700)
+    assert_close(
+        layer(x), torch.nn.functional.linear(x, weight, torch.from_numpy(layer.matrix.bias))
+    )
+    assert len(layer.matrix.blocks(64)) > 1  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("samples", [0, 1, 3, 70])
+def test_results_do_not_depend_on_the_thread_count(samples: int) -> None:
+    torch.manual_seed(0)
+    layer = SparseLinear(torch.randn(301, 257) * (torch.rand(301, 257) < 0.1), None, kernels.isa())
+    x = torch.randn(samples, 257)
+    with torch_threads(1):
+        one = layer(x)
+    with torch_threads(2):
+        two = layer(x)
+    assert torch.equal(one, two)
+
+
+def test_calls_from_several_threads_give_the_same_result() -> None:
+    torch.manual_seed(0)
+    layer = SparseLinear(torch.randn(128, 96) * (torch.rand(128, 96) < 0.2), None, kernels.isa())
+    inputs = [torch.randn(n, 96) for n in (1, 1, 5, 9, 64, 70) * 8]
+    wanted = [layer(x) for x in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        for y, expected in zip(pool.map(layer, inputs), wanted, strict=True):
+            assert torch.equal(y, expected)

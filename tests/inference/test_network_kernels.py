@@ -1,0 +1,185 @@
+"""Convolutions and pools in the network plan against the oracle."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from billhook.inference import kernels, reference
+from billhook.inference.graph import INPUT, Conv, Pool
+from billhook.inference.network import Network, dense_weight
+from billhook.inference.plan import Choice
+
+from .strategies import Floats, assert_close, misaligned, sparse, values
+from .test_linear_kernels import ISAS, torch_threads
+
+pytestmark = pytest.mark.skipif(not kernels.available(), reason="no native kernels")
+
+
+@st.composite
+def convs(draw: st.DrawFn) -> tuple[Conv, tuple[int, int, int]]:
+    """A convolution of any stride, padding, dilation and groups, and its input's shape."""
+    small = st.integers(1, 3)
+    groups = draw(small)
+    kernel = draw(small), draw(st.integers(1, 5))
+    stride, dilation = (draw(small), draw(small)), (draw(small), draw(small))
+    padding = tuple(draw(st.integers(0, 3)) for _ in range(4))
+    channels, filters = groups * draw(st.integers(1, 5)), groups * draw(st.integers(1, 9))
+    size = draw(st.integers(1, 23)), draw(st.integers(1, 23))
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    padded = size[0] + padding[0] + padding[2], size[1] + padding[1] + padding[3]
+    assume(all(p >= r for p, r in zip(padded, reach, strict=True)))
+    out = tuple((p - r) // s + 1 for p, r, s in zip(padded, reach, stride, strict=True))
+    weight = draw(sparse((filters, channels // groups * kernel[0] * kernel[1])))
+    bias = draw(st.none() | values((filters,)))
+    conv = Conv(
+        name="conv",
+        inputs=(INPUT,),
+        shape=(filters, *out),
+        activation=draw(st.sampled_from(kernels.ACTIVATIONS)),
+        weight=torch.from_numpy(weight).reshape(filters, channels // groups, *kernel),
+        bias=None if bias is None else torch.from_numpy(bias),
+        stride=stride,
+        padding=padding,  # type: ignore[arg-type]
+        dilation=dilation,
+        groups=groups,
+    )
+    return conv, (channels, *size)
+
+
+def oracle(conv: Conv, x: Floats) -> Floats:
+    bias = None if conv.bias is None else conv.bias.double().numpy()
+    with np.errstate(all="ignore"):
+        return reference.conv2d(
+            x.astype(np.float64),
+            dense_weight(conv).double().numpy(),
+            bias,
+            stride=conv.stride,
+            padding=conv.padding,
+            dilation=conv.dilation,
+            groups=conv.groups,
+            activation=conv.activation,
+        ).astype(np.float32)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_a_convolution_equals_the_oracle(data: st.DataObject) -> None:
+    conv, shape = data.draw(convs())
+    x = misaligned(data.draw(values((2, *shape))), data.draw(st.integers(0, 15)))
+    choice = Choice(
+        "spmm_packed" if conv.pointwise else "spmm", data.draw(st.integers(1, kernels.MAX_VECTORS))
+    )
+    wanted = np.stack([oracle(conv, sample) for sample in x])
+    for isa in ISAS:
+        network = Network([conv], shape, {"conv": choice}, isa)
+        for threads in (1, 2):
+            with torch_threads(threads):
+                for _ in range(2):  # a used workspace gives the same as a fresh one
+                    assert_close(network(torch.from_numpy(x)), wanted)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_a_fused_depthwise_and_pointwise_pair_equals_the_oracle(data: st.DataObject) -> None:
+    channels, size = data.draw(st.integers(1, 9)), data.draw(st.integers(3, 20))
+    stride = data.draw(st.integers(1, 3))
+    out = (size + 2 - 3) // stride + 1
+    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    first = Conv(
+        name="depthwise",
+        inputs=(INPUT,),
+        shape=(channels, out, out),
+        activation="relu6",
+        weight=torch.from_numpy(rng.standard_normal((channels, 1, 3, 3)).astype(np.float32)),
+        bias=torch.from_numpy(rng.standard_normal(channels).astype(np.float32)),
+        stride=(stride, stride),
+        padding=(1, 1, 1, 1),
+        groups=channels,
+    )
+    weight = data.draw(sparse((11, channels)))
+    second = Conv(
+        name="pointwise",
+        inputs=(0,),
+        shape=(11, out, out),
+        activation="relu",
+        weight=torch.from_numpy(weight).reshape(11, channels, 1, 1),
+    )
+    x = data.draw(values((1, channels, size, size)))
+    wanted = oracle(second, oracle(first, x[0]))
+    plan = {"depthwise": Choice("fused"), "pointwise": Choice("spmm_packed", 3)}
+    for isa in ISAS:
+        y = Network([first, second], (channels, size, size), plan, isa)(torch.from_numpy(x))
+        assert_close(y[0], wanted)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_pools_equal_the_oracle(data: st.DataObject) -> None:
+    kernel = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))
+    stride = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
+    padding = data.draw(st.integers(0, kernel[0] // 2)), data.draw(st.integers(0, kernel[1] // 2))
+    shape = (
+        data.draw(st.integers(1, 5)),
+        data.draw(st.integers(4, 20)),
+        data.draw(st.integers(4, 20)),
+    )
+    out = [
+        (n + 2 * p - k) // s + 1
+        for n, p, k, s in zip(shape[1:], padding, kernel, stride, strict=True)
+    ]
+    op = Pool(
+        name="pool",
+        inputs=(INPUT,),
+        shape=(shape[0], *out),
+        kind=data.draw(st.sampled_from(["max", "average"])),
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
+        count_padding=data.draw(st.booleans()),
+    )
+    x = data.draw(values((1, *shape)))
+    with np.errstate(all="ignore"):
+        wanted = reference.pool2d(
+            x[0].astype(np.float64),
+            op.kind,
+            kernel=kernel,
+            stride=stride,
+            padding=padding,
+            count_padding=op.count_padding,
+            size=(out[0], out[1]),
+        )
+    assert_close(Network([op], shape, {}, kernels.isa())(torch.from_numpy(x))[0], wanted)
+
+
+def test_dense_choices_give_torch_results_in_the_same_program() -> None:
+    torch.manual_seed(0)
+    base = Conv(
+        name="a",
+        inputs=(INPUT,),
+        shape=(8, 5, 5),
+        activation="relu",
+        weight=torch.randn(8, 3, 3, 3),
+        bias=torch.randn(8),
+        stride=(2, 2),
+        padding=(0, 0, 1, 1),
+    )
+    second = replace(
+        base,
+        name="b",
+        inputs=(0,),
+        weight=torch.randn(8, 8, 3, 3),
+        stride=(1, 1),
+        padding=(1, 1, 1, 1),
+    )
+    x = torch.randn(3, 3, 10, 10)
+    results = [
+        Network([base, second], (3, 10, 10), {"a": Choice(a), "b": Choice(b)}, kernels.isa())(x)
+        for a in ("dense", "spmm")
+        for b in ("dense", "spmm")
+    ]
+    for result in results[1:]:
+        assert torch.allclose(result, results[0], atol=1e-4)

@@ -1,0 +1,51 @@
+"""The benchmark: what it prints, whatever the times are."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import billhook
+from billhook.bench_command import run
+from billhook.errors import ConfigurationError
+from billhook.inference.bench import Result, bench, measure_limits
+from billhook.models import mobilenet_v1
+
+SMALL = "mobilenet_v1(width=0.25, num_classes=10)"
+
+
+def test_every_form_has_its_time_and_every_layer_its_line(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = mobilenet_v1(width=0.25, num_classes=10)
+    billhook.save(model, tmp_path / "model.billhook.safetensors")
+    weights = tmp_path / "model.billhook.safetensors"
+    text = "\n".join(run(SMALL, "1,3,32,32", weights=weights, rounds=1, peers=("eager",)))
+    assert all(word in text for word in ("billhook", "eager", "stem", "blocks.12.pointwise"))
+
+
+def test_a_model_of_tokens() -> None:
+    text = "\n".join(
+        run("ptb_lstm(hidden=16, vocab=30)", "5,2", sparsity=0.5, vocabulary=30, rounds=1)
+    )
+    assert "eager" in text
+
+
+def test_ratios_are_of_the_medians_and_of_the_fastest_rounds() -> None:
+    model = torch.nn.Linear(4, 4).eval()
+    compiled = bench("tiny", model, (torch.ones(1, 4),), peers=[], rounds=1).compiled
+    times = {"billhook": [1.0, 2.0, 9.0], "eager": [3.0, 8.0, 8.0]}
+    assert Result("tiny", 1, times, compiled, ()).ratios("eager") == (4.0, 3.0)
+
+
+def test_limits_grow_with_work() -> None:
+    limits = measure_limits()
+    assert 0 < limits.milliseconds(10**6, 10**3) <= limits.milliseconds(10**7, 10**3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sparsity", "cause"),
+    [("1,x", 0.5, "'1,x'"), ("1,3,32,32", 1.5, "1.5"), ("1,3,32,32", None, "either a file")],
+)
+def test_bad_arguments_are_errors(shape: str, sparsity: float | None, cause: str) -> None:
+    with pytest.raises(ConfigurationError, match=cause):
+        list(run(SMALL, shape, sparsity=sparsity))
