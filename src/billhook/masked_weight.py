@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from billhook.distributed import after_reduction, is_sharded, part, part_like, whole
+from billhook.distributed import after_reduction, is_sharded, part, part_like, total, whole
 from billhook.errors import StateError
 from billhook.mask import Mask
 from billhook.optimizer_state import hold_state
@@ -47,6 +47,7 @@ class MaskedWeight:
         self.schedule = schedule
         self.replicas = replicas
         self.mask = Mask(torch.ones_like(self.part, dtype=torch.bool))
+        self.kept = self.parameter.numel()  # on all ranks together
         self.aside: Tensor | None = None
         self._optimizers = tuple(optimizers)
         self._version = self.part._version
@@ -138,6 +139,7 @@ class MaskedWeight:
 
     def _put_in_force(self) -> None:
         """Hold a new mask, in the gradient of the last backward pass too."""
+        self.kept = total(self.mask.kept, self.parameter)
         self._mask_grad()
         self.hold()
 

@@ -110,8 +110,8 @@ class Pruner:
     @property
     def sparsity(self) -> float:
         """The share of all selected weights (on this rank) that the masks in force hold at zero."""
-        total = sum(weight.mask.shape.numel() for weight in self._weights)
-        return 1.0 - sum(weight.mask.kept for weight in self._weights) / total if total else 0.0
+        count = sum(weight.parameter.numel() for weight in self._weights)
+        return 1.0 - sum(weight.kept for weight in self._weights) / count if count else 0.0
 
     def report(self) -> PruningReport:
         """Sparsity and NNZ of every pruned tensor as it now stands.
@@ -124,7 +124,7 @@ class Pruner:
                 TensorReport(
                     name=weight.name,
                     shape=tuple(weight.parameter.shape),
-                    kept=total(weight.mask.kept, weight.parameter),
+                    kept=weight.kept,
                     nonzero=total(int(weight.part.count_nonzero()), weight.parameter),
                     target=weight.schedule.final_sparsity,
                 )

@@ -107,6 +107,7 @@ def _assert_equals_the_run_alone(model: nn.Module, **options: Any) -> None:
     for ours, theirs in zip(model.parameters(), alone.parameters(), strict=True):
         torch.testing.assert_close(_full(ours.detach()), theirs.detach())
     assert pruner.report() == expected.report()
+    assert pruner.sparsity == expected.sparsity
     assert pruner.finalize().nonzero == expected.finalize().nonzero
 
 
