@@ -77,4 +77,6 @@ def test_layerwise_constant_needs_an_update_for_every_tensor() -> None:
     model = _model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(ConfigurationError, match="of 3 tensors needs more than 3 mask updates"):
-        Pruner(model, optimizer, Cubic(0.8, 0, 20, frequency=10), allocation=LayerwiseConstant())
+        Pruner(
+            model, optimizer, Cubic(0.8, 1_000, 1_020, frequency=10), allocation=LayerwiseConstant()
+        )

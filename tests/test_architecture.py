@@ -12,18 +12,18 @@ SOURCE = Path(__file__).parent.parent / "src" / "billhook"
 CORE = {
     *("allocation", "criterion", "errors", "granularity", "mask", "masked_weight", "native"),
     *("optimizer_state", "plan", "pruner", "render", "report", "schedule", "selection"),
-    *("attach", "distributed", "pruner_state"),
+    *("atomic", "attach", "distributed", "pruner_state"),
 }
 #: What each part may import of billhook; "public" is `import billhook` and names from it.
 ALLOWED = {
-    "format": {"errors", "native", "render", "format"},
+    "format": {"atomic", "errors", "native", "render", "format"},
     "footprint": {"errors", "format"},
     "models": {"errors", "models"},
     "data": {"errors", "data"},
     "tasks": {"errors", "data", "models", "tasks"},
     "inference": {"errors", "native", "render", "format", "inference", "public"},
-    "study": {"footprint", "schedule", "errors", "study", "render", "native", "public"},
-    "integrations": {"errors", "schedule", "integrations", "public"},
+    "study": {"atomic", "footprint", "schedule", "errors", "study", "render", "native", "public"},
+    "integrations": {"atomic", "errors", "schedule", "integrations", "public"},
 } | dict.fromkeys(CORE, CORE)
 
 

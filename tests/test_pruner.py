@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
 import billhook
@@ -384,8 +385,11 @@ def test_optimizers_that_cannot_work_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="LBFGS"):
         Pruner(model, torch.optim.LBFGS(model.parameters()), OneShot(0.5))
     not_one: Any = [object()]
-    with pytest.raises(ConfigurationError, match="object is not a torch.optim.Optimizer"):
+    with pytest.raises(ConfigurationError, match="object is not the torch.optim.Optimizer"):
         Pruner(model, not_one, OneShot(0.5))
+    wrapped = AcceleratedOptimizer(_sgd(model))
+    with pytest.raises(ConfigurationError, match="AcceleratedOptimizer is not .* its .optimizer"):
+        Pruner(model, wrapped, OneShot(0.5))
 
 
 def test_a_layer_that_would_vanish_is_warned_of() -> None:

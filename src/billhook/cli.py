@@ -11,6 +11,11 @@ from billhook.train_command import train_command
 
 __all__ = ["main"]
 
+#: What the commands import beyond billhook's own dependencies, and the extra that brings it.
+_EXTRAS = dict.fromkeys(("altair", "vl_convert", "sklearn", "scipy"), "study")
+_EXTRAS |= dict.fromkeys(("PIL", "kornia", "tokenizers", "sacrebleu", "babel"), "data")
+_EXTRAS |= dict.fromkeys(("accelerate", "tensorboard"), "train")
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=billhook.__doc__)
 app.add_typer(commands.app, name="study")
 
@@ -154,4 +159,15 @@ def main() -> None:
         app()
     except (billhook.BillhookError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
+        raise SystemExit(1) from error
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        extra = _EXTRAS[package]
+        typer.echo(
+            f"error: this command needs {package}, which is not installed: "
+            f"pip install 'billhook[{extra}]'",
+            err=True,
+        )
         raise SystemExit(1) from error

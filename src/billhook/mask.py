@@ -104,11 +104,6 @@ class Mask:
         mask.kept = int(mask.keep().sum())
         return mask
 
-    @property
-    def sparsity(self) -> float:
-        """The share of zeros, 0 for an empty tensor."""
-        return 1.0 - self.kept / self.shape.numel() if self.shape.numel() else 0.0
-
     def keep(self) -> Tensor:
         """The mask as bools, True = kept, on the device of its bits."""
         if self.bits.device.type == "cpu":

@@ -29,10 +29,11 @@ def check_optimizer(optimizer: Any) -> None:
     Raises:
         ConfigurationError: not a torch optimizer, or one whose state mixes all weights.
     """
-    if not isinstance(optimizer, Optimizer):
+    inner = getattr(optimizer, "optimizer", None)
+    if not isinstance(optimizer, Optimizer) or isinstance(inner, Optimizer):
         raise ConfigurationError(
-            f"{type(optimizer).__name__} is not a torch.optim.Optimizer: pass the optimizer that "
-            "takes the steps (of a wrapper, usually its .optimizer)"
+            f"{type(optimizer).__name__} is not the torch.optim.Optimizer that takes the steps: "
+            "pass that one (of a wrapper, such as accelerate's, usually its .optimizer)"
         )
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ConfigurationError(

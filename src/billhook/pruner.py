@@ -95,6 +95,7 @@ class Pruner:
         self._loaded: set[Optimizer] = set()
         self._weights = attach_weights(model, self.selection, schedule, optimizers)
         check_ranks(model, self._weights, self._configuration(), allocation)
+        self._sparsities(schedule.begin_step)  # what cannot work fails now, not at the first update
         self._handles = list(self._register_hooks())
         self._attached = True
         if is_first_rank():
@@ -159,11 +160,10 @@ class Pruner:
         Raises:
             StateError: the run ended before ``end_step``; the message says what was reached.
         """
-        report = self.report()
         if self.step_count < self.schedule.end_step:
             raise StateError(
                 f"pruning is not over: {self.step_count} of the {self.schedule.end_step} optimizer "
-                f"steps up to end_step were taken and the masks are {report.sparsity:.2%} sparse, "
+                f"steps up to end_step were taken and the masks are {self.sparsity:.2%} sparse, "
                 f"not {self.schedule.final_sparsity:.2%}; train on, or give a schedule whose "
                 "end_step lies within the run"
             )
@@ -255,9 +255,7 @@ class Pruner:
     @torch.no_grad()
     def _update_masks(self) -> None:
         """Draw every mask anew from the raw weights, all of them before any is put in force."""
-        scores = _LazyScores({weight.name: weight for weight in self._weights}, self._score)
-        schedules = {weight.name: weight.schedule for weight in self._weights}
-        sparsities = self.allocation(self.step_count, schedules, scores)
+        scores, sparsities = self._scores(), self._sparsities(self.step_count)
         keeps = []
         for weight in self._weights:
             try:
@@ -271,6 +269,13 @@ class Pruner:
         for weight, keep in zip(self._weights, keeps, strict=True):
             weight.set_mask(keep, keep_aside=self.regrow and not last)
         self._compare_replicas()
+
+    def _sparsities(self, step: int) -> dict[str, float]:
+        schedules = {weight.name: weight.schedule for weight in self._weights}
+        return self.allocation(step, schedules, self._scores())
+
+    def _scores(self) -> Mapping[str, Tensor]:
+        return _LazyScores({weight.name: weight for weight in self._weights}, self._score)
 
     def _score(self, weight: MaskedWeight) -> Tensor:
         scores = self.criterion(weight.raw(), weight.parameter.grad, weight.name)

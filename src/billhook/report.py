@@ -1,6 +1,7 @@
 """What was pruned: counted, tensor by tensor."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 from rich.table import Table
@@ -23,10 +24,7 @@ class TensorReport:
     @property
     def numel(self) -> int:
         """The number of weights."""
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
+        return math.prod(self.shape)
 
     @property
     def sparsity(self) -> float:

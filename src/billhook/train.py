@@ -9,7 +9,6 @@ A run that is started again in its folder continues exactly where the checkpoint
 import dataclasses
 import fnmatch
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from billhook.allocation import Allocation, Uniform
+from billhook.atomic import replacing
 from billhook.errors import ConfigurationError, StateError
 from billhook.format import save
 from billhook.pruner import Pruner
@@ -241,7 +241,8 @@ def _finish(run: Run, folder: Path, seconds: float) -> dict[str, Any]:
     if run.accelerator.is_main_process:
         stored = save(model, folder / MODEL_FILE)
         result |= {"file_bytes": stored.stored_bytes, "dense_file_bytes": stored.dense_bytes}
-        (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+        with replacing(folder / "result.json") as file:
+            file.write((json.dumps(result, indent=1) + "\n").encode())
     return result
 
 
@@ -249,9 +250,8 @@ def _save(run: Run, path: Path) -> None:
     """The checkpoint, whole or not at all."""
     state = run.state_dict()
     if run.accelerator.is_main_process:
-        part = path.with_suffix(".part")
-        torch.save(state, part)
-        os.replace(part, path)
+        with replacing(path) as file:
+            torch.save(state, file)
     run.accelerator.wait_for_everyone()
 
 

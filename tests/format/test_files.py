@@ -73,7 +73,7 @@ def test_a_crash_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def crash(*_: object) -> None:
         raise OSError("power cut")
 
-    monkeypatch.setattr("billhook.format.container.os.fsync", crash)
+    monkeypatch.setattr("billhook.atomic.os.fsync", crash)
     with pytest.raises(OSError, match="power cut"):
         billhook.save({"other": torch.ones(3)}, path)
     assert path.read_bytes() == old

@@ -7,18 +7,15 @@ before it is written. ``tests/format/test_container.py`` reads our files with th
 
 import json
 import math
-import os
 import re
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from billhook.errors import FormatError
 from billhook.format.dtypes import DTYPES, check_shape, width
 
-__all__ = ["Entry", "build_header", "parse_header", "write_atomically"]
+__all__ = ["Entry", "build_header", "parse_header"]
 
 _LENGTH = 8
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -154,30 +151,3 @@ def _check_cover(entries: Sequence[Entry], start: int, size: int) -> None:
             f"the tensors end at byte {position}, the file at {size}: it is cut off or has bytes "
             "added"
         )
-
-
-def write_atomically(path: str | os.PathLike[str], chunks: Iterable[Any]) -> int:
-    """Write ``chunks`` to ``path`` so that a crash leaves the old file or the new one, whole.
-
-    Returns the bytes written.
-    """
-    target = Path(os.path.realpath(path))
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-    try:
-        with open(part, "xb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-            size = file.tell()
-        os.replace(part, target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # the rename must reach the disk too; Windows cannot open folders
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    return size

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from billhook.atomic import replacing
 from billhook.format.coding import Coding
 from billhook.format.codings import Encoding, choose, resolve
-from billhook.format.container import write_atomically
 from billhook.format.dtypes import dtype_name, to_elements
 from billhook.format.plan import Stored, build
 from billhook.format.prepare import Prepared, prepare, tensors_of, tied_names
@@ -74,7 +74,10 @@ def save(
         _code(each, codings) for each in prepare(tensors, values, keep_survivors, canonical_zeros)
     ]
     _warn_of_dense_name(target, coded)
-    size = write_atomically(target, _chunks(coded))
+    with replacing(target) as file:
+        for chunk in _chunks(coded):
+            file.write(chunk)
+        size = file.tell()
     dense_bytes, gzip_bytes = _dense(tensors, gzip)
     return SaveReport(
         target,

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from billhook.atomic import replacing
 from billhook.errors import ConfigurationError, StateError
 from billhook.integrations.attach import AttachesPruner
 from billhook.schedule import Schedule
@@ -92,9 +93,8 @@ class PruningCallback(AttachesPruner, TrainerCallback):
         assert self.pruner is not None
         if args.should_save:
             path = os.path.join(_folder(args, state), PRUNER_NAME)
-            part = f"{path}.part"  # a run killed meanwhile leaves no half a file
-            torch.save({"step": state.global_step, "pruner": self.pruner.state_dict()}, part)
-            os.replace(part, path)
+            with replacing(path) as file:
+                torch.save({"step": state.global_step, "pruner": self.pruner.state_dict()}, file)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from billhook.atomic import replacing
 from billhook.errors import StateError
 from billhook.study.comparison import Comparison, compare, reference
 from billhook.study.family import family
@@ -18,7 +19,7 @@ from billhook.study.sheet import Sheet
 from billhook.study.sizes import byte_split, shapes_of
 from billhook.study.spec import Study
 from billhook.study.statistics import Interval, resampling_factor
-from billhook.study.store import Store, write_bytes, write_text
+from billhook.study.store import Store, write_text
 from billhook.study.verdict import headline, verdict
 
 __all__ = ["Report", "load_report", "write_report"]
@@ -93,7 +94,8 @@ def write_report(report: Report, store: Store) -> None:
         "a win holds for all sizes of a metric together (Holm's correction, 5%)",
     ]
     write_text(store.folder / "comparison.csv", _comparison_csv(report.comparisons))
-    write_bytes(store.folder / "plot.png", plot_png(report.comparisons, title, subtitle))
+    with replacing(store.folder / "plot.png") as plot:
+        plot.write(plot_png(report.comparisons, title, subtitle))
     write_text(store.folder / "report.md", report.markdown())
 
 

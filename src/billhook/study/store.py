@@ -15,7 +15,6 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 from pydantic import ValidationError
 
 import billhook
+from billhook.atomic import replacing
 from billhook.errors import ConfigurationError, FormatError
 from billhook.study.grid import Trial
 from billhook.study.provenance import provenance
@@ -30,7 +30,7 @@ from billhook.study.rows import Row, parse_rows, rows_as_csv
 from billhook.study.spec import Study
 from billhook.study.trial import Outcome
 
-__all__ = ["Store", "write_bytes", "write_text"]
+__all__ = ["Store", "write_text"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,18 +151,9 @@ class Store:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all, whenever the process dies."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """:func:`write_text` for bytes."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    """Put ``text`` in place of the file at ``path``, in one step."""
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def _manifest(study: Study) -> dict[str, Any]:
