@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.optimizer import AcceleratedOptimizer
+from accelerate import Accelerator
 from torch import nn
 
 import billhook
@@ -387,7 +387,7 @@ def test_optimizers_that_cannot_work_are_refused() -> None:
     not_one: Any = [object()]
     with pytest.raises(ConfigurationError, match="object is not the torch.optim.Optimizer"):
         Pruner(model, not_one, OneShot(0.5))
-    wrapped = AcceleratedOptimizer(_sgd(model))
+    wrapped = Accelerator(cpu=True).prepare_optimizer(_sgd(model))
     with pytest.raises(ConfigurationError, match="AcceleratedOptimizer is not .* its .optimizer"):
         Pruner(model, wrapped, OneShot(0.5))
 
