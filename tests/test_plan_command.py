@@ -41,6 +41,27 @@ def test_the_plan_of_a_recipe_is_what_its_run_does(tmp_path: Path) -> None:
         assert row["sparsity"] == pytest.approx(found.schedule(step), abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("family", "recipe", "steps_per_epoch"),
+    [
+        ("mobilenet_v1", "paper", 20_018),
+        ("inception_v3", "paper", 40_036),
+        ("gnmt", "paper", 35_000),
+        ("ptb_lstm", "paper", 2_323),
+        ("ptb_lstm", "paper-medium", 1_327),
+        ("ptb_lstm", "paper-large", 1_327),
+        ("inception_v3", "laptop", 421),
+        ("mobilenet_v1", "laptop", 843),
+        ("gnmt", "laptop", 492),
+        ("ptb_lstm", "laptop", 1_291),
+    ],
+)
+def test_the_windows_of_our_recipes_leave_time_to_recover(
+    family: str, recipe: str, steps_per_epoch: int
+) -> None:
+    assert of_recipe(family, recipe, 0.9, steps_per_epoch=steps_per_epoch).warnings == ()
+
+
 def test_the_model_of_the_recipe_is_looked_at() -> None:
     arguments = "mobilenet_v1(width=0.125, num_classes=10)"
     found = of_recipe(arguments, "laptop", 0.999, steps_per_epoch=468)
@@ -77,7 +98,7 @@ def test_a_run_of_ones_own_from_the_folder_it_lives_in(tmp_path: Path) -> None:
             "names nothing",
         ),
         (["mobilenet_v1(", "--recipe", "paper"], "is not a name"),
-        (["mobilenet_v1", "--steps-per-epoch", "9", "--end", "999"], "the run has 72"),
+        (["mobilenet_v1", "--steps-per-epoch", "9", "--end", "999"], "the run has 90"),
     ],
 )
 def test_bad_input_is_named(arguments: list[str], cause: str) -> None:

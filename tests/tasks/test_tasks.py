@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from billhook.data.images import ArrayImages, ImageData
+from billhook.data.images import ArrayImages, ImageData, load_images
 from billhook.data.parallel import load_parallel
 from billhook.data.text import from_lines
 from billhook.errors import ConfigurationError, DataError
@@ -93,7 +93,9 @@ def images(classes: int = 3, count: int = 12) -> ImageData:
 
 def image_recipe() -> Recipe:
     return load_recipe("mobilenet_v1", "laptop").changed(
-        model={"width": 0.1}, data={"pixels": 33, "augment": ()}, training={"batch_size": 4}
+        model={"width": 0.1},
+        data={"pixels": 33, "augment": (), "validation": 0.0},
+        training={"batch_size": 4},
     )
 
 
@@ -108,6 +110,27 @@ def test_an_epoch_sees_every_picture_once_in_an_order_of_its_own() -> None:
     assert orders[0] == orders[2] != orders[1]
     later = torch.cat([labels for _, labels in task.batches(0, 1, CPU)]).tolist()
     assert later == orders[0][4:]
+
+
+def test_held_out_pictures_are_the_same_for_every_seed_and_never_trained_on() -> None:
+    data = load_images(None)
+    tasks = [
+        Classification(
+            image_recipe().changed(data={"validation": 0.2}, training={"seed": seed}), data
+        )
+        for seed in (0, 1)
+    ]
+    for task in tasks:
+        images, held_out = task.splits["valid"]
+        assert images is data.train
+        assert len(held_out) == round(0.2 * len(data.train.labels))
+        assert torch.equal(held_out, tasks[0].splits["valid"][1])
+        assert not set(held_out.tolist()) & set(task.train_rows.tolist())
+        assert len(held_out) + len(task.train_rows) == len(data.train.labels)
+    model = tasks[0].model.eval()
+    with torch.no_grad():
+        losses = [tasks[0].evaluate(model, split)["loss"] for split in ("valid", "test")]
+    assert losses[0] != losses[1]
 
 
 def test_top1_and_top5_are_counted_over_the_whole_test_split() -> None:
@@ -134,7 +157,7 @@ def test_class_counts_have_to_fit_the_model() -> None:
     assert labels.min() == 1  # slim's class 0 stays empty
     with pytest.raises(DataError, match="num_classes 10, the data 3 classes"):
         Classification(recipe.changed(model={"num_classes": 10}), images())
-    with pytest.raises(DataError, match="12 training pictures do not fill one batch of 64"):
+    with pytest.raises(DataError, match="12 training pictures, .* do not fill one batch of 64"):
         Classification(recipe.changed(training={"batch_size": 64}), images())
 
 
@@ -159,7 +182,7 @@ def test_translation_leaves_out_long_pairs_and_says_how_many(translation: Transl
     assert left_out > 0
     assert f"{left_out} training pairs of more than 12 pieces left out" in translation.found
     source, lengths, target, following = next(translation.batches(0, 0, CPU))
-    assert len(source) == 32
+    assert len(source) == 64
     assert lengths.max() <= 13  # with the end
     assert torch.equal(target[:, 1:], following[:, :-1].masked_fill(target[:, 1:] == 0, 0))
 

@@ -21,14 +21,16 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "inception_v3": inception_v3,
 }
 EVALUATION_BATCH = 250
+HELD_OUT_SEED = 0  # not the run's: every run holds out the same pictures
 
 
 class Classification(Task):
     """MobileNetV1 or InceptionV3 on labelled pictures, scaled to [-1, 1] as slim does.
 
     ``[model] num_classes`` is the data's unless the recipe sets it: to as many, or to one more,
-    which leaves slim's background class 0 to nothing. The image sets have two splits, so "valid"
-    and "test" are the same one here, as on ImageNet.
+    which leaves slim's background class 0 to nothing. The image sets have two splits: "valid" is
+    the share ``[data] validation`` of the training pictures, held out, the same ones for every
+    seed; where that is 0, it is the test split, as is the custom on ImageNet.
     """
 
     def __init__(self, recipe: Recipe, data: ImageData, shard: Shard = ALONE) -> None:
@@ -47,18 +49,28 @@ class Classification(Task):
         for module in self.model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 1 - recipe.training.batch_norm_decay
-        self.steps_per_epoch = len(data.train.labels) // recipe.training.batch_size
+        count = len(data.train.labels)
+        held_out = round(recipe.data.validation * count)
+        self.steps_per_epoch = max(0, count - held_out) // recipe.training.batch_size
         if not self.steps_per_epoch:
             raise DataError(
-                f"{len(data.train.labels)} training pictures do not fill one batch of "
-                f"{recipe.training.batch_size}"
+                f"{count} training pictures, {held_out} of them held out for validation, do not "
+                f"fill one batch of {recipe.training.batch_size}"
             )
+        rows = torch.randperm(count, generator=torch.Generator().manual_seed(HELD_OUT_SEED))
+        self.train_rows, valid_rows = rows.split([count - held_out, held_out])
+        every = torch.arange(len(data.test.labels))
+        self.splits = {
+            "valid": (data.train, valid_rows) if held_out else (data.test, every),
+            "test": (data.test, every),
+        }
         self.augment = _augmentation(recipe)
 
     def batches(self, epoch: int, start: int, device: torch.device) -> Iterator[Any]:
         """Images ``(B, 3, p, p)`` in [0, 1] and labels ``(B,)``; the last, unfull batch is left."""
         size = self.recipe.training.batch_size
-        order = epoch_order(len(self.data.train.labels), self.recipe.training.seed, epoch)
+        order = epoch_order(len(self.train_rows), self.recipe.training.seed, epoch)
+        order = self.train_rows[order]
         rows = [
             order[i * size : (i + 1) * size][self.shard.rank :: self.shard.world].tolist()
             for i in range(start, self.steps_per_epoch)
@@ -76,14 +88,15 @@ class Classification(Task):
         main, aux = (F.cross_entropy(o, labels, label_smoothing=smoothing) for o in out)
         return main + self.recipe.training.aux_weight * aux
 
-    def evaluate(self, model: nn.Module, split: str) -> dict[str, float | str]:  # noqa: ARG002
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float | str]:
         """``top1`` and ``top5`` in percent, mean ``loss`` without smoothing."""
         device = next(model.parameters()).device
-        count = len(self.data.test.labels)
-        rows = [chunk.tolist() for chunk in torch.arange(count).split(EVALUATION_BATCH)]
+        images, indices = self.splits[split]
+        count = len(indices)
+        rows = [chunk.tolist() for chunk in indices.split(EVALUATION_BATCH)]
         correct, loss = {1: 0, 5: 0}, 0.0
-        for images, labels in self._load(self.data.test, rows, None, device):
-            logits = model(_for_model(images))
+        for pictures, labels in self._load(images, rows, None, device):
+            logits = model(_for_model(pictures))
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             for k in correct:
                 correct[k] += top_k_correct(logits, labels, min(k, logits.shape[1]))

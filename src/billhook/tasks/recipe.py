@@ -63,6 +63,7 @@ class Data(_Section):
 
     pixels: int = 0
     augment: tuple[tuple[str, dict[str, Any]], ...] = ()  # kornia.augmentation classes, arguments
+    validation: float = Field(default=0.0, ge=0, lt=1)  # share of the training pictures held out
     workers: int = Field(default=0, ge=0)
     window: int = 0  # LSTM language model: words a window, the steps of back-propagation
     source: str = ""  # translation: suffixes of the files
