@@ -136,7 +136,7 @@ def _split_sheet(report: Report) -> Sheet:
     for comparison in report.comparisons[0]:
         for arm in (DENSE, SPARSE):
             row = next(r for r in report.rows if (r.arm, r.point) == (arm, comparison.point))
-            shapes = shapes_of(report.study.family, row.width)
+            shapes = shapes_of(report.study.family, int(row.width))
             split = byte_split(shapes, row.sparsity)
             header = row.bytes - split.masks - split.values  # as written, by any release
             trained = sum(shape.numel() for shape in shapes.values())
