@@ -3,9 +3,7 @@
 No weights are made: a model is built on the meta device and only counted.
 """
 
-import ast
-import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,12 +12,12 @@ from rich.console import Group
 from rich.table import Table
 from torch import nn
 
-from billhook.errors import ConfigurationError
 from billhook.footprint import TensorSpec, expected_footprint
 from billhook.format.relative_index import RelativeIndex
+from billhook.named_model import build_model
 from billhook.selection import named_weights, select_weights
 
-__all__ = ["PAPER_SPARSITIES", "Row", "as_json", "as_table", "build_model", "rows"]
+__all__ = ["PAPER_SPARSITIES", "Row", "as_json", "as_table", "rows"]
 
 PAPER_SPARSITIES = (0.0, 0.5, 0.75, 0.9, 0.95)
 _MB = 1e6
@@ -51,42 +49,6 @@ class Row:
     file_bitmask: int
     file_relative_index: int
     file_auto: int
-
-
-def build_model(target: str, device: str = "meta") -> nn.Module:
-    """The model that ``target`` names; on "meta" it takes no memory for its weights.
-
-    ``target`` is a function of billhook.models or ``module:function``, with keyword arguments in
-    parentheses if need be.
-
-    >>> build_model("torch.nn:Linear(in_features=3, out_features=2)")
-    Linear(in_features=3, out_features=2, bias=True)
-    """
-    module_name, _, call = target.rpartition(":")
-    function, arguments = _parse_call(call, target)
-    try:
-        module = importlib.import_module(module_name or "billhook.models")
-        factory: Callable[..., nn.Module] = getattr(module, function)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(
-            f"{target!r} names no model ({error}); give a function of billhook.models or "
-            "module:function"
-        ) from error
-    with torch.device(device):
-        return factory(**arguments)
-
-
-def _parse_call(call: str, target: str) -> tuple[str, dict[str, Any]]:
-    try:
-        node = ast.parse(call, mode="eval").body
-        if isinstance(node, ast.Name):
-            return node.id, {}
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
-            values = {str(each.arg): ast.literal_eval(each.value) for each in node.keywords}
-            return node.func.id, values
-    except (SyntaxError, ValueError):
-        pass
-    raise ConfigurationError(f"{target!r} is not a name or name(key=value, ...)")
 
 
 def rows(targets: Sequence[str], sparsities: Sequence[float]) -> Iterator[Row]:
