@@ -19,7 +19,7 @@ from rich.console import Console
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from billhook.allocation import Allocation, Uniform
+from billhook.allocation import Allocation, Global, LayerwiseConstant, Uniform
 from billhook.atomic import replacing
 from billhook.errors import ConfigurationError, StateError
 from billhook.format import load, save
@@ -32,6 +32,7 @@ from billhook.training_log import TrainingLog
 
 __all__ = [
     "MODEL_FILE",
+    "SCHEMES",
     "Sparsity",
     "build_optimizer",
     "pruning_schedule",
@@ -40,6 +41,12 @@ __all__ = [
 ]
 
 MODEL_FILE = "model.billhook.safetensors"
+# The paper's three schemes.
+SCHEMES: dict[str, Allocation] = {
+    "standard": Uniform(),
+    "layerwise": LayerwiseConstant(),
+    "global": Global(),
+}
 CHECK_EVERY = 50  # steps between looks at the loss
 
 

@@ -10,21 +10,14 @@ import torch
 import typer
 from rich.console import Console
 
-from billhook.allocation import Allocation, Global, LayerwiseConstant, Uniform
 from billhook.atomic import replacing
 from billhook.errors import ConfigurationError
 from billhook.format import load
 from billhook.tasks.recipe import Recipe, load_recipe
-from billhook.train import MODEL_FILE, Sparsity
+from billhook.train import MODEL_FILE, SCHEMES, Sparsity
 
 __all__ = ["train_command"]
 
-# The paper's three schemes.
-SCHEMES: dict[str, Allocation] = {
-    "standard": Uniform(),
-    "layerwise": LayerwiseConstant(),
-    "global": Global(),
-}
 # Arguments of a model family that the command line can set.
 MODEL_OPTIONS = {
     "mobilenet_v1": ("width",),

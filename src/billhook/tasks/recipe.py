@@ -156,8 +156,10 @@ class Recipe(Section):
         return _checked(values, "the changed recipe")
 
 
-def load_recipe(family: str, name: str) -> Recipe:
+def load_recipe(family: str | None, name: str) -> Recipe:
     """The recipe ``name`` ("paper" or "laptop", or a path to a TOML file) of a model family.
+
+    A file's recipe of whatever family when ``family`` is None.
 
     Raises:
         ConfigurationError: no such recipe, or one with a wrong value: section and value are named.
@@ -174,7 +176,7 @@ def load_recipe(family: str, name: str) -> Recipe:
         text, source = path.read_text(), str(path)
     else:
         raise ConfigurationError(
-            f"there is no recipe {name!r} for {family}: take {' or '.join(_shipped(family))}, or "
+            f"there is no recipe {name!r} for {family}: take {' or '.join(_shipped(family or ''))}, or "
             "the path of a .toml file"
         )
     try:
@@ -182,7 +184,7 @@ def load_recipe(family: str, name: str) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"recipe {source} is no TOML: {error}") from None
     recipe = _checked(values, f"recipe {source}")
-    if recipe.family != family:
+    if family is not None and recipe.family != family:
         raise ConfigurationError(f"recipe {source} is for {recipe.family}, not for {family}")
     return recipe
 
