@@ -4,16 +4,17 @@ import os
 import time
 import traceback
 
+from billhook.study.family import Place
 from billhook.study.grid import Trial
 from billhook.study.store import Sighting, Store
-from billhook.study.trial import Progress, train
+from billhook.study.trial import Progress, run_trial
 
 __all__ = ["attempt"]
 
 _NOTE_EVERY = 1.0  # seconds
 
 
-def attempt(store: Store, trial: Trial) -> None:
+def attempt(store: Store, trial: Trial, place: Place) -> None:
     """Train ``trial``, from its checkpoint where there is one, unless another process has it.
 
     Whatever goes wrong in training is the trial's failure, recorded with its reason.
@@ -25,7 +26,8 @@ def attempt(store: Store, trial: Trial) -> None:
         if not mine:
             return
         try:
-            outcome = train(trial, store.model_file(trial), _Notes(store, trial))
+            notes = _Notes(store, trial)
+            outcome = run_trial(trial, store.run_folder(trial), notes, place)
         except Exception as error:  # also what a user's own model raises
             store.fail(trial, f"{type(error).__name__}: {error}", traceback.format_exc())
         else:

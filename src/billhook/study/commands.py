@@ -4,7 +4,6 @@ import contextlib
 import functools
 import os
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,9 +14,11 @@ from billhook.errors import ConfigurationError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from billhook.study.spec import Study
+    from billhook.study.family import Place
+    from billhook.study.grid import Plan
     from billhook.study.store import Store
     from billhook.study.workers import Pool
+    from billhook.tasks.task import Metric
 
 __all__ = ["app"]
 
@@ -27,6 +28,9 @@ app = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Argument(help="The results folder of a study.")]
+Data = Annotated[
+    Path | None, typer.Option(help="Folder of the data set; without it the family's embedded one.")
+]
 
 
 @app.command()
@@ -35,6 +39,7 @@ def run(
     results: Annotated[
         Path | None, typer.Option(help="Folder for the results; runs/NAME unless given.")
     ] = None,
+    data: Data = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -58,8 +63,11 @@ def run(
     """Train what is missing, then report. Stopped at any time, the same command continues."""
     from rich.console import Console
 
+    from billhook.study.choice import score
+    from billhook.study.family import Place
+    from billhook.study.grid import plan
     from billhook.study.report import load_report, write_report
-    from billhook.study.spec import load_study
+    from billhook.study.spec import load_study, study_folder
     from billhook.study.store import Store
 
     if ray not in (None, "local") and workers is not None:
@@ -68,13 +76,22 @@ def run(
             "the cluster's own: leave --workers out"
         )
     console = Console()
-    spec = load_study(study)
-    store = Store(Path("runs") / spec.name if results is None else results)
+    place = Place(data, study_folder(study))
+    grid = plan(load_study(study), place)
+    store = Store(Path("runs") / grid.study.name if results is None else results)
     if store.rows() is None or retry_failed:
-        pool = functools.partial(_pool, store, ray, workers or min(2, os.cpu_count() or 1))
-        _train(console, store, spec, _command(study, results), pool, retry_failed)
+        begin = functools.partial(store.begin, grid.study, _command(study, results))
+        if (store.folder / "study.json").exists():
+            begin()  # another study's folder: said before any worker starts
+        pool = _pool(store, ray, workers or min(2, os.cpu_count() or 1), place)
+        with contextlib.closing(pool):
+            begin()
+            if retry_failed:
+                console.print(f"{store.retry(grid.trials)} failed runs to be run again")
+            _train(console, store, grid, pool)
+        store.write_rows(score(grid, store, place))
         write_report(load_report(store), store)
-    store.begin(spec)  # finished: but is it this study?
+    store.begin(grid.study)  # finished: but is it this study?
     finished = load_report(store)
     if not (store.folder / "report.md").exists():
         write_report(finished, store)
@@ -99,63 +116,49 @@ def report(folder: Folder) -> None:
 
 
 @app.command()
-def status(folder: Folder) -> None:
+def status(folder: Folder, data: Data = None) -> None:
     """How much of a study is finished, what runs now, what failed and why."""
     from rich.console import Console
 
-    from billhook.study.family import family
+    from billhook.study.family import Place
     from billhook.study.grid import plan
     from billhook.study.progress import print_status
     from billhook.study.store import Store
 
     store = Store(folder)
-    spec = store.study()
-    print_status(Console(), store, plan(spec).trials, family(spec.family).metrics[0])
+    grid = plan(store.study(), Place(data))
+    print_status(Console(), store, grid.trials, _shown(grid))
 
 
-def _train(
-    console: "Console",
-    store: "Store",
-    spec: "Study",
-    command: str,
-    make_pool: "Callable[[], Pool]",
-    retry_failed: bool,
-) -> None:
-    from billhook.study.choice import score
-    from billhook.study.family import family
-    from billhook.study.grid import plan
+def _train(console: "Console", store: "Store", grid: "Plan", pool: "Pool") -> None:
     from billhook.study.progress import Display
     from billhook.study.workers import run_trials
 
-    grid = plan(spec)
-    if (store.folder / "study.json").exists():
-        store.begin(spec, command)  # another study's: said before any worker starts
+    console.print(
+        f"Study {grid.study.name}: {len(grid.trials)} runs, {len(grid.points)} sizes of file, "
+        f"{len(grid.study.seeds)} seeds; results in {store.folder}"
+    )
     try:
-        with contextlib.closing(make_pool()) as pool:
-            store.begin(spec, command)
-            if retry_failed:
-                console.print(f"{store.retry(grid.trials)} failed runs to be run again")
-            console.print(
-                f"Study {spec.name}: {len(grid.trials)} runs, {len(grid.points)} sizes of file, "
-                f"{len(spec.seeds)} seeds; results in {store.folder}"
-            )
-            metric = family(spec.family).metrics[0]
-            with Display(console, store, grid.trials, metric) as display:
-                run_trials(store, grid.trials, pool, display)
+        with Display(console, store, grid.trials, _shown(grid)) as display:
+            run_trials(store, grid.trials, pool, display)
     except KeyboardInterrupt:
         console.print("Stopped; finished runs are kept, and the same command continues.")
         raise typer.Exit(130) from None
-    store.write_rows(score(grid, store))
 
 
-def _pool(store: "Store", ray: str | None, workers: int) -> "Pool":
+def _shown(grid: "Plan") -> "Metric":
+    """The metric to watch: the first one that validation data have."""
+    return next(metric for metric in grid.study.metrics if not metric.test_only)
+
+
+def _pool(store: "Store", ray: str | None, workers: int, place: "Place") -> "Pool":
     from billhook.study.workers import LocalPool
 
     if ray is None:
-        return LocalPool(store, workers)
+        return LocalPool(store, workers, place)
     from billhook.study.ray_pool import RayPool
 
-    return RayPool(store, ray, workers)
+    return RayPool(store, ray, workers, place)
 
 
 def _command(study: str, results: Path | None) -> str:

@@ -171,7 +171,7 @@ def _sighting_line(trial: Trial, seen: Sighting | None, metric: Metric) -> str:
 
 
 def _score(metric: Metric, value: float) -> str:
-    return f"{metric.label} {metric.scale * value:.{metric.digits - 1}f}"
+    return f"{metric.label} {metric.scale * value:.{max(0, metric.digits - 1)}f}"
 
 
 def _clock(seconds: float) -> str:

@@ -3,13 +3,15 @@
 ::
 
     study.json        the study, and the versions and machine it was begun with
-    runs/<identity>/  config.json, model.billhook.safetensors, and outcome.json: the marker;
-                      failure.json in its place if the trial failed, progress.json before that
-    rows.csv          every trial once the study is finished; reports are made from this alone
+    runs/<identity>/  config.json, metrics.csv, model.billhook.safetensors; outcome.json: the
+                      marker, or failure.json in its place; before that checkpoint, progress.json
+    curves.csv, layers.csv   of the chosen trials, see billhook.study.details
+    rows.csv          every trial once the study is finished; reports are made from these alone
 
 ``outcome.json`` is put in place last, in one step, so a trial is finished if and only if it is
-there: a process killed at any time loses the trial it was at and no other. A trial is taken by
-locking ``runs/<identity>/lock``; the system drops the lock when its holder dies, however it dies.
+there: a process killed at any time loses the steps since its trial's last checkpoint. A trial is
+taken by locking ``runs/<identity>/lock``; the system drops the lock when its holder dies, however
+it dies.
 """
 
 import contextlib
@@ -24,11 +26,12 @@ from pydantic import ValidationError
 import billhook
 from billhook.atomic import replacing
 from billhook.errors import ConfigurationError, FormatError, StateError
+from billhook.study.details import curves_as_csv, layers_as_csv
 from billhook.study.grid import Trial
 from billhook.study.provenance import provenance
 from billhook.study.rows import Row, parse_rows, rows_as_csv
 from billhook.study.spec import Study
-from billhook.study.trial import Outcome, Progress
+from billhook.study.trial import MODEL_FILE, Outcome, Progress
 
 __all__ = ["Sighting", "Store", "write_text"]
 
@@ -99,9 +102,9 @@ class Store:
         found: dict[str, str] = self._read_manifest()["provenance"]
         return found
 
-    def model_file(self, trial: Trial) -> Path:
-        """Where the trial's network is written."""
-        return self._run(trial) / "model.billhook.safetensors"
+    def run_folder(self, trial: Trial) -> Path:
+        """Where the trial's files are."""
+        return self.folder / "runs" / trial.identity
 
     @contextlib.contextmanager
     def take(self, trial: Trial) -> Iterator[bool]:
@@ -110,14 +113,14 @@ class Store:
         Yields:
             Whether the caller is to run it: False if it is settled or another process has it.
         """
-        run = self._run(trial)
+        run = self.run_folder(trial)
         run.mkdir(parents=True, exist_ok=True)
         with (run / "lock").open("w") as lock:
             yield _lock(lock, exclusive=True) and not self.settled(trial)
 
     def running(self, trial: Trial) -> bool:
         """Whether some process has taken ``trial`` and is alive."""
-        path = self._run(trial) / "lock"
+        path = self.run_folder(trial) / "lock"
         if not path.exists():
             return False
         with path.open() as lock:
@@ -126,12 +129,12 @@ class Store:
     def note(self, trial: Trial, sighting: Sighting) -> None:
         """Leave word of where a trial stands that the caller has taken."""
         text = json.dumps(dataclasses.asdict(sighting))
-        write_text(self._run(trial) / "progress.json", text + "\n")
+        write_text(self.run_folder(trial) / "progress.json", text + "\n")
 
     def sighting(self, trial: Trial) -> Sighting | None:
         """The last word of a trial that is not settled, None before the first."""
         try:
-            text = (self._run(trial) / "progress.json").read_text(encoding="utf-8")
+            text = (self.run_folder(trial) / "progress.json").read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
         found = json.loads(text)
@@ -139,14 +142,15 @@ class Store:
 
     def finish(self, trial: Trial, outcome: Outcome) -> None:
         """Record a trial whose file is written; from here on it counts."""
-        run = self._run(trial)
+        run = self.run_folder(trial)
         write_text(run / "config.json", trial.canonical + "\n")
         write_text(run / "outcome.json", json.dumps(dataclasses.asdict(outcome)) + "\n")
-        (run / "progress.json").unlink(missing_ok=True)
+        for name in ("progress.json", "checkpoint.pt"):
+            (run / name).unlink(missing_ok=True)
 
     def fail(self, trial: Trial, reason: str, trace: str) -> None:
         """Record that a trial failed and is not to be run again until :meth:`retry`."""
-        run = self._run(trial)
+        run = self.run_folder(trial)
         (run / "progress.json").unlink(missing_ok=True)
         content = {"reason": reason, "traceback": trace}
         write_text(run / "failure.json", json.dumps(content, indent=2) + "\n")
@@ -167,17 +171,17 @@ class Store:
         if failed:
             (self.folder / "rows.csv").unlink(missing_ok=True)
         for trial in failed:
-            (self._run(trial) / "failure.json").unlink()
+            (self.run_folder(trial) / "failure.json").unlink()
         return len(failed)
 
     def finished(self, trial: Trial) -> bool:
         """Whether the trial has an outcome."""
-        return (self._run(trial) / "outcome.json").exists()
+        return (self.run_folder(trial) / "outcome.json").exists()
 
     def failure(self, trial: Trial) -> str | None:
         """Why the trial failed, None if it did not."""
         try:
-            text = (self._run(trial) / "failure.json").read_text(encoding="utf-8")
+            text = (self.run_folder(trial) / "failure.json").read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
         reason: str = json.loads(text)["reason"]
@@ -185,15 +189,19 @@ class Store:
 
     def settled(self, trial: Trial) -> bool:
         """Whether the trial needs no run any more: finished or failed."""
-        return self.finished(trial) or (self._run(trial) / "failure.json").exists()
+        return self.finished(trial) or (self.run_folder(trial) / "failure.json").exists()
 
     def outcome(self, trial: Trial) -> Outcome:
         """What a finished trial came to."""
-        text = (self._run(trial) / "outcome.json").read_text(encoding="utf-8")
+        text = (self.run_folder(trial) / "outcome.json").read_text(encoding="utf-8")
         return Outcome(**json.loads(text))
 
     def write_rows(self, rows: list[Row]) -> None:
-        """Put all rows in place: with them the study is finished."""
+        """Put all rows in place, and with them curves and layers: the study is finished."""
+        chosen = [(row.run, self.folder / "runs" / row.run) for row in rows if row.chosen]
+        write_text(self.folder / "curves.csv", curves_as_csv(chosen))
+        files = [(run, folder / MODEL_FILE) for run, folder in chosen]
+        write_text(self.folder / "layers.csv", layers_as_csv(files))
         write_text(self.folder / "rows.csv", rows_as_csv(rows))
 
     def rows(self) -> list[Row] | None:
@@ -202,9 +210,6 @@ class Store:
         if not path.exists():
             return None
         return parse_rows(path.read_text(encoding="utf-8"), str(path))
-
-    def _run(self, trial: Trial) -> Path:
-        return self.folder / "runs" / trial.identity
 
     def _read_manifest(self) -> dict[str, Any]:
         path = self.folder / "study.json"

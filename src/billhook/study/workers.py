@@ -18,6 +18,7 @@ import torch
 
 from billhook.errors import StateError
 from billhook.study.attempt import attempt
+from billhook.study.family import Place
 from billhook.study.grid import Trial
 from billhook.study.store import Store
 
@@ -117,18 +118,19 @@ class LocalPool:
     """Processes on this machine, a core each; one that died is replaced.
 
     Args:
-        store: must be in a folder that all of them see.
+        store: takes what becomes of the trials.
         workers: how many.
+        place: where the data and the user's own module are.
 
     Raises:
         StateError: processes die before they are given anything to do.
     """
 
-    deaths = (BrokenProcessPool,)
+    deaths: tuple[type[BaseException], ...] = (BrokenProcessPool,)
 
-    def __init__(self, store: Store, workers: int) -> None:
+    def __init__(self, store: Store, workers: int, place: Place) -> None:
         self.slots = workers
-        self._store = store
+        self._store, self._place = store, place
         starting = [_Worker.start() for _ in range(workers)]
         self._workers = [_ready(worker) for worker in starting]
 
@@ -139,7 +141,7 @@ class LocalPool:
                 if worker.job is not None and worker.job.exception() is not None:
                     worker.executor.shutdown()
                     worker = self._workers[place] = _ready(_Worker.start())  # noqa: PLW2901
-                worker.job = worker.executor.submit(attempt, self._store, trial)
+                worker.job = worker.executor.submit(attempt, self._store, trial, self._place)
                 return worker.job
         raise AssertionError("run_trials submits no more than slots")
 
