@@ -19,22 +19,22 @@ OUTCOME = outcome({"accuracy": 2 / 3, "cross_entropy": 0.1})
 
 
 def _hold(folder: Path, trial: Trial, connection: Connection) -> None:
-    with Store(folder).take(trial, wait=False) as mine:
+    with Store(folder).take(trial) as mine:
         connection.send(mine)
         connection.recv()  # until killed
 
 
 def test_a_trial_is_finished_once_its_outcome_is_there(tiny: Study, tmp_path: Path) -> None:
     store, trial = Store(tmp_path), plan(tiny).trials[0]
-    with store.take(trial, wait=False) as mine:
+    with store.take(trial) as mine:
         assert mine
         (store.run_folder(trial) / "model.billhook.safetensors").write_bytes(b"half")
     assert not store.finished(trial)  # as after a kill: the next one takes it
-    with store.take(trial, wait=False) as mine:
+    with store.take(trial) as mine:
         assert mine
         store.finish(trial, OUTCOME)
     assert store.outcome(trial) == OUTCOME
-    with store.take(trial, wait=False) as mine:
+    with store.take(trial) as mine:
         assert not mine
 
 
@@ -48,12 +48,12 @@ def test_two_processes_never_hold_one_trial_and_a_kill_frees_it(
     holder.start()
     try:
         assert ours.recv()
-        with store.take(trial, wait=False) as mine:
+        with store.take(trial) as mine:
             assert not mine
     finally:
         holder.kill()
         holder.join()
-    with store.take(trial, wait=True) as mine:
+    with store.take(trial) as mine:
         assert mine
 
 

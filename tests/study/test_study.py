@@ -26,20 +26,23 @@ CLI = [sys.executable, "-W", "error", "-c", "from billhook.cli import main; main
 WORKER = """
 import sys
 from pathlib import Path
-from billhook.study import workers
+from billhook.study import attempt
+from billhook.study.family import Place
 from billhook.study.grid import plan
 from billhook.study.spec import load_study
 from billhook.study.store import Store
+from billhook.study.workers import run_trials, settle_in
+from tests.study.test_workers import InProcess
 
-real = workers.run_trial
-class Pipe:
-    def send(self, message): pass
-def run_trial(trial, folder, report):
+real = attempt.run_trial
+def run_trial(trial, *rest):
     with open(sys.argv[3], "a") as log:
         log.write(trial.identity + chr(10))
-    return real(trial, folder, report)
-workers.run_trial = run_trial
-workers._work(Store(Path(sys.argv[2])), plan(load_study(sys.argv[1])).trials, Pipe())
+    return real(trial, *rest)
+attempt.run_trial = run_trial
+settle_in()
+store = Store(Path(sys.argv[2]))
+run_trials(store, plan(load_study(sys.argv[1])).trials, InProcess(store), lambda: None)
 """
 
 
@@ -53,11 +56,11 @@ def finished(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study that ran without interruption, in this very process."""
     study = load_study(str(tiny_file))
     grid, store = plan(study), Store(tmp_path_factory.mktemp("finished") / "results")
-    store.begin(study)
+    store.begin(grid.study)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for trial in grid.trials:
-        with store.take(trial, wait=False):
+        with store.take(trial):
             store.finish(trial, run_trial(trial, store.run_folder(trial), lambda _: None))
     torch.set_num_threads(threads)
     store.write_rows(score(grid, store))

@@ -90,7 +90,7 @@ class Subject:
         return build_task(recipe, self.place.data, kind=self.kind, model=made)
 
     def model(self, task: Task, recipe: Recipe, width: float, device: str = "meta") -> nn.Module:
-        """The network of a width to be counted; on "meta" billhook's own take no memory for weights.
+        """The network of a width to be counted; on "meta" billhook's own take no memory.
 
         ``task`` is one of any width, which knows what the data ask of the network.
         """

@@ -76,7 +76,7 @@ class Trial:
     dropout: float | None
     steps: int
     codings: tuple[str, ...]
-    recipe: Recipe  # with all of the above in it
+    recipe: Recipe = dataclasses.field(hash=False)  # with all of the above in it
     expected_bytes: int
     expected_nonzero: int
     training_operations: int
