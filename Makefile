@@ -15,7 +15,7 @@ help:
 
 .venv/.installed: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,train,study,ray,lightning,transformers,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,train,study,lightning,transformers,dev]'
 	touch $@
 
 build: .venv/.installed

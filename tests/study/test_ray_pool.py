@@ -37,6 +37,7 @@ assert sorted(map(trials.index, submitted)) == [0, 0, 1, 2], submitted  # only t
 """
 
 
+@pytest.mark.slow
 def test_a_worker_killed_on_a_cluster_loses_no_run_and_repeats_none(
     tiny_file: Path, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """Workers that die, runs that fail: the study goes on, loses nothing, and says what happened."""
 
 import errno
+import io
 import os
 import signal
 import threading
@@ -25,7 +26,7 @@ from billhook.study.workers import ATTEMPTS, LocalPool, run_trials
 HERE = Place()
 
 
-class Death(Exception):
+class DeathError(Exception):
     pass
 
 
@@ -33,7 +34,7 @@ class InProcess:
     """A pool that makes its attempts here and now; ``lethal`` trials kill their worker."""
 
     slots = 1
-    deaths: tuple[type[BaseException], ...] = (Death,)
+    deaths: tuple[type[BaseException], ...] = (DeathError,)
 
     def __init__(self, store: Store, lethal: Trial | None = None) -> None:
         self.store, self.lethal = store, lethal
@@ -43,7 +44,7 @@ class InProcess:
         self.attempts.append(trial)
         future: Future[None] = Future()
         if trial == self.lethal:
-            future.set_exception(Death("killed"))
+            future.set_exception(DeathError("killed"))
         else:
             attempt(self.store, trial, HERE)
             future.set_result(None)
@@ -127,13 +128,12 @@ def test_a_failed_run_is_recorded_skipped_and_retried(
     assert [row.run for row in rows if row.failure] == [broken.identity]
     rival = next(t for t in grid.trials if t.group == broken.group and t != broken)
     assert next(row for row in rows if row.run == rival.identity).chosen
-    console = Console(width=200, record=True, quiet=False, file=open(os.devnull, "w"))
-    print_status(console, store, grid.trials, tiny.metrics[0])
-    said = console.export_text()
+    console = Console(width=200, file=io.StringIO())
+    print_status(console, store, grid.trials, grid.study.metrics[0])
+    said = console.file.getvalue()  # type: ignore[attr-defined]
     assert f"{len(grid.trials) - 1} of {len(grid.trials)} runs finished, 1 failed" in said
     assert str(error) in said
     assert "--retry-failed" in said
-    console.file.close()
 
     monkeypatch.undo()
     pool = InProcess(store)

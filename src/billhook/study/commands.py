@@ -36,6 +36,7 @@ Data = Annotated[
 @app.command()
 def run(
     study: Annotated[str, typer.Argument(help="A study that ships (digits), or a TOML file.")],
+    *,
     results: Annotated[
         Path | None, typer.Option(help="Folder for the results; runs/NAME unless given.")
     ] = None,
