@@ -16,6 +16,7 @@ __all__ = ["main"]
 _EXTRAS = dict.fromkeys(("altair", "vl_convert", "sklearn", "scipy"), "study")
 _EXTRAS |= dict.fromkeys(("PIL", "kornia", "tokenizers", "sacrebleu", "babel"), "data")
 _EXTRAS |= dict.fromkeys(("accelerate", "tensorboard"), "train")
+_EXTRAS |= {"ray": "ray"}
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=billhook.__doc__)
 app.add_typer(commands.app, name="study")

@@ -17,7 +17,7 @@ from billhook.format.relative_index import RelativeIndex
 from billhook.named_model import build_model
 from billhook.selection import named_weights, select_weights
 
-__all__ = ["PAPER_SPARSITIES", "Row", "as_json", "as_table", "rows"]
+__all__ = ["PAPER_SPARSITIES", "Row", "as_json", "as_table", "file_specs", "rows"]
 
 PAPER_SPARSITIES = (0.0, 0.5, 0.75, 0.9, 0.95)
 _MB = 1e6
@@ -60,7 +60,7 @@ def rows(targets: Sequence[str], sparsities: Sequence[float]) -> Iterator[Row]:
 
 
 def _row(target: str, model: nn.Module, sparsity: float) -> Row:
-    specs, prunable = _specs(model, sparsity)
+    specs, prunable = file_specs(model, sparsity)
     parameters = _without_norms(model)
     nnz = sum(spec.nnz for spec in specs if spec.name in parameters)
     dense = sparsity == 0
@@ -95,7 +95,7 @@ def _without_norms(model: nn.Module) -> set[str]:
     return {w.name for w in weights if not any(id(owner) in norms for owner, _ in w.owners)}
 
 
-def _specs(model: nn.Module, sparsity: float) -> tuple[list[TensorSpec], int]:
+def file_specs(model: nn.Module, sparsity: float) -> tuple[list[TensorSpec], int]:
     """The tensors of the model's file, and how many weights are pruned to ``sparsity``."""
     rules = getattr(model, "prune_rules", None)
     pruned = {

@@ -1,5 +1,6 @@
 """The study as its user meets it: killed and continued, finished, run twice at the same time."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -19,26 +20,29 @@ from billhook.study.grid import plan
 from billhook.study.report import load_report, write_report
 from billhook.study.spec import Study, load_study
 from billhook.study.store import Store
-from billhook.study.trial import train
+from billhook.study.trial import run_trial
 
 CLI = [sys.executable, "-W", "error", "-c", "from billhook.cli import main; main()", "study"]
 WORKER = """
 import sys
 from pathlib import Path
-from billhook.study import workers
+from billhook.study import attempt
+from billhook.study.family import Place
 from billhook.study.grid import plan
 from billhook.study.spec import load_study
 from billhook.study.store import Store
+from billhook.study.workers import run_trials, settle_in
+from tests.study.test_workers import InProcess
 
-real = workers.train
-class Pipe:
-    def send(self, message): pass
-def train(trial, file, report):
+real = attempt.run_trial
+def run_trial(trial, *rest):
     with open(sys.argv[3], "a") as log:
         log.write(trial.identity + chr(10))
-    return real(trial, file, report)
-workers.train = train
-workers._work(Store(Path(sys.argv[2])), plan(load_study(sys.argv[1])).trials, Pipe())
+    return real(trial, *rest)
+attempt.run_trial = run_trial
+settle_in()
+store = Store(Path(sys.argv[2]))
+run_trials(store, plan(load_study(sys.argv[1])).trials, InProcess(store), lambda: None)
 """
 
 
@@ -52,12 +56,12 @@ def finished(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study that ran without interruption, in this very process."""
     study = load_study(str(tiny_file))
     grid, store = plan(study), Store(tmp_path_factory.mktemp("finished") / "results")
-    store.begin(study)
+    store.begin(grid.study)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for trial in grid.trials:
-        with store.take(trial, wait=False):
-            store.finish(trial, train(trial, store.model_file(trial), lambda _: None))
+        with store.take(trial):
+            store.finish(trial, run_trial(trial, store.run_folder(trial), lambda _: None))
     torch.set_num_threads(threads)
     store.write_rows(score(grid, store))
     write_report(load_report(store), store)
@@ -84,8 +88,14 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_rows(
     before = marker.stat().st_mtime_ns
     run_study(tiny_file, store.folder)
     assert marker.stat().st_mtime_ns == before  # what was finished was not run again
-    for name in ("rows.csv", "comparison.csv", "report.md"):
+    for name in ("comparison.csv", "curves.csv", "layers.csv"):
         assert (store.folder / name).read_bytes() == (finished / name).read_bytes()
+    rows, expected = store.rows(), Store(finished).rows()
+    assert rows is not None
+    assert expected is not None
+    assert [dataclasses.replace(row, seconds=0.0) for row in rows] == [
+        dataclasses.replace(row, seconds=0.0) for row in expected
+    ]
 
 
 def test_a_finished_study_answers_without_training(

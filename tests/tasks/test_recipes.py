@@ -13,7 +13,7 @@ from billhook.tasks.recipe import Recipe, load_recipe
 FILES = sorted(
     path.name.removesuffix(".toml")
     for path in (resources.files("billhook.tasks") / "recipes").iterdir()
-    if path.name.endswith(".toml")
+    if path.name.endswith(".toml") and not path.name.startswith("digits.")
 )
 MODELS = {
     "mobilenet_v1": mobilenet_v1,
@@ -100,10 +100,14 @@ def test_a_recipe_with_a_wrong_value_names_it(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     text = (resources.files("billhook.tasks") / "recipes" / "gnmt.paper.toml").read_text()
     path.write_text(text.replace("lr = 1.0", "lr = -1.0"))
-    with pytest.raises(ConfigurationError, match=r"mine.toml: optimizer.lr is -1.0"):
+    with pytest.raises(
+        ConfigurationError, match=r"mine.toml: optimizer.lr -1.0: .* greater than 0"
+    ):
         load_recipe("gnmt", str(path))
     path.write_text(text.replace("lr = 1.0", "lr = 1.0\nnesterow = true"))
-    with pytest.raises(ConfigurationError, match=r"optimizer.nesterow is True"):
+    with pytest.raises(
+        ConfigurationError, match=r"unknown key optimizer.nesterow: the keys are kind, lr"
+    ):
         load_recipe("gnmt", str(path))
     path.write_text(text)
     with pytest.raises(ConfigurationError, match="for gnmt, not for ptb_lstm"):

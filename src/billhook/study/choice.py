@@ -3,43 +3,57 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from billhook.study.family import family
+from billhook.errors import StateError
+from billhook.study.family import Place
 from billhook.study.grid import Plan, Trial
 from billhook.study.rows import Row
 from billhook.study.store import Store
-from billhook.study.trial import Outcome, load_model
+from billhook.study.trial import Outcome, measure_test
 
 __all__ = ["chosen_trials", "score"]
 
 
-def chosen_trials(plan: Plan, outcomes: Sequence[Outcome]) -> list[Trial]:
+def chosen_trials(plan: Plan, outcomes: Sequence[Outcome | None]) -> list[Trial]:
     """For every arm, point and seed the trial best by ``choose_by`` on that seed's validation data.
 
     Each seed chooses for itself, so its test examples had no part in any choice that concerns it.
-    Of equal trials the one of the lower learning rate is taken.
+    Of equal trials the one of the lower learning rate, then of less dropout, is taken.
+    A failed trial (None) is not chosen; where all of a group failed, none is.
     """
-    metric = family(plan.study.family).metric(plan.study.choose_by)
+    metric = plan.study.measured(plan.study.choose_by)
     sign = -1.0 if metric.higher_is_better else 1.0
     groups = defaultdict(list)
     for trial, outcome in zip(plan.trials, outcomes, strict=True):
+        if outcome is None:
+            continue
         loss = sign * outcome.validation[metric.name]
-        groups[trial.group].append((loss, trial.learning_rate, trial))
-    return [min(group, key=lambda entry: entry[:2])[2] for group in groups.values()]
+        groups[trial.group].append((loss, trial.learning_rate, trial.dropout or 0.0, trial))
+    return [min(group, key=lambda entry: entry[:3])[3] for group in groups.values()]
 
 
-def score(plan: Plan, store: Store) -> list[Row]:
-    """The rows of a study whose trials are all finished, in the plan's order.
+def score(plan: Plan, store: Store, place: Place = Place()) -> list[Row]:
+    """The rows of a study whose trials are all settled, in the plan's order.
 
     The chosen networks are read back from their files and evaluated on their seed's test examples.
+
+    Raises:
+        StateError: every trial failed.
     """
-    models = family(plan.study.family)
-    outcomes = [store.outcome(trial) for trial in plan.trials]
+    failures = [store.failure(trial) for trial in plan.trials]
+    if None not in failures:
+        raise StateError(
+            f"all {len(failures)} runs failed, the first with {failures[0]}: see {store.folder}, "
+            "repair that, and give --retry-failed"
+        )
+    outcomes = [
+        store.outcome(trial) if failure is None else None
+        for trial, failure in zip(plan.trials, failures, strict=True)
+    ]
     chosen = {trial.identity for trial in chosen_trials(plan, outcomes)}
     rows = []
-    for trial, outcome in zip(plan.trials, outcomes, strict=True):
+    for trial, outcome, failure in zip(plan.trials, outcomes, failures, strict=True):
         test = None
         if trial.identity in chosen:
-            examples = models.split(trial.seed, trial.data).test
-            test = dict(models.evaluate(load_model(trial, store.model_file(trial)), examples))
-        rows.append(Row.of(trial, outcome, test))
+            test = measure_test(trial, store.run_folder(trial), place)
+        rows.append(Row.of(trial, outcome, test, failure or ""))
     return rows

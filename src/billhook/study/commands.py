@@ -1,16 +1,24 @@
 """``billhook study run | report | status``; what is heavy is imported when a command runs."""
 
+import contextlib
+import functools
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from billhook.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from billhook.study.spec import Study
+    from billhook.study.family import Place
+    from billhook.study.grid import Plan
     from billhook.study.store import Store
+    from billhook.study.workers import Pool
+    from billhook.tasks.task import Metric
 
 __all__ = ["app"]
 
@@ -20,35 +28,76 @@ app = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Argument(help="The results folder of a study.")]
+Data = Annotated[
+    Path | None, typer.Option(help="Folder of the data set; without it the family's embedded one.")
+]
 
 
 @app.command()
 def run(
     study: Annotated[str, typer.Argument(help="A study that ships (digits), or a TOML file.")],
+    *,
     results: Annotated[
         Path | None, typer.Option(help="Folder for the results; runs/NAME unless given.")
     ] = None,
+    data: Data = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes that train at the same time, a core each.")
-    ] = min(2, os.cpu_count() or 1),
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes that train at the same time, a core each; two unless given.",
+            show_default=False,
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS|local",
+            help="Train on this Ray cluster (HOST:PORT, ray://HOST:PORT, auto), which sees the "
+            "results folder under the same path; local starts one here.",
+        ),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Also run again what failed before.")
+    ] = False,
 ) -> None:
     """Train what is missing, then report. Stopped at any time, the same command continues."""
     from rich.console import Console
 
+    from billhook.study.choice import score
+    from billhook.study.family import Place
+    from billhook.study.grid import plan
     from billhook.study.report import load_report, write_report
-    from billhook.study.spec import load_study
+    from billhook.study.spec import load_study, study_folder
     from billhook.study.store import Store
 
+    if ray not in (None, "local") and workers is not None:
+        raise ConfigurationError(
+            f"--workers {workers} is for processes of this machine, the CPUs of {ray} are "
+            "the cluster's own: leave --workers out"
+        )
     console = Console()
-    spec = load_study(study)
-    store = Store(Path("runs") / spec.name if results is None else results)
-    if store.rows() is None:
-        _train(console, store, spec, workers)
-    store.begin(spec)  # finished: but is it this study?
+    place = Place(data, study_folder(study))
+    grid = plan(load_study(study), place)
+    store = Store(Path("runs") / grid.study.name if results is None else results)
+    if store.rows() is None or retry_failed:
+        begin = functools.partial(store.begin, grid.study, _command(study, results))
+        if (store.folder / "study.json").exists():
+            begin()  # another study's folder: said before any worker starts
+        pool = _pool(store, ray, workers or min(2, os.cpu_count() or 1), place)
+        with contextlib.closing(pool):
+            begin()
+            if retry_failed:
+                console.print(f"{store.retry(grid.trials)} failed runs to be run again")
+            _train(console, store, grid, pool)
+        store.write_rows(score(grid, store, place))
+        write_report(load_report(store), store)
+    store.begin(grid.study)  # finished: but is it this study?
     finished = load_report(store)
     if not (store.folder / "report.md").exists():
         write_report(finished, store)
     finished.print(console)
+    _say_failures(console, store)
     _say_where(console, store)
 
 
@@ -68,42 +117,69 @@ def report(folder: Folder) -> None:
 
 
 @app.command()
-def status(folder: Folder) -> None:
-    """How much of a study is finished."""
+def status(folder: Folder, data: Data = None) -> None:
+    """How much of a study is finished, what runs now, what failed and why."""
+    from rich.console import Console
+
+    from billhook.study.family import Place
     from billhook.study.grid import plan
+    from billhook.study.progress import print_status
     from billhook.study.store import Store
 
     store = Store(folder)
-    spec = store.study()
-    trials = plan(spec).trials
-    done = len(trials) if store.rows() is not None else sum(map(store.finished, trials))
-    typer.echo(f"{spec.name}: {done} of {len(trials)} runs finished")
+    grid = plan(store.study(), Place(data))
+    print_status(Console(), store, grid.trials, _shown(grid))
 
 
-def _train(console: "Console", store: "Store", spec: "Study", workers: int) -> None:
-    from billhook.study.choice import score
-    from billhook.study.family import family
-    from billhook.study.grid import plan
+def _train(console: "Console", store: "Store", grid: "Plan", pool: "Pool") -> None:
     from billhook.study.progress import Display
     from billhook.study.workers import run_trials
 
-    grid = plan(spec)
-    store.begin(spec)
-    display = Display(console, store, grid.trials, family(spec.family).metrics[0])
     console.print(
-        f"Study {spec.name}: {len(grid.trials)} runs, {len(grid.points)} sizes of file, "
-        f"{len(spec.seeds)} seeds, {workers} workers; results in {store.folder}"
+        f"Study {grid.study.name}: {len(grid.trials)} runs, {len(grid.points)} sizes of file, "
+        f"{len(grid.study.seeds)} seeds; results in {store.folder}"
     )
     try:
-        with display:
-            run_trials(store, grid.trials, workers, display)
+        with Display(console, store, grid.trials, _shown(grid)) as display:
+            run_trials(store, grid.trials, pool, display)
     except KeyboardInterrupt:
-        console.print(
-            f"Stopped with {display.done} of {len(grid.trials)} runs finished; the same command "
-            "continues."
-        )
+        console.print("Stopped; finished runs are kept, and the same command continues.")
         raise typer.Exit(130) from None
-    store.write_rows(score(grid, store))
+
+
+def _shown(grid: "Plan") -> "Metric":
+    """The metric to watch: the first one that validation data have."""
+    return next(metric for metric in grid.study.metrics if not metric.test_only)
+
+
+def _pool(store: "Store", ray: str | None, workers: int, place: "Place") -> "Pool":
+    from billhook.study.workers import LocalPool
+
+    if ray is None:
+        return LocalPool(store, workers, place)
+    from billhook.study.ray_pool import RayPool
+
+    return RayPool(store, ray, workers, place)
+
+
+def _command(study: str, results: Path | None) -> str:
+    """What a reader types to run the study; of absolute paths the last part, as it is public."""
+
+    def public(path: Path) -> str:
+        return shlex.quote(path.name if path.is_absolute() else str(path))
+
+    folder = "" if results is None else f" --results {public(results)}"
+    return f"billhook study run {public(Path(study))}{folder}"
+
+
+def _say_failures(console: "Console", store: "Store") -> None:
+    from billhook.study.progress import retry_hint
+
+    failed = [row for row in store.rows() or [] if row.failure]
+    for row in failed:
+        console.print(f"failed: {row.run}: {row.failure}", highlight=False, markup=False)
+    if failed:
+        console.print(retry_hint(store), highlight=False, markup=False)
 
 
 def _say_where(console: "Console", store: "Store") -> None:

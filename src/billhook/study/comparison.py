@@ -29,7 +29,7 @@ class Comparison:
 
     metric: Metric
     point: int  # the bytes of the dense file
-    width: int
+    width: float
     sparsity: float
     seeds: int
     dense: Interval

@@ -11,16 +11,15 @@ from rich.console import Console
 from billhook.atomic import replacing
 from billhook.errors import StateError
 from billhook.study.comparison import Comparison, compare, reference
-from billhook.study.family import family
 from billhook.study.grid import DENSE, SPARSE
 from billhook.study.plot import interval_note, plot_png
 from billhook.study.rows import Row
 from billhook.study.sheet import Sheet
-from billhook.study.sizes import byte_split, shapes_of
 from billhook.study.spec import Study
-from billhook.study.statistics import Interval, resampling_factor
+from billhook.study.statistics import Interval
 from billhook.study.store import Store, write_text
 from billhook.study.verdict import headline, verdict
+from billhook.tasks.task import Metric
 
 __all__ = ["Report", "load_report", "write_report"]
 
@@ -80,7 +79,7 @@ def load_report(store: Store) -> Report:
         raise StateError(
             f"the study in {store.folder} is not finished: `billhook study run` continues it"
         )
-    comparisons = [compare(study, rows, metric) for metric in family(study.family).metrics]
+    comparisons = [compare(study, rows, metric) for metric in _reported(study, rows)]
     return Report(study, store.provenance(), rows, comparisons)
 
 
@@ -130,61 +129,52 @@ def _interval(comparison: Comparison) -> str:
     return f"{shown.mean:+.{digits}f} ({shown.low:+.{digits}f} to {shown.high:+.{digits}f})"
 
 
+def _reported(study: Study, rows: Sequence[Row]) -> list[Metric]:
+    """The study's metric first, then the others that were measured on test data."""
+    measured = {name for row in rows for name in row.test}
+    metrics = [metric for metric in study.metrics if metric.name in measured]
+    return sorted(metrics, key=lambda metric: metric.name != study.metric)
+
+
 def _split_sheet(report: Report) -> Sheet:
-    """Where the bytes of every file go, and how many weights are trained for it."""
+    """What every file takes in each coding, and how many weights are trained for it."""
     rows = []
     for comparison in report.comparisons[0]:
         for arm in (DENSE, SPARSE):
             row = next(r for r in report.rows if (r.arm, r.point) == (arm, comparison.point))
-            shapes = shapes_of(report.study.family, row.width)
-            split = byte_split(shapes, row.sparsity)
-            header = row.bytes - split.masks - split.values  # as written, by any release
-            trained = sum(shape.numel() for shape in shapes.values())
-            counts = row.bytes, header, split.masks, split.values, trained
+            codings = row.bytes_dense, row.bytes_bitmask, row.bytes_relative_index
+            counts = row.bytes, *codings, row.bytes_entropy, row.parameters
             rows.append((arm, f"{row.sparsity:.2%}", *(f"{count:,}" for count in counts)))
-    headings = "arm", "sparsity", "bytes", "header", "masks", "values", "weights trained"
-    return Sheet("Where the bytes go", headings, tuple(rows))
+    codings_shown = "dense", "bit-mask", "relative index", "entropy"
+    headings = "arm", "sparsity", "bytes", *codings_shown, "weights trained"
+    return Sheet("Bytes of the files, and in each coding", headings, tuple(rows))
 
 
 def _conditions(report: Report) -> list[str]:
     """What a reader must know to weigh the numbers, in sentences."""
     study, comparisons = report.study, report.comparisons[0]
-    recipe, data = study.training, study.data
-    mismatch = max(row.point - row.bytes for row in report.rows)
-    factor = resampling_factor(len(study.seeds), data.train, data.test)
+    training = study.recipe.training
+    mismatch = max(row.point - row.bytes for row in report.rows if row.arm in (DENSE, SPARSE))
     costs = [f"{_reference(report, c)}" for c in report.comparisons]
+    length = f"{training.steps} steps" if training.steps else f"{training.epochs:g} epochs"
+    tried = len(study.learning_rates) * max(1, len(study.dropouts))
     return [
-        f"Each of {len(study.seeds)} seeds draws its own split ({data.train} train, "
-        f"{data.validation} validation, {data.test} test), initial weights and batches. The two "
-        "arms of a seed share split and batches, so differences (sparse minus dense) are paired "
-        "by seed; intervals are 95% t-intervals over the seeds, each size by itself.",
+        f"Data: {study.found}. Each of {len(study.seeds)} seeds draws its own initial weights and "
+        "batches; the two arms of a seed share their batches, so differences (sparse minus dense) "
+        "are paired by seed; intervals are 95% t-intervals over the seeds, each size by itself.",
         f"A size is called won when its paired t-test holds at 5% for all {len(comparisons)} sizes "
         "of that metric together (Holm's correction), undecided otherwise.",
-        f"Both arms: {recipe.steps} steps of {recipe.batch_size} examples, AdamW, cosine decay, "
-        f"{len(recipe.learning_rates)} learning rates tried for every arm, size and seed, chosen "
-        f"by that seed's validation {study.choose_by.replace('_', '-')}; the last weights count. "
+        f"Both arms: {length} in batches of {training.batch_size}, {study.recipe.optimizer.kind}, "
+        f"{tried} settings tried for every arm, size and seed, chosen by that seed's validation "
+        f"{study.choose_by.replace('_', '-')}; the last weights count. "
         f"Chosen: {_chosen_rates(report.rows)}. "
         "Test data were used once, on the chosen networks as read back from their files.",
-        "Bytes are those of the files that billhook.save wrote, header included; a sparse file is "
-        f"never larger than its dense partner, and at most {mismatch} bytes smaller.",
+        "Bytes are those of the files that billhook.save wrote, header included; a sparse file "
+        f"is at most {mismatch} bytes smaller than its dense partner.",
         "Equal bytes and equal steps are not equal arithmetic: the large network costs more to "
         "train (last column of the table of bytes).",
         f"For reference, the large network left dense: {' and '.join(costs)}.",
-        "The intervals speak of random splits of this one data set. Splits overlap; for a claim "
-        "about fresh data of the same kind, the (conservative) correction of Nadeau and Bengio "
-        f"(2003) would make every interval {factor:.1f} times as wide. Those that would then still "
-        f"leave out zero: {'; '.join(_beyond(c, factor) for c in report.comparisons)}.",
     ]
-
-
-def _beyond(comparisons: Sequence[Comparison], factor: float) -> str:
-    """The sizes whose difference stays clear of zero when its interval is ``factor`` as wide."""
-    sizes = [
-        f"{c.point:,} bytes"
-        for c in comparisons
-        if abs(c.difference.mean) > factor * (c.difference.high - c.difference.mean)
-    ]
-    return f"{comparisons[0].metric.label} at {', '.join(sizes) if sizes else 'no size'}"
 
 
 def _chosen_rates(rows: Sequence[Row]) -> str:

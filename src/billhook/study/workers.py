@@ -1,99 +1,200 @@
-"""Local worker processes, one thread each; all of them take their trials from the store."""
+"""The queue of a study's trials, and the local processes that work it off."""
 
+import concurrent.futures
+import dataclasses
 import logging
 import multiprocessing
+import os
 import signal
-from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection, wait
-from typing import Any
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Protocol
 
 import torch
 
-from billhook.errors import BillhookError, StateError
+from billhook.errors import StateError
+from billhook.study.attempt import attempt
+from billhook.study.family import Place
 from billhook.study.grid import Trial
 from billhook.study.store import Store
-from billhook.study.trial import Progress, train
 
-__all__ = ["run_trials"]
+__all__ = ["LocalPool", "Pool", "run_trials", "settle_in"]
 
-_POLL = 1.0  # seconds between looks at the store when no worker of ours has news
+ATTEMPTS = 3  # a trial that killed as many workers is not given another
+_POLL = 0.5  # seconds between looks at the store when no worker has news
 
 
-def run_trials(
-    store: Store, trials: tuple[Trial, ...], workers: int, report: Callable[[Progress | None], None]
-) -> None:
-    """Finish every one of ``trials`` with ``workers`` processes, and wait for those others run.
+class Pool(Protocol):
+    """Processes that make attempts at trials.
+
+    Attributes:
+        slots: how many trials it takes at a time.
+        deaths: what the future of an attempt raises whose process died.
+    """
+
+    slots: int
+    deaths: tuple[type[BaseException], ...]
+
+    def submit(self, trial: Trial) -> Future[None]:
+        """Begin an attempt."""
+        ...
+
+    def close(self) -> None:
+        """End the processes, whatever they are doing."""
+        ...
+
+
+def run_trials(store: Store, trials: Iterable[Trial], pool: Pool, tick: Callable[[], None]) -> None:
+    """Settle every one of ``trials``: finished, or failed with its reason in the store.
+
+    A trial whose worker dies goes to another, which continues from the last checkpoint; one that
+    other processes have is waited for, and taken over should they die.
 
     Args:
-        report: called with a worker's progress, and with None whenever it is time to look again.
+        pool: the caller closes it.
+        tick: called at least every half second.
 
     Raises:
-        BillhookError: a trial failed.
-        StateError: a worker died; what is finished is kept.
+        StateError: the results folder cannot be written; what is finished is kept.
     """
-    context = multiprocessing.get_context("spawn")
-    processes = {}
+    waiting = deque(trials)
+    running: dict[Future[None], Trial] = {}
+    died: Counter[Trial] = Counter()
     try:
-        for _ in range(workers):
-            ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(store, trials, theirs), daemon=True)
-            process.start()
-            theirs.close()
-            processes[ours] = process
-        for connection, message in _messages(list(processes), report):
-            if isinstance(message, BillhookError):
-                raise message
-            if message is None:
-                _check_exit(processes.pop(connection))
-            else:
-                report(message)
-    finally:
-        for process in processes.values():
-            process.terminate()
-            process.join()
-    report(None)
-
-
-def _messages(
-    connections: list[Connection], report: Callable[[Progress | None], None]
-) -> Iterator[tuple[Connection, Any]]:
-    """What the workers send; None for one that has hung up."""
-    while connections:
-        ready = wait(connections, timeout=_POLL)
-        if not ready:
-            report(None)
-        for connection in ready:
-            assert isinstance(connection, Connection)
-            try:
-                message = connection.recv()
-            except EOFError:
-                message = None
-                connections.remove(connection)
-            yield connection, message
-
-
-def _check_exit(process: Any) -> None:
-    process.join()
-    if process.exitcode != 0:
+        while waiting or running:
+            for trial in _free(store, waiting, pool.slots - len(running)):
+                running[pool.submit(trial)] = trial
+            if not running:
+                time.sleep(_POLL)  # others have all that is left
+            done, _ = concurrent.futures.wait(
+                running, timeout=_POLL, return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            for future in done:
+                trial = running.pop(future)
+                try:
+                    future.result()
+                except pool.deaths as death:
+                    died[trial] += 1
+                    if died[trial] >= ATTEMPTS:
+                        _give_up(store, trial, death)
+                if not store.settled(trial):
+                    waiting.appendleft(trial)
+            tick()
+    except OSError as error:
         raise StateError(
-            f"a worker died with exit code {process.exitcode}: see what it printed above (a "
-            "negative code is a signal; -9 is often memory); finished runs are kept, run the same "
-            "command again to continue"
-        )
+            f"{store.folder} cannot be written ({error}): make room or give access; finished runs "
+            "are kept, the same command continues"
+        ) from error
 
 
-def _work(store: Store, trials: tuple[Trial, ...], connection: Connection) -> None:
-    """The body of a worker: first all that is free, then what other processes left unfinished."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    torch.set_num_threads(1)
-    logging.getLogger("billhook").setLevel(logging.WARNING)  # not every selection of hundreds
+def _free(store: Store, waiting: deque[Trial], count: int) -> list[Trial]:
+    """The next trials that no process has, taken out of ``waiting``; settled ones leave it too."""
+    free: list[Trial] = []
+    for _ in range(len(waiting)):
+        if len(free) >= count:
+            break
+        trial = waiting.popleft()
+        if store.settled(trial):
+            continue
+        if store.running(trial):
+            waiting.append(trial)
+        else:
+            free.append(trial)
+    return free
+
+
+def _give_up(store: Store, trial: Trial, death: BaseException) -> None:
+    with store.take(trial) as mine:
+        if mine:
+            reason = f"{ATTEMPTS} workers died at it, often for lack of memory: {death}"
+            store.fail(trial, reason, "")
+
+
+class LocalPool:
+    """Processes on this machine, a core each; one that died is replaced.
+
+    Args:
+        store: takes what becomes of the trials.
+        workers: how many.
+        place: where the data and the user's own module are.
+
+    Raises:
+        StateError: processes die before they are given anything to do.
+    """
+
+    deaths: tuple[type[BaseException], ...] = (BrokenProcessPool,)
+
+    def __init__(self, store: Store, workers: int, place: Place) -> None:
+        self.slots = workers
+        self._store, self._place = store, place
+        starting = [_Worker.start() for _ in range(workers)]
+        self._workers = [_ready(worker) for worker in starting]
+
+    def submit(self, trial: Trial) -> Future[None]:
+        """Give ``trial`` to an idle process."""
+        for place, worker in enumerate(self._workers):
+            if worker.job is None or worker.job.done():
+                if worker.job is not None and worker.job.exception() is not None:
+                    worker.executor.shutdown()
+                    worker = self._workers[place] = _ready(_Worker.start())  # noqa: PLW2901
+                worker.job = worker.executor.submit(attempt, self._store, trial, self._place)
+                return worker.job
+        raise AssertionError("run_trials submits no more than slots")
+
+    def close(self) -> None:
+        """End all processes at once: the store is safe from that."""
+        for worker in self._workers:
+            if worker.job is not None and not worker.job.done():
+                os.kill(worker.pid, signal.SIGKILL)
+            worker.executor.shutdown()
+
+
+@dataclasses.dataclass
+class _Worker:
+    """One process; an executor of its own, as the death of a process breaks its whole executor."""
+
+    executor: ProcessPoolExecutor
+    started: Future[int]
+    pid: int = 0
+    job: Future[None] | None = None
+
+    @classmethod
+    def start(cls) -> "_Worker":
+        context = multiprocessing.get_context("spawn")
+        executor = ProcessPoolExecutor(1, mp_context=context, initializer=_begin)
+        return cls(executor, executor.submit(os.getpid))
+
+
+def _ready(worker: _Worker) -> _Worker:
+    """The worker once its process runs: what breaks now is no trial's fault."""
     try:
-        for patient in (False, True):
-            for trial in trials:
-                with store.take(trial, wait=patient) as mine:
-                    if mine:
-                        store.finish(trial, train(trial, store.model_file(trial), connection.send))
-    except BrokenPipeError:
-        return  # the parent is gone: nobody waits for more
-    except BillhookError as error:
-        connection.send(error)
+        worker.pid = worker.started.result()
+    except BrokenProcessPool:
+        raise StateError(
+            "a worker process died as it started: see what it printed above; in a script, "
+            "billhook's studies need the `if __name__ == '__main__'` guard of multiprocessing"
+        ) from None
+    return worker
+
+
+def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    settle_in()
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def settle_in() -> None:
+    """Make this process a worker: one thread, and no word of every selection of hundreds."""
+    torch.set_num_threads(1)
+    logging.getLogger("billhook").setLevel(logging.WARNING)

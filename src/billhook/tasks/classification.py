@@ -12,7 +12,7 @@ from billhook.data.images import ImageData, ImageSet
 from billhook.errors import ConfigurationError, DataError
 from billhook.models import inception_v3, mobilenet_v1
 from billhook.tasks.recipe import Recipe
-from billhook.tasks.task import ALONE, Shard, Task, epoch_order
+from billhook.tasks.task import ALONE, Metric, Shard, Task, epoch_order
 
 __all__ = ["Classification", "top_k_correct"]
 
@@ -30,40 +30,59 @@ class Classification(Task):
     ``[model] num_classes`` is the data's unless the recipe sets it: to as many, or to one more,
     which leaves slim's background class 0 to nothing. The image sets have two splits: "valid" is
     the share ``[data] validation`` of the training pictures, held out, the same ones for every
-    seed; where that is 0, it is the test split, as is the custom on ImageNet.
+    seed; where that is 0, it is the test split, as is the custom on ImageNet. With ``[data] train``
+    so many of the other pictures are trained on, the same ones for every seed too.
+
+    Args:
+        recipe: pixels, augmentation, batch size, smoothing, seed; the model unless one is given.
+        data: the pictures.
+        shard: this process's share.
+        model: any network from ``(N, 3, pixels, pixels)`` to a logit a class.
     """
 
-    def __init__(self, recipe: Recipe, data: ImageData, shard: Shard = ALONE) -> None:
+    metrics = (
+        Metric("top1", higher_is_better=True, scale=1.0, unit="points", digits=2),
+        Metric("top5", higher_is_better=True, scale=1.0, unit="points", digits=2),
+        Metric("loss", higher_is_better=False, scale=1.0, unit="nats", digits=4),
+    )
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: ImageData,
+        shard: Shard = ALONE,
+        model: nn.Module | None = None,
+    ) -> None:
         shard.check(recipe.training.batch_size)
         self.recipe, self.data, self.shard = recipe, data, shard
         self.found = data.found
-        arguments: dict[str, Any] = {"num_classes": len(data.classes)} | recipe.model
-        self.label_offset = int(arguments["num_classes"]) - len(data.classes)
+        given = {} if model is not None else recipe.model
+        self.arguments: dict[str, Any] = {"num_classes": len(data.classes)} | given
+        self.label_offset = int(self.arguments["num_classes"]) - len(data.classes)
         if self.label_offset not in (0, 1):
             raise DataError(
-                f"the model has num_classes {arguments['num_classes']}, the data "
+                f"the model has num_classes {self.arguments['num_classes']}, the data "
                 f"{len(data.classes)} classes ({data.found}): they have to be equal, or one more "
                 "in the model for slim's background class"
             )
-        self.model = MODELS[recipe.family](**arguments)
+        self.model = MODELS[recipe.family](**self.arguments) if model is None else model
         for module in self.model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 1 - recipe.training.batch_norm_decay
-        count = len(data.train.labels)
-        held_out = round(recipe.data.validation * count)
-        self.steps_per_epoch = max(0, count - held_out) // recipe.training.batch_size
-        if not self.steps_per_epoch:
-            raise DataError(
-                f"{count} training pictures, {held_out} of them held out for validation, do not "
-                f"fill one batch of {recipe.training.batch_size}"
-            )
-        rows = torch.randperm(count, generator=torch.Generator().manual_seed(HELD_OUT_SEED))
-        self.train_rows, valid_rows = rows.split([count - held_out, held_out])
+        self.train_rows, valid_rows = _subsets(recipe, data)
         every = torch.arange(len(data.test.labels))
+        self.validates_on_test = not len(valid_rows)
         self.splits = {
-            "valid": (data.train, valid_rows) if held_out else (data.test, every),
+            "valid": (data.test, every) if self.validates_on_test else (data.train, valid_rows),
             "test": (data.test, every),
         }
+        self.examples_per_step = recipe.training.batch_size
+        self.steps_per_epoch = len(self.train_rows) // recipe.training.batch_size
+        if not self.steps_per_epoch:
+            raise DataError(
+                f"{len(self.train_rows)} training pictures do not fill one batch of "
+                f"{recipe.training.batch_size}"
+            )
         self.augment = _augmentation(recipe)
 
     def batches(self, epoch: int, start: int, device: torch.device) -> Iterator[Any]:
@@ -122,6 +141,20 @@ class Classification(Task):
                 pictures.to(device, non_blocking=True),
                 (labels + self.label_offset).to(device, non_blocking=True),
             )
+
+
+def _subsets(recipe: Recipe, data: ImageData) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices of the pictures to train on and of those to validate on, the same for every seed."""
+    count = len(data.train.labels)
+    held_out = round(recipe.data.validation * count)
+    wanted = recipe.data.train or count - held_out
+    if held_out + wanted > count:
+        raise DataError(
+            f"[data] train {wanted} and {held_out} held out for validation are more than the "
+            f"{count} training pictures there are ({data.found})"
+        )
+    rows = torch.randperm(count, generator=torch.Generator().manual_seed(HELD_OUT_SEED))
+    return rows[: count - held_out][:wanted], rows[count - held_out :]
 
 
 class _Batches(Dataset[tuple[torch.Tensor, torch.Tensor]]):

@@ -10,7 +10,7 @@ from torch import nn
 
 from billhook.errors import ConfigurationError
 
-__all__ = ["ALONE", "Shard", "Task", "epoch_order"]
+__all__ = ["ALONE", "Metric", "Shard", "Task", "epoch_order"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +36,35 @@ class Shard:
 ALONE = Shard()
 
 
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """One figure of merit. Reports show ``scale * value`` in ``unit`` with ``digits`` decimals."""
+
+    name: str
+    higher_is_better: bool
+    scale: float
+    unit: str
+    digits: int
+    test_only: bool = False  # too costly for validation
+
+    @property
+    def label(self) -> str:
+        """The name in words."""
+        return self.name.replace("_", "-" if self.name == "cross_entropy" else " ")
+
+
 class Task(abc.ABC):
-    """A model with its data, its loss and its metric."""
+    """A model with its data, its loss and its metrics, of which the first is the one that counts.
+
+    The model's ``prune_rules``, if it has them, say what is pruned.
+    """
 
     model: nn.Module
     found: str  # what the loader found
     steps_per_epoch: int
+    examples_per_step: int  # pictures, words or pairs of sentences
+    metrics: tuple[Metric, ...] = ()
+    validates_on_test: bool = False  # "valid" and "test" are the same examples
 
     @abc.abstractmethod
     def batches(self, epoch: int, start: int, device: torch.device) -> Iterator[Any]:
