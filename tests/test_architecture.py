@@ -22,7 +22,10 @@ ALLOWED = {
     "data": {"errors", "data"},
     "tasks": {"errors", "data", "models", "tasks"},
     "inference": {"errors", "native", "render", "format", "inference", "public"},
-    "study": {"atomic", "footprint", "schedule", "errors", "study", "render", "native", "public"},
+    "study": {
+        *("atomic", "footprint", "schedule", "errors", "study", "render", "native", "public"),
+        "tasks",
+    },
     "integrations": {"atomic", "errors", "schedule", "integrations", "public"},
 } | dict.fromkeys(CORE, CORE)
 

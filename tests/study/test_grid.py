@@ -12,7 +12,7 @@ def test_arms_have_equal_chances(tiny: Study) -> None:
     trials = plan(wide).trials
     per_group = Counter(trial.group for trial in trials)
     assert set(per_group.values()) == {len(wide.training.learning_rates)}
-    assert Counter(arm for arm, _, _ in per_group) == {DENSE: 6, SPARSE: 6, LARGE: 2}
+    assert Counter(arm for arm, *_ in per_group) == {DENSE: 6, SPARSE: 6, LARGE: 2}
 
 
 def test_identity_is_the_configuration(tiny: Study) -> None:
@@ -36,13 +36,17 @@ def test_canonical_configuration_does_not_drift(tiny: Study) -> None:
     assert sorted(json.loads(trial.canonical)) == [
         "arm",
         "data",
+        "dropout",
         "family",
         "learning_rate",
         "point",
         "pruning",
+        "scheme",
         "seed",
         "sparsity",
+        "steps",
         "training",
+        "variant",
         "width",
     ]
     assert trial.identity.startswith(f"large-sparse-{trial.point}B-seed0-lr0.01-")

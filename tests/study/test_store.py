@@ -13,9 +13,9 @@ from billhook.study.grid import Trial, plan
 from billhook.study.rows import Row, parse_rows, rows_as_csv
 from billhook.study.spec import Study
 from billhook.study.store import Store
-from billhook.study.trial import Outcome
+from tests.study.outcomes import outcome
 
-OUTCOME = Outcome(123, 45, {"accuracy": 2 / 3, "cross_entropy": 0.1})
+OUTCOME = outcome({"accuracy": 2 / 3, "cross_entropy": 0.1})
 
 
 def _hold(folder: Path, trial: Trial, connection: Connection) -> None:
@@ -28,7 +28,7 @@ def test_a_trial_is_finished_once_its_outcome_is_there(tiny: Study, tmp_path: Pa
     store, trial = Store(tmp_path), plan(tiny).trials[0]
     with store.take(trial, wait=False) as mine:
         assert mine
-        store.model_file(trial).write_bytes(b"half")
+        (store.run_folder(trial) / "model.billhook.safetensors").write_bytes(b"half")
     assert not store.finished(trial)  # as after a kill: the next one takes it
     with store.take(trial, wait=False) as mine:
         assert mine
@@ -103,6 +103,7 @@ def test_rows_survive_csv_bit_for_bit(tiny: Study) -> None:
     trials = plan(tiny).trials
     test = {"accuracy": 1 / 3, "cross_entropy": 1e-17}
     rows = [Row.of(trial, OUTCOME, test if i % 2 else None) for i, trial in enumerate(trials)]
+    rows.append(Row.of(trials[0], None, failure="the loss is nan at step 7, says\nthe loop"))
     assert parse_rows(rows_as_csv(rows), "rows.csv") == rows
 
 

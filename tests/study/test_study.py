@@ -1,5 +1,6 @@
 """The study as its user meets it: killed and continued, finished, run twice at the same time."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from billhook.study.grid import plan
 from billhook.study.report import load_report, write_report
 from billhook.study.spec import Study, load_study
 from billhook.study.store import Store
-from billhook.study.trial import train
+from billhook.study.trial import run_trial
 
 CLI = [sys.executable, "-W", "error", "-c", "from billhook.cli import main; main()", "study"]
 WORKER = """
@@ -30,14 +31,14 @@ from billhook.study.grid import plan
 from billhook.study.spec import load_study
 from billhook.study.store import Store
 
-real = workers.train
+real = workers.run_trial
 class Pipe:
     def send(self, message): pass
-def train(trial, file, report):
+def run_trial(trial, folder, report):
     with open(sys.argv[3], "a") as log:
         log.write(trial.identity + chr(10))
-    return real(trial, file, report)
-workers.train = train
+    return real(trial, folder, report)
+workers.run_trial = run_trial
 workers._work(Store(Path(sys.argv[2])), plan(load_study(sys.argv[1])).trials, Pipe())
 """
 
@@ -57,7 +58,7 @@ def finished(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     for trial in grid.trials:
         with store.take(trial, wait=False):
-            store.finish(trial, train(trial, store.model_file(trial), lambda _: None))
+            store.finish(trial, run_trial(trial, store.run_folder(trial), lambda _: None))
     torch.set_num_threads(threads)
     store.write_rows(score(grid, store))
     write_report(load_report(store), store)
@@ -84,8 +85,14 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_rows(
     before = marker.stat().st_mtime_ns
     run_study(tiny_file, store.folder)
     assert marker.stat().st_mtime_ns == before  # what was finished was not run again
-    for name in ("rows.csv", "comparison.csv", "report.md"):
+    for name in ("comparison.csv", "curves.csv", "layers.csv"):
         assert (store.folder / name).read_bytes() == (finished / name).read_bytes()
+    rows, expected = store.rows(), Store(finished).rows()
+    assert rows is not None
+    assert expected is not None
+    assert [dataclasses.replace(row, seconds=0.0) for row in rows] == [
+        dataclasses.replace(row, seconds=0.0) for row in expected
+    ]
 
 
 def test_a_finished_study_answers_without_training(

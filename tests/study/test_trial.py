@@ -12,7 +12,8 @@ from billhook.study.choice import chosen_trials
 from billhook.study.family import Examples, family
 from billhook.study.grid import SPARSE, Trial, plan
 from billhook.study.spec import Data, Study
-from billhook.study.trial import Outcome, Progress, load_model, train
+from billhook.study.trial import Progress, load_model, run_trial
+from tests.study.outcomes import outcome
 
 FILE = "model.billhook.safetensors"
 
@@ -26,17 +27,18 @@ def test_same_configuration_same_file(tiny: Study, tmp_path: Path) -> None:
     outcomes, files = [], []
     for seed in (1, 2):  # the caller's generator has no part in it
         torch.manual_seed(seed)
-        outcomes.append(train(trial, tmp_path / FILE, lambda _: None))
+        outcomes.append(run_trial(trial, tmp_path, lambda _: None))
         files.append((tmp_path / FILE).read_bytes())
-    assert outcomes[0] == outcomes[1]
+    first, second = (dataclasses.replace(each, seconds=0.0) for each in outcomes)
+    assert first == second
     assert files[0] == files[1]
 
 
 def test_bytes_and_nonzeros_are_the_planned_ones(tiny: Study, tmp_path: Path) -> None:
     trial, point = sparse_trial(tiny), plan(tiny).points[0]
     seen: list[Progress] = []
-    outcome = train(trial, tmp_path / FILE, seen.append)
-    assert outcome.bytes == point.sparse_bytes
+    found = run_trial(trial, tmp_path, seen.append)
+    assert found.bytes == point.sparse_bytes
     tensors = billhook.load(tmp_path / FILE)
     kept = [round((1 - point.sparsity) * n) for n in (4_096, 4_096, 640)]
     assert [int(tensors[f"{i}.weight"].count_nonzero()) for i in (0, 2, 4)] == kept
@@ -46,11 +48,11 @@ def test_bytes_and_nonzeros_are_the_planned_ones(tiny: Study, tmp_path: Path) ->
 
 def test_file_holds_the_network_that_was_validated(tiny: Study, tmp_path: Path) -> None:
     trial = sparse_trial(tiny)
-    outcome = train(trial, tmp_path / FILE, lambda _: None)
+    found = run_trial(trial, tmp_path, lambda _: None)
     models = family(trial.family)
     validation = models.split(trial.seed, trial.data).validation
-    again = models.evaluate(load_model(trial, tmp_path / FILE), validation)
-    assert again == outcome.validation
+    again = models.evaluate(load_model(trial, tmp_path), validation)
+    assert again == found.validation
 
 
 def test_parts_of_a_split_are_disjoint_and_differ_by_seed() -> None:
@@ -74,9 +76,7 @@ def test_choice_is_by_validation_and_ties_go_to_the_lower_rate(tiny: Study) -> N
     best = {trial.group: trial for trial in grid.trials if trial.learning_rate == 0.03}
     tied = next(iter(best))
     outcomes = [
-        Outcome(0, 0, {"accuracy": 0.5, "cross_entropy": 1.0})
-        if trial.group == tied
-        else Outcome(0, 0, {"accuracy": 0.5, "cross_entropy": 1.0 - trial.learning_rate})
+        outcome({"cross_entropy": 1.0 if trial.group == tied else 1.0 - trial.learning_rate})
         for trial in grid.trials
     ]
     chosen = {trial.group: trial for trial in chosen_trials(grid, outcomes)}
@@ -90,5 +90,5 @@ def test_a_loss_that_is_not_finite_ends_the_trial(tiny: Study, tmp_path: Path) -
     with pytest.raises(
         StateError, match=r"the loss of .* is (nan|inf) at step \d+: take learning rate"
     ):
-        train(trial, tmp_path / FILE, lambda _: None)
+        run_trial(trial, tmp_path, lambda _: None)
     assert not (tmp_path / FILE).exists()

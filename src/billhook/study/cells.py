@@ -5,12 +5,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from billhook.study.comparison import summary
-from billhook.study.family import Metric
 from billhook.study.grid import SPARSE
 from billhook.study.rows import Row
 from billhook.study.statistics import Interval
+from billhook.tasks.task import Metric
 
-__all__ = ["Cell", "cells"]
+__all__ = ["Cell", "cells", "series_name"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,15 +24,23 @@ class Cell:
     @property
     def series(self) -> str:
         """The arm, with the scheme where that is not the standard one."""
-        named = self.row.scheme in ("", "standard")
-        return self.row.arm if named else f"{self.row.arm}, {self.row.scheme}"
+        return series_name(self.row.arm, self.row.scheme)
 
     @property
     def label(self) -> str:
-        """Series and sparsity, or width: such as "large-sparse 90.0%" or "small-dense x 0.25"."""
+        """Series and sparsity, or width: such as "large-sparse 90.0%" or "small-dense width 0.25"."""
         pruned = self.row.arm == SPARSE
         size = f"{self.row.sparsity:.1%}" if pruned else f"width {self.row.width:g}"
         return f"{self.series} {size}"
+
+
+def series_name(arm: str, scheme: str) -> str:
+    """The arm, with the scheme where that is not the standard one.
+
+    >>> series_name("large-sparse", "standard"), series_name("large-sparse", "global")
+    ('large-sparse', 'large-sparse, global')
+    """
+    return arm if scheme in ("", "standard") else f"{arm}, {scheme}"
 
 
 def cells(rows: Sequence[Row], metric: Metric) -> list[Cell]:

@@ -1,17 +1,25 @@
 """The charts of a report, as Altair charts: plain records in, values shown on hovering."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from billhook.study.cells import Cell
-from billhook.study.comparison import Comparison
-from billhook.study.family import Metric
 from billhook.study.findings import Findings
 from billhook.study.grid import DENSE, LARGE, LONGER, SPARSE
+from billhook.study.published import PublishedTable
 from billhook.study.statistics import Interval
+from billhook.tasks.task import Metric
 
-__all__ = ["dots", "over_bytes", "over_nonzeros", "over_steps", "stacked", "tensors"]
+__all__ = [
+    "dots",
+    "over_bytes",
+    "over_nonzeros",
+    "over_steps",
+    "published_points",
+    "stacked",
+    "tensors",
+]
 
 Records = Sequence[dict[str, Any]]
 
@@ -40,6 +48,40 @@ def over_nonzeros(metric: Metric, cells: Sequence[Cell]) -> Any:
     """A metric of every arm over the number of nonzero parameters."""
     x_axis = _log_axis("nonzero parameters", [cell.row.nonzero for cell in cells])
     return _scores(metric, cells, "nonzero", x_axis)
+
+
+def published_points(table: PublishedTable) -> Any:
+    """The paper's own points over their nonzero parameters, a line a model size."""
+    import altair as alt
+
+    records = [
+        {
+            "model": point.model,
+            "series": SPARSE if point.sparsity else DENSE,
+            "sparsity": point.sparsity,
+            "nonzero": point.nonzero,
+            "value": point.metrics[table.metric],
+        }
+        for point in table.points
+    ]
+    nonzero = [record["nonzero"] for record in records]
+    axis = alt.Axis(title=f"the paper: {table.metric}, {table.data} (Table {table.number})")
+    return (
+        alt.Chart(alt.Data(values=records))
+        .mark_point(filled=True, size=70, opacity=1)
+        .encode(
+            x=alt.X("nonzero:Q", **_log_axis("nonzero parameters", nonzero)),
+            y=alt.Y("value:Q", scale=alt.Scale(zero=False), axis=axis),
+            **_by_series(alt, records),
+            tooltip=[
+                alt.Tooltip("model:N"),
+                alt.Tooltip("sparsity:Q", format=".1%"),
+                alt.Tooltip("nonzero:Q", format=","),
+                alt.Tooltip("value:Q", title=table.metric),
+            ],
+        )
+        .properties(width=_WIDTH, height=270)
+    )
 
 
 def _scores(metric: Metric, cells: Sequence[Cell], place: str, x_axis: dict[str, Any]) -> Any:
@@ -289,10 +331,11 @@ def _log_axis(title: str, values: Sequence[float], unit: str = "") -> dict[str, 
         if power == 0 or max(values) >= 10**power
     )
     ends = [min(values) / 1.15, max(values) * 1.15]
+    shown = f"{prefix}{unit}, log scale" if prefix or unit else "log scale"
     return {
         "scale": alt.Scale(type="log", domain=ends, nice=False),
         "axis": alt.Axis(
-            title=f"{title} ({prefix}{unit}, log scale)" if prefix or unit else f"{title} (log scale)",
+            title=f"{title} ({shown})",
             labelExpr=f"format(datum.value / 1e{power}, '~r')",
             values=_log_ticks(*ends),
         ),

@@ -40,6 +40,6 @@ def score(plan: Plan, store: Store) -> list[Row]:
         test = None
         if trial.identity in chosen:
             examples = models.split(trial.seed, trial.data).test
-            test = dict(models.evaluate(load_model(trial, store.model_file(trial)), examples))
+            test = dict(models.evaluate(load_model(trial, store.run_folder(trial)), examples))
         rows.append(Row.of(trial, outcome, test))
     return rows

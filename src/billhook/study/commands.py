@@ -35,7 +35,8 @@ def run(
     """Train what is missing, then report. Stopped at any time, the same command continues."""
     from rich.console import Console
 
-    from billhook.study.report import load_report, write_report
+    from billhook.study.output import print_report, write_report
+    from billhook.study.report import load_report
     from billhook.study.spec import load_study
     from billhook.study.store import Store
 
@@ -48,7 +49,7 @@ def run(
     finished = load_report(store)
     if not (store.folder / "report.md").exists():
         write_report(finished, store)
-    finished.print(console)
+    print_report(finished, console)
     _say_where(console, store)
 
 
@@ -57,13 +58,14 @@ def report(folder: Folder) -> None:
     """Make tables, plot and page anew from the rows of a finished study."""
     from rich.console import Console
 
-    from billhook.study.report import load_report, write_report
+    from billhook.study.output import print_report, write_report
+    from billhook.study.report import load_report
     from billhook.study.store import Store
 
     console, store = Console(), Store(folder)
     finished = load_report(store)
     write_report(finished, store)
-    finished.print(console)
+    print_report(finished, console)
     _say_where(console, store)
 
 
@@ -107,5 +109,5 @@ def _train(console: "Console", store: "Store", spec: "Study", workers: int) -> N
 
 
 def _say_where(console: "Console", store: "Store") -> None:
-    names = "report.md, plot.png, rows.csv, comparison.csv"
+    names = "report.html, report.md, plot.png, rows.csv, comparison.csv"
     console.print(f"\n{names} in {store.folder}", highlight=False, soft_wrap=True)

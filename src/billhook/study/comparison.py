@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from billhook.errors import FormatError
-from billhook.study.family import Metric
 from billhook.study.grid import DENSE, SPARSE
 from billhook.study.rows import Row
 from billhook.study.statistics import Estimate, Interval, holm, log_weights, mean_of, paired, welch
+from billhook.tasks.task import Metric
 
 __all__ = [
     "ALPHA",

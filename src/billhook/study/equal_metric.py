@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from billhook.study.comparison import CLAIM_SEEDS, Design, Scores, scores, summary
-from billhook.study.family import Metric
 from billhook.study.grid import DENSE, LARGE, SPARSE
 from billhook.study.rows import Row
+from billhook.tasks.task import Metric
 
 __all__ = ["Reading", "read_across"]
 
@@ -30,7 +30,6 @@ class Reading:
     nothing is claimed.
     """
 
-    scheme: str
     bytes: int
     seeds: int
     factor: float
@@ -55,11 +54,8 @@ def read_across(
     if len(curve) < 2:
         return []
     return [
-        _read(scheme, size, sparse, curve, metric, design)
-        for size, sparse in (
-            (size, scores(rows, metric, SPARSE, point=point, scheme=scheme))
-            for point, size in sizes.items()
-        )
+        _read(size, scores(rows, metric, SPARSE, point=point, scheme=scheme), curve, metric, design)
+        for point, size in sizes.items()
     ]
 
 
@@ -71,12 +67,7 @@ def _dense_curve(rows: Sequence[Row], metric: Metric) -> list[tuple[int, Scores]
 
 
 def _read(
-    scheme: str,
-    size: int,
-    sparse: Scores,
-    curve: Sequence[tuple[int, Scores]],
-    metric: Metric,
-    design: Design,
+    size: int, sparse: Scores, curve: Sequence[tuple[int, Scores]], metric: Metric, design: Design
 ) -> Reading:
     sign = 1.0 if metric.higher_is_better else -1.0
     places = [float(place) for place in np.geomspace(curve[0][0], curve[-1][0], PLACES) / size]
@@ -91,7 +82,7 @@ def _read(
         behind = [interval.high < 0.0 for interval in intervals]
         low = min(_first(places, [not each for each in ahead]), places[-1]) if ahead[0] else 0.0
         high = _last(places, [not each for each in behind]) if behind[-1] else math.inf
-    return Reading(scheme, size, seeds, factor, low, high, places[0], places[-1])
+    return Reading(size, seeds, factor, low, high, places[0], places[-1])
 
 
 def _between(curve: Sequence[tuple[int, Scores]], place: float) -> Scores:

@@ -10,24 +10,9 @@ from torch import Tensor, nn
 
 from billhook.errors import ConfigurationError
 from billhook.study.spec import Data
+from billhook.tasks.task import Metric
 
 __all__ = ["Examples", "Family", "Metric", "Split", "family"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Metric:
-    """One figure of merit. Reports show ``scale * value`` in ``unit`` with ``digits`` decimals."""
-
-    name: str
-    higher_is_better: bool
-    scale: float
-    unit: str
-    digits: int
-
-    @property
-    def label(self) -> str:
-        """The name in words."""
-        return self.name.replace("_", "-" if self.name == "cross_entropy" else " ")
 
 
 @dataclasses.dataclass(frozen=True)

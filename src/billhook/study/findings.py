@@ -3,12 +3,13 @@
 import dataclasses
 from collections.abc import Sequence
 
+from billhook.study.cells import Cell, cells
 from billhook.study.comparison import Comparison, Design, Difference, compare, contrast
 from billhook.study.equal_metric import Reading, read_across
-from billhook.study.family import Metric
 from billhook.study.grid import LONGER
 from billhook.study.minimal_loss import Loss, losses
 from billhook.study.rows import Row
+from billhook.tasks.task import Metric
 
 __all__ = ["Findings", "find"]
 
@@ -18,7 +19,7 @@ class Findings:
     """Comparisons at equal bytes, the declared contrast, the control, and what pruning costs.
 
     ``control`` and ``control_contrast`` are against the small dense networks trained longer, to
-    equal training operations; empty and None in a study without them.
+    equal training operations; empty and None in a study without them. ``cells`` are those of all schemes.
     """
 
     metric: Metric
@@ -30,6 +31,7 @@ class Findings:
     control_contrast: Difference | None
     losses: list[Loss]
     readings: list[Reading]
+    cells: list[Cell]
 
 
 def find(
@@ -46,4 +48,5 @@ def find(
         control_contrast=contrast(rows, metric, design, scheme=scheme, against=LONGER),
         losses=losses(rows, metric, design, margin, scheme=scheme),
         readings=read_across(rows, metric, design, scheme=scheme),
+        cells=cells(rows, metric),
     )

@@ -11,6 +11,7 @@ from billhook.study.spec import Data, Pruning, Study, Training
 __all__ = [
     "DENSE",
     "LARGE",
+    "LONGER",
     "SPARSE",
     "Plan",
     "Point",
@@ -19,8 +20,9 @@ __all__ = [
     "solve",
 ]
 
-#: The arms: the small networks, the large one pruned, and for reference the large one left dense.
-DENSE, SPARSE, LARGE = "small-dense", "large-sparse", "large-dense"
+#: The arms: the small networks, the large one pruned, for reference the large one left dense, and
+#: as a control the small ones trained for as many operations as the large one.
+DENSE, SPARSE, LARGE, LONGER = "small-dense", "large-sparse", "large-dense", "small-dense-longer"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,19 +49,23 @@ class Trial:
 
     family: str
     arm: str
+    scheme: str  # standard, layerwise or global for the sparse arm
+    variant: str  # what a study of tuning varies, such as "frequency=100"
     point: int  # the bytes of the small dense file it is compared at
-    width: int
+    width: float
     sparsity: float
     seed: int
     learning_rate: float
+    dropout: float | None
+    steps: int
     data: Data
     training: Training
     pruning: Pruning | None
 
     @property
-    def group(self) -> tuple[str, int, int]:
-        """Arm, point and seed: the trials among which validation data chooses."""
-        return self.arm, self.point, self.seed
+    def group(self) -> tuple[str, str, str, int, int]:
+        """Arm, scheme, variant, point and seed: the trials among which validation data chooses."""
+        return self.arm, self.scheme, self.variant, self.point, self.seed
 
     @property
     def canonical(self) -> str:
@@ -103,11 +109,15 @@ def plan(study: Study) -> Plan:
         Trial(
             family=study.family,
             arm=arm,
+            scheme="standard" if arm == SPARSE else "",
+            variant="",
             point=point,
             width=width,
             sparsity=sparsity,
             seed=seed,
             learning_rate=rate,
+            dropout=None,
+            steps=study.training.steps,
             data=study.data,
             training=study.training,
             pruning=study.pruning if arm == SPARSE else None,

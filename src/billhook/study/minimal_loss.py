@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 
 from billhook.study.comparison import CLAIM_SEEDS, Design, Scores, scores, summary
-from billhook.study.family import Metric
 from billhook.study.grid import LARGE, SPARSE
 from billhook.study.rows import Row
 from billhook.study.statistics import Interval
+from billhook.tasks.task import Metric
 
 __all__ = ["Loss", "largest_at_minimal_loss", "losses"]
 

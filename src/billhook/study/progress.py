@@ -10,10 +10,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from billhook.study.family import Metric
 from billhook.study.grid import Trial
 from billhook.study.store import Store
 from billhook.study.trial import Progress
+from billhook.tasks.task import Metric
 
 __all__ = ["Display"]
 

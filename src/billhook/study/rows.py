@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import typing
 from collections.abc import Iterable
 
 from billhook.errors import FormatError
@@ -11,70 +12,96 @@ from billhook.study.trial import Outcome
 
 __all__ = ["Row", "parse_rows", "rows_as_csv"]
 
-_FIELDS = (
-    "run",
-    "arm",
-    "point",
-    "width",
-    "sparsity",
-    "seed",
-    "learning_rate",
-    "bytes",
-    "nonzero",
-    "chosen",
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One trial and what came of it; ``test`` is empty unless validation data chose the trial."""
+    """One trial and what came of it.
+
+    ``scheme`` is the sparse arm's, ``variant`` what a study of tuning varied, both empty else.
+    ``bytes`` is the size of the file written, in the study's codings; ``bytes_*`` what the trained
+    network takes in one coding each (every tensor dense where that is smaller). Operations are
+    multiply-adds: of the whole training, three times the forward pass; and of one example at
+    inference, zeros skipped. ``test`` is empty unless validation data chose the trial. A failed
+    trial has its reason in ``failure``, zeros for all that was to be measured, and no metrics.
+    """
 
     run: str
     arm: str
+    scheme: str
+    variant: str
     point: int
-    width: int
+    width: float
     sparsity: float
     seed: int
     learning_rate: float
-    bytes: int
+    dropout: float | None
+    steps: int
+    parameters: int
     nonzero: int
+    bytes: int
+    bytes_dense: int
+    bytes_bitmask: int
+    bytes_relative_index: int
+    bytes_entropy: int
+    training_operations: int
+    inference_operations: int
+    seconds: float
     chosen: bool
+    failure: str
     validation: dict[str, float]
     test: dict[str, float]
 
     @classmethod
-    def of(cls, trial: Trial, outcome: Outcome, test: dict[str, float] | None) -> "Row":
-        """The row of a finished trial; ``test`` is None when it was not chosen."""
+    def of(
+        cls,
+        trial: Trial,
+        outcome: Outcome | None,
+        test: dict[str, float] | None = None,
+        failure: str = "",
+    ) -> "Row":
+        """The row of a trial that ended with an outcome, chosen if it has ``test``, or failed."""
+        asked = {name: getattr(trial, name) for name in _ASKED}
+        if outcome is None:
+            nothing = dict.fromkeys(_MEASURED, 0) | {"seconds": 0.0, "validation": {}}
+            found: dict[str, typing.Any] = nothing
+        else:
+            found = {name: getattr(outcome, name) for name in (*_MEASURED, "validation")}
         return cls(
             run=trial.identity,
-            arm=trial.arm,
-            point=trial.point,
-            width=trial.width,
-            sparsity=trial.sparsity,
-            seed=trial.seed,
-            learning_rate=trial.learning_rate,
-            bytes=outcome.bytes,
-            nonzero=outcome.nonzero,
             chosen=test is not None,
-            validation=outcome.validation,
+            failure=failure,
             test=test or {},
+            **asked,
+            **found,
         )
+
+
+_ASKED = (
+    *("arm", "scheme", "variant", "point", "width", "sparsity", "seed", "learning_rate"),
+    *("dropout", "steps"),
+)
+_MEASURED = (
+    *("parameters", "nonzero", "bytes", "bytes_dense", "bytes_bitmask", "bytes_relative_index"),
+    *("bytes_entropy", "training_operations", "inference_operations", "seconds"),
+)
+_METRICS = ("validation", "test")
+_TYPES = {k: t for k, t in typing.get_type_hints(Row).items() if k not in _METRICS}
 
 
 def rows_as_csv(rows: Iterable[Row]) -> str:
     """CSV text; floats are written so that reading them back gives the same bits."""
     rows = list(rows)
-    metrics = list(rows[0].validation) if rows else []
+    columns = {
+        part: list(dict.fromkeys(name for row in rows for name in getattr(row, part)))
+        for part in _METRICS
+    }
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [*_FIELDS, *(f"{part}_{m}" for part in ("validation", "test") for m in metrics)]
-    )
+    writer.writerow([*_TYPES, *(f"{part}_{name}" for part in _METRICS for name in columns[part])])
     for row in rows:
-        fixed = [getattr(row, name) for name in _FIELDS[:-1]]
-        scores = [repr(row.validation[m]) for m in metrics]
-        tested = [repr(row.test[m]) if row.chosen else "" for m in metrics]
-        writer.writerow([*fixed, int(row.chosen), *scores, *tested])
+        fixed = [_written(getattr(row, name)) for name in _TYPES]
+        scores = [_written(getattr(row, part).get(n)) for part in _METRICS for n in columns[part]]
+        writer.writerow([*fixed, *scores])
     return text.getvalue()
 
 
@@ -93,23 +120,28 @@ def parse_rows(text: str, source: str) -> list[Row]:
         ) from None
 
 
+def _written(value: object) -> str:
+    if value is None:
+        return ""
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
 def _parse(line: dict[str, str]) -> Row:
-    chosen = bool(int(line["chosen"]))
-    return Row(
-        run=line["run"],
-        arm=line["arm"],
-        point=int(line["point"]),
-        width=int(line["width"]),
-        sparsity=float(line["sparsity"]),
-        seed=int(line["seed"]),
-        learning_rate=float(line["learning_rate"]),
-        bytes=int(line["bytes"]),
-        nonzero=int(line["nonzero"]),
-        chosen=chosen,
-        validation=_metrics(line, "validation_"),
-        test=_metrics(line, "test_") if chosen else {},
-    )
+    fixed = {name: _read(line[name], kind) for name, kind in _TYPES.items()}
+    metrics: dict[str, typing.Any] = {
+        part: {
+            column.removeprefix(f"{part}_"): float(value)
+            for column, value in line.items()
+            if column.startswith(f"{part}_") and value
+        }
+        for part in _METRICS
+    }
+    return Row(**fixed, **metrics)
 
 
-def _metrics(line: dict[str, str], prefix: str) -> dict[str, float]:
-    return {k.removeprefix(prefix): float(v) for k, v in line.items() if k.startswith(prefix)}
+def _read(text: str, kind: typing.Any) -> typing.Any:
+    if kind is bool:
+        return bool(int(text))
+    if kind in (int, float, str):
+        return kind(text)
+    return float(text) if text else None  # float | None

@@ -60,6 +60,7 @@ class Study(_Part):
         small_widths: the dense networks; each file's size is a point of comparison.
         large_width: the network that is pruned to each of those sizes.
         choose_by: the metric that chooses among ``learning_rates``, on validation data.
+        margin: the relative loss that still counts as minimal, fixed before anything runs.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
@@ -68,6 +69,7 @@ class Study(_Part):
     small_widths: Annotated[tuple[Positive, ...], Field(min_length=1)]
     large_width: Positive
     choose_by: str
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.01
     data: Data
     training: Training
     pruning: Pruning

@@ -3,8 +3,9 @@
 ::
 
     study.json        the study, and the versions and machine it was begun with
-    runs/<identity>/  config.json, model.billhook.safetensors, and outcome.json: the marker
-    rows.csv          every trial once the study is finished; reports are made from this alone
+    runs/<identity>/  config.json, metrics.csv, model.billhook.safetensors; outcome.json: the marker
+    curves.csv, layers.csv   of the chosen trials, see billhook.study.details
+    rows.csv          every trial once the study is finished; reports are made from these alone
 
 ``outcome.json`` is put in place last, in one step, so a trial is finished if and only if it is
 there: a process killed at any time loses the trial it was at and no other. A trial is taken by
@@ -24,11 +25,12 @@ from pydantic import ValidationError
 import billhook
 from billhook.atomic import replacing
 from billhook.errors import ConfigurationError, FormatError
+from billhook.study.details import curves_as_csv, layers_as_csv
 from billhook.study.grid import Trial
 from billhook.study.provenance import provenance
 from billhook.study.rows import Row, parse_rows, rows_as_csv
 from billhook.study.spec import Study
-from billhook.study.trial import Outcome
+from billhook.study.trial import MODEL_FILE, Outcome
 
 __all__ = ["Store", "write_text"]
 
@@ -81,9 +83,9 @@ class Store:
         found: dict[str, str] = self._read_manifest()["provenance"]
         return found
 
-    def model_file(self, trial: Trial) -> Path:
-        """Where the trial's network is written."""
-        return self._run(trial) / "model.billhook.safetensors"
+    def run_folder(self, trial: Trial) -> Path:
+        """Where the trial's files are."""
+        return self.folder / "runs" / trial.identity
 
     @contextlib.contextmanager
     def take(self, trial: Trial, *, wait: bool) -> Iterator[bool]:
@@ -96,7 +98,7 @@ class Store:
         if self.finished(trial):
             yield False
             return
-        run = self._run(trial)
+        run = self.run_folder(trial)
         run.mkdir(parents=True, exist_ok=True)
         with (run / "lock").open("w") as lock:
             try:
@@ -108,21 +110,25 @@ class Store:
 
     def finish(self, trial: Trial, outcome: Outcome) -> None:
         """Record a trial whose file is written; from here on it counts."""
-        run = self._run(trial)
+        run = self.run_folder(trial)
         write_text(run / "config.json", trial.canonical + "\n")
         write_text(run / "outcome.json", json.dumps(dataclasses.asdict(outcome)) + "\n")
 
     def finished(self, trial: Trial) -> bool:
         """Whether the trial needs no run any more."""
-        return (self._run(trial) / "outcome.json").exists()
+        return (self.run_folder(trial) / "outcome.json").exists()
 
     def outcome(self, trial: Trial) -> Outcome:
         """What a finished trial came to."""
-        text = (self._run(trial) / "outcome.json").read_text(encoding="utf-8")
+        text = (self.run_folder(trial) / "outcome.json").read_text(encoding="utf-8")
         return Outcome(**json.loads(text))
 
     def write_rows(self, rows: list[Row]) -> None:
-        """Put all rows in place: with them the study is finished."""
+        """Put all rows in place, and with them curves and layers: the study is finished."""
+        chosen = [(row.run, self.folder / "runs" / row.run) for row in rows if row.chosen]
+        write_text(self.folder / "curves.csv", curves_as_csv(chosen))
+        files = [(run, folder / MODEL_FILE) for run, folder in chosen]
+        write_text(self.folder / "layers.csv", layers_as_csv(files))
         write_text(self.folder / "rows.csv", rows_as_csv(rows))
 
     def rows(self) -> list[Row] | None:
@@ -131,9 +137,6 @@ class Store:
         if not path.exists():
             return None
         return parse_rows(path.read_text(encoding="utf-8"), str(path))
-
-    def _run(self, trial: Trial) -> Path:
-        return self.folder / "runs" / trial.identity
 
     def _read_manifest(self) -> dict[str, Any]:
         path = self.folder / "study.json"

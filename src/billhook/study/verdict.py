@@ -24,9 +24,10 @@ def headline(comparisons: Sequence[Comparison]) -> str:
     if not any(c.difference.claimed for c in comparisons):
         first = sum(c.difference.ahead == SPARSE for c in comparisons)
         return f"{label}: {SPARSE} is ahead at {first} of {total} sizes ({_DEMONSTRATION})"
-    counts = [(arm, sum(c.difference.winner == arm for c in comparisons)) for arm in (SPARSE, DENSE)]
+    winners = [c.difference.winner for c in comparisons]
+    counts = [(arm, winners.count(arm)) for arm in (SPARSE, DENSE)]
     counts.sort(key=lambda entry: -entry[1])
-    undecided = sum(c.difference.winner is None for c in comparisons)
+    undecided = winners.count(None)
     (first_arm, most), (second_arm, fewer) = counts
     if most == 0:
         return f"{label}: undecided at each of {total} sizes"

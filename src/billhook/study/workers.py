@@ -12,7 +12,7 @@ import torch
 from billhook.errors import BillhookError, StateError
 from billhook.study.grid import Trial
 from billhook.study.store import Store
-from billhook.study.trial import Progress, train
+from billhook.study.trial import Progress, run_trial
 
 __all__ = ["run_trials"]
 
@@ -92,7 +92,8 @@ def _work(store: Store, trials: tuple[Trial, ...], connection: Connection) -> No
             for trial in trials:
                 with store.take(trial, wait=patient) as mine:
                     if mine:
-                        store.finish(trial, train(trial, store.model_file(trial), connection.send))
+                        folder = store.run_folder(trial)
+                        store.finish(trial, run_trial(trial, folder, connection.send))
     except BrokenPipeError:
         return  # the parent is gone: nobody waits for more
     except BillhookError as error:

@@ -10,7 +10,7 @@ from torch import nn
 
 from billhook.errors import ConfigurationError
 
-__all__ = ["ALONE", "Shard", "Task", "epoch_order"]
+__all__ = ["ALONE", "Metric", "Shard", "Task", "epoch_order"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,22 @@ class Shard:
 
 
 ALONE = Shard()
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """One figure of merit. Reports show ``scale * value`` in ``unit`` with ``digits`` decimals."""
+
+    name: str
+    higher_is_better: bool
+    scale: float
+    unit: str
+    digits: int
+
+    @property
+    def label(self) -> str:
+        """The name in words."""
+        return self.name.replace("_", "-" if self.name == "cross_entropy" else " ")
 
 
 class Task(abc.ABC):

@@ -1,0 +1,56 @@
+"""The paper's own points, to be shown beside ours; the numbers are in ``published.toml``."""
+
+import dataclasses
+import tomllib
+from importlib import resources
+
+__all__ = ["PublishedPoint", "PublishedTable", "published_table"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedPoint:
+    """One line of a table; ``nnz`` as printed, such as "0.46M"."""
+
+    model: str
+    width: float
+    sparsity: float
+    nnz: str
+    metrics: dict[str, float]
+
+    @property
+    def nonzero(self) -> int:
+        """``nnz`` as a number."""
+        return round(float(self.nnz.removesuffix("M")) * 1e6)
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedTable:
+    """A family's table; ``metric`` is the one that the paper plots."""
+
+    number: int
+    family: str
+    data: str
+    metric: str
+    points: tuple[PublishedPoint, ...]
+
+
+def published_table(family: str) -> PublishedTable | None:
+    """The table of a family; None for one that is not in the paper.
+
+    >>> table = published_table("mobilenet_v1")
+    >>> point = table.points[-2]
+    >>> table.number, point.sparsity, point.nonzero, point.metrics["top1"]
+    (2, 0.9, 460000, 61.8)
+    """
+    text = (resources.files("billhook.study") / "published.toml").read_text(encoding="utf-8")
+    for number, table in tomllib.loads(text)["tables"].items():
+        if table["family"] == family:
+            points = tuple(_point(dict(point)) for point in table.pop("points"))
+            return PublishedTable(int(number), points=points, **table)
+    return None
+
+
+def _point(values: dict[str, float | str]) -> PublishedPoint:
+    model, nnz = str(values.pop("model")), str(values.pop("nnz"))
+    width, sparsity = float(values.pop("width")), float(values.pop("sparsity"))
+    return PublishedPoint(model, width, sparsity, nnz, {k: float(v) for k, v in values.items()})
