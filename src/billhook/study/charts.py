@@ -64,10 +64,10 @@ def published_points(table: PublishedTable) -> Any:
         }
         for point in table.points
     ]
-    nonzero = [record["nonzero"] for record in records]
+    nonzero = [point.nonzero for point in table.points]
     axis = alt.Axis(title=f"the paper: {table.metric}, {table.data} (Table {table.number})")
     return (
-        alt.Chart(alt.Data(values=records))
+        alt.Chart(alt.InlineData(values=records))
         .mark_point(filled=True, size=70, opacity=1)
         .encode(
             x=alt.X("nonzero:Q", **_log_axis("nonzero parameters", nonzero)),
@@ -100,7 +100,7 @@ def _scores(metric: Metric, cells: Sequence[Cell], place: str, x_axis: dict[str,
         for cell in cells
     ]
     y_axis = alt.Axis(title=f"test {metric.label} ({_unit_of(metric)})")
-    base = alt.Chart(alt.Data(values=records)).encode(
+    base = alt.Chart(alt.InlineData(values=records)).encode(
         x=alt.X(f"{place}:Q", **x_axis),
         **_by_series(alt, records),
         tooltip=[
@@ -138,7 +138,7 @@ def _differences(findings: Sequence[Findings], x_axis: dict[str, Any]) -> Any:
     ]
     better = SPARSE if metric.higher_is_better else DENSE
     scale, axis = _signed_axis(alt, metric, better, records)
-    base = alt.Chart(alt.Data(values=records)).encode(
+    base = alt.Chart(alt.InlineData(values=records)).encode(
         x=alt.X("place:Q", **x_axis),
         color=alt.Color("winner:N", scale=alt.Scale(domain=list(_ARMS)), legend=None),
         shape=alt.Shape("scheme:N", legend=None),
@@ -153,7 +153,7 @@ def _differences(findings: Sequence[Findings], x_axis: dict[str, Any]) -> Any:
     y = alt.Y("mean:Q", scale=scale, axis=axis)
     bars = base.mark_rule(strokeWidth=3).encode(y=alt.Y("low:Q", scale=scale, axis=axis), y2="high")
     points = base.mark_point(filled=True, size=70, opacity=1).encode(y=y)
-    zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(strokeDash=[4, 3])
+    zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(strokeDash=[4, 3])
     zero = zero.encode(y=alt.Y("zero:Q", scale=scale, axis=axis))
     return (zero + bars + points).properties(width=_WIDTH, height=180)
 
@@ -173,7 +173,7 @@ def over_steps(metric: Metric, records: Records, start: str) -> Any:
         "picked", value=start, bind=alt.binding_select(options=sizes, name="size of the file: ")
     )
     base = (
-        alt.Chart(alt.Data(values=records))
+        alt.Chart(alt.InlineData(values=records))
         .transform_filter("datum.size == picked || datum.size == ''")
         .encode(
             x=alt.X("step:Q", axis=alt.Axis(title="training step", format="~s")),
@@ -216,7 +216,7 @@ def tensors(records: Records) -> Any:
     order = {key: list(dict.fromkeys(r[key] for r in records)) for key in ("size", "tensor")}
     height = 11 if len(order["tensor"]) > 30 else 18
     return (
-        alt.Chart(alt.Data(values=records))
+        alt.Chart(alt.InlineData(values=records))
         .mark_rect()
         .encode(
             x=alt.X("size:O", sort=order["size"], axis=alt.Axis(title=None, labelAngle=-40)),
@@ -244,7 +244,7 @@ def dots(records: Records, title: str, unit: str, kind: str) -> Any:
 
     kinds = list(dict.fromkeys(record["kind"] for record in records))
     return (
-        alt.Chart(alt.Data(values=records))
+        alt.Chart(alt.InlineData(values=records))
         .mark_point(filled=True, size=80, opacity=0.9)
         .encode(
             x=alt.X("value:Q", **_log_axis(title, [r["value"] for r in records], unit)),
@@ -267,7 +267,7 @@ def stacked(records: Records, title: str, unit: str, kind: str) -> Any:
 
     kinds = list(dict.fromkeys(record["kind"] for record in records))
     return (
-        alt.Chart(alt.Data(values=records))
+        alt.Chart(alt.InlineData(values=records))
         .mark_bar()
         .encode(
             x=alt.X("value:Q", axis=alt.Axis(title=f"{title} ({unit})", format="~s")),

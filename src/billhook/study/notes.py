@@ -20,14 +20,14 @@ def notes(report: Report) -> list[str]:
         _design(report),
         _claims(report),
         f"Chosen on validation {study.choose_by.replace('_', ' ')}, with as many trials for every "
-        f"arm, size and seed: {_chosen(rows)}. The last weights count. Test data were used once, on "
-        "the chosen networks as read back from their files.",
+        f"arm, size and seed: {_chosen(rows)}. The last weights count. Test data were used once, "
+        "on the chosen networks as read back from their files.",
         "Bytes are those of the files that billhook.save wrote, header included. A sparse file "
         f"differs from the dense one it is compared with by {_mismatch(rows)} bytes.",
         _training(rows),
         f"Minimal loss: at most {study.margin:.2%} worse than the large network left dense, "
-        f"relative, shown if the {LEVEL:.0%} interval lies within the margin; sparsities are tested "
-        "from the lowest up until one fails.",
+        f"relative, shown if the {LEVEL:.0%} interval lies within the margin; sparsities are "
+        "tested from the lowest up until one fails.",
         "Bytes at an equal metric are read off the line through the dense means over log(bytes), "
         "the large dense network included; their interval holds every place at which the "
         "difference from that line has zero in its interval.",
@@ -58,8 +58,8 @@ def _claims(report: Report) -> str:
     seeds = len(report.study.seeds)
     if seeds < CLAIM_SEEDS:
         return (
-            f"A demonstration: {seeds} seeds are too few for intervals (it takes {CLAIM_SEEDS}), so "
-            "none is claimed; bands and bars show the range of the seeds."
+            f"A demonstration: {seeds} seeds are too few for intervals (it takes {CLAIM_SEEDS}), "
+            "so none is claimed; bands and bars show the range of the seeds."
         )
     return (
         f"Intervals are {LEVEL:.0%} t-intervals over the seeds, each size by itself. The one "
@@ -98,8 +98,8 @@ def _training(rows: Sequence[Row]) -> str:
             ends = sorted({f"{value:.2g}" for value in (min(found), max(found))}, key=float)
             parts.append(f"{arm} {' to '.join(ends)}")
     return (
-        "Equal bytes and equal steps are not equal arithmetic: multiply-adds of training a network, "
-        f"{'; '.join(parts)}."
+        "Equal bytes and equal steps are not equal arithmetic: multiply-adds of training a "
+        f"network, {'; '.join(parts)}."
     )
 
 

@@ -65,14 +65,14 @@ def _comparison_csv(report: Report) -> str:
     """Every comparison with all digits."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    intervals = [f"{name}{end}" for name in _INTERVALS for end in ("", "_low", "_high")]
-    writer.writerow([*_PLACE, *intervals, *_DECISION])
+    ends = [f"{name}{end}" for name in _INTERVALS for end in ("", "_low", "_high")]
+    writer.writerow([*_PLACE, *ends, *_DECISION])
     for each in (each for findings in report.findings for each in findings):
         for c in (*each.comparisons, *each.control):
             lead = c.difference
             place = each.metric.name, c.scheme, lead.against, c.point, c.width, c.sparsity
-            intervals = [c.dense, c.sparse, lead.interval]
-            numbers = [value for each in intervals for value in dataclasses.astuple(each)]
+            intervals = c.dense, c.sparse, lead.interval
+            numbers = [value for interval in intervals for value in dataclasses.astuple(interval)]
             decision = c.p, lead.p, (lead.winner or "undecided") if lead.claimed else "no claim"
             writer.writerow([*place, lead.seeds, *numbers, *decision])
     return text.getvalue()

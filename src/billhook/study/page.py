@@ -150,7 +150,7 @@ def _curves(report: Report, metric: Metric) -> list[Any]:
     for line in report.curves:
         if (row := place.get(line["run"])) is not None:
             groups[row.arm, row.scheme, row.point, int(line["step"])].append(line)
-    records = [
+    records: list[dict[str, Any]] = [
         {
             "series": series_name(arm, scheme),
             "size": "" if arm == LARGE else f"{point:,} bytes",
@@ -171,7 +171,7 @@ def _layers(report: Report) -> list[Any]:
     for line in report.layers:
         if (row := place.get(line["run"])) is not None:
             groups[row.scheme, row.sparsity, line["tensor"]].append(line)
-    records = [
+    records: list[dict[str, Any]] = [
         {
             "scheme": scheme,
             "size": f"{sparsity:.1%}",
