@@ -20,11 +20,12 @@ ALLOWED = {
     "footprint": {"errors", "format"},
     "models": {"errors", "models"},
     "data": {"errors", "data"},
-    "tasks": {"errors", "data", "models", "tasks"},
+    "settings": set(),
+    "tasks": {"errors", "data", "models", "settings", "tasks"},
     "inference": {"errors", "native", "render", "format", "inference", "public"},
     "study": {
         *("atomic", "footprint", "schedule", "errors", "study", "render", "native", "public"),
-        "tasks",
+        *("footprint_command", "models", "named_model", "settings", "tasks", "train"),
     },
     "integrations": {"atomic", "errors", "schedule", "integrations", "public"},
 } | dict.fromkeys(CORE, CORE)

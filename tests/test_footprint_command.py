@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 import billhook
 from billhook.cli import app
 from billhook.errors import ConfigurationError
-from billhook.footprint_command import build_model, rows
+from billhook.footprint_command import rows
 from billhook.models import mobilenet_v1
+from billhook.named_model import build_model
 
 
 def run(*arguments: str) -> list[dict[str, float]]:
@@ -86,5 +87,5 @@ def test_the_table_shows_the_papers_column_labelled() -> None:
 
 @pytest.mark.parametrize("target", ["nothing", "torch.nn:Nothing", "no.module:f", "f(", "f(1)"])
 def test_an_unknown_model_is_an_error(target: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"names no model|is not a name"):
+    with pytest.raises(ConfigurationError, match=r"names nothing|is not a name"):
         build_model(target)

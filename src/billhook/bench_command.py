@@ -8,9 +8,9 @@ from torch import nn
 
 import billhook
 from billhook.errors import ConfigurationError
-from billhook.footprint_command import build_model
 from billhook.inference.bench import bench, layer_table, measure_limits
 from billhook.inference.peers import PEERS
+from billhook.named_model import build_model
 
 __all__ = ["run"]
 

@@ -1,5 +1,6 @@
 """The command line: ``billhook inspect FILE`` and the others; each imports what it needs."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -122,6 +123,65 @@ app.command("train")(train_command)
 
 
 @app.command()
+def plan(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="A family with a recipe, as in 'mobilenet_v1(width=0.5)'; with --learning-rate "
+            "any module:function, for its layers."
+        ),
+    ] = None,
+    *,
+    sparsity: Annotated[float, typer.Option(help="The final sparsity.")] = 0.9,
+    begin: Annotated[int | None, typer.Option(help="First pruning step.")] = None,
+    end: Annotated[int | None, typer.Option(help="Last pruning step.")] = None,
+    recipe: Annotated[str, typer.Option(help="paper, laptop, or a .toml file.")] = "laptop",
+    data: Annotated[
+        Path | None, typer.Option(help="The recipe's data; without it an embedded set.")
+    ] = None,
+    steps_per_epoch: Annotated[
+        int | None, typer.Option(help="In place of data: a recipe's steps in an epoch.")
+    ] = None,
+    learning_rate: Annotated[
+        str | None,
+        typer.Option(help="Your own run's: a number, or module:function of the steps taken."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Your own run's optimizer steps.")] = None,
+    frequency: Annotated[int, typer.Option(help="Your own run's steps between updates.")] = 100,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw both curves: .png, .svg or .html.")
+    ] = None,
+) -> None:
+    """Pruning against the learning rate before anything is trained (the paper's Fig. 2a).
+
+    billhook plan 'ptb_lstm(size="small")' --recipe paper --data DIR
+
+    billhook plan --learning-rate mine:rate --steps 20000 --begin 2000 --end 14000
+    """
+    from rich.console import Console
+
+    from billhook import plan_command
+
+    if learning_rate is None:
+        found = plan_command.of_recipe(
+            model,
+            recipe,
+            sparsity,
+            begin=begin,
+            end=end,
+            data=data,
+            steps_per_epoch=steps_per_epoch,
+        )
+    else:
+        found = plan_command.of_own_run(
+            model, learning_rate, steps, sparsity, begin=begin, end=end, frequency=frequency
+        )
+    Console().print(found)
+    if plot is not None:
+        found.plot(plot)
+
+
+@app.command()
 def bench(
     model: Annotated[str, typer.Argument(help="A function of billhook.models or module:function.")],
     shape: Annotated[str, typer.Option("--input", help="Its sides, as in 1,3,224,224.")],
@@ -155,6 +215,7 @@ def bench(
 
 def main() -> None:
     """Run the command line; an error of billhook's own ends it with one clear line."""
+    sys.path.insert(0, "")  # module:function is looked for where the command runs, as by python -m
     try:
         app()
     except (billhook.BillhookError, OSError) as error:

@@ -3,9 +3,7 @@
 No weights are made: a model is built on the meta device and only counted.
 """
 
-import ast
-import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,12 +12,12 @@ from rich.console import Group
 from rich.table import Table
 from torch import nn
 
-from billhook.errors import ConfigurationError
 from billhook.footprint import TensorSpec, expected_footprint
 from billhook.format.relative_index import RelativeIndex
+from billhook.named_model import build_model
 from billhook.selection import named_weights, select_weights
 
-__all__ = ["PAPER_SPARSITIES", "Row", "as_json", "as_table", "build_model", "rows"]
+__all__ = ["PAPER_SPARSITIES", "Row", "as_json", "as_table", "file_specs", "rows"]
 
 PAPER_SPARSITIES = (0.0, 0.5, 0.75, 0.9, 0.95)
 _MB = 1e6
@@ -53,42 +51,6 @@ class Row:
     file_auto: int
 
 
-def build_model(target: str, device: str = "meta") -> nn.Module:
-    """The model that ``target`` names; on "meta" it takes no memory for its weights.
-
-    ``target`` is a function of billhook.models or ``module:function``, with keyword arguments in
-    parentheses if need be.
-
-    >>> build_model("torch.nn:Linear(in_features=3, out_features=2)")
-    Linear(in_features=3, out_features=2, bias=True)
-    """
-    module_name, _, call = target.rpartition(":")
-    function, arguments = _parse_call(call, target)
-    try:
-        module = importlib.import_module(module_name or "billhook.models")
-        factory: Callable[..., nn.Module] = getattr(module, function)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(
-            f"{target!r} names no model ({error}); give a function of billhook.models or "
-            "module:function"
-        ) from error
-    with torch.device(device):
-        return factory(**arguments)
-
-
-def _parse_call(call: str, target: str) -> tuple[str, dict[str, Any]]:
-    try:
-        node = ast.parse(call, mode="eval").body
-        if isinstance(node, ast.Name):
-            return node.id, {}
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
-            values = {str(each.arg): ast.literal_eval(each.value) for each in node.keywords}
-            return node.func.id, values
-    except (SyntaxError, ValueError):
-        pass
-    raise ConfigurationError(f"{target!r} is not a name or name(key=value, ...)")
-
-
 def rows(targets: Sequence[str], sparsities: Sequence[float]) -> Iterator[Row]:
     """Every model at every sparsity."""
     for target in targets:
@@ -98,7 +60,7 @@ def rows(targets: Sequence[str], sparsities: Sequence[float]) -> Iterator[Row]:
 
 
 def _row(target: str, model: nn.Module, sparsity: float) -> Row:
-    specs, prunable = _specs(model, sparsity)
+    specs, prunable = file_specs(model, sparsity)
     parameters = _without_norms(model)
     nnz = sum(spec.nnz for spec in specs if spec.name in parameters)
     dense = sparsity == 0
@@ -133,7 +95,7 @@ def _without_norms(model: nn.Module) -> set[str]:
     return {w.name for w in weights if not any(id(owner) in norms for owner, _ in w.owners)}
 
 
-def _specs(model: nn.Module, sparsity: float) -> tuple[list[TensorSpec], int]:
+def file_specs(model: nn.Module, sparsity: float) -> tuple[list[TensorSpec], int]:
     """The tensors of the model's file, and how many weights are pruned to ``sparsity``."""
     rules = getattr(model, "prune_rules", None)
     pruned = {

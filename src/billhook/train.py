@@ -9,6 +9,8 @@ A run that is started again in its folder continues exactly where the checkpoint
 import dataclasses
 import fnmatch
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +19,35 @@ from rich.console import Console
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from billhook.allocation import Allocation, Uniform
+from billhook.allocation import Allocation, Global, LayerwiseConstant, Uniform
 from billhook.atomic import replacing
 from billhook.errors import ConfigurationError, StateError
-from billhook.format import save
+from billhook.format import load, save
+from billhook.format.codings import Encoding
 from billhook.pruner import Pruner
-from billhook.schedule import Cubic
+from billhook.schedule import Cubic, OneShot, Polynomial, Schedule
 from billhook.tasks.recipe import Recipe
 from billhook.tasks.task import Task
 from billhook.training_log import TrainingLog
 
-__all__ = ["MODEL_FILE", "Sparsity", "build_optimizer", "pruning_schedule", "train"]
+__all__ = [
+    "MODEL_FILE",
+    "SCHEMES",
+    "Sparsity",
+    "build_optimizer",
+    "pruning_schedule",
+    "test_metrics",
+    "train",
+]
 
 MODEL_FILE = "model.billhook.safetensors"
+# The paper's three schemes.
+SCHEMES: dict[str, Allocation] = {
+    "standard": Uniform(),
+    "layerwise": LayerwiseConstant(),
+    "global": Global(),
+}
+CHECK_EVERY = 50  # steps between looks at the loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +81,7 @@ class Run:
         self.pruner: Pruner | None = None
         if sparsity is not None:
             schedule = pruning_schedule(recipe, sparsity, self.total_steps)
-            rules: Any = task.model.prune_rules
+            rules: Any = getattr(task.model, "prune_rules", None)
             self.pruner = Pruner(
                 self.model,
                 self.optimizer,
@@ -172,6 +190,9 @@ def train(
     accelerator: Any,
     console: Console,
     stop_after: int | None = None,
+    tensorboard: bool = True,
+    encoding: Encoding = "auto",
+    watch: Callable[[int, float, dict[str, float | str]], None] | None = None,
 ) -> dict[str, Any] | None:
     """Train to the recipe's last step, from the folder's checkpoint where there is one.
 
@@ -183,12 +204,15 @@ def train(
         accelerator: accelerate's, which has device, precision and ranks.
         console: where progress is shown.
         stop_after: leave after this many steps of the whole run, with a checkpoint.
+        tensorboard: write TensorBoard logs too.
+        encoding: of the model file, as for :func:`billhook.save`.
+        watch: called with step, sparsity and metrics after every evaluation.
 
     Returns:
         The result that is also in ``result.json``; None if stopped before the end.
 
     Raises:
-        StateError: the folder holds a checkpoint of another run.
+        StateError: the folder holds a checkpoint of another run, or the loss is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(task, recipe, sparsity, accelerator)
@@ -197,7 +221,13 @@ def train(
         state = torch.load(path, map_location="cpu", weights_only=True)
         run.load_state_dict(state, path)
         console.print(f"continuing from step {run.step} of {path}")
-    log = TrainingLog(folder, console, run.total_steps, main=accelerator.is_main_process)
+    log = TrainingLog(
+        folder,
+        console,
+        (run.step, run.total_steps),
+        main=accelerator.is_main_process,
+        tensorboard=tensorboard,
+    )
     every = max(1, round(recipe.training.evaluate_every * task.steps_per_epoch))
     saves = recipe.training.checkpoint_every
     last = run.total_steps if stop_after is None else min(stop_after, run.total_steps)
@@ -208,18 +238,43 @@ def train(
                 rate = run.learning_rate()
                 loss = run.train_step(batch)
                 log.step(run.step, loss, rate, run.pruner)
+                ended = run.step == last
+                if run.step % CHECK_EVERY == 0 or ended:
+                    _check_finite(run.step, loss, rate)
                 if run.step % every == 0 or run.step == run.total_steps:
-                    log.evaluation(run.step, run.evaluate("valid"), rate, run.pruner)
-                if run.step % every == 0 or run.step % saves == 0 or run.step == last:
+                    metrics = run.evaluate("valid")
+                    log.evaluation(run.step, metrics, rate, run.pruner)
+                    if watch is not None:
+                        watch(run.step, log.sparsity, metrics)
+                short = last == run.total_steps <= saves  # not worth a checkpoint
+                if run.step % saves == 0 or (ended and not short):
                     _save(run, path)
-                if run.step == last:
+                if ended:
                     break
     if run.step < run.total_steps:
         return None
-    return _finish(run, folder, log.seconds)
+    return _finish(run, folder, log.seconds, encoding)
 
 
-def _finish(run: Run, folder: Path, seconds: float) -> dict[str, Any]:
+def test_metrics(task: Task, folder: Path, device: torch.device) -> dict[str, float | str]:
+    """The test metrics of a finished run, of the model read back from its file."""
+    task.model.load_state_dict(load(folder / MODEL_FILE))
+    with torch.no_grad():
+        return task.evaluate(task.model.to(device).eval(), "test")
+
+
+test_metrics.__test__ = False  # type: ignore[attr-defined]  # no test of pytest's
+
+
+def _check_finite(step: int, loss: torch.Tensor, rate: float) -> None:
+    if not math.isfinite(float(loss)):
+        raise StateError(
+            f"the loss is {float(loss)} at step {step}, learning rate {rate:.3g}: lower the "
+            "learning rate, or clip gradients with clip_norm"
+        )
+
+
+def _finish(run: Run, folder: Path, seconds: float, encoding: Encoding) -> dict[str, Any]:
     report = None if run.pruner is None else run.pruner.finalize()
     model = run.evaluated().eval()
     parameters = list(model.parameters())
@@ -232,14 +287,12 @@ def _finish(run: Run, folder: Path, seconds: float) -> dict[str, Any]:
         "nonzero": sum(int(p.detach().count_nonzero()) for p in parameters),
         "sparsity_of_pruned": 0.0 if report is None else report.sparsity,
         "valid": run.evaluate("valid"),
-        "test": run.evaluate("test"),
-        "examples": run.task.examples(model),
         "minutes_this_session": seconds / 60,
         "torch": torch.__version__,
         "recipe": run.recipe.model_dump(mode="json"),
     }
     if run.accelerator.is_main_process:
-        stored = save(model, folder / MODEL_FILE)
+        stored = save(model, folder / MODEL_FILE, encoding=encoding)
         result |= {"file_bytes": stored.stored_bytes, "dense_file_bytes": stored.dense_bytes}
         with replacing(folder / "result.json") as file:
             file.write((json.dumps(result, indent=1) + "\n").encode())
@@ -295,8 +348,8 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return optimizer
 
 
-def pruning_schedule(recipe: Recipe, sparsity: Sparsity, total_steps: int) -> Cubic:
-    """Eq. 1 over the recipe's window of the run, or over one given in steps.
+def pruning_schedule(recipe: Recipe, sparsity: Sparsity, total_steps: int) -> Schedule:
+    """The recipe's curve, eq. 1 mostly, over its window of the run or over one given in steps.
 
     The recipe's window ends on the last point of its grid of updates; a given one is kept, and has
     the recipe's number of updates or the next larger one that divides it.
@@ -313,9 +366,13 @@ def pruning_schedule(recipe: Recipe, sparsity: Sparsity, total_steps: int) -> Cu
             f"the pruning window is steps {begin} to {end}, the run has {total_steps}: "
             "it has to rise and to end within the run"
         )
-    interval = max(1, (end - begin) // window.updates)
+    if window.curve == "one-shot":
+        return OneShot(sparsity.final, end)
+    interval = window.frequency or max(1, (end - begin) // window.updates)
     if sparsity.end_step is None:
         end = begin + (end - begin) // interval * interval
     else:
         interval = next(k for k in range(interval, 0, -1) if (end - begin) % k == 0)
+    if window.curve == "linear":
+        return Polynomial(sparsity.final, begin, end, frequency=interval, exponent=1.0)
     return Cubic(sparsity.final, begin, end, frequency=interval)

@@ -1,5 +1,6 @@
 """``billhook train``: the body of the command, and nothing that a library user needs."""
 
+import json
 import resource
 import time
 from pathlib import Path
@@ -9,20 +10,14 @@ import torch
 import typer
 from rich.console import Console
 
-from billhook.allocation import Allocation, Global, LayerwiseConstant, Uniform
+from billhook.atomic import replacing
 from billhook.errors import ConfigurationError
 from billhook.format import load
 from billhook.tasks.recipe import Recipe, load_recipe
-from billhook.train import MODEL_FILE, Sparsity
+from billhook.train import MODEL_FILE, SCHEMES, Sparsity
 
 __all__ = ["train_command"]
 
-# The paper's three schemes.
-SCHEMES: dict[str, Allocation] = {
-    "standard": Uniform(),
-    "layerwise": LayerwiseConstant(),
-    "global": Global(),
-}
 # Arguments of a model family that the command line can set.
 MODEL_OPTIONS = {
     "mobilenet_v1": ("width",),
@@ -130,7 +125,7 @@ def _run(
 
     from billhook.tasks.build import build_task
     from billhook.tasks.task import Shard
-    from billhook.train import train
+    from billhook.train import test_metrics, train
 
     accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
     if recipe.family in ("ptb_lstm", "gnmt"):
@@ -155,6 +150,12 @@ def _run(
     if result is None:
         console.print(f"stopped; the same command continues from {out / 'checkpoint.pt'}")
     else:
+        accelerator.wait_for_everyone()
+        result["test"] = test_metrics(task, out, accelerator.device)
+        result["examples"] = task.examples(task.model)
+        if accelerator.is_main_process:
+            with replacing(out / "result.json") as file:
+                file.write((json.dumps(result, indent=1) + "\n").encode())
         console.print(f"test: {result['test']}; {result['nonzero']:,} nonzero; {out / MODEL_FILE}")
 
 

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from billhook.atomic import replacing
 from billhook.pruner import Pruner
 
 __all__ = ["TrainingLog"]
@@ -20,12 +21,22 @@ STEPS_BETWEEN = 50  # TensorBoard points of loss and learning rate
 class TrainingLog:
     """A context manager around the loop; silent on every process but the main one."""
 
-    def __init__(self, folder: Path, console: Console, total_steps: int, *, main: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        console: Console,
+        steps: tuple[int, int],
+        *,
+        main: bool,
+        tensorboard: bool,
+    ) -> None:
+        """``steps`` are those taken already and those of the whole run."""
         self.folder, self.console, self.main = folder, console, main
+        self.tensorboard = main and tensorboard
+        self.sparsity = 0.0  # the share of masked weights as of the last update
         self.started = time.monotonic()
         self._loss = float("nan")
         self._metric = ""
-        self._sparsity: float | None = None
         self._progress = Progress(
             TextColumn("step {task.completed}/{task.total}"),
             BarColumn(),
@@ -34,13 +45,15 @@ class TrainingLog:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
-            disable=not main or not console.is_terminal,
+            disable=not main or not console.is_terminal or console.quiet,
         )
-        self._bar = self._progress.add_task("", total=total_steps)
+        self._bar = self._progress.add_task("", total=steps[1])
         self._board: Any = None
+        if main:
+            self._drop_rows_after(steps[0])
 
     def __enter__(self) -> "TrainingLog":
-        if self.main:
+        if self.tensorboard:
             from torch.utils.tensorboard.writer import SummaryWriter
 
             self._board = SummaryWriter(str(self.folder / "tensorboard"))
@@ -66,18 +79,21 @@ class TrainingLog:
         """After every optimizer step."""
         if not self.main:
             return
-        updated = pruner is not None and step in pruner.schedule.updates
         if step % STEPS_BETWEEN == 0 or step == 1:
             self._loss = float(loss)
-            self._board.add_scalar("train/loss", self._loss, step)
-            self._board.add_scalar("train/learning_rate", rate, step)
-        if pruner is not None and updated:
-            self._masks(step, pruner)
-        sparsity = self._counted(pruner)
+            if self._board is not None:
+                self._board.add_scalar("train/loss", self._loss, step)
+                self._board.add_scalar("train/learning_rate", rate, step)
+        if pruner is not None and (step in pruner.schedule.updates or not self.sparsity):
+            self.sparsity = pruner.sparsity
+            if self._board is not None and step in pruner.schedule.updates:
+                self._masks(step, pruner)
+        if self._progress.disable:
+            return
         self._progress.update(
             self._bar,
             completed=step,
-            description=f"loss {self._loss:.3f} {self._metric} sparsity {sparsity:.3f} "
+            description=f"loss {self._loss:.3f} {self._metric} sparsity {self.sparsity:.3f} "
             f"lr {rate:.4g}",
         )
 
@@ -87,21 +103,23 @@ class TrainingLog:
         """After an evaluation: a line, a CSV row, TensorBoard points."""
         if not self.main:
             return
-        sparsity = self._counted(pruner)
+        if pruner is not None:
+            self.sparsity = pruner.sparsity
         row: dict[str, float | str | int] = {
             "step": step,
             "seconds": round(self.seconds, 1),
             "lr": rate,
-            "sparsity": sparsity,
+            "sparsity": self.sparsity,
             "train_loss": self._loss,
             **metrics,
         }
         numbers = {key: value for key, value in metrics.items() if not isinstance(value, str)}
-        for key, value in numbers.items():
-            self._board.add_scalar(f"valid/{key}", value, step)
+        if self._board is not None:
+            for key, value in numbers.items():
+                self._board.add_scalar(f"valid/{key}", value, step)
         self._metric = " ".join(f"{key} {value:.2f}" for key, value in numbers.items())
         self.console.print(
-            f"step {step}: {self._metric} (loss {self._loss:.3f}, sparsity {sparsity:.3f}, "
+            f"step {step}: {self._metric} (loss {self._loss:.3f}, sparsity {self.sparsity:.3f}, "
             f"lr {rate:.4g}, {self.seconds:.0f} s)"
         )
         path = self.folder / "metrics.csv"
@@ -112,17 +130,19 @@ class TrainingLog:
                 writer.writeheader()
             writer.writerow(row)
 
-    def _counted(self, pruner: Pruner | None) -> float:
-        """The share of masked weights as of the last update."""
-        if self._sparsity is None:
-            self._sparsity = 0.0 if pruner is None else pruner.report().sparsity
-        return self._sparsity
+    def _drop_rows_after(self, step: int) -> None:
+        """A continued run takes the steps after its checkpoint again, a new one all of them."""
+        path = self.folder / "metrics.csv"
+        if not path.exists():
+            return
+        heading, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if int(line.partition(",")[0]) <= step]
+        with replacing(path) as file:
+            file.write("".join([heading, *kept]).encode())
 
     def _masks(self, step: int, pruner: Pruner) -> None:
         """Sparsity and threshold, the smallest kept magnitude, of every pruned tensor."""
-        report = pruner.report()
-        self._sparsity = report.sparsity
-        for tensor in report.tensors:
+        for tensor in pruner.report().tensors:
             self._board.add_scalar(f"sparsity/{tensor.name}", tensor.sparsity, step)
         parameters = {weight.name: weight.parameter for weight, _ in pruner.selection.pruned}
         for name, mask in pruner.masks.items():

@@ -10,7 +10,6 @@ from billhook.study.statistics import (
     log_weights,
     mean_of,
     paired,
-    resampling_factor,
     welch,
 )
 
@@ -101,8 +100,3 @@ def test_no_spread_is_the_limit_and_one_value_an_error() -> None:
     assert one_sided.freedom == pytest.approx(1.0)
     with pytest.raises(ConfigurationError, match="at least 2 seeds"):
         mean_of([1.0])
-
-
-def test_correction_for_overlapping_splits() -> None:
-    corrected = np.sqrt(1 / 10 + 537 / 900)
-    assert resampling_factor(10, 900, 537) == pytest.approx(corrected / np.sqrt(1 / 10))

@@ -11,8 +11,8 @@ from billhook.study.family import Metric, family
 from billhook.study.grid import DENSE, SPARSE, plan
 from billhook.study.rows import Row
 from billhook.study.spec import Study
-from billhook.study.trial import Outcome
 from billhook.study.verdict import at_point, headline, verdict
+from tests.study.outcomes import outcome
 
 ACCURACY, CROSS_ENTROPY = family("digits").metrics
 SEEDS = (0, 1, 2, 3, 4)
@@ -33,7 +33,7 @@ def rows_with(study: Study, differences: Sequence[Sequence[float]], metric: Metr
         base = 0.8 + 0.01 * trial.seed
         gain = differences[place[trial.point]][trial.seed] if trial.arm == SPARSE else 0.0
         scores = {m.name: base + (gain if m == metric else 0.0) for m in (ACCURACY, CROSS_ENTROPY)}
-        rows.append(Row.of(trial, Outcome(trial.point, 1, scores), scores))
+        rows.append(Row.of(trial, outcome(scores, trial.point), scores))
     return rows
 
 

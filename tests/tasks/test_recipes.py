@@ -13,7 +13,7 @@ from billhook.tasks.recipe import Recipe, load_recipe
 FILES = sorted(
     path.name.removesuffix(".toml")
     for path in (resources.files("billhook.tasks") / "recipes").iterdir()
-    if path.name.endswith(".toml")
+    if path.name.endswith(".toml") and not path.name.startswith("digits.")
 )
 MODELS = {
     "mobilenet_v1": mobilenet_v1,

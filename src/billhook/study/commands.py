@@ -9,7 +9,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from billhook.study.spec import Study
+    from billhook.study.family import Place
+    from billhook.study.grid import Plan
     from billhook.study.store import Store
 
 __all__ = ["app"]
@@ -19,6 +20,9 @@ app = typer.Typer(
     help="At equal stored bytes, is a large pruned model better than a small dense one?",
 )
 
+Data = Annotated[
+    Path | None, typer.Option(help="Folder of the data set; without it the family's embedded one.")
+]
 Folder = Annotated[Path, typer.Argument(help="The results folder of a study.")]
 
 
@@ -28,6 +32,7 @@ def run(
     results: Annotated[
         Path | None, typer.Option(help="Folder for the results; runs/NAME unless given.")
     ] = None,
+    data: Data = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Processes that train at the same time, a core each.")
     ] = min(2, os.cpu_count() or 1),
@@ -35,17 +40,20 @@ def run(
     """Train what is missing, then report. Stopped at any time, the same command continues."""
     from rich.console import Console
 
+    from billhook.study.family import Place
+    from billhook.study.grid import plan
     from billhook.study.output import print_report, write_report
     from billhook.study.report import load_report
-    from billhook.study.spec import load_study
+    from billhook.study.spec import load_study, study_folder
     from billhook.study.store import Store
 
     console = Console()
-    spec = load_study(study)
-    store = Store(Path("runs") / spec.name if results is None else results)
+    place = Place(data, study_folder(study))
+    grid = plan(load_study(study), place)
+    store = Store(Path("runs") / grid.study.name if results is None else results)
     if store.rows() is None:
-        _train(console, store, spec, workers)
-    store.begin(spec)  # finished: but is it this study?
+        _train(console, store, grid, workers, place)
+    store.begin(grid.study)  # finished: but is it this study?
     finished = load_report(store)
     if not (store.folder / "report.md").exists():
         write_report(finished, store)
@@ -70,42 +78,42 @@ def report(folder: Folder) -> None:
 
 
 @app.command()
-def status(folder: Folder) -> None:
+def status(folder: Folder, data: Data = None) -> None:
     """How much of a study is finished."""
+    from billhook.study.family import Place
     from billhook.study.grid import plan
     from billhook.study.store import Store
 
     store = Store(folder)
     spec = store.study()
-    trials = plan(spec).trials
+    trials = plan(spec, Place(data)).trials
     done = len(trials) if store.rows() is not None else sum(map(store.finished, trials))
     typer.echo(f"{spec.name}: {done} of {len(trials)} runs finished")
 
 
-def _train(console: "Console", store: "Store", spec: "Study", workers: int) -> None:
+def _train(console: "Console", store: "Store", grid: "Plan", workers: int, place: "Place") -> None:
     from billhook.study.choice import score
-    from billhook.study.family import family
-    from billhook.study.grid import plan
     from billhook.study.progress import Display
     from billhook.study.workers import run_trials
 
-    grid = plan(spec)
+    spec = grid.study
     store.begin(spec)
-    display = Display(console, store, grid.trials, family(spec.family).metrics[0])
+    shown = next(metric for metric in spec.metrics if not metric.test_only)
+    display = Display(console, store, grid.trials, shown)
     console.print(
         f"Study {spec.name}: {len(grid.trials)} runs, {len(grid.points)} sizes of file, "
         f"{len(spec.seeds)} seeds, {workers} workers; results in {store.folder}"
     )
     try:
         with display:
-            run_trials(store, grid.trials, workers, display)
+            run_trials(store, grid.trials, workers, display, place)
     except KeyboardInterrupt:
         console.print(
             f"Stopped with {display.done} of {len(grid.trials)} runs finished; the same command "
             "continues."
         )
         raise typer.Exit(130) from None
-    store.write_rows(score(grid, store))
+    store.write_rows(score(grid, store, place))
 
 
 def _say_where(console: "Console", store: "Store") -> None:

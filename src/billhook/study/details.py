@@ -6,7 +6,7 @@ metrics on validation data. ``layers.csv`` has a line a tensor: run, tensor, siz
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import billhook
@@ -43,7 +43,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _as_csv(lines: Sequence[dict[str, object]]) -> str:
+def _as_csv(lines: Sequence[Mapping[str, object]]) -> str:
     text = io.StringIO()
     if lines:
         writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")

@@ -1,133 +1,119 @@
-"""Families: networks of one kind at any width, the data they learn, what counts as better."""
+"""What a study trains: a task at any width, of one of billhook's families or of the user's own."""
 
-import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from billhook import models
 from billhook.errors import ConfigurationError
-from billhook.study.spec import Data
-from billhook.tasks.task import Metric
+from billhook.named_model import named_function
+from billhook.tasks.build import build_task, synthetic_task
+from billhook.tasks.recipe import Recipe
+from billhook.tasks.task import Metric, Task
 
-__all__ = ["Examples", "Family", "Metric", "Split", "family"]
+__all__ = ["Metric", "Place", "Subject"]
 
-
-@dataclasses.dataclass(frozen=True)
-class Examples:
-    """Inputs (one row an example) and their targets."""
-
-    inputs: Tensor
-    targets: Tensor
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Disjoint examples to train on, to choose by, and to report on."""
-
-    train: Examples
-    validation: Examples
-    test: Examples
+#: What the families call their width, and the steps in which it can be chosen.
+_WIDTHS = {
+    "mobilenet_v1": ("width", 0.01),
+    "inception_v3": ("depth_multiplier", 0.01),
+    "ptb_lstm": ("hidden", 1.0),
+    "gnmt": ("units", 1.0),
+}
+_OWN = {"digits": "billhook.tasks.digits:digits"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Family:
-    """What a study needs to know about its models and data.
+@dataclass(frozen=True)
+class Place:
+    """Where this machine has the data and the user's own module: no part of any identity."""
+
+    data: Path | None = None
+    modules: Path | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A family at a place.
 
     Args:
-        build: the network of a width, its weights drawn from torch's global generator.
-        split: a seed's own train, validation and test examples.
-        loss: of outputs and targets, averaged over the examples.
-        evaluate: every metric's value on some examples, by name.
-        metrics: the first one is the one that the verdict is about.
+        family: as in a study file; so is ``kind``, which is its ``task``.
+        place: where data and modules are.
+        dry: noise of the recipe's shapes in place of data, to count and not to train.
     """
 
-    build: Callable[[int], nn.Module]
-    split: Callable[[int, Data], Split]
-    loss: Callable[[Tensor, Tensor], Tensor]
-    evaluate: Callable[[nn.Module, Examples], Mapping[str, float]]
-    metrics: tuple[Metric, ...]
+    family: str
+    kind: str
+    place: Place
+    dry: bool = False
 
-    def metric(self, name: str) -> Metric:
-        """The metric of that name.
+    @property
+    def width_step(self) -> float:
+        """Widths are whole multiples of this."""
+        return _WIDTHS[self.family][1] if self.family in _WIDTHS else 1.0
+
+    def recipe(self, recipe: Recipe, width: float, dropout: float | None) -> Recipe:
+        """``recipe`` for that width and dropout, where they are arguments of a billhook family."""
+        changes: dict[str, Any] = {} if dropout is None else {"dropout": dropout}
+        if self.family in _WIDTHS:
+            name, step = _WIDTHS[self.family]
+            changes[name] = int(width) if step == 1.0 else width
+            if self.family == "ptb_lstm":
+                changes["size"] = None
+        return recipe.changed(model=changes) if changes else recipe
+
+    def task(self, recipe: Recipe, width: float) -> Task:
+        """The task at that width, its weights drawn from torch's global generator.
 
         Raises:
-            ConfigurationError: there is none.
+            ConfigurationError: no such family, or a function that returns something else.
         """
-        for metric in self.metrics:
-            if metric.name == name:
-                return metric
-        known = ", ".join(metric.name for metric in self.metrics)
-        raise ConfigurationError(f"metric {name!r} is none of this family's: use one of {known}")
+        if self.family in _WIDTHS:
+            if self.dry:
+                return synthetic_task(recipe.changed(training={"batch_size": 2}))
+            return build_task(self.recipe(recipe, width, None), self.place.data)
+        made = self._function()(width) if self.kind else self._function()(width, recipe)
+        wanted = nn.Module if self.kind else Task
+        if not isinstance(made, wanted):
+            raise ConfigurationError(
+                f"{self.family} returned a {type(made).__name__}, not a {wanted.__name__}: with "
+                "task in the study file the function takes a width and returns a network, without "
+                "it takes a width and a recipe and returns a billhook.tasks.task.Task"
+            )
+        if isinstance(made, Task):
+            return made
+        return build_task(recipe, self.place.data, kind=self.kind, model=made)
+
+    def model(self, task: Task, recipe: Recipe, width: float, device: str = "meta") -> nn.Module:
+        """The network of a width to be counted; on "meta" billhook's own take no memory for weights.
+
+        ``task`` is one of any width, which knows what the data ask of the network.
+        """
+        if self.family in _WIDTHS:
+            arguments = task.arguments | self.recipe(recipe, width, None).model  # type: ignore[attr-defined]
+            with torch.device(device):
+                model: nn.Module = getattr(models, self.family)(**arguments)
+                return model
+        made = self._function()(width) if self.kind else self._function()(width, recipe)
+        own: nn.Module = made.model if isinstance(made, Task) else made
+        return own
+
+    def _function(self) -> Callable[..., Any]:
+        target = _OWN.get(self.family, self.family)
+        if ":" not in target:
+            known = ", ".join((*_OWN, *_WIDTHS))
+            raise ConfigurationError(
+                f"no family {self.family!r}: use one of {known}, or module:function of your own"
+            )
+        folder = str(self.place.modules or "")
+        if folder and folder not in sys.path:
+            sys.path.insert(0, folder)
+        return _named(target)
 
 
-def family(name: str) -> Family:
-    """The family of that name.
-
-    Raises:
-        ConfigurationError: there is none.
-    """
-    if name not in _FAMILIES:
-        raise ConfigurationError(f"no family {name!r}: use one of {', '.join(_FAMILIES)}")
-    return _FAMILIES[name]
-
-
-def _perceptron(width: int) -> nn.Module:
-    """64 pixels, two hidden layers of ``width`` units, 10 classes."""
-    return nn.Sequential(
-        nn.Linear(64, width),
-        nn.ReLU(),
-        nn.Linear(width, width),
-        nn.ReLU(),
-        nn.Linear(width, 10),
-    )
-
-
-@functools.cache
-def _digits() -> tuple[Tensor, Tensor]:
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
-    return torch.from_numpy(pixels / 16.0).float(), torch.from_numpy(labels).long()
-
-
-def _digits_split(seed: int, data: Data) -> Split:
-    pixels, labels = _digits()
-    sizes = [data.train, data.validation, data.test]
-    if sum(sizes) > len(labels):
-        raise ConfigurationError(
-            f"data asks for {' + '.join(map(str, sizes))} = {sum(sizes)} of {len(labels)} digits: "
-            "use fewer"
-        )
-    order = torch.from_numpy(np.random.default_rng([seed, 0]).permutation(len(labels)))
-    parts = order[: sum(sizes)].split(sizes)
-    return Split(*(Examples(pixels[part], labels[part]) for part in parts))
-
-
-@torch.no_grad()
-def _classify(model: nn.Module, examples: Examples) -> dict[str, float]:
-    outputs = model(examples.inputs)
-    correct = outputs.argmax(dim=1) == examples.targets
-    return {
-        "accuracy": correct.double().mean().item(),
-        "cross_entropy": nn.functional.cross_entropy(outputs.double(), examples.targets).item(),
-    }
-
-
-_FAMILIES = {
-    "digits": Family(
-        build=_perceptron,
-        split=_digits_split,
-        loss=nn.functional.cross_entropy,
-        evaluate=_classify,
-        metrics=(
-            Metric("accuracy", higher_is_better=True, scale=100.0, unit="points", digits=2),
-            Metric("cross_entropy", higher_is_better=False, scale=1.0, unit="nats", digits=4),
-        ),
-    )
-}
+_named = functools.cache(named_function)

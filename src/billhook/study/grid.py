@@ -2,11 +2,21 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
+from collections.abc import Iterator
+from typing import Any
 
-from billhook.study.family import family
-from billhook.study.sizes import file_bytes, shapes_of, sparsity_for
-from billhook.study.spec import Data, Pruning, Study, Training
+import torch
+from torch import nn
+
+from billhook.errors import ConfigurationError
+from billhook.study.family import Place, Subject
+from billhook.study.operations import operations, uses
+from billhook.study.sizes import file_bytes, nonzeros, sparsity_for, width_for
+from billhook.study.spec import Study
+from billhook.tasks.recipe import Recipe
+from billhook.tasks.task import Task
 
 __all__ = [
     "DENSE",
@@ -17,11 +27,10 @@ __all__ = [
     "Point",
     "Trial",
     "plan",
-    "solve",
 ]
 
 #: The arms: the small networks, the large one pruned, for reference the large one left dense, and
-#: as a control the small ones trained for as many operations as the large one.
+#: as a control a small one trained for as many operations as the large one.
 DENSE, SPARSE, LARGE, LONGER = "small-dense", "large-sparse", "large-dense", "small-dense-longer"
 
 
@@ -29,25 +38,33 @@ DENSE, SPARSE, LARGE, LONGER = "small-dense", "large-sparse", "large-dense", "sm
 class Point:
     """One size of file: a small dense network, and the large one pruned to match it.
 
-    ``sparse_bytes`` is the largest size not above ``dense_bytes``: the sparse arm never has more.
+    Where the sparsity is solved for, ``sparse_bytes`` is the largest size not above
+    ``dense_bytes``; where the width is, it may be larger, and ``mismatch`` says by how much.
     """
 
-    width: int
+    width: float
     dense_bytes: int
     sparsity: float
     sparse_bytes: int
 
     @property
     def mismatch(self) -> int:
-        """Bytes by which the sparse file is larger than the dense one: zero or below."""
+        """Bytes by which the sparse file is larger than the dense one."""
         return self.sparse_bytes - self.dense_bytes
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One network to train: its whole configuration. Equal configurations are the same trial."""
+    """One network to train: its whole configuration. Equal configurations are the same trial.
+
+    ``expected_*`` and the operations follow from the rest: the files of the standard and layerwise
+    schemes have exactly ``expected_bytes``; ``training_operations`` are the multiply-adds of three
+    forward passes over all examples, the weights unpruned.
+    """
 
     family: str
+    kind: str
+    found: str
     arm: str
     scheme: str  # standard, layerwise or global for the sparse arm
     variant: str  # what a study of tuning varies, such as "frequency=100"
@@ -58,9 +75,12 @@ class Trial:
     learning_rate: float
     dropout: float | None
     steps: int
-    data: Data
-    training: Training
-    pruning: Pruning | None
+    codings: tuple[str, ...]
+    recipe: Recipe  # with all of the above in it
+    expected_bytes: int
+    expected_nonzero: int
+    training_operations: int
+    inference_operations: int
 
     @property
     def group(self) -> tuple[str, str, str, int, int]:
@@ -71,9 +91,9 @@ class Trial:
     def canonical(self) -> str:
         """The configuration as JSON, the same text for the same trial on every machine."""
         content = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        content["data"] = self.data.model_dump()
-        content["training"] = self.training.model_dump(exclude={"learning_rates"})
-        content["pruning"] = None if self.pruning is None else self.pruning.model_dump()
+        for name in ("training_operations", "inference_operations"):
+            del content[name]  # counted, not asked for
+        content["recipe"] = self.recipe.model_dump(mode="json", exclude={"notes"})
         return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     @property
@@ -81,7 +101,13 @@ class Trial:
         """A readable prefix and a hash of the configuration, such as
         ``large-sparse-3408B-seed0-lr0.01-5f0c2a9d1b``."""
         digest = hashlib.sha256(self.canonical.encode()).hexdigest()[:10]
-        return f"{self.arm}-{self.point}B-seed{self.seed}-lr{self.learning_rate:g}-{digest}"
+        kind = "-".join(each for each in (self.arm, self.variant.replace(",", "-")) if each)
+        if self.scheme not in ("", "standard"):
+            kind += f"-{self.scheme}"
+        rate = f"lr{self.learning_rate:g}"
+        if self.dropout is not None:
+            rate += f"-dropout{self.dropout:g}"
+        return f"{kind}-{self.point}B-seed{self.seed}-{rate}-{digest}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,62 +119,216 @@ class Plan:
     trials: tuple[Trial, ...]
 
 
-def plan(study: Study) -> Plan:
-    """Solve for the sparsities and list the trials, seed by seed.
+def plan(study: Study, place: Place = Place(), *, dry: bool = False) -> Plan:
+    """Solve for sparsities and widths and list the trials, seed by seed; nothing is trained.
+
+    Args:
+        study: as loaded.
+        place: where data and own modules are.
+        dry: count on noise of the recipe's shapes; for that the recipe has to give
+            ``[data] train`` and the model's classes or vocabulary. Such a plan cannot be run.
 
     Raises:
-        ConfigurationError: an unknown family or metric, data that do not suffice, or a size that
-            no sparsity of the large network reaches.
+        ConfigurationError: an unknown family or metric, a model that ignores its width, an image
+            task that validates on test data, or a size that cannot be reached.
+        DataError: data that are not there or do not suffice.
     """
-    models = family(study.family)
-    models.metric(study.choose_by)
-    models.split(study.seeds[0], study.data)
-    points = solve(study)
-    large_bytes = file_bytes(shapes_of(study.family, study.large_width), 0.0)
-    trials = tuple(
-        Trial(
-            family=study.family,
-            arm=arm,
-            scheme="standard" if arm == SPARSE else "",
-            variant="",
-            point=point,
-            width=width,
-            sparsity=sparsity,
+    return _Planner(study, place, dry).plan()
+
+
+class _Planner:
+    """The counts that a plan needs, each made once."""
+
+    def __init__(self, study: Study, place: Place, dry: bool) -> None:
+        self.subject = Subject(study.family, study.task, place, dry)
+        self.recipe = study.recipe
+        self.task = self.subject.task(study.recipe, study.large_width)
+        self.study = _with_metrics(study, self.task)
+        if ":" in study.family:
+            _check_metrics(self.study, self.task)
+        self.steps_per_epoch = _dry_epoch(study) if dry else self.task.steps_per_epoch
+        self.models: dict[float, nn.Module] = {}
+        self.left: dict[tuple[float, float], dict[str, int]] = {}
+        self.bytes: dict[tuple[float, float], int] = {}
+        self.uses: dict[tuple[float, bool], dict[str, float]] = {}
+
+    def plan(self) -> Plan:
+        points = self._points()
+        trials = tuple(
+            self._trial(arm, seed, rate, dropout)
+            for seed in self.study.seeds
+            for arm in self._arms(points)
+            for rate in sorted(self.study.learning_rates)
+            for dropout in sorted(self.study.dropouts) or (None,)
+        )
+        return Plan(self.study, points, trials)
+
+    def _model(self, width: float) -> nn.Module:
+        if width not in self.models:
+            self.models[width] = self.subject.model(self.task, self.recipe, width)
+        return self.models[width]
+
+    def _dense_bytes(self, width: float) -> int:
+        return self._bytes(width, 0.0)
+
+    def _points(self) -> tuple[Point, ...]:
+        study = self.study
+        large = self._model(study.large_width)
+        step = self.subject.width_step
+        for width in (study.large_width, *study.small_widths):
+            if step == 1.0 and width != int(width):
+                raise ConfigurationError(f"width {width} of {study.family} is no whole number")
+        found = {}
+        solved = [
+            width_for(self._dense_bytes, size, step, study.large_width)
+            for size in study.small_bytes
+        ]
+        for width in (*study.small_widths, *solved):
+            size = self._dense_bytes(width)
+            if size == self._dense_bytes(study.large_width):
+                raise ConfigurationError(
+                    f"{study.family} has {size:,} bytes at widths {width:g} and "
+                    f"{study.large_width:g}: it has to use the width it is given"
+                )
+            sparsity = sparsity_for(large, size, study.codings)
+            found[f"width {width:g}"] = self._point(width, sparsity)
+        for sparsity in study.sparsities:
+            size = self._bytes(study.large_width, sparsity)
+            width = width_for(self._dense_bytes, size, step, study.large_width)
+            found[f"sparsity {sparsity:g}"] = self._point(width, sparsity)
+        ordered = sorted(found.items(), key=lambda entry: entry[1].dense_bytes)
+        for (one, a), (other, b) in itertools.pairwise(ordered):
+            if a.dense_bytes == b.dense_bytes:
+                raise ConfigurationError(
+                    f"{one} and {other} meet the same dense file of {a.dense_bytes:,} bytes: leave "
+                    "one of them out"
+                )
+        return tuple(point for _, point in ordered)
+
+    def _point(self, width: float, sparsity: float) -> Point:
+        sparse = self._bytes(self.study.large_width, sparsity)
+        return Point(width, self._dense_bytes(width), sparsity, sparse)
+
+    def _arms(self, points: tuple[Point, ...]) -> Iterator[dict[str, Any]]:
+        study = self.study
+        large: dict[str, Any] = {"width": study.large_width, "scheme": "", "variant": ""}
+        point = self._dense_bytes(study.large_width)
+        yield large | {"arm": LARGE, "point": point, "sparsity": 0.0}
+        for index, each in enumerate(points):
+            here = {"point": each.dense_bytes, "sparsity": 0.0}
+            dense = large | here | {"width": each.width}
+            yield dense | {"arm": DENSE}
+            if study.control and index == len(points) // 2:
+                yield dense | {"arm": LONGER}
+            sparse = large | here | {"arm": SPARSE, "sparsity": each.sparsity}
+            for scheme in study.schemes:
+                yield sparse | {"scheme": scheme}
+                for variant in study.variants:
+                    text = ",".join(f"{key}={value}" for key, value in variant.items())
+                    yield sparse | {"scheme": scheme, "variant": text, "pruning": variant}
+
+    def _trial(self, arm: dict[str, Any], seed: int, rate: float, dropout: float | None) -> Trial:
+        settings = dict(arm)
+        width, sparsity = settings["width"], settings["sparsity"]
+        recipe = self.subject.recipe(self.recipe, width, dropout).changed(
+            optimizer={"lr": rate},
+            training={"seed": seed},
+            pruning=settings.pop("pruning", {}),
+        )
+        steps = recipe.total_steps(self.steps_per_epoch)
+        step_cost = self._operations(width, 0.0, training=True) * 3 * self._examples(recipe)
+        if arm["arm"] == LONGER:
+            large = self._operations(self.study.large_width, 0.0, training=True)
+            steps = round(steps * large / self._operations(width, 0.0, training=True))
+            recipe = recipe.lasting(steps, self.steps_per_epoch)
+        return Trial(
+            family=self.study.family,
+            kind=self.study.task,
+            found=self.study.found,
             seed=seed,
             learning_rate=rate,
-            dropout=None,
-            steps=study.training.steps,
-            data=study.data,
-            training=study.training,
-            pruning=study.pruning if arm == SPARSE else None,
+            dropout=dropout,
+            steps=steps,
+            codings=self.study.codings,
+            recipe=recipe,
+            expected_bytes=self._bytes(width, sparsity),
+            expected_nonzero=sum(self._left(width, sparsity).values()),
+            training_operations=step_cost * steps,
+            inference_operations=self._operations(width, sparsity, training=False),
+            **settings,
         )
-        for seed in study.seeds
-        for arm, point, width, sparsity in _arms(study, large_bytes, points)
-        for rate in sorted(study.training.learning_rates)
-    )
-    return Plan(study, points, trials)
+
+    def _examples(self, recipe: Recipe) -> int:
+        """Examples in a step, where the task counts them in a batch of two rows if it is dry."""
+        each = self.task.examples_per_step
+        return each // 2 * recipe.training.batch_size if self.subject.dry else each
+
+    def _operations(self, width: float, sparsity: float, *, training: bool) -> int:
+        if (width, training) not in self.uses:
+            model = self.subject.model(self.task, self.recipe, width, "cpu")
+            for mode in (True, False):
+                self.uses[width, mode] = uses(self.task, model, training=mode)
+        return operations(self.uses[width, training], self._left(width, sparsity))
+
+    def _left(self, width: float, sparsity: float) -> dict[str, int]:
+        if (width, sparsity) not in self.left:
+            self.left[width, sparsity] = nonzeros(self._model(width), sparsity)
+        return self.left[width, sparsity]
+
+    def _bytes(self, width: float, sparsity: float) -> int:
+        if (width, sparsity) not in self.bytes:
+            model, codings = self._model(width), self.study.codings
+            self.bytes[width, sparsity] = file_bytes(model, sparsity, codings)
+        return self.bytes[width, sparsity]
 
 
-def solve(study: Study) -> tuple[Point, ...]:
-    """The points of a study, from the smallest file up.
+def _with_metrics(study: Study, task: Task) -> Study:
+    """The study with the metrics and data of its task, and the names it left open.
 
     Raises:
-        ConfigurationError: a size that no sparsity of the large network reaches.
+        ConfigurationError: a metric that the task does not measure, on the data it is needed for.
     """
-    large = shapes_of(study.family, study.large_width)
-    points = []
-    for width in sorted(study.small_widths):
-        target = file_bytes(shapes_of(study.family, width), 0.0)
-        sparsity = sparsity_for(large, target)
-        points.append(Point(width, target, sparsity, file_bytes(large, sparsity)))
-    return tuple(points)
+    if not task.metrics:
+        raise ConfigurationError(f"the task of {study.family} names no metrics: set Task.metrics")
+    study = study.model_copy(update={"metrics": task.metrics, "found": task.found})
+    usable = [metric.name for metric in task.metrics if not metric.test_only]
+    metric = study.measured(study.metric or task.metrics[0].name)
+    choose_by = study.measured(study.choose_by or usable[0])
+    if choose_by.test_only:
+        raise ConfigurationError(
+            f"choose_by {choose_by.name!r} is measured on test data alone: use one of "
+            f"{', '.join(usable)}"
+        )
+    if task.validates_on_test:
+        raise ConfigurationError(
+            f"{task.found}: there are no validation data to choose by, and test data are not for "
+            "that; give validation = 0.1 in [overrides.data], or another share"
+        )
+    return study.model_copy(update={"metric": metric.name, "choose_by": choose_by.name})
 
 
-def _arms(
-    study: Study, large_bytes: int, points: tuple[Point, ...]
-) -> list[tuple[str, int, int, float]]:
-    arms = [(LARGE, large_bytes, study.large_width, 0.0)]
-    for point in points:
-        arms.append((DENSE, point.dense_bytes, point.width, 0.0))
-        arms.append((SPARSE, point.dense_bytes, study.large_width, point.sparsity))
-    return arms
+def _check_metrics(study: Study, task: Task) -> None:
+    """A task of the user's own returns what it says: seen on its untrained model.
+
+    Raises:
+        ConfigurationError: a metric never appears.
+    """
+    with torch.no_grad():
+        found = task.evaluate(task.model.eval(), "valid")
+    for metric in study.metrics:
+        if not metric.test_only and metric.name not in found:
+            raise ConfigurationError(
+                f"metric {metric.name!r} never appears: evaluate(model, 'valid') of {study.family} "
+                f"returns {', '.join(found)}"
+            )
+
+
+def _dry_epoch(study: Study) -> int:
+    """Steps an epoch of a data set that is known by its size alone."""
+    data, batch = study.recipe.data, study.recipe.training.batch_size
+    if not data.train:
+        raise ConfigurationError(
+            f"study {study.name} does not say how many examples it trains on: give --data, or "
+            "train in [overrides.data]"
+        )
+    return (data.train // batch - 1) // data.window if data.window else data.train // batch

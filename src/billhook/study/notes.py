@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from billhook.study.comparison import CLAIM_SEEDS, Comparison
+from billhook.study.comparison import CLAIM_SEEDS
 from billhook.study.energy import SOURCE
 from billhook.study.grid import DENSE, LARGE, LONGER, SPARSE
 from billhook.study.report import Report
 from billhook.study.rows import Row
-from billhook.study.statistics import LEVEL, resampling_factor
+from billhook.study.statistics import LEVEL
 
 __all__ = ["notes"]
 
@@ -17,6 +17,7 @@ def notes(report: Report) -> list[str]:
     """The design, the rules that were fixed beforehand, and what the numbers do not say."""
     study, rows = report.study, report.rows
     lines = [
+        f"Data: {study.found}.",
         _design(report),
         _claims(report),
         f"Chosen on validation {study.choose_by.replace('_', ' ')}, with as many trials for every "
@@ -38,7 +39,11 @@ def notes(report: Report) -> list[str]:
     if failed:
         lines.append(f"{failed} of {len(rows)} runs failed; they are listed with their reasons.")
     if report.design.paired:
-        lines.append(_resampling(report))
+        lines.append(
+            "The intervals speak of random splits of this one data set, and splits overlap: for "
+            "fresh data of the same kind every interval would have to be wider (Nadeau and Bengio "
+            "2003, a conservative correction, multiply by sqrt(1 + seeds * test / train))."
+        )
     return lines
 
 
@@ -101,26 +106,3 @@ def _training(rows: Sequence[Row]) -> str:
         "Equal bytes and equal steps are not equal arithmetic: multiply-adds of training a "
         f"network, {'; '.join(parts)}."
     )
-
-
-def _resampling(report: Report) -> str:
-    data = report.study.data
-    factor = resampling_factor(len(report.study.seeds), data.train, data.test)
-    beyond = "; ".join(_beyond(each.comparisons, factor) for (each, *_) in report.findings)
-    return (
-        "The intervals speak of random splits of this one data set. Splits overlap; for a claim "
-        "about fresh data of the same kind, the (conservative) correction of Nadeau and Bengio "
-        f"(2003) would make every interval {factor:.1f} times as wide. Those that would then still "
-        f"leave out zero: {beyond}."
-    )
-
-
-def _beyond(comparisons: Sequence[Comparison], factor: float) -> str:
-    """The sizes whose difference stays clear of zero when its interval is ``factor`` as wide."""
-    found = []
-    for c in comparisons:
-        interval = c.difference.interval
-        if c.difference.claimed and abs(interval.mean) > factor * (interval.high - interval.mean):
-            found.append(f"{c.point:,} bytes")
-    label = comparisons[0].difference.metric.label
-    return f"{label} at {', '.join(found) if found else 'no size'}"

@@ -82,7 +82,7 @@ class Display:
 
     def _line(self, running: Progress) -> str:
         metric = self._metric
-        score = f"{metric.scale * running.metric:.{metric.digits - 1}f}"
+        score = f"{metric.scale * running.metric:.{max(0, metric.digits - 1)}f}"
         name = running.identity.rpartition("-")[0]
         return (
             f"  {name:<38} step {running.step:>5}/{running.steps}  sparsity "

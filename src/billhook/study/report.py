@@ -6,7 +6,6 @@ from pathlib import Path
 from billhook.errors import StateError
 from billhook.study.comparison import Design
 from billhook.study.details import read_table
-from billhook.study.family import family
 from billhook.study.findings import Findings, find
 from billhook.study.grid import SPARSE
 from billhook.study.published import PublishedTable, published_table
@@ -26,8 +25,12 @@ from billhook.study.sheets import (
 from billhook.study.spec import Study
 from billhook.study.store import Store
 from billhook.study.verdict import verdict
+from billhook.tasks.task import Metric
 
 __all__ = ["Report", "load_report"]
+
+#: Families whose seeds each draw a split of their own, which the arms share.
+_OWN_SPLITS = {"digits"}
 
 #: A line of curves.csv, layers.csv or latency.csv by column.
 Table = list[dict[str, str]]
@@ -87,7 +90,7 @@ def load_report(store: Store) -> Report:
         raise StateError(
             f"the study in {store.folder} is not finished: `billhook study run` continues it"
         )
-    design = Design(paired=True)  # each seed draws its own split
+    design = Design(paired=study.family in _OWN_SPLITS)
     schemes = dict.fromkeys(row.scheme for row in rows if row.arm == SPARSE)
     return Report(
         study=study,
@@ -96,13 +99,20 @@ def load_report(store: Store) -> Report:
         design=design,
         findings=[
             [find(rows, metric, design, study.margin, scheme) for scheme in schemes]
-            for metric in family(study.family).metrics
+            for metric in _reported(study, rows)
         ],
         curves=_table(store.folder / "curves.csv"),
         layers=_table(store.folder / "layers.csv"),
         latency=_table(store.folder / "latency.csv"),
         published=published_table(study.family),
     )
+
+
+def _reported(study: Study, rows: list[Row]) -> list[Metric]:
+    """The study's metric first, then the others that were measured on test data."""
+    measured = {name for row in rows for name in row.test}
+    metrics = [metric for metric in study.metrics if metric.name in measured]
+    return sorted(metrics, key=lambda metric: metric.name != study.metric)
 
 
 def _table(path: Path) -> Table:

@@ -1,94 +1,54 @@
-"""Bytes of a network's file at a sparsity, and the sparsity for a number of bytes.
+"""Bytes of a network's file at a sparsity, the sparsity for a number of bytes, and the width.
 
 Where tensors are coded dense or by bit-mask, bytes depend on shapes and numbers of nonzeros alone:
-they are known, to the byte, before anything is trained.
+they are known, to the byte, before anything is trained. Everything in the file counts: header,
+norms and their statistics, biases; what the network's ``prune_rules`` leave dense stays dense.
 """
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 
-import torch
+from torch import nn
 
 import billhook
 from billhook.errors import ConfigurationError
-from billhook.footprint import Footprint, TensorSpec
-from billhook.study.family import family
+from billhook.footprint_command import file_specs
 
-__all__ = [
-    "CODINGS",
-    "ByteSplit",
-    "Shapes",
-    "byte_split",
-    "file_bytes",
-    "shapes_of",
-    "sparsity_for",
-]
-
-#: The codings whose bytes count: each tensor takes the smaller one.
-CODINGS = ("dense", "bitmask")
-
-Shapes = Mapping[str, torch.Size]
+__all__ = ["file_bytes", "nonzeros", "sparsity_for", "width_for"]
 
 
-@dataclasses.dataclass(frozen=True)
-class ByteSplit:
-    """Where the bytes of a file go; ``total`` is their sum."""
-
-    header: int
-    masks: int
-    values: int
-
-    @property
-    def total(self) -> int:
-        """Bytes of the whole file."""
-        return self.header + self.masks + self.values
+def file_bytes(model: nn.Module, sparsity: float, codings: Sequence[str]) -> int:
+    """Bytes of the file when every prunable weight of ``model`` has ``sparsity``."""
+    specs, _ = file_specs(model, sparsity)
+    return billhook.expected_footprint(specs).file_bytes(tuple(codings))
 
 
-def shapes_of(family_name: str, width: int) -> Shapes:
-    """Name and shape of every tensor in the network of that width."""
-    with torch.device("meta"):
-        model = family(family_name).build(width)
-    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+def nonzeros(model: nn.Module, sparsity: float) -> dict[str, int]:
+    """How many elements of every parameter are left; one number for tied ones."""
+    parameters = {name for name, _ in model.named_parameters()}
+    specs, _ = file_specs(model, sparsity)
+    return {s.name: s.nnz for s in specs if s.name in parameters and not s.tied_to}
 
 
-def file_bytes(shapes: Shapes, sparsity: float) -> int:
-    """Bytes of the file when every weight matrix has ``sparsity``; vectors stay dense."""
-    return _footprint(shapes, sparsity).file_bytes(CODINGS)
-
-
-def byte_split(shapes: Shapes, sparsity: float) -> ByteSplit:
-    """:func:`file_bytes` by what they hold."""
-    footprint = _footprint(shapes, sparsity)
-    entries = footprint.tensor_bytes(CODINGS)
-    dense = footprint.tensor_bytes("dense")
-    values = sum(
-        entry if entry == dense[name] else 4 * _nonzeros(shapes[name], sparsity)
-        for name, entry in entries.items()
-    )
-    total = footprint.file_bytes(CODINGS)
-    return ByteSplit(total - sum(entries.values()), sum(entries.values()) - values, values)
-
-
-def sparsity_for(shapes: Shapes, target: int) -> float:
+def sparsity_for(model: nn.Module, target: int, codings: Sequence[str]) -> float:
     """The lowest sparsity at which the file has no more than ``target`` bytes.
 
     Bytes never rise with sparsity, so bisect on the number of weights kept, whole numbers: the
-    file ends up within a few bytes of the target (one weight more in each matrix at most).
+    file ends up within a few bytes of the target (one weight more in each tensor at most).
 
     Raises:
         ConfigurationError: masks, vectors and header alone are larger, or the file is no larger
             without any zeros.
     """
-    weights = sum(shape.numel() for shape in shapes.values() if len(shape) > 1)
+    weights = file_specs(model, 0.5)[1]
 
     def bytes_with(kept: int) -> int:
-        return file_bytes(shapes, 1.0 - kept / weights)
+        return file_bytes(model, 1.0 - kept / weights, codings)
 
     if bytes_with(1) > target:
         raise ConfigurationError(
-            f"no sparsity makes the large network's file as small as {target:,} bytes: its masks, "
-            f"biases and header alone take {bytes_with(1):,}; leave out the small width that has "
-            "this size, or make large_width smaller"
+            f"no sparsity makes the large network's file as small as {target:,} bytes: what is not "
+            f"pruned, masks and header alone take {bytes_with(1):,}; leave out this size, or make "
+            "large_width smaller"
         )
     if bytes_with(weights) <= target:
         raise ConfigurationError(
@@ -102,12 +62,28 @@ def sparsity_for(shapes: Shapes, target: int) -> float:
     return 1.0 - low / weights
 
 
-def _footprint(shapes: Shapes, sparsity: float) -> Footprint:
-    return billhook.expected_footprint(
-        TensorSpec(name, tuple(shape), _nonzeros(shape, sparsity)) for name, shape in shapes.items()
-    )
+def width_for(bytes_of: Callable[[float], int], target: int, step: float, large: float) -> float:
+    """The width, a multiple of ``step`` below ``large``, whose dense file is nearest to ``target``.
+
+    Raises:
+        ConfigurationError: the file of the least width is larger by half and more, or the one of
+            the largest smaller.
+    """
+
+    def at(count: int) -> int:
+        return bytes_of(_width(count, step))
+
+    low, high = 1, round(large / step) - 1
+    if at(low) > 1.5 * target or at(high) < target:
+        raise ConfigurationError(
+            f"no dense width below {large:g} has a file of {target:,} bytes: they go from "
+            f"{at(low):,} to {at(high):,}"
+        )
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if at(middle) <= target else (low, middle)
+    return _width(min((low, high), key=lambda count: abs(at(count) - target)), step)
 
 
-def _nonzeros(shape: torch.Size, sparsity: float) -> int:
-    numel = shape.numel()
-    return round((1.0 - sparsity) * numel) if len(shape) > 1 else numel
+def _width(count: int, step: float) -> float:
+    return round(count * step, 6)

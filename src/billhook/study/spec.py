@@ -3,95 +3,113 @@
 import importlib.resources
 import tomllib
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from billhook import Cubic
 from billhook.errors import ConfigurationError
+from billhook.settings import Section, faults
+from billhook.tasks.recipe import Pruning, Recipe, load_recipe
+from billhook.tasks.task import Metric
 
-__all__ = ["Data", "Pruning", "Study", "Training", "load_study", "shipped_studies"]
+__all__ = ["Study", "load_study", "shipped_studies", "study_folder"]
 
-Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Data(_Part):
-    """How many examples are in each part of a seed's split, drawn without replacement."""
-
-    train: Positive
-    validation: Positive
-    test: Positive
-
-
-class Training(_Part):
-    """The recipe, the same for every arm: AdamW with a cosine decay to zero."""
-
-    steps: Positive
-    batch_size: Positive
-    learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)]
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class Pruning(_Part):
-    """The window of eq. 1 for the large network; its final sparsity is solved for."""
-
-    begin_step: Annotated[int, Field(ge=0)]
-    end_step: Positive
-    frequency: Positive
-
-    def schedule(self, final_sparsity: float) -> Cubic:
-        """Eq. 1 up to ``final_sparsity`` over this window."""
-        return Cubic(final_sparsity, self.begin_step, self.end_step, frequency=self.frequency)
-
-
-class Study(_Part):
+class Study(Section):
     """One comparison at equal bytes: small dense networks against one large pruned one.
 
     Args:
-        name: names the default results folder.
-        family: which models and data (see :mod:`billhook.study.family`).
-        seeds: each draws its own data split, initial weights and batch order; both arms of a seed
-            share the split and the batches.
-        small_widths: the dense networks; each file's size is a point of comparison.
-        large_width: the network that is pruned to each of those sizes.
-        choose_by: the metric that chooses among ``learning_rates``, on validation data.
-        margin: the relative loss that still counts as minimal, fixed before anything runs.
+        name: names the default results folder; the file's own name unless given.
+        family: digits, mobilenet_v1, inception_v3, ptb_lstm, gnmt, or ``module:function`` of your
+            own, the module beside the study file.
+        task: for a function of a width that returns a network: what it learns. Without it, an own
+            function takes a width and a recipe and returns a :class:`billhook.tasks.task.Task`.
+        recipe: how everything is trained; the same for every arm.
+        large_width: the network that is pruned.
+        small_widths: dense networks; each file's size is a point of comparison.
+        small_bytes: sizes of file; the width of the dense network is solved for.
+        sparsities: of the large network; the dense width of as many bytes is solved for.
+        schemes: standard (every layer alike), layerwise (one after the other), global.
+        seeds: each draws its own initial weights and order of examples.
+        codings: whose bytes count; each tensor takes the smallest of them.
+        metric: what the verdict is about; the task's first unless given.
+        choose_by: the metric on validation data that chooses among the trials of an arm; the
+            task's first that is measured on validation data unless given.
+        learning_rates, dropouts: each combination is a trial, the same ones for every arm.
+        control: also train the small dense network of the middle point for as many operations as
+            the large one.
+        margin: a loss below this share of the dense metric counts as minimal.
+        variants: changes of the recipe's ``[pruning]``; the large network is pruned so too.
+        metrics, found: of the task and its data; filled in by :func:`billhook.study.grid.plan`.
     """
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     family: str
-    seeds: Annotated[tuple[int, ...], Field(min_length=2)]
-    small_widths: Annotated[tuple[Positive, ...], Field(min_length=1)]
-    large_width: Positive
-    choose_by: str
-    margin: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    data: Data
-    training: Training
-    pruning: Pruning
+    task: Literal["", "classification", "language"] = ""
+    recipe: Recipe
+    large_width: Rate
+    small_widths: tuple[Rate, ...] = ()
+    small_bytes: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    sparsities: tuple[Share, ...] = ()
+    schemes: Annotated[
+        tuple[Literal["standard", "layerwise", "global"], ...], Field(min_length=1)
+    ] = ("standard",)
+    seeds: Annotated[tuple[int, ...], Field(min_length=2)] = (0, 1, 2, 3, 4)
+    codings: Annotated[tuple[Literal["dense", "bitmask"], ...], Field(min_length=1)] = (
+        "dense",
+        "bitmask",
+    )  # those whose bytes are known before anything is trained
+    metric: str = ""
+    choose_by: str = ""
+    learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)]
+    dropouts: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = ()
+    control: bool = False
+    margin: Share = 0.01
+    variants: tuple[dict[str, float | int | str], ...] = ()
+    metrics: tuple[Metric, ...] = ()
+    found: str = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for name in ("seeds", "small_widths"):
+        for name in (
+            *("seeds", "small_widths", "small_bytes", "sparsities", "schemes", "codings"),
+            *("learning_rates", "dropouts"),
+        ):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} {list(values)} repeat themselves: give each value once")
-        if max(self.small_widths) >= self.large_width:
+        if not (self.small_widths or self.small_bytes or self.sparsities):
+            raise ValueError("nothing to compare: give small_widths, small_bytes or sparsities")
+        if self.small_widths and max(self.small_widths) >= self.large_width:
             raise ValueError(
-                f"small_widths reach {max(self.small_widths)}, large_width is {self.large_width}: "
-                "the large network must be the larger one"
+                f"small_widths reach {max(self.small_widths):g}, large_width is "
+                f"{self.large_width:g}: the large network must be the larger one"
             )
-        self.pruning.schedule(0.5)  # the window itself: off the grid, empty
-        if self.pruning.end_step > self.training.steps:
-            raise ValueError(
-                f"pruning.end_step {self.pruning.end_step} lies behind the last of "
-                f"{self.training.steps} training.steps: end the pruning earlier or train longer"
-            )
+        if self.dropouts and self.family not in ("ptb_lstm", "gnmt"):
+            raise ValueError(f"dropouts are for ptb_lstm and gnmt, family is {self.family!r}")
+        if self.task and ":" not in self.family:
+            raise ValueError(f"task belongs to a module:function, family is {self.family!r}")
+        for variant in self.variants:
+            try:
+                Pruning.model_validate(self.recipe.pruning.model_dump() | variant)
+            except ValidationError as error:
+                raise ValueError(f"variants {variant}: {faults(error, Pruning)}") from None
         return self
+
+    def measured(self, name: str) -> Metric:
+        """The metric of that name.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        for metric in self.metrics:
+            if metric.name == name:
+                return metric
+        known = ", ".join(metric.name for metric in self.metrics)
+        raise ConfigurationError(f"metric {name!r} is none of this family's: use one of {known}")
 
 
 def shipped_studies() -> list[str]:
@@ -104,6 +122,11 @@ def shipped_studies() -> list[str]:
     return sorted(f.name[: -len(".toml")] for f in folder.iterdir() if f.name.endswith(".toml"))
 
 
+def study_folder(name_or_path: str) -> Path | None:
+    """The folder of a study file, where a model of the user's own is looked for."""
+    return None if name_or_path in shipped_studies() else Path(name_or_path).resolve().parent
+
+
 def load_study(name_or_path: str) -> Study:
     """The study of that name that ships with billhook, or the one in a TOML file.
 
@@ -111,11 +134,11 @@ def load_study(name_or_path: str) -> Study:
         ConfigurationError: no such study, no TOML, or values that cannot be right.
 
     >>> load_study("digits").large_width
-    64
+    64.0
     """
     if name_or_path in shipped_studies():
         source = importlib.resources.files("billhook") / "studies" / f"{name_or_path}.toml"
-        text = source.read_text(encoding="utf-8")
+        text, stem = source.read_text(encoding="utf-8"), name_or_path
     else:
         path = Path(name_or_path)
         if not path.is_file():
@@ -123,21 +146,36 @@ def load_study(name_or_path: str) -> Study:
                 f"no study {name_or_path!r}: give the path of a TOML file, or one of those that "
                 f"ship with billhook: {', '.join(shipped_studies())}"
             )
-        text = path.read_text(encoding="utf-8")
+        text, stem = path.read_text(encoding="utf-8"), path.stem
     try:
-        return Study.model_validate(tomllib.loads(text))
+        values = {"name": stem} | tomllib.loads(text)
+        for name in ("metrics", "found"):
+            if name in values:
+                raise ConfigurationError(f"{name} is not for study files: leave it out")
+        values["recipe"] = _recipe(values, study_folder(name_or_path))
+        return Study.model_validate(values)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"study {name_or_path!r} is not valid TOML: {error}") from None
     except ValidationError as error:
-        raise ConfigurationError(f"study {name_or_path!r}: {_faults(error)}") from None
+        raise ConfigurationError(f"study {name_or_path!r}: {faults(error, Study)}") from None
 
 
-def _faults(error: ValidationError) -> str:
-    """Each fault with its place, value and what is expected there."""
-    faults = []
-    for fault in error.errors():
-        place = ".".join(map(str, fault["loc"]))
-        value = "" if fault["type"] == "missing" or not place else f" {fault['input']!r}"
-        message = fault["msg"].removeprefix("Value error, ")
-        faults.append(f"{place}{value}: {message}" if place else message)
-    return "; ".join(faults)
+def _recipe(values: dict[str, Any], folder: Path | None) -> Recipe:
+    """The recipe that ``recipe`` names, with the study's ``overrides`` in it.
+
+    ``laptop`` is the family's own, ``ptb_lstm.laptop`` another one's, ``own.toml`` a file beside
+    the study.
+    """
+    name, family = str(values.get("recipe", "laptop")), str(values.get("family"))
+    if name.endswith(".toml"):
+        name = str((folder or Path()) / name)
+    elif "." in name:
+        family, _, name = name.partition(".")
+    recipe = load_recipe(None if name.endswith(".toml") else family, name)
+    overrides = values.pop("overrides", {})
+    unknown = [section for section in overrides if section not in Recipe.model_fields]
+    if unknown:
+        raise ConfigurationError(
+            f"unknown key overrides.{unknown[0]}: the sections are {', '.join(Recipe.model_fields)}"
+        )
+    return recipe.changed(**overrides)

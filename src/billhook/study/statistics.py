@@ -15,7 +15,6 @@ __all__ = [
     "log_weights",
     "mean_of",
     "paired",
-    "resampling_factor",
     "welch",
 ]
 
@@ -143,16 +142,3 @@ def log_weights(sizes: Sequence[float]) -> list[float]:
     steps = [high - low for low, high in itertools.pairwise(logs)]
     halves = zip([0.0, *steps], [*steps, 0.0], strict=True)
     return [(before + after) / (2 * (logs[-1] - logs[0])) for before, after in halves]
-
-
-def resampling_factor(seeds: int, train: int, test: int) -> float:
-    """How much wider an interval over random splits must be to speak of new data.
-
-    Splits of one data set overlap, so their results vary less than those on fresh data would:
-    ``sqrt((1 / n + n_test / n_train) / (1 / n))``, a conservative correction. Source: Nadeau &
-    Bengio 2003, Machine Learning 52, 239-281.
-
-    >>> round(resampling_factor(10, train=900, test=100), 2)
-    1.45
-    """
-    return math.sqrt(1.0 + seeds * test / train)

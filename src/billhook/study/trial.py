@@ -1,35 +1,31 @@
 """One trial: train a network by its configuration, write its file, look at validation data.
 
-Its folder gets ``model.billhook.safetensors`` and ``metrics.csv``, a line an evaluation.
+It is :func:`billhook.train.train` that trains: a trial that was killed continues from its last
+checkpoint, and ends as if it had never stopped. Its folder gets ``model.billhook.safetensors`` and
+``metrics.csv``, a line an evaluation.
 """
 
-import csv
 import dataclasses
-import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import nn
+from rich.console import Console
 
 import billhook
-from billhook.errors import StateError
-from billhook.study.family import Examples, Split, family
+from billhook.errors import ConfigurationError, StateError
+from billhook.study.family import Place, Subject
 from billhook.study.grid import Trial
-from billhook.study.sizes import CODINGS
+from billhook.study.operations import operations, uses
+from billhook.tasks.task import Task
+from billhook.train import MODEL_FILE, SCHEMES, Sparsity, test_metrics, train
 
-__all__ = ["MODEL_FILE", "Outcome", "Progress", "load_model", "run_trial"]
-
-MODEL_FILE = "model.billhook.safetensors"
-
-_REPORT_EVERY = 50  # steps
+__all__ = ["MODEL_FILE", "Outcome", "Progress", "measure_test", "run_trial"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Where a trial stands; ``metric`` is the family's first one on validation data."""
+    """Where a trial stands; ``metric`` is the task's first one on validation data."""
 
     identity: str
     step: int
@@ -55,109 +51,91 @@ class Outcome:
     validation: dict[str, float]
 
 
-def run_trial(trial: Trial, folder: Path, report: Callable[[Progress], None]) -> Outcome:
-    """Train ``trial`` in ``folder``, which exists, and leave its network there.
+def run_trial(
+    trial: Trial, folder: Path, report: Callable[[Progress], None], place: Place = Place()
+) -> Outcome:
+    """Train ``trial`` in ``folder``, from its checkpoint where there is one.
 
-    The configuration determines the result: the seed's split, the initial weights and the order of
-    the examples come from the seed alone, so the arms of a seed share split and order. The test
-    examples are not touched.
+    The configuration determines the result: initial weights, the order of the examples and dropout
+    come from the seed alone. The test examples are not touched.
 
     Raises:
-        StateError: the loss is no longer finite.
+        StateError: the loss is no longer finite, or the file has not the bytes that were planned.
+        ConfigurationError: the data are not those of the plan.
     """
-    models = family(trial.family)
-    split = models.split(trial.seed, trial.data)
-    started = time.monotonic()
-    lines: list[dict[str, float]] = []
-    model = _train_model(trial, split, report, lines)
-    _write_lines(folder / "metrics.csv", lines)
-    billhook.save(model, folder / MODEL_FILE, encoding=CODINGS)
-    parameters = list(model.parameters())
-    matrices = [each.detach() for each in parameters if each.dim() > 1]
-    examples = trial.steps * trial.training.batch_size
-    sizes = billhook.footprint(model)
+    from accelerate import Accelerator
+
+    def watch(step: int, sparsity: float, metrics: dict[str, float | str]) -> None:
+        first = next(iter(_numbers(metrics).values()))
+        report(Progress(trial.identity, step, trial.steps, sparsity, first))
+
+    sparse = Sparsity(trial.sparsity, allocation=SCHEMES[trial.scheme]) if trial.scheme else None
+    with torch.random.fork_rng(devices=[]):
+        task = _task(trial, place)
+        torch.manual_seed(trial.seed + 1)  # of dropout
+        result = train(
+            task,
+            trial.recipe,
+            folder,
+            sparsity=sparse,
+            accelerator=Accelerator(),
+            console=Console(quiet=True),
+            tensorboard=False,
+            encoding=trial.codings,
+            watch=watch,
+        )
+    assert result is not None  # it was not told to stop
+    file, size = folder / MODEL_FILE, result["file_bytes"]
+    if trial.scheme != "global" and size != trial.expected_bytes:
+        raise StateError(
+            f"{file} has {size:,} bytes, {trial.expected_bytes:,} were planned: the network has "
+            "other tensors at the end than at the start, or weights that were kept are zero"
+        )
+    outcome = _measure(trial, task, file, result)
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    return outcome
+
+
+def measure_test(trial: Trial, folder: Path, place: Place) -> dict[str, float]:
+    """The test metrics of a finished trial's network, read back from its file.
+
+    Raises:
+        StateError: a metric of the study is missing.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return _numbers(test_metrics(_task(trial, place), folder, torch.device("cpu")))
+
+
+def _task(trial: Trial, place: Place) -> Task:
+    torch.manual_seed(trial.seed)
+    task = Subject(trial.family, trial.kind, place).task(trial.recipe, trial.width)
+    if task.found != trial.found:
+        raise ConfigurationError(
+            f"the study was planned on {trial.found!r}, here is {task.found!r}: give the same data"
+        )
+    return task
+
+
+def _measure(trial: Trial, task: Task, file: Path, result: dict[str, float]) -> Outcome:
+    state = billhook.load(file)
+    sizes = billhook.footprint(state)
+    model = task.model.cpu()
+    model.load_state_dict(state)  # the moving average, where it is what counts
+    left = {name: int(each.count_nonzero()) for name, each in model.named_parameters()}
     return Outcome(
-        parameters=sum(each.numel() for each in parameters),
-        nonzero=sum(int(each.detach().count_nonzero()) for each in parameters),
-        bytes=(folder / MODEL_FILE).stat().st_size,
+        parameters=int(result["parameters"]),
+        nonzero=sum(left.values()),
+        bytes=file.stat().st_size,
         bytes_dense=sizes.file_bytes("dense"),
         bytes_bitmask=sizes.file_bytes(("dense", "bitmask")),
         bytes_relative_index=sizes.file_bytes(("dense", "relative_index")),
         bytes_entropy=sizes.file_bytes(("dense", "entropy")),
-        training_operations=3 * examples * sum(each.numel() for each in matrices),
-        inference_operations=sum(int(each.count_nonzero()) for each in matrices),
-        seconds=time.monotonic() - started,
-        validation=dict(models.evaluate(model, split.validation)),
+        training_operations=trial.training_operations,
+        inference_operations=operations(uses(task, model, training=False), left),
+        seconds=result["minutes_this_session"] * 60,
+        validation=_numbers(result["valid"]),  # type: ignore[arg-type]
     )
 
 
-def load_model(trial: Trial, folder: Path) -> nn.Module:
-    """The trained network of ``trial``, read from the file it was written to."""
-    model = family(trial.family).build(int(trial.width))
-    model.load_state_dict(billhook.load(folder / MODEL_FILE))
-    return model
-
-
-def _write_lines(path: Path, lines: list[dict[str, float]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
-
-
-def _train_model(
-    trial: Trial,
-    split: Split,
-    report: Callable[[Progress], None],
-    lines: list[dict[str, float]],
-) -> nn.Module:
-    models, recipe = family(trial.family), trial.training
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(trial.seed)
-        model = models.build(int(trial.width))
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=trial.learning_rate, weight_decay=recipe.weight_decay, fused=True
-    )
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps)
-    schedule = None if trial.pruning is None else trial.pruning.schedule(trial.sparsity)
-    pruner = None if schedule is None else billhook.Pruner(model, optimizer, schedule)
-    for step, (inputs, targets) in enumerate(_batches(trial, split.train), start=1):
-        optimizer.zero_grad()
-        loss = models.loss(model(inputs), targets)
-        loss.backward()
-        optimizer.step()
-        decay.step()
-        if step % _REPORT_EVERY == 0 or step == recipe.steps:
-            _check_finite(trial, step, loss.item())
-            metrics = models.evaluate(model, split.validation)
-            sparsity = 0.0 if schedule is None else schedule(step)
-            rate = decay.get_last_lr()[0]
-            line = {"step": step, "lr": rate, "sparsity": sparsity, "train_loss": loss.item()}
-            lines.append(line | dict(metrics))
-            metric = metrics[models.metrics[0].name]
-            report(Progress(trial.identity, step, recipe.steps, sparsity, metric))
-    if pruner is not None:
-        pruner.finalize()
-    return model
-
-
-def _batches(trial: Trial, examples: Examples) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """``steps`` batches: epoch after epoch in a new order, the last short batch left out."""
-    size, left = trial.training.batch_size, trial.training.steps
-    generator = np.random.default_rng([trial.seed, 1])
-    while True:
-        order = torch.from_numpy(generator.permutation(len(examples)))
-        inputs, targets = examples.inputs[order], examples.targets[order]
-        for start in range(0, len(examples) - size + 1, size):
-            if left == 0:
-                return
-            left -= 1
-            yield inputs[start : start + size], targets[start : start + size]
-
-
-def _check_finite(trial: Trial, step: int, loss: float) -> None:
-    if not math.isfinite(loss):
-        raise StateError(
-            f"the loss of {trial.identity} is {loss} at step {step}: take learning rate "
-            f"{trial.learning_rate:g} out of the study or lower it"
-        )
+def _numbers(metrics: dict[str, float | str]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if not isinstance(value, str)}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from billhook.errors import BillhookError, StateError
+from billhook.study.family import Place
 from billhook.study.grid import Trial
 from billhook.study.store import Store
 from billhook.study.trial import Progress, run_trial
@@ -20,11 +21,16 @@ _POLL = 1.0  # seconds between looks at the store when no worker of ours has new
 
 
 def run_trials(
-    store: Store, trials: tuple[Trial, ...], workers: int, report: Callable[[Progress | None], None]
+    store: Store,
+    trials: tuple[Trial, ...],
+    workers: int,
+    report: Callable[[Progress | None], None],
+    place: Place = Place(),
 ) -> None:
     """Finish every one of ``trials`` with ``workers`` processes, and wait for those others run.
 
     Args:
+        place: where data and own modules are.
         report: called with a worker's progress, and with None whenever it is time to look again.
 
     Raises:
@@ -36,7 +42,9 @@ def run_trials(
     try:
         for _ in range(workers):
             ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(store, trials, theirs), daemon=True)
+            process = context.Process(
+                target=_work, args=(store, trials, theirs, place), daemon=True
+            )
             process.start()
             theirs.close()
             processes[ours] = process
@@ -82,7 +90,9 @@ def _check_exit(process: Any) -> None:
         )
 
 
-def _work(store: Store, trials: tuple[Trial, ...], connection: Connection) -> None:
+def _work(
+    store: Store, trials: tuple[Trial, ...], connection: Connection, place: Place = Place()
+) -> None:
     """The body of a worker: first all that is free, then what other processes left unfinished."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     torch.set_num_threads(1)
@@ -93,7 +103,7 @@ def _work(store: Store, trials: tuple[Trial, ...], connection: Connection) -> No
                 with store.take(trial, wait=patient) as mine:
                     if mine:
                         folder = store.run_folder(trial)
-                        store.finish(trial, run_trial(trial, folder, connection.send))
+                        store.finish(trial, run_trial(trial, folder, connection.send, place))
     except BrokenPipeError:
         return  # the parent is gone: nobody waits for more
     except BillhookError as error:

@@ -1,8 +1,10 @@
 """A task from a recipe and the place of its data; or from noise of the recipe's shapes."""
 
+import functools
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from billhook.data.images import ArrayImages, ImageData, load_images
 from billhook.data.parallel import Pairs, ParallelData, load_parallel
@@ -16,26 +18,40 @@ from billhook.tasks.translation import Translation
 
 __all__ = ["build_task", "synthetic_task"]
 
+_KINDS = {"ptb_lstm": "language", "gnmt": "translation"}
+_images, _text = functools.lru_cache(1)(load_images), functools.lru_cache(1)(load_text)
+
 BYTE_PIECES = 259  # the smallest BPE: a piece a byte, and the special ones
 
 
-def build_task(recipe: Recipe, data: Path | None, shard: Shard = ALONE) -> Task:
+def build_task(
+    recipe: Recipe,
+    data: Path | None,
+    shard: Shard = ALONE,
+    *,
+    kind: str | None = None,
+    model: nn.Module | None = None,
+) -> Task:
     """The task of the recipe's family on the data in a folder, or on the embedded set for None.
+
+    With ``model``, a network of the caller's own learns it; ``kind`` is then "classification" or
+    "language".
 
     Raises:
         DataError: the folder does not hold what the family needs.
     """
-    if recipe.family == "ptb_lstm":
-        return LanguageModelling(recipe, load_text(data), shard)
-    if recipe.family == "gnmt":
+    kind = kind or _KINDS.get(recipe.family, "classification")
+    if kind == "language":
+        return LanguageModelling(recipe, _text(data), shard, model)
+    if kind == "translation":
         text = load_parallel(data, recipe.data.source, recipe.data.target)
         return Translation(recipe, text, shard)
-    return Classification(recipe, load_images(data), shard)
+    return Classification(recipe, _images(data), shard, model)
 
 
 def synthetic_task(recipe: Recipe) -> Task:
     """The full model with noise in place of data, enough for one step of the full shape."""
-    recipe = recipe.changed(data={"workers": 0})
+    recipe = recipe.changed(data={"workers": 0, "train": 0, "validation": 0.0})
     if recipe.family == "ptb_lstm":
         return LanguageModelling(recipe, _words(recipe))
     if recipe.family == "gnmt":

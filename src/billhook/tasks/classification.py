@@ -12,7 +12,7 @@ from billhook.data.images import ImageData, ImageSet
 from billhook.errors import ConfigurationError, DataError
 from billhook.models import inception_v3, mobilenet_v1
 from billhook.tasks.recipe import Recipe
-from billhook.tasks.task import ALONE, Shard, Task, epoch_order
+from billhook.tasks.task import ALONE, Metric, Shard, Task, epoch_order
 
 __all__ = ["Classification", "top_k_correct"]
 
@@ -21,36 +21,66 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "inception_v3": inception_v3,
 }
 EVALUATION_BATCH = 250
+HELD_OUT_SEED = 0  # not the run's: every run holds out the same pictures
 
 
 class Classification(Task):
     """MobileNetV1 or InceptionV3 on labelled pictures, scaled to [-1, 1] as slim does.
 
     ``[model] num_classes`` is the data's unless the recipe sets it: to as many, or to one more,
-    which leaves slim's background class 0 to nothing. The image sets have two splits, so "valid"
-    and "test" are the same one here, as on ImageNet.
+    which leaves slim's background class 0 to nothing. The image sets have two splits: "valid" is
+    the share ``[data] validation`` of the training pictures, held out, the same ones for every
+    seed; where that is 0, it is the test split, as is the custom on ImageNet. With ``[data] train``
+    so many of the other pictures are trained on, the same ones for every seed too.
+
+    Args:
+        recipe: pixels, augmentation, batch size, smoothing, seed; the model unless one is given.
+        data: the pictures.
+        shard: this process's share.
+        model: any network from ``(N, 3, pixels, pixels)`` to a logit a class.
     """
 
-    def __init__(self, recipe: Recipe, data: ImageData, shard: Shard = ALONE) -> None:
+    metrics = (
+        Metric("top1", higher_is_better=True, scale=1.0, unit="points", digits=2),
+        Metric("top5", higher_is_better=True, scale=1.0, unit="points", digits=2),
+        Metric("loss", higher_is_better=False, scale=1.0, unit="nats", digits=4),
+    )
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: ImageData,
+        shard: Shard = ALONE,
+        model: nn.Module | None = None,
+    ) -> None:
         shard.check(recipe.training.batch_size)
         self.recipe, self.data, self.shard = recipe, data, shard
         self.found = data.found
-        arguments: dict[str, Any] = {"num_classes": len(data.classes)} | recipe.model
-        self.label_offset = int(arguments["num_classes"]) - len(data.classes)
+        given = {} if model is not None else recipe.model
+        self.arguments: dict[str, Any] = {"num_classes": len(data.classes)} | given
+        self.label_offset = int(self.arguments["num_classes"]) - len(data.classes)
         if self.label_offset not in (0, 1):
             raise DataError(
-                f"the model has num_classes {arguments['num_classes']}, the data "
+                f"the model has num_classes {self.arguments['num_classes']}, the data "
                 f"{len(data.classes)} classes ({data.found}): they have to be equal, or one more "
                 "in the model for slim's background class"
             )
-        self.model = MODELS[recipe.family](**arguments)
+        self.model = MODELS[recipe.family](**self.arguments) if model is None else model
         for module in self.model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 1 - recipe.training.batch_norm_decay
-        self.steps_per_epoch = len(data.train.labels) // recipe.training.batch_size
+        self.train_rows, valid_rows = _subsets(recipe, data)
+        every = torch.arange(len(data.test.labels))
+        self.validates_on_test = not len(valid_rows)
+        self.splits = {
+            "valid": (data.test, every) if self.validates_on_test else (data.train, valid_rows),
+            "test": (data.test, every),
+        }
+        self.examples_per_step = recipe.training.batch_size
+        self.steps_per_epoch = len(self.train_rows) // recipe.training.batch_size
         if not self.steps_per_epoch:
             raise DataError(
-                f"{len(data.train.labels)} training pictures do not fill one batch of "
+                f"{len(self.train_rows)} training pictures do not fill one batch of "
                 f"{recipe.training.batch_size}"
             )
         self.augment = _augmentation(recipe)
@@ -58,7 +88,8 @@ class Classification(Task):
     def batches(self, epoch: int, start: int, device: torch.device) -> Iterator[Any]:
         """Images ``(B, 3, p, p)`` in [0, 1] and labels ``(B,)``; the last, unfull batch is left."""
         size = self.recipe.training.batch_size
-        order = epoch_order(len(self.data.train.labels), self.recipe.training.seed, epoch)
+        order = epoch_order(len(self.train_rows), self.recipe.training.seed, epoch)
+        order = self.train_rows[order]
         rows = [
             order[i * size : (i + 1) * size][self.shard.rank :: self.shard.world].tolist()
             for i in range(start, self.steps_per_epoch)
@@ -76,14 +107,15 @@ class Classification(Task):
         main, aux = (F.cross_entropy(o, labels, label_smoothing=smoothing) for o in out)
         return main + self.recipe.training.aux_weight * aux
 
-    def evaluate(self, model: nn.Module, split: str) -> dict[str, float | str]:  # noqa: ARG002
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float | str]:
         """``top1`` and ``top5`` in percent, mean ``loss`` without smoothing."""
         device = next(model.parameters()).device
-        count = len(self.data.test.labels)
-        rows = [chunk.tolist() for chunk in torch.arange(count).split(EVALUATION_BATCH)]
+        images, indices = self.splits[split]
+        count = len(indices)
+        rows = [chunk.tolist() for chunk in indices.split(EVALUATION_BATCH)]
         correct, loss = {1: 0, 5: 0}, 0.0
-        for images, labels in self._load(self.data.test, rows, None, device):
-            logits = model(_for_model(images))
+        for pictures, labels in self._load(images, rows, None, device):
+            logits = model(_for_model(pictures))
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             for k in correct:
                 correct[k] += top_k_correct(logits, labels, min(k, logits.shape[1]))
@@ -109,6 +141,20 @@ class Classification(Task):
                 pictures.to(device, non_blocking=True),
                 (labels + self.label_offset).to(device, non_blocking=True),
             )
+
+
+def _subsets(recipe: Recipe, data: ImageData) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices of the pictures to train on and of those to validate on, the same for every seed."""
+    count = len(data.train.labels)
+    held_out = round(recipe.data.validation * count)
+    wanted = recipe.data.train or count - held_out
+    if held_out + wanted > count:
+        raise DataError(
+            f"[data] train {wanted} and {held_out} held out for validation are more than the "
+            f"{count} training pictures there are ({data.found})"
+        )
+    rows = torch.randperm(count, generator=torch.Generator().manual_seed(HELD_OUT_SEED))
+    return rows[: count - held_out][:wanted], rows[count - held_out :]
 
 
 class _Batches(Dataset[tuple[torch.Tensor, torch.Tensor]]):

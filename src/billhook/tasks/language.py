@@ -13,7 +13,7 @@ from billhook.errors import DataError
 from billhook.models import ptb_lstm
 from billhook.models.ptb_lstm import State
 from billhook.tasks.recipe import Recipe
-from billhook.tasks.task import ALONE, Shard, Task
+from billhook.tasks.task import ALONE, Metric, Shard, Task
 
 __all__ = ["LanguageModelling", "perplexity"]
 
@@ -29,27 +29,50 @@ class LanguageModelling(Task):
 
     The vocabulary is the data's unless the recipe sets ``[model] vocab``, which then has to hold
     it.
+
+    Args:
+        recipe: rows, window, seed; the model unless one is given.
+        data: the words.
+        shard: this process's share.
+        model: any network from words ``(rows, time)`` and a state, or None, to logits
+            ``(rows, time, vocabulary)`` and the state ``(h, c)``.
     """
 
-    def __init__(self, recipe: Recipe, data: TextData, shard: Shard = ALONE) -> None:
+    metrics = (Metric("perplexity", higher_is_better=False, scale=1.0, unit="", digits=2),)
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: TextData,
+        shard: Shard = ALONE,
+        model: nn.Module | None = None,
+    ) -> None:
         size, self.window = recipe.training.batch_size, recipe.data.window
         shard.check(size)
         self.data, self.found = data, data.found
-        arguments: dict[str, Any] = {"vocab": len(data.vocab)} | recipe.model
-        if arguments["vocab"] < len(data.vocab):
+        given = {} if model is not None else recipe.model
+        self.arguments: dict[str, Any] = {"vocab": len(data.vocab)} | given
+        if self.arguments["vocab"] < len(data.vocab):
             raise DataError(
                 f"the data has {len(data.vocab):,} different words ({data.found}), the model's "
-                f"vocabulary {arguments['vocab']:,}: raise [model] vocab, or write <unk> for more "
-                "rare words"
+                f"vocabulary {self.arguments['vocab']:,}: raise [model] vocab, or write <unk> for "
+                "more rare words"
             )
-        self.model = ptb_lstm(**arguments)
-        length = len(data.train) // size
+        self.model = ptb_lstm(**self.arguments) if model is None else model
+        if len(data.train) < recipe.data.train:
+            raise DataError(
+                f"[data] train {recipe.data.train:,} is more than the {len(data.train):,} words "
+                f"there are ({data.found})"
+            )
+        words = data.train[: recipe.data.train] if recipe.data.train else data.train
+        self.examples_per_step = size * self.window
+        length = len(words) // size
         self.steps_per_epoch = (length - 1) // self.window
         if self.steps_per_epoch < 1:
             raise DataError(
-                f"{len(data.train):,} words in {size} rows do not fill one window of {self.window}"
+                f"{len(words):,} words in {size} rows do not fill one window of {self.window}"
             )
-        rows = data.train[: size * length].reshape(size, length)
+        rows = words[: size * length].reshape(size, length)
         self.rows = rows[shard.rank :: shard.world]
         self.state: State | None = None
 

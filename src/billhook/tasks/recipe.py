@@ -6,28 +6,25 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from billhook.errors import ConfigurationError
+from billhook.settings import Section, faults
 
 __all__ = ["Cosine", "Data", "Decay", "Optimizer", "Pruning", "Recipe", "load_recipe"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Optimizer(_Section):
+class Optimizer(Section):
     """A torch.optim class by name with its arguments; no weight decay on vectors (norm, bias)."""
 
     kind: Literal["SGD", "RMSprop", "Adam", "AdamW"]
     lr: float = Field(gt=0)
-    arguments: dict[str, float | bool | tuple[float, float]] = {}
+    arguments: dict[str, float | bool | tuple[float, float]] = Field(default={})
     weight_decay: float = Field(default=0.0, ge=0)
     undecayed: tuple[str, ...] = ()  # globs of parameter names, for example depthwise weights
 
 
-class Decay(_Section):
+class Decay(Section):
     """``lr * factor ** max(0, floor((t - start) / every))``, t, start and every in ``unit``."""
 
     kind: Literal["decay"]
@@ -44,7 +41,7 @@ class Decay(_Section):
         return float(self.factor ** max(0, count))
 
 
-class Cosine(_Section):
+class Cosine(Section):
     """Linear over the first ``warmup`` share of the steps, then half a cosine down to 0."""
 
     kind: Literal["cosine"]
@@ -58,12 +55,14 @@ class Cosine(_Section):
         return (1 + math.cos(math.pi * (step - warm) / (total_steps - warm))) / 2
 
 
-class Data(_Section):
+class Data(Section):
     """How batches are made; what a family has no use for stays at its default."""
 
     pixels: int = 0
     augment: tuple[tuple[str, dict[str, Any]], ...] = ()  # kornia.augmentation classes, arguments
     workers: int = Field(default=0, ge=0)
+    train: int = Field(default=0, ge=0)  # pictures, words or pairs to train on; 0: all there are
+    validation: float = Field(default=0.0, ge=0, lt=1)  # share of the training pictures held out
     window: int = 0  # LSTM language model: words a window, the steps of back-propagation
     source: str = ""  # translation: suffixes of the files
     target: str = ""
@@ -71,7 +70,7 @@ class Data(_Section):
     max_length: int = 0  # translation: pieces, longer training pairs are left out
 
 
-class Training(_Section):
+class Training(Section):
     """Length of the run and what is done in every step."""
 
     batch_size: int = Field(gt=0)
@@ -82,31 +81,34 @@ class Training(_Section):
     aux_weight: float = 0.0
     batch_norm_decay: float = Field(default=0.9, ge=0, lt=1)
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
-    evaluate_every: float = Field(default=1.0, gt=0)  # epochs; a checkpoint is written then too
+    evaluate_every: float = Field(default=1.0, gt=0)  # epochs
     checkpoint_every: int = Field(default=1000, gt=0)  # steps
     seed: int = 0
 
 
-class Pruning(_Section):
+class Pruning(Section):
     """The default window, in shares of the run's steps, and the number of mask updates after t_0.
 
-    The paper states neither; these are ours.
+    The paper states neither; these are ours. ``frequency``, in steps, goes before ``updates``. The
+    curve is eq. 1's unless another one is named; one-shot prunes once, at the window's end.
     """
 
     begin: float = Field(ge=0, lt=1)
     end: float = Field(gt=0, le=1)
     updates: int = Field(gt=0)
+    frequency: int | None = Field(default=None, gt=0)
+    curve: Literal["cubic", "linear", "one-shot"] = "cubic"
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """Everything that decides a training run but the data and the machine.
 
     ``notes`` says which values are the original's and which were chosen here.
     """
 
-    family: Literal["mobilenet_v1", "inception_v3", "ptb_lstm", "gnmt"]
+    family: str
     notes: str
-    model: dict[str, float | int | str | bool | None] = {}
+    model: dict[str, float | int | str | bool | None] = Field(default={})
     data: Data
     optimizer: Optimizer
     schedule: Annotated[Decay | Cosine, Field(discriminator="kind")]
@@ -137,6 +139,15 @@ class Recipe(_Section):
         total = self.total_steps(steps_per_epoch)
         return self.optimizer.lr * self.schedule.factor_at(step, steps_per_epoch, total)
 
+    def lasting(self, steps: int, steps_per_epoch: int) -> "Recipe":
+        """A copy that takes so many steps, its learning rate's schedule stretched with it."""
+        stretch = steps / self.total_steps(steps_per_epoch)
+        changes: dict[str, dict[str, Any]] = {"training": {"epochs": None, "steps": steps}}
+        if isinstance(self.schedule, Decay):
+            start, every = self.schedule.start * stretch, self.schedule.every * stretch
+            changes["schedule"] = {"start": start, "every": every}
+        return self.changed(**changes)
+
     def changed(self, **sections: dict[str, Any]) -> "Recipe":
         """A copy with some values replaced, section by section, and checked again."""
         values = self.model_dump()
@@ -145,8 +156,10 @@ class Recipe(_Section):
         return _checked(values, "the changed recipe")
 
 
-def load_recipe(family: str, name: str) -> Recipe:
+def load_recipe(family: str | None, name: str) -> Recipe:
     """The recipe ``name`` ("paper" or "laptop", or a path to a TOML file) of a model family.
+
+    A file's recipe of whatever family when ``family`` is None.
 
     Raises:
         ConfigurationError: no such recipe, or one with a wrong value: section and value are named.
@@ -163,25 +176,28 @@ def load_recipe(family: str, name: str) -> Recipe:
         text, source = path.read_text(), str(path)
     else:
         raise ConfigurationError(
-            f"there is no recipe {name!r} for {family}: take 'paper' or 'laptop', or the path of "
-            "a .toml file"
+            f"there is no recipe {name!r} for {family}: take {' or '.join(_shipped(family or ''))}, or "
+            "the path of a .toml file"
         )
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"recipe {source} is no TOML: {error}") from None
     recipe = _checked(values, f"recipe {source}")
-    if recipe.family != family:
+    if family is not None and recipe.family != family:
         raise ConfigurationError(f"recipe {source} is for {recipe.family}, not for {family}")
     return recipe
+
+
+def _shipped(family: str) -> list[str]:
+    folder = resources.files("billhook.tasks") / "recipes"
+    names = (each.name for each in folder.iterdir())
+    own = (name for name in names if name.startswith(f"{family}."))
+    return sorted(repr(name.removeprefix(f"{family}.").removesuffix(".toml")) for name in own)
 
 
 def _checked(values: dict[str, Any], source: str) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ConfigurationError(
-            f"{source}: {where} is {first.get('input')!r}: {first['msg']}"
-        ) from None
+        raise ConfigurationError(f"{source}: {faults(error, Recipe)}") from None

@@ -45,6 +45,7 @@ class Metric:
     scale: float
     unit: str
     digits: int
+    test_only: bool = False  # too costly for validation
 
     @property
     def label(self) -> str:
@@ -53,11 +54,17 @@ class Metric:
 
 
 class Task(abc.ABC):
-    """A model with its data, its loss and its metric."""
+    """A model with its data, its loss and its metrics, of which the first is the one that counts.
+
+    The model's ``prune_rules``, if it has them, say what is pruned.
+    """
 
     model: nn.Module
     found: str  # what the loader found
     steps_per_epoch: int
+    examples_per_step: int  # pictures, words or pairs of sentences
+    metrics: tuple[Metric, ...] = ()
+    validates_on_test: bool = False  # "valid" and "test" are the same examples
 
     @abc.abstractmethod
     def batches(self, epoch: int, start: int, device: torch.device) -> Iterator[Any]:

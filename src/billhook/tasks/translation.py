@@ -16,7 +16,7 @@ from billhook.models import gnmt
 from billhook.models.gnmt import GNMT, DecoderState
 from billhook.tasks.recipe import Recipe
 from billhook.tasks.search import beam_search, greedy_search
-from billhook.tasks.task import ALONE, Shard, Task, epoch_order
+from billhook.tasks.task import ALONE, Metric, Shard, Task, epoch_order
 
 __all__ = ["Translation", "bucketed", "translate"]
 
@@ -38,6 +38,12 @@ class Translation(Task):
     ``[model] source_vocab`` and ``target_vocab``, which then have to hold them.
     """
 
+    metrics = (
+        Metric("bleu", higher_is_better=True, scale=1.0, unit="BLEU", digits=2, test_only=True),
+        Metric("bleu_greedy", True, scale=1.0, unit="BLEU", digits=2, test_only=True),
+        Metric("perplexity", higher_is_better=False, scale=1.0, unit="", digits=2),
+    )
+
     def __init__(self, recipe: Recipe, data: ParallelData, shard: Shard = ALONE) -> None:
         shard.check(recipe.training.batch_size)
         self.recipe, self.shard = recipe, shard
@@ -47,10 +53,17 @@ class Translation(Task):
         self.source = bpe.encode(self.source_bpe, data.train.source)
         self.target = bpe.encode(self.target_bpe, data.train.target)
         self.lengths = torch.maximum(self.source.lengths, self.target.lengths)
-        self.pairs = torch.nonzero(self.lengths <= longest).flatten()
+        if len(self.lengths) < recipe.data.train:
+            raise DataError(
+                f"[data] train {recipe.data.train:,} is more than the {len(self.lengths):,} pairs "
+                f"there are ({data.found})"
+            )
+        usable = self.lengths[: recipe.data.train] if recipe.data.train else self.lengths
+        self.pairs = torch.nonzero(usable <= longest).flatten()
+        self.examples_per_step = recipe.training.batch_size
         self.texts = {"valid": data.valid, "test": data.test}
         self.found = (
-            f"{data.found}; {len(self.lengths) - len(self.pairs):,} training pairs of more than "
+            f"{data.found}; {len(usable) - len(self.pairs):,} training pairs of more than "
             f"{longest} pieces left out"
         )
         self.steps_per_epoch = len(self.pairs) // recipe.training.batch_size
@@ -59,7 +72,8 @@ class Translation(Task):
                 f"{len(self.pairs):,} training pairs of up to {longest} pieces do not fill one "
                 f"batch of {recipe.training.batch_size} ({self.found})"
             )
-        self.model = gnmt(**self._arguments(recipe.model))
+        self.arguments = self._arguments(recipe.model)
+        self.model = gnmt(**self.arguments)
 
     def _arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         sizes = {
