@@ -28,7 +28,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """Series and sparsity, or width: such as "large-sparse 90.0%" or "small-dense width 0.25"."""
+        """Series with sparsity or width: "large-sparse 90.0%" or "small-dense width 0.25"."""
         pruned = self.row.arm == SPARSE
         size = f"{self.row.sparsity:.1%}" if pruned else f"width {self.row.width:g}"
         return f"{self.series} {size}"

@@ -111,9 +111,10 @@ def _scores(metric: Metric, cells: Sequence[Cell], place: str, x_axis: dict[str,
         ],
     )
     y = alt.Y("mean:Q", scale=alt.Scale(zero=False), axis=y_axis)
-    band = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", axis=y_axis), y2="high:Q")
-    bars = base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", axis=y_axis), y2="high:Q")
-    line = base.mark_line(strokeWidth=2).encode(y=y)
+    plain = base.encode(shape=alt.Undefined)  # else lines and areas get points of their own
+    band = plain.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", axis=y_axis), y2="high:Q")
+    bars = plain.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", axis=y_axis), y2="high:Q")
+    line = plain.mark_line(strokeWidth=2).encode(y=y)
     points = base.mark_point(filled=True, size=70, opacity=1).encode(y=y)
     return (band + bars + line + points).properties(width=_WIDTH, height=270)
 
@@ -176,7 +177,7 @@ def over_steps(metric: Metric, records: Records, start: str) -> Any:
         alt.Chart(alt.InlineData(values=records))
         .transform_filter("datum.size == picked || datum.size == ''")
         .encode(
-            x=alt.X("step:Q", axis=alt.Axis(title="training step", format="~s")),
+            x=alt.X("step:Q", axis=alt.Axis(title="training step", format="~s", tickCount=8)),
             **_by_series(alt, records),
             tooltip=[
                 alt.Tooltip("series:N", title="network"),
@@ -290,9 +291,10 @@ def _labels(alt: Any, records: Records) -> Any:
 
 def _by_series(alt: Any, records: Records) -> dict[str, Any]:
     """Colour and shape: the arms' own in their fixed order, then those of further schemes."""
-    present = list(dict.fromkeys(record["series"] for record in records))
-    scale = alt.Scale(domain=[*_ARMS, *(name for name in present if name not in _ARMS)])
-    legend = alt.Legend(values=present, columns=2)
+    present = dict.fromkeys(record["series"] for record in records)
+    domain = [*_ARMS, *(name for name in present if name not in _ARMS)]
+    scale = alt.Scale(domain=domain)
+    legend = alt.Legend(values=[name for name in domain if name in present], columns=2)
     return {
         "color": alt.Color("series:N", scale=scale, legend=legend),
         "shape": alt.Shape("series:N", scale=scale, legend=legend),

@@ -19,7 +19,7 @@ class Findings:
     """Comparisons at equal bytes, the declared contrast, the control, and what pruning costs.
 
     ``control`` and ``control_contrast`` are against the small dense networks trained longer, to
-    equal training operations; empty and None in a study without them. ``cells`` are those of all schemes.
+    equal training operations; empty and None in a study without them. ``cells`` are of all schemes.
     """
 
     metric: Metric
