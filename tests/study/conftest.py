@@ -9,23 +9,19 @@ from billhook.study.spec import Study, load_study
 TINY = """
 name = "tiny"
 family = "digits"
+recipe = "demo"
 seeds = [0, 1]
 small_widths = [12]
 large_width = 64
+learning_rates = [0.01, 0.03]
 choose_by = "cross_entropy"
-[data]
+[overrides.data]
 train = 256
-validation = 100
-test = 100
-[training]
+[overrides.training]
 steps = 60
 batch_size = 32
-learning_rates = [0.01, 0.03]
-weight_decay = 1e-4
-[pruning]
-begin_step = 10
-end_step = 40
-frequency = 10
+[overrides.pruning]
+updates = 3
 """
 
 

@@ -5,16 +5,17 @@ from typing import Any
 
 import pytest
 
-from billhook.errors import ConfigurationError
+from billhook.errors import ConfigurationError, DataError
+from billhook.study.family import Place
 from billhook.study.grid import plan
-from billhook.study.spec import Study, load_study
+from billhook.study.spec import Study, load_study, shipped_studies
 
 
-def test_digits_ships() -> None:
-    study = load_study("digits")
-    assert len(study.seeds) == 10
-    assert len(study.small_widths) >= 5
-    assert plan(study).trials
+@pytest.mark.parametrize("name", shipped_studies())
+def test_shipped_studies_are_valid(name: str) -> None:
+    study = load_study(name)
+    assert study.name == name
+    assert study.learning_rates
 
 
 def test_unknown_name_lists_what_ships() -> None:
@@ -27,11 +28,19 @@ def test_unknown_name_lists_what_ships() -> None:
     [
         ("seeds = [0, 1]", "seeds = [0, 0]", r"seeds \[0, 0\] repeat"),
         ("seeds = [0, 1]", "seeds = [0]", r"seeds \[0\]: .*at least 2"),
-        ("steps = 60", "steps = 30", r"end_step 40 lies behind the last of 30"),
+        ("seeds = [0, 1]", "seedz = [0, 1]", r"unknown key seedz: did you mean seeds\?"),
         ("steps = 60", "steps = -1", r"training.steps -1: .*greater than 0"),
-        ("end_step = 40", "end_step = 45", r"off the update grid: .* use end_step=40 or 50"),
+        ("steps = 60", "stepz = 60", r"unknown key training.stepz: did you mean steps\?"),
+        ("[overrides.data]", "[overrides.date]", r"unknown key overrides.date: the sections"),
         ("large_width = 64", "large_width = 12", r"large_width is 12: the large network"),
-        ("steps = 60", "stepz = 60", r"training.steps: Field required; training.stepz 60: Extra"),
+        ("small_widths = [12]", "", r"nothing to compare: give small_widths, small_bytes"),
+        ("small_widths = [12]", "small_widths = [12]\ndropouts = [0.5]", r"dropouts are for"),
+        (
+            "small_widths = [12]",
+            "small_widths = [12]\nvariants = [{frequancy = 3}]",
+            r"unknown key frequancy: did you mean frequency",
+        ),
+        ('recipe = "demo"', 'recipe = "demos"', r"no recipe 'demos' for digits: take 'demo' or"),
         ("name", "name = ", r"not valid TOML"),
     ],
 )
@@ -46,8 +55,13 @@ def test_bad_values_are_named(tiny_file: Path, old: str, new: str, message: str)
     ("change", "message"),
     [
         ({"family": "letters"}, r"no family 'letters': use one of digits"),
+        ({"family": "nowhere:model"}, r"'nowhere:model' names nothing"),
         ({"choose_by": "f1"}, r"metric 'f1' is none .* accuracy, cross_entropy"),
-        ({"small_widths": (2,)}, r"no sparsity makes .* as small as [\d,]+ bytes"),
+        ({"metric": "f1"}, r"metric 'f1' is none .* accuracy, cross_entropy"),
+        ({"small_widths": (2.0,)}, r"no sparsity makes .* as small as [\d,]+ bytes"),
+        ({"small_widths": (12.5,)}, r"width 12.5 of digits is no whole number"),
+        ({"small_widths": (), "small_bytes": (10,)}, r"no dense width below 64 .* 10 bytes"),
+        ({"sparsities": (0.927,)}, r"meet the same dense file of 4,960 bytes"),
     ],
 )
 def test_plan_refuses(tiny: Study, change: dict[str, Any], message: str) -> None:
@@ -55,7 +69,48 @@ def test_plan_refuses(tiny: Study, change: dict[str, Any], message: str) -> None
         plan(tiny.model_copy(update=change))
 
 
+OWN = """
+from torch import nn
+def constant(width):
+    return nn.Sequential(nn.Flatten(), nn.Linear(768, 10))
+def grows(width):
+    return nn.Sequential(nn.Flatten(), nn.Linear(768, int(width)), nn.Linear(int(width), 10))
+def not_a_network(width):
+    return width
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, ""),
+        ({"family": "own_models:constant"}, "has to use the width it is given"),
+        ({"family": "own_models:not_a_network"}, "returned a float, not a Module"),
+        ({"choose_by": "bleu"}, "metric 'bleu' is none"),
+        ({"validation": 0.0}, "there are no validation data to choose by"),
+    ],
+)
+def test_own_networks(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    (tmp_path / "own_models.py").write_text(OWN)
+    held_out = {"pixels": 16, "train": 0, "validation": change.pop("validation", 0.2)}
+    values = {
+        "name": "own",
+        "family": "own_models:grows",
+        "task": "classification",
+        "recipe": load_study("digits").recipe.changed(data=held_out),
+        "large_width": 32,
+        "small_widths": [8],
+        "learning_rates": [0.1],
+    }
+    study = Study.model_validate(values | change)
+    if not message:
+        assert len(plan(study, Place(None, tmp_path)).trials) == 5 * 3
+        return
+    with pytest.raises(ConfigurationError, match=message):
+        plan(study, Place(None, tmp_path))
+
+
 def test_more_examples_than_there_are(tiny: Study) -> None:
-    greedy = tiny.data.model_copy(update={"test": 1500})
-    with pytest.raises(ConfigurationError, match=r"256 \+ 100 \+ 1500 = 1856 of 1797 digits"):
-        plan(tiny.model_copy(update={"data": greedy}))
+    greedy = tiny.recipe.changed(data={"train": 1500})
+    with pytest.raises(DataError, match=r"train 1500 and validation 0.2 leave -62 of 1797"):
+        plan(tiny.model_copy(update={"recipe": greedy}))

@@ -34,10 +34,10 @@ from billhook.study.store import Store
 real = workers.run_trial
 class Pipe:
     def send(self, message): pass
-def run_trial(trial, folder, report):
+def run_trial(trial, folder, report, place):
     with open(sys.argv[3], "a") as log:
         log.write(trial.identity + chr(10))
-    return real(trial, folder, report)
+    return real(trial, folder, report, place)
 workers.run_trial = run_trial
 workers._work(Store(Path(sys.argv[2])), plan(load_study(sys.argv[1])).trials, Pipe())
 """
@@ -53,7 +53,7 @@ def finished(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study that ran without interruption, in this very process."""
     study = load_study(str(tiny_file))
     grid, store = plan(study), Store(tmp_path_factory.mktemp("finished") / "results")
-    store.begin(study)
+    store.begin(grid.study)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for trial in grid.trials:

@@ -1,4 +1,4 @@
-"""A trial is what its configuration says: deterministic, and of the planned bytes."""
+"""A trial is what its configuration says: deterministic, resumable, and of the planned bytes."""
 
 import dataclasses
 from pathlib import Path
@@ -9,13 +9,12 @@ import torch
 import billhook
 from billhook.errors import StateError
 from billhook.study.choice import chosen_trials
-from billhook.study.family import Examples, family
 from billhook.study.grid import SPARSE, Trial, plan
-from billhook.study.spec import Data, Study
-from billhook.study.trial import Progress, load_model, run_trial
+from billhook.study.spec import Study
+from billhook.study.trial import MODEL_FILE, Progress, run_trial
+from billhook.tasks.digits import Digits, digits
+from billhook.tasks.recipe import load_recipe
 from tests.study.outcomes import outcome
-
-FILE = "model.billhook.safetensors"
 
 
 def sparse_trial(study: Study) -> Trial:
@@ -27,48 +26,96 @@ def test_same_configuration_same_file(tiny: Study, tmp_path: Path) -> None:
     outcomes, files = [], []
     for seed in (1, 2):  # the caller's generator has no part in it
         torch.manual_seed(seed)
-        outcomes.append(run_trial(trial, tmp_path, lambda _: None))
-        files.append((tmp_path / FILE).read_bytes())
+        outcomes.append(run_trial(trial, tmp_path / str(seed), lambda _: None))
+        files.append((tmp_path / str(seed) / MODEL_FILE).read_bytes())
     first, second = (dataclasses.replace(each, seconds=0.0) for each in outcomes)
     assert first == second
     assert files[0] == files[1]
 
 
-def test_bytes_and_nonzeros_are_the_planned_ones(tiny: Study, tmp_path: Path) -> None:
+class KilledError(Exception):
+    """In place of a signal."""
+
+
+def test_a_trial_continues_from_its_checkpoint(tiny: Study, tmp_path: Path) -> None:
+    recipe = tiny.recipe.changed(training={"checkpoint_every": 25})
+    trial = sparse_trial(tiny.model_copy(update={"recipe": recipe}))
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+
+    def kill(progress: Progress) -> None:
+        if progress.step > 30:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run_trial(trial, killed, kill)
+    assert (killed / "checkpoint.pt").exists()
+    steps: list[int] = []
+    run_trial(trial, killed, lambda progress: steps.append(progress.step))
+    assert min(steps) > 25
+    run_trial(trial, whole, lambda _: None)
+    assert (killed / MODEL_FILE).read_bytes() == (whole / MODEL_FILE).read_bytes()
+    lines = [(each / "metrics.csv").read_text().splitlines() for each in (killed, whole)]
+    assert [line.split(",")[0] for line in lines[0]] == [line.split(",")[0] for line in lines[1]]
+    assert not (killed / "checkpoint.pt").exists()
+
+
+def test_bytes_nonzeros_and_operations_are_the_planned_ones(tiny: Study, tmp_path: Path) -> None:
     trial, point = sparse_trial(tiny), plan(tiny).points[0]
     seen: list[Progress] = []
     found = run_trial(trial, tmp_path, seen.append)
-    assert found.bytes == point.sparse_bytes
-    tensors = billhook.load(tmp_path / FILE)
+    assert found.bytes == point.sparse_bytes == trial.expected_bytes
+    tensors = billhook.load(tmp_path / MODEL_FILE)
     kept = [round((1 - point.sparsity) * n) for n in (4_096, 4_096, 640)]
     assert [int(tensors[f"{i}.weight"].count_nonzero()) for i in (0, 2, 4)] == kept
-    assert seen[-1].step == tiny.training.steps
-    assert seen[-1].sparsity == point.sparsity
+    assert found.nonzero == sum(kept) + 64 + 64 + 10 == trial.expected_nonzero
+    assert found.inference_operations == sum(kept) == trial.inference_operations
+    assert found.training_operations == 3 * 8_832 * 60 * 32
+    assert found.bytes_dense > found.bytes_bitmask == found.bytes
+    assert seen[-1].step == trial.steps == 60
+    assert seen[-1].sparsity == pytest.approx(point.sparsity, abs=1e-3)
+
+
+def test_other_bytes_than_planned_fail(tiny: Study, tmp_path: Path) -> None:
+    trial = dataclasses.replace(sparse_trial(tiny), expected_bytes=5_000)
+    with pytest.raises(StateError, match=r"has 4,9\d\d bytes, 5,000 were planned"):
+        run_trial(trial, tmp_path, lambda _: None)
 
 
 def test_file_holds_the_network_that_was_validated(tiny: Study, tmp_path: Path) -> None:
     trial = sparse_trial(tiny)
     found = run_trial(trial, tmp_path, lambda _: None)
-    models = family(trial.family)
-    validation = models.split(trial.seed, trial.data).validation
-    again = models.evaluate(load_model(trial, tmp_path), validation)
-    assert again == found.validation
+    task = digits(trial.width, trial.recipe)
+    task.model.load_state_dict(billhook.load(tmp_path / MODEL_FILE))
+    with torch.no_grad():
+        assert task.evaluate(task.model, "valid") == found.validation
+
+
+def test_a_trial_never_looks_at_test_data(
+    tiny: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits: set[str] = set()
+    real = Digits.evaluate
+
+    def evaluate(self: Digits, model: torch.nn.Module, split: str) -> dict[str, float | str]:
+        splits.add(split)
+        return real(self, model, split)
+
+    monkeypatch.setattr(Digits, "evaluate", evaluate)
+    run_trial(sparse_trial(tiny), tmp_path, lambda _: None)
+    assert splits == {"valid"}
 
 
 def test_parts_of_a_split_are_disjoint_and_differ_by_seed() -> None:
-    data = Data(train=900, validation=360, test=537)
-    splits = [family("digits").split(seed, data) for seed in (0, 1)]
-    for split in splits:
-        parts = [split.train, split.validation, split.test]
-        assert [len(part) for part in parts] == [900, 360, 537]
-        sums = torch.cat([part.inputs for part in parts]).sum(dim=0)
-        assert torch.equal(sums, torch.cat([p.inputs for p in _whole()]).sum(dim=0))
-    assert not torch.equal(splits[0].test.inputs, splits[1].test.inputs)
-
-
-def _whole() -> list[Examples]:
-    split = family("digits").split(5, Data(train=1_795, validation=1, test=1))
-    return [split.train, split.validation, split.test]
+    recipe = load_recipe("digits", "demo")
+    parts = []
+    for seed in (0, 1):
+        task = digits(8, recipe.changed(training={"seed": seed}))
+        assert isinstance(task, Digits)
+        assert [len(labels) for _, labels in task.parts.values()] == [900, 359, 538]
+        parts.append(task.parts)
+    sums = [torch.cat([pixels for pixels, _ in each.values()]).sum(dim=0) for each in parts]
+    assert torch.equal(*sums)
+    assert not torch.equal(parts[0]["test"][0], parts[1]["test"][0])
 
 
 def test_choice_is_by_validation_and_ties_go_to_the_lower_rate(tiny: Study) -> None:
@@ -86,9 +133,8 @@ def test_choice_is_by_validation_and_ties_go_to_the_lower_rate(tiny: Study) -> N
 
 
 def test_a_loss_that_is_not_finite_ends_the_trial(tiny: Study, tmp_path: Path) -> None:
-    trial = dataclasses.replace(sparse_trial(tiny), learning_rate=1e30, pruning=None)
-    with pytest.raises(
-        StateError, match=r"the loss of .* is (nan|inf) at step \d+: take learning rate"
-    ):
-        run_trial(trial, tmp_path, lambda _: None)
-    assert not (tmp_path / FILE).exists()
+    trial = plan(tiny).trials[0]  # pruned or not
+    hot = dataclasses.replace(trial, recipe=trial.recipe.changed(optimizer={"lr": 1e30}))
+    with pytest.raises(StateError, match=r"the loss is (nan|inf) at step 50, learning rate"):
+        run_trial(hot, tmp_path, lambda _: None)
+    assert not (tmp_path / MODEL_FILE).exists()

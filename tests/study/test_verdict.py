@@ -7,21 +7,22 @@ import pytest
 
 from billhook.errors import FormatError
 from billhook.study.comparison import Comparison, compare, crossovers
-from billhook.study.family import Metric, family
+from billhook.study.family import Metric
 from billhook.study.grid import DENSE, SPARSE, plan
 from billhook.study.rows import Row
 from billhook.study.spec import Study
 from billhook.study.verdict import at_point, headline, verdict
+from billhook.tasks.digits import Digits
 from tests.study.outcomes import outcome
 
-ACCURACY, CROSS_ENTROPY = family("digits").metrics
+ACCURACY, CROSS_ENTROPY = Digits.metrics
 SEEDS = (0, 1, 2, 3, 4)
 CLEAR, NOISY = (0.018, 0.019, 0.02, 0.021, 0.022), (-0.04, 0.05, -0.03, 0.04, 0.01)
 
 
 def study_of(tiny: Study, widths: tuple[int, ...]) -> Study:
-    rates = tiny.training.model_copy(update={"learning_rates": (0.01,)})
-    return tiny.model_copy(update={"seeds": SEEDS, "small_widths": widths, "training": rates})
+    update = {"seeds": SEEDS, "small_widths": widths, "learning_rates": (0.01,)}
+    return tiny.model_copy(update=update)
 
 
 def rows_with(study: Study, differences: Sequence[Sequence[float]], metric: Metric) -> list[Row]:

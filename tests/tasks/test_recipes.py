@@ -100,10 +100,10 @@ def test_a_recipe_with_a_wrong_value_names_it(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     text = (resources.files("billhook.tasks") / "recipes" / "gnmt.paper.toml").read_text()
     path.write_text(text.replace("lr = 1.0", "lr = -1.0"))
-    with pytest.raises(ConfigurationError, match=r"mine.toml: optimizer.lr is -1.0"):
+    with pytest.raises(ConfigurationError, match=r"mine.toml: optimizer.lr -1.0: .* than 0"):
         load_recipe("gnmt", str(path))
     path.write_text(text.replace("lr = 1.0", "lr = 1.0\nnesterow = true"))
-    with pytest.raises(ConfigurationError, match=r"optimizer.nesterow is True"):
+    with pytest.raises(ConfigurationError, match=r"unknown key optimizer.nesterow: the keys"):
         load_recipe("gnmt", str(path))
     path.write_text(text)
     with pytest.raises(ConfigurationError, match="for gnmt, not for ptb_lstm"):

@@ -1,4 +1,4 @@
-"""``billhook study run | report | status``; what is heavy is imported when a command runs."""
+"""``billhook study plan | run | report | status``; what is heavy is imported when a command runs."""
 
 import os
 from pathlib import Path
@@ -24,6 +24,32 @@ Data = Annotated[
     Path | None, typer.Option(help="Folder of the data set; without it the family's embedded one.")
 ]
 Folder = Annotated[Path, typer.Argument(help="The results folder of a study.")]
+
+
+@app.command("plan")
+def plan_command(
+    study: Annotated[str, typer.Argument(help="A study that ships (digits), or a TOML file.")],
+    data: Data = None,
+) -> None:
+    """Every run with parameters, NNZ, bytes and cost, and the matched pairs; trains nothing.
+
+    Without --data, a family of the paper is counted on noise if its study says how many examples
+    it trains on.
+    """
+    from rich.console import Console
+
+    from billhook.study.family import WIDTH_NAMES, Place
+    from billhook.study.grid import plan
+    from billhook.study.planned import sheets, summary
+    from billhook.study.spec import load_study, study_folder
+
+    spec = load_study(study)
+    dry = data is None and spec.family in WIDTH_NAMES and spec.recipe.data.train > 0
+    found = plan(spec, Place(data, study_folder(study)), dry=dry)
+    console = Console()
+    console.print(summary(found), highlight=False)
+    for sheet in sheets(found):
+        console.print(sheet.rich())
 
 
 @app.command()

@@ -17,7 +17,7 @@ from billhook.tasks.build import build_task, synthetic_task
 from billhook.tasks.recipe import Recipe
 from billhook.tasks.task import Metric, Task
 
-__all__ = ["Metric", "Place", "Subject"]
+__all__ = ["WIDTH_NAMES", "Metric", "Place", "Subject"]
 
 #: What the families call their width, and the steps in which it can be chosen.
 _WIDTHS = {
@@ -26,6 +26,7 @@ _WIDTHS = {
     "ptb_lstm": ("hidden", 1.0),
     "gnmt": ("units", 1.0),
 }
+WIDTH_NAMES = {family: name for family, (name, _) in _WIDTHS.items()}
 _OWN = {"digits": "billhook.tasks.digits:digits"}
 
 
@@ -90,7 +91,7 @@ class Subject:
         return build_task(recipe, self.place.data, kind=self.kind, model=made)
 
     def model(self, task: Task, recipe: Recipe, width: float, device: str = "meta") -> nn.Module:
-        """The network of a width to be counted; on "meta" billhook's own take no memory for weights.
+        """The network of a width to be counted; on "meta" billhook's own take no memory.
 
         ``task`` is one of any width, which knows what the data ask of the network.
         """

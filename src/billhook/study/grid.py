@@ -76,7 +76,7 @@ class Trial:
     dropout: float | None
     steps: int
     codings: tuple[str, ...]
-    recipe: Recipe  # with all of the above in it
+    recipe: Recipe = dataclasses.field(hash=False)  # with all of the above in it
     expected_bytes: int
     expected_nonzero: int
     training_operations: int
@@ -143,7 +143,7 @@ class _Planner:
         self.subject = Subject(study.family, study.task, place, dry)
         self.recipe = study.recipe
         self.task = self.subject.task(study.recipe, study.large_width)
-        self.study = _with_metrics(study, self.task)
+        self.study = _with_metrics(study, self.task, dry=dry)
         if ":" in study.family:
             _check_metrics(self.study, self.task)
         self.steps_per_epoch = _dry_epoch(study) if dry else self.task.steps_per_epoch
@@ -282,7 +282,7 @@ class _Planner:
         return self.bytes[width, sparsity]
 
 
-def _with_metrics(study: Study, task: Task) -> Study:
+def _with_metrics(study: Study, task: Task, *, dry: bool) -> Study:
     """The study with the metrics and data of its task, and the names it left open.
 
     Raises:
@@ -299,7 +299,7 @@ def _with_metrics(study: Study, task: Task) -> Study:
             f"choose_by {choose_by.name!r} is measured on test data alone: use one of "
             f"{', '.join(usable)}"
         )
-    if task.validates_on_test:
+    if task.validates_on_test and not dry:
         raise ConfigurationError(
             f"{task.found}: there are no validation data to choose by, and test data are not for "
             "that; give validation = 0.1 in [overrides.data], or another share"

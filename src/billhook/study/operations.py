@@ -60,17 +60,16 @@ _ATTENTION = nn.MultiheadAttention
 
 def _places(module: nn.Module, inputs: Any, output: Any) -> int:
     """In how many places of a batch the module applies its weights; 0 if it multiplies by none."""
-    if isinstance(module, nn.modules.conv._ConvTransposeNd):
-        return int(inputs[0].numel() // module.in_channels)
-    if isinstance(module, nn.modules.conv._ConvNd):
-        return int(output.numel() // module.out_channels)
-    if isinstance(module, nn.Linear):
-        return int(output.numel() // module.out_features)
-    if isinstance(module, nn.RNNBase):
-        data = inputs[0].data if isinstance(inputs[0], PackedSequence) else inputs[0]
-        return int(data.numel() // module.input_size)
-    if isinstance(module, nn.RNNCellBase):
-        return int(inputs[0].numel() // module.input_size)
-    if isinstance(module, _ATTENTION):
-        return int(inputs[0].numel() // module.embed_dim)
+    given: Any = inputs[0] if inputs else None
+    if isinstance(given, PackedSequence):
+        given = given.data
+    for kinds, tensor, features in (
+        (nn.modules.conv._ConvTransposeNd, given, "in_channels"),
+        (nn.modules.conv._ConvNd, output, "out_channels"),
+        (nn.Linear, output, "out_features"),
+        (nn.RNNBase | nn.RNNCellBase, given, "input_size"),
+        (_ATTENTION, given, "embed_dim"),
+    ):
+        if isinstance(module, kinds):
+            return int(tensor.numel() // getattr(module, features))
     return 0

@@ -3,8 +3,9 @@
 import dataclasses
 import tomllib
 from importlib import resources
+from typing import Any
 
-__all__ = ["PublishedPoint", "PublishedTable", "published_table"]
+__all__ = ["PublishedPoint", "PublishedTable", "published_storage", "published_table"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +43,22 @@ def published_table(family: str) -> PublishedTable | None:
     >>> table.number, point.sparsity, point.nonzero, point.metrics["top1"]
     (2, 0.9, 460000, 61.8)
     """
-    text = (resources.files("billhook.study") / "published.toml").read_text(encoding="utf-8")
-    for number, table in tomllib.loads(text)["tables"].items():
+    for number, table in _published()["tables"].items():
         if table["family"] == family:
             points = tuple(_point(dict(point)) for point in table.pop("points"))
             return PublishedTable(int(number), points=points, **table)
     return None
+
+
+def published_storage() -> list[dict[str, float]]:
+    """Tables 5 and 6: width, sparsity, and MB of mask, index and total."""
+    points: list[dict[str, float]] = _published()["storage"]["points"]
+    return points
+
+
+def _published() -> dict[str, Any]:
+    text = (resources.files("billhook.study") / "published.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
 
 
 def _point(values: dict[str, float | str]) -> PublishedPoint:

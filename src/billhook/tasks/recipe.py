@@ -176,8 +176,8 @@ def load_recipe(family: str | None, name: str) -> Recipe:
         text, source = path.read_text(), str(path)
     else:
         raise ConfigurationError(
-            f"there is no recipe {name!r} for {family}: take {' or '.join(_shipped(family or ''))}, or "
-            "the path of a .toml file"
+            f"there is no recipe {name!r} for {family}: take "
+            f"{' or '.join([*_shipped(family or ''), 'the path of a .toml file'])}"
         )
     try:
         values = tomllib.loads(text)

@@ -1,0 +1,109 @@
+"""What ``billhook study plan`` shows: every run before it is run, and the paper's own counts."""
+
+from collections.abc import Iterator
+
+from billhook import footprint_command
+from billhook.study.family import WIDTH_NAMES
+from billhook.study.grid import LARGE, Plan, Trial
+from billhook.study.published import published_storage, published_table
+from billhook.study.sheet import Sheet
+
+__all__ = ["sheets", "summary"]
+
+
+def summary(plan: Plan) -> str:
+    """One line: what will be trained, and what that costs in multiply-adds."""
+    total = sum(trial.training_operations for trial in plan.trials)
+    study = plan.study
+    each = len(study.learning_rates) * max(1, len(study.dropouts))
+    return (
+        f"Study {study.name}: {len(plan.trials)} runs, {len(plan.points)} sizes of file, "
+        f"{len(study.seeds)} seeds, {each} trials for every arm, size and seed; "
+        f"{total:.3g} multiply-adds of training in all. Data: {study.found}."
+    )
+
+
+def sheets(plan: Plan) -> list[Sheet]:
+    """Matched pairs, runs, and for a family at the paper's scale the paper's tables beside."""
+    return [_pairs(plan), _runs(plan), *_paper(plan)]
+
+
+def _pairs(plan: Plan) -> Sheet:
+    rows = [
+        (
+            f"{point.dense_bytes:,}",
+            f"{point.width:g}",
+            f"{point.sparsity:.3%}",
+            f"{point.sparse_bytes:,}",
+            f"{point.mismatch:+,} ({point.mismatch / point.dense_bytes:+.3%})",
+        )
+        for point in plan.points
+    ]
+    headings = "dense bytes", "dense width", "sparsity", "sparse bytes", "mismatch"
+    return Sheet("Matched pairs", headings, tuple(rows))
+
+
+def _runs(plan: Plan) -> Sheet:
+    """One line for the runs that differ in seed, learning rate and dropout alone."""
+    groups: dict[tuple[object, ...], list[Trial]] = {}
+    for trial in plan.trials:
+        groups.setdefault((*trial.group[:-1], trial.width, trial.sparsity), []).append(trial)
+    dense = {trial.width: trial.expected_nonzero for trial in plan.trials if not trial.scheme}
+    rows = []
+    for trials in groups.values():
+        first = trials[0]
+        rows.append(
+            (
+                " ".join(each for each in (first.arm, first.scheme, first.variant) if each),
+                "" if first.arm == LARGE else f"{first.point:,}",
+                f"{first.width:g}",
+                f"{first.sparsity:.2%}",
+                f"{dense[first.width]:,}",
+                f"{first.expected_nonzero:,}",
+                f"{first.expected_bytes:,}",
+                f"{first.steps:,}",
+                f"{first.training_operations:.3g}",
+                f"{first.inference_operations:,}",
+                f"{len(trials)}",
+            )
+        )
+    headings = (
+        *("arm", "compared at", "width", "sparsity", "parameters", "NNZ", "bytes", "steps"),
+        *("training", "inference", "runs"),
+    )
+    title = "Runs; training and inference in multiply-adds of a run and of an example"
+    return Sheet(title, headings, tuple(rows))
+
+
+def _paper(plan: Plan) -> Iterator[Sheet]:
+    """NNZ of the paper's table, norms left out, and for MobileNets its Tables 5 and 6."""
+    family = plan.study.family
+    table = published_table(family)
+    if table is None or plan.study.large_width != max(point.width for point in table.points):
+        return
+    rows = []
+    for point in table.points:
+        counted = _counted(family, point.width, point.sparsity)
+        metrics = ", ".join(f"{name} {value:g}" for name, value in point.metrics.items())
+        shape = point.model, f"{point.width:g}", f"{point.sparsity:.1%}"
+        rows.append((*shape, point.nnz, f"{counted.nnz / 1e6:.2f}M", f"{counted.nnz:,}", metrics))
+    headings = "model", "width", "sparsity", "NNZ (paper)", "NNZ", "counted", "paper's metrics"
+    yield Sheet(f"Table {table.number} of the paper: {table.data}", headings, tuple(rows))
+    if family != "mobilenet_v1":
+        return
+    rows = []
+    for storage in published_storage():
+        counted = _counted(family, storage["width"], storage["sparsity"])
+        ours = counted.paper_mask, counted.paper_index, counted.paper_total
+        exact = f"{counted.exact_total / 1e6:.2f}"
+        theirs = storage["mask"], storage["index"], storage["total"]
+        pairs = (f"{a:.2f} / {b:.2f}" for a, b in zip(ours, theirs, strict=True))
+        rows.append((f"{storage['width']:g}", f"{storage['sparsity']:.0%}", *pairs, exact))
+    headings = "width", "sparsity", "bit-mask", "CSR(C)", "total", "exact counts"
+    yield Sheet("Tables 5 and 6: MB, ours by the paper's arithmetic / paper", headings, tuple(rows))
+
+
+def _counted(family: str, width: float, sparsity: float) -> footprint_command.Row:
+    value = int(width) if width == int(width) and family not in ("mobilenet_v1",) else width
+    (row,) = footprint_command.rows([f"{family}({WIDTH_NAMES[family]}={value})"], [sparsity])
+    return row

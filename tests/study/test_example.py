@@ -1,0 +1,29 @@
+"""One function and a few lines of TOML are a study."""
+
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from billhook.cli import app
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SHORT = """
+[overrides.training]
+epochs = 0.3
+batch_size = 64
+evaluate_every = 1
+"""
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    for name in ("own_study.py", "own_study.toml"):
+        (tmp_path / name).write_text((EXAMPLES / name).read_text())
+    file = tmp_path / "own_study.toml"
+    text = file.read_text().replace("[0.05, 0.1]", "[0.1]\nseeds = [0, 1]")
+    file.write_text(text.replace("validation = 0.1", "validation = 0.1\npixels = 16") + SHORT)
+    arguments = ["study", "run", str(file), "--results", str(tmp_path / "results")]
+    done = CliRunner().invoke(app, [*arguments, "--workers", "1"])
+    assert done.exit_code == 0, done.exception
+    rows = (tmp_path / "results" / "rows.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 * (1 + 2 * 2)
+    assert "test_top1" in rows[0]

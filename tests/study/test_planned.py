@@ -1,0 +1,47 @@
+"""`billhook study plan`: the paper's counts, every run, and nothing trained."""
+
+import pytest
+from typer.testing import CliRunner
+
+from billhook.cli import app
+from billhook.footprint_command import rows
+from billhook.study.family import WIDTH_NAMES
+from billhook.study.published import published_table
+
+
+@pytest.mark.parametrize("family", WIDTH_NAMES)
+def test_nnz_of_every_published_point(family: str) -> None:
+    table = published_table(family)
+    assert table is not None
+    for point in table.points:
+        width = point.width if family == "mobilenet_v1" else int(point.width)
+        (row,) = rows([f"{family}({WIDTH_NAMES[family]}={width})"], [point.sparsity])
+        decimals = len(point.nnz.partition(".")[2].removesuffix("M"))
+        # Off by one in the last place: 87.5% of InceptionV3 counts 3.39M, printed as 3.3M.
+        assert abs(row.nnz / 1e6 - point.nonzero / 1e6) < 1.05 * 10**-decimals, (point, row.nnz)
+
+
+def plan(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["study", "plan", *arguments], env={"COLUMNS": "250"})
+    assert result.exit_code == 0, result.exception
+    return result.output
+
+
+def test_the_papers_mobilenets_without_data() -> None:
+    output = plan("paper-mobilenet-v1")
+    for text in (
+        "Table 2",
+        "4,211,113",
+        "Tables 5 and 6",
+        "9.04 / 9.04",
+        "1.84 / 1.84",
+        "top1 61.8",
+    ):
+        assert text in output
+    assert output.count("+0.000%") + output.count("-0.000%") >= 3  # the widths' pairs
+
+
+def test_digits_lists_all_runs() -> None:
+    output = plan("digits")
+    assert "390 runs, 6 sizes of file, 10 seeds, 3 trials" in output
+    assert "small-dense-longer" not in output
