@@ -104,6 +104,30 @@ def report(folder: Folder) -> None:
 
 
 @app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="The results folder of a finished study.")],
+    second: Annotated[Path, typer.Argument(help="The results folder of another one.")],
+    markdown: Annotated[
+        Path | None, typer.Option(help="Also write the tables to this Markdown file.")
+    ] = None,
+) -> None:
+    """Two finished studies beside each other: what differs in them and in their results."""
+    from rich.console import Console
+
+    from billhook.study.report import load_report
+    from billhook.study.side_by_side import configuration_sheet, difference_sheet
+    from billhook.study.store import Store, write_text
+
+    reports = load_report(Store(first)), load_report(Store(second))
+    sheets = configuration_sheet(*reports), difference_sheet(*reports)
+    for sheet in sheets:
+        Console().print(sheet.rich())
+    if markdown is not None:
+        parts = [f"## {sheet.title}\n\n{sheet.markdown()}\n" for sheet in sheets]
+        write_text(markdown, "\n".join(parts))
+
+
+@app.command()
 def status(folder: Folder, data: Data = None) -> None:
     """How much of a study is finished."""
     from billhook.study.family import Place

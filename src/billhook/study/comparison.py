@@ -119,8 +119,9 @@ def scores(
         if (row.arm, row.scheme, row.variant) == (arm, scheme, "") and point in (None, row.point)
     ]
     chosen = {row.seed: row.test[metric.name] for row in group if row.chosen}
-    missing = sorted({row.seed for row in group if not row.failure} - set(chosen))
-    if missing:
+    failed = {row.seed for row in group if row.failure}
+    missing = sorted({row.seed for row in rows} - failed - set(chosen))
+    if group and missing:
         raise FormatError(
             f"the rows of {arm} at {point} bytes lack a chosen one for seeds {missing}: restore "
             "rows.csv, or delete it and run the study again"

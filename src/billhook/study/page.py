@@ -37,7 +37,7 @@ from billhook.tasks.task import Metric
 __all__ = ["page"]
 
 #: Offered for download as they are.
-_FILES = "rows.csv", "comparison.csv", "curves.csv", "layers.csv", "latency.csv", "study.json"
+_FILES = "rows.csv", "comparison.csv", "curves.csv", "layers.csv", "study.json"
 
 #: Above this sparsity at some size a tensor counts as pruned; a bias may hold a zero by chance.
 _PRUNED = 0.01
@@ -118,12 +118,6 @@ def _sections(report: Report) -> list[_Section]:
             [dots(_codings(first.cells), "size of the file", "B", "coding")],
         ),
         (
-            "Time of one inference",
-            "Medians on the machine of this report, one thread, dense in torch and compiled by "
-            "billhook.",
-            _latency(report, first.cells),
-        ),
-        (
             "Energy of one inference: a model, not measured",
             f"{SOURCE}. Weights are read from DRAM once, activations cost nothing.",
             [stacked(_energy(first.cells), "energy", "nJ", "for")],
@@ -201,17 +195,6 @@ def _energy(found: Sequence[Cell]) -> list[dict[str, Any]]:
         for cell in found
         for kind, value in dataclasses.asdict(energy(cell.row)).items()
     ]
-
-
-def _latency(report: Report, found: Sequence[Cell]) -> list[Any]:
-    labels = {cell.row.run: cell.label for cell in found}
-    records = [
-        {"label": labels[line["run"]], "kind": kind, "value": float(line[f"{kind}_ms"])}
-        for line in report.latency
-        if line["run"] in labels
-        for kind in ("dense", "compiled")
-    ]
-    return [dots(records, "one inference", "ms", "form")] if records else []
 
 
 def _mean_of(lines: Sequence[dict[str, str]], column: str) -> float:

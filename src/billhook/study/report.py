@@ -32,7 +32,7 @@ __all__ = ["Report", "load_report"]
 #: Families whose seeds each draw a split of their own, which the arms share.
 _OWN_SPLITS = {"digits"}
 
-#: A line of curves.csv, layers.csv or latency.csv by column.
+#: A line of curves.csv or layers.csv by column.
 Table = list[dict[str, str]]
 
 
@@ -50,7 +50,6 @@ class Report:
     findings: list[list[Findings]]
     curves: Table
     layers: Table
-    latency: Table
     published: PublishedTable | None
 
     @property
@@ -103,7 +102,6 @@ def load_report(store: Store) -> Report:
         ],
         curves=_table(store.folder / "curves.csv"),
         layers=_table(store.folder / "layers.csv"),
-        latency=_table(store.folder / "latency.csv"),
         published=published_table(study.family),
     )
 
