@@ -1,4 +1,4 @@
-"""``billhook study plan | run | report | status``; what is heavy is imported when a command runs."""
+"""``billhook study plan | run | report | status``; each imports what it needs when it runs."""
 
 import os
 from pathlib import Path

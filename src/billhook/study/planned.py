@@ -91,19 +91,20 @@ def _paper(plan: Plan) -> Iterator[Sheet]:
     yield Sheet(f"Table {table.number} of the paper: {table.data}", headings, tuple(rows))
     if family != "mobilenet_v1":
         return
-    rows = []
+    stored = []
     for storage in published_storage():
         counted = _counted(family, storage["width"], storage["sparsity"])
         ours = counted.paper_mask, counted.paper_index, counted.paper_total
         exact = f"{counted.exact_total / 1e6:.2f}"
         theirs = storage["mask"], storage["index"], storage["total"]
         pairs = (f"{a:.2f} / {b:.2f}" for a, b in zip(ours, theirs, strict=True))
-        rows.append((f"{storage['width']:g}", f"{storage['sparsity']:.0%}", *pairs, exact))
-    headings = "width", "sparsity", "bit-mask", "CSR(C)", "total", "exact counts"
-    yield Sheet("Tables 5 and 6: MB, ours by the paper's arithmetic / paper", headings, tuple(rows))
+        stored.append((f"{storage['width']:g}", f"{storage['sparsity']:.0%}", *pairs, exact))
+    columns = "width", "sparsity", "bit-mask", "CSR(C)", "total", "exact counts"
+    title = "Tables 5 and 6: MB, ours by the paper's arithmetic / paper"
+    yield Sheet(title, columns, tuple(stored))
 
 
 def _counted(family: str, width: float, sparsity: float) -> footprint_command.Row:
-    value = int(width) if width == int(width) and family not in ("mobilenet_v1",) else width
+    value = int(width) if width == int(width) and family != "mobilenet_v1" else width
     (row,) = footprint_command.rows([f"{family}({WIDTH_NAMES[family]}={value})"], [sparsity])
     return row
