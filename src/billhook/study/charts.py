@@ -100,9 +100,10 @@ def _scores(metric: Metric, cells: Sequence[Cell], place: str, x_axis: dict[str,
         for cell in cells
     ]
     y_axis = alt.Axis(title=f"test {metric.label} ({_unit_of(metric)})")
+    series = _by_series(alt, records)
     base = alt.Chart(alt.InlineData(values=records)).encode(
         x=alt.X(f"{place}:Q", **x_axis),
-        **_by_series(alt, records),
+        color=series["color"],
         tooltip=[
             alt.Tooltip("label:N", title="network"),
             alt.Tooltip("bytes:Q", format=","),
@@ -111,11 +112,10 @@ def _scores(metric: Metric, cells: Sequence[Cell], place: str, x_axis: dict[str,
         ],
     )
     y = alt.Y("mean:Q", scale=alt.Scale(zero=False), axis=y_axis)
-    plain = base.encode(shape=alt.Undefined)  # else lines and areas get points of their own
-    band = plain.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", axis=y_axis), y2="high:Q")
-    bars = plain.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", axis=y_axis), y2="high:Q")
-    line = plain.mark_line(strokeWidth=2).encode(y=y)
-    points = base.mark_point(filled=True, size=70, opacity=1).encode(y=y)
+    band = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", axis=y_axis), y2="high:Q")
+    bars = base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", axis=y_axis), y2="high:Q")
+    line = base.mark_line(strokeWidth=2).encode(y=y)
+    points = base.mark_point(filled=True, size=70, opacity=1).encode(y=y, shape=series["shape"])
     return (band + bars + line + points).properties(width=_WIDTH, height=270)
 
 
@@ -142,7 +142,6 @@ def _differences(findings: Sequence[Findings], x_axis: dict[str, Any]) -> Any:
     base = alt.Chart(alt.InlineData(values=records)).encode(
         x=alt.X("place:Q", **x_axis),
         color=alt.Color("winner:N", scale=alt.Scale(domain=list(_ARMS)), legend=None),
-        shape=alt.Shape("scheme:N", legend=None),
         tooltip=[
             alt.Tooltip("winner:N"),
             alt.Tooltip("scheme:N"),
@@ -153,7 +152,8 @@ def _differences(findings: Sequence[Findings], x_axis: dict[str, Any]) -> Any:
     )
     y = alt.Y("mean:Q", scale=scale, axis=axis)
     bars = base.mark_rule(strokeWidth=3).encode(y=alt.Y("low:Q", scale=scale, axis=axis), y2="high")
-    points = base.mark_point(filled=True, size=70, opacity=1).encode(y=y)
+    shape = alt.Shape("scheme:N", legend=None)
+    points = base.mark_point(filled=True, size=70, opacity=1).encode(y=y, shape=shape)
     zero = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(strokeDash=[4, 3])
     zero = zero.encode(y=alt.Y("zero:Q", scale=scale, axis=axis))
     return (zero + bars + points).properties(width=_WIDTH, height=180)
