@@ -38,7 +38,8 @@ def headline(comparisons: Sequence[Comparison]) -> str:
 def verdict(findings: Findings) -> list[str]:
     """The headline, the declared contrast, every size, and what pruning costs and saves."""
     comparisons = findings.comparisons
-    lines = [headline(comparisons)]
+    named = findings.scheme in ("", "standard")
+    lines = [headline(comparisons) if named else f"{findings.scheme} {headline(comparisons)}"]
     if findings.contrast is not None:
         ends = f"{comparisons[0].point:,} to {comparisons[-1].point:,} bytes"
         lines.append(f"the mean over log-bytes from {ends}: {_lead(findings.contrast)}")
@@ -50,9 +51,10 @@ def verdict(findings: Findings) -> list[str]:
             f"{high.difference.ahead}"
         )
     if findings.control_contrast is not None:
+        sizes = ", ".join(f"{c.point:,}" for c in findings.control)
         lines.append(
-            "with the small dense networks trained longer, to equal training operations, the mean "
-            f"over log-bytes: {_lead(findings.control_contrast)}"
+            "with the small dense networks trained longer, to equal training operations, at "
+            f"{sizes} bytes: {_lead(findings.control_contrast)}"
         )
     if findings.losses:
         lines.append(_minimal_loss(findings))
@@ -105,7 +107,7 @@ def _minimal_loss(findings: Findings) -> str:
     bound = f"at most {margin} worse than the large network left dense ({basis})"
     best = largest_at_minimal_loss(findings.losses)
     if best is None:
-        return f"no sparsity from {findings.losses[0].sparsity:.1%} up is shown to be {bound}"
+        return f"no sparsity from {findings.losses[0].sparsity:.1%} up is {'shown to be ' if claimed else ''}{bound}"
     return (
         f"minimal loss: at {best.sparsity:.1%} sparsity, with {best.reduction:.1f} times fewer "
         f"nonzeros, still {bound}"
