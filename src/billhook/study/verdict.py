@@ -107,7 +107,8 @@ def _minimal_loss(findings: Findings) -> str:
     bound = f"at most {margin} worse than the large network left dense ({basis})"
     best = largest_at_minimal_loss(findings.losses)
     if best is None:
-        return f"no sparsity from {findings.losses[0].sparsity:.1%} up is {'shown to be ' if claimed else ''}{bound}"
+        verb = "is shown to be" if claimed else "is"
+        return f"no sparsity from {findings.losses[0].sparsity:.1%} up {verb} {bound}"
     return (
         f"minimal loss: at {best.sparsity:.1%} sparsity, with {best.reduction:.1f} times fewer "
         f"nonzeros, still {bound}"
