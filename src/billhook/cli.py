@@ -13,7 +13,7 @@ from billhook.train_command import train_command
 __all__ = ["main"]
 
 #: What the commands import beyond billhook's own dependencies, and the extra that brings it.
-_EXTRAS = dict.fromkeys(("altair", "vl_convert", "sklearn", "scipy"), "study")
+_EXTRAS = dict.fromkeys(("altair", "vl_convert", "jinja2", "sklearn", "scipy"), "study")
 _EXTRAS |= dict.fromkeys(("PIL", "kornia", "tokenizers", "sacrebleu", "babel"), "data")
 _EXTRAS |= dict.fromkeys(("accelerate", "tensorboard"), "train")
 _EXTRAS |= {"ray": "ray"}

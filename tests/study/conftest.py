@@ -3,8 +3,15 @@
 from pathlib import Path
 
 import pytest
+import torch
 
+from billhook.study.choice import score
+from billhook.study.grid import plan
+from billhook.study.output import write_report
+from billhook.study.report import load_report
 from billhook.study.spec import Study, load_study
+from billhook.study.store import Store
+from billhook.study.trial import run_trial
 
 TINY = """
 name = "tiny"
@@ -35,3 +42,20 @@ def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny(tiny_file: Path) -> Study:
     return load_study(str(tiny_file))
+
+
+@pytest.fixture(scope="session")
+def study_results(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study that ran without interruption, in this very process."""
+    study = load_study(str(tiny_file))
+    grid, store = plan(study), Store(tmp_path_factory.mktemp("finished") / "results")
+    store.begin(grid.study)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for trial in grid.trials:
+        with store.take(trial):
+            store.finish(trial, run_trial(trial, store.run_folder(trial), lambda _: None))
+    torch.set_num_threads(threads)
+    store.write_rows(score(grid, store))
+    write_report(load_report(store), store)
+    return store.folder

@@ -1,5 +1,9 @@
-"""Outcomes of trials that never ran."""
+"""Outcomes and rows of trials that never ran."""
 
+import dataclasses
+
+from billhook.study.grid import SPARSE
+from billhook.study.rows import Row
 from billhook.study.trial import Outcome
 
 
@@ -16,4 +20,25 @@ def outcome(validation: dict[str, float], size: int = 123) -> Outcome:
         inference_operations=90,
         seconds=1.5,
         validation=validation,
+    )
+
+
+def row(arm: str, point: int, seed: int, test: dict[str, float], *, sparsity: float = 0.0) -> Row:
+    """A chosen run, its bytes and nonzeros those of ``point``."""
+    return Row(
+        run=f"{arm}-{point}-{seed}",
+        arm=arm,
+        scheme="standard" if arm == SPARSE else "",
+        variant="",
+        point=point,
+        width=1.0,
+        sparsity=sparsity,
+        seed=seed,
+        learning_rate=0.1,
+        dropout=None,
+        steps=10,
+        chosen=True,
+        failure="",
+        test=test,
+        **dataclasses.asdict(outcome(test, point)) | {"nonzero": point},
     )

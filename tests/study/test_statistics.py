@@ -5,40 +5,65 @@ import pytest
 from scipy import stats
 
 from billhook.errors import ConfigurationError
-from billhook.study.statistics import holm, paired_p_value, resampling_factor, t_interval
+from billhook.study.statistics import (
+    holm,
+    log_weights,
+    mean_of,
+    paired,
+    welch,
+)
 
 GENERATOR = np.random.default_rng(7)
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 40])
 @pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
-def test_interval_equals_scipy(n: int, level: float) -> None:
+def test_interval_of_a_mean_equals_scipy(n: int, level: float) -> None:
     values = GENERATOR.normal(3.0, 2.0, n)
-    interval = t_interval(values.tolist(), level)
+    interval = mean_of(values.tolist()).interval(level)
     expected = stats.t.interval(level, n - 1, loc=values.mean(), scale=stats.sem(values))
     assert (interval.low, interval.high) == pytest.approx(expected, rel=1e-12)
     assert interval.mean == pytest.approx(values.mean(), rel=1e-12)
 
 
 @pytest.mark.parametrize("n", [2, 5, 10])
-def test_p_value_equals_scipy(n: int) -> None:
+def test_paired_equals_scipy(n: int) -> None:
     a, b = GENERATOR.normal(size=(2, n))
-    assert paired_p_value((b - a).tolist()) == pytest.approx(stats.ttest_rel(b, a).pvalue, rel=1e-9)
+    expected = stats.ttest_rel(a, b)
+    estimate = paired(a.tolist(), b.tolist())
+    assert estimate.p_value == pytest.approx(expected.pvalue, rel=1e-9)
+    interval, theirs = estimate.interval(), expected.confidence_interval(0.95)
+    assert (interval.low, interval.high) == pytest.approx((theirs.low, theirs.high), rel=1e-9)
+
+
+@pytest.mark.parametrize(("n_a", "n_b"), [(2, 2), (5, 5), (3, 9)])
+def test_welch_equals_scipy(n_a: int, n_b: int) -> None:
+    """Other sizes and other spreads, where Student's pooled interval is another one."""
+    a, b = GENERATOR.normal(1.0, 5.0, n_a), GENERATOR.normal(0.0, 1.0, n_b)
+    expected = stats.ttest_ind(a, b, equal_var=False)
+    estimate = welch(a.tolist(), b.tolist())
+    assert estimate.p_value == pytest.approx(expected.pvalue, rel=1e-9)
+    assert estimate.freedom == pytest.approx(expected.df, rel=1e-9)
+    interval, theirs = estimate.interval(0.9), expected.confidence_interval(0.9)
+    assert (interval.low, interval.high) == pytest.approx((theirs.low, theirs.high), rel=1e-9)
 
 
 def test_pairing_takes_out_what_the_arms_share() -> None:
     """A seed's split is easy or hard for both arms: the paired interval is the narrower one."""
     split = GENERATOR.normal(0, 1.0, 10)
-    dense, sparse = split, split + 0.1 + GENERATOR.normal(0, 0.05, 10)
-    assert paired_p_value((sparse - dense).tolist()) < 0.01
-    assert stats.ttest_ind(sparse, dense).pvalue > 0.5
+    dense, sparse = split.tolist(), (split + 0.1 + GENERATOR.normal(0, 0.05, 10)).tolist()
+    assert paired(sparse, dense).p_value < 0.01
+    assert welch(sparse, dense).p_value > 0.5
 
 
-def test_interval_covers_as_often_as_it_says() -> None:
-    samples = GENERATOR.normal(1.0, 3.0, (4_000, 10)).tolist()
-    intervals = [t_interval(sample) for sample in samples]
-    covered = np.mean([interval.low <= 1.0 <= interval.high for interval in intervals])
-    assert covered == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / 4_000))
+def test_intervals_cover_as_often_as_they_say() -> None:
+    """Of a mean, of pairs, and Welch's with a spread three times the other."""
+    a = GENERATOR.normal(1.0, 3.0, (4_000, 5)).tolist()
+    b = GENERATOR.normal(0.0, 1.0, (4_000, 5)).tolist()
+    for estimates in (map(mean_of, a), map(paired, a, b), map(welch, a, b)):
+        intervals = [estimate.interval() for estimate in estimates]
+        covered = np.mean([interval.low <= 1.0 <= interval.high for interval in intervals])
+        assert covered == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / 4_000))
 
 
 def test_holm_by_hand() -> None:
@@ -54,15 +79,24 @@ def test_holm_holds_the_familywise_level() -> None:
     assert wrong < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 4_000)
 
 
+def test_weights_are_those_of_the_integral_over_log_bytes() -> None:
+    sizes = [3_000.0, 4_100.0, 9_000.0, 40_000.0]
+    values = GENERATOR.normal(size=4)
+    logs = np.log(sizes)
+    weighted = np.dot(log_weights(sizes), values)
+    assert weighted == pytest.approx(np.trapezoid(values, logs) / (logs[-1] - logs[0]))
+    assert sum(log_weights(sizes)) == pytest.approx(1.0)
+    assert log_weights([5]) == [1.0]
+    assert log_weights([5, 50]) == pytest.approx([0.5, 0.5])
+
+
 def test_no_spread_is_the_limit_and_one_value_an_error() -> None:
-    interval = t_interval([2.0, 2.0])
-    assert (interval.low, interval.mean, interval.high) == (2.0, 2.0, 2.0)
-    assert paired_p_value([0.0, 0.0]) == 1.0
-    assert paired_p_value([2.0, 2.0]) == 0.0
+    for estimate in (mean_of([2.0, 2.0]), welch([3.0, 3.0], [1.0, 1.0])):
+        interval = estimate.interval()
+        assert (interval.low, interval.mean, interval.high) == (2.0, 2.0, 2.0)
+        assert estimate.p_value == 0.0
+    assert paired([2.0, 2.0], [2.0, 2.0]).p_value == 1.0
+    one_sided = welch([1.0, 3.0], [2.0, 2.0])  # the spread of one arm alone
+    assert one_sided.freedom == pytest.approx(1.0)
     with pytest.raises(ConfigurationError, match="at least 2 seeds"):
-        t_interval([1.0])
-
-
-def test_correction_for_overlapping_splits() -> None:
-    corrected = np.sqrt(1 / 10 + 537 / 900)
-    assert resampling_factor(10, 900, 537) == pytest.approx(corrected / np.sqrt(1 / 10))
+        mean_of([1.0])

@@ -1,22 +1,28 @@
 """The words follow the intervals: a winner only where the numbers support one, and which arm."""
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from billhook.errors import FormatError
-from billhook.study.comparison import Comparison, compare, crossovers
+from billhook.study.comparison import Comparison, Design, compare, contrast, crossovers
 from billhook.study.family import Metric
+from billhook.study.findings import find
 from billhook.study.grid import DENSE, SPARSE, plan
 from billhook.study.rows import Row
 from billhook.study.spec import Study
+from billhook.study.statistics import log_weights
 from billhook.study.verdict import at_point, headline, verdict
 from billhook.tasks.digits import Digits
 from tests.study.outcomes import outcome
 
 ACCURACY, CROSS_ENTROPY = Digits.metrics
 SEEDS = (0, 1, 2, 3, 4)
+PAIRED, WELCH = Design(paired=True), Design(paired=False)
 CLEAR, NOISY = (0.018, 0.019, 0.02, 0.021, 0.022), (-0.04, 0.05, -0.03, 0.04, 0.01)
 
 
@@ -42,12 +48,12 @@ def comparisons_with(
     tiny: Study, differences: Sequence[Sequence[float]], metric: Metric = ACCURACY
 ) -> list[Comparison]:
     study = study_of(tiny, (12, 16, 24)[: len(differences)])
-    return compare(study, rows_with(study, differences, metric), metric)
+    return compare(rows_with(study, differences, metric), metric, PAIRED, scheme="standard")
 
 
 def test_a_clear_difference_has_a_winner_whose_numbers_are_said(tiny: Study) -> None:
     (comparison,) = comparisons_with(tiny, [CLEAR])
-    assert comparison.winner == SPARSE
+    assert comparison.difference.winner == SPARSE
     assert at_point(comparison) == (
         f"at {comparison.point:,} bytes large-sparse wins by 2.00 points "
         "(95% interval 1.80 to 2.20, 5 seeds)"
@@ -56,27 +62,27 @@ def test_a_clear_difference_has_a_winner_whose_numbers_are_said(tiny: Study) -> 
 
 def test_the_sign_and_the_metric_decide_who_wins(tiny: Study) -> None:
     less = [-x for x in CLEAR]
-    assert comparisons_with(tiny, [less])[0].winner == DENSE
-    assert comparisons_with(tiny, [CLEAR], CROSS_ENTROPY)[0].winner == DENSE
-    assert comparisons_with(tiny, [less], CROSS_ENTROPY)[0].winner == SPARSE
+    assert comparisons_with(tiny, [less])[0].difference.winner == DENSE
+    assert comparisons_with(tiny, [CLEAR], CROSS_ENTROPY)[0].difference.winner == DENSE
+    assert comparisons_with(tiny, [less], CROSS_ENTROPY)[0].difference.winner == SPARSE
     words = at_point(comparisons_with(tiny, [less])[0])
     assert "small-dense wins by 2.00 points (95% interval 1.80 to 2.20" in words
 
 
 def test_an_interval_that_holds_zero_is_undecided(tiny: Study) -> None:
     (comparison,) = comparisons_with(tiny, [NOISY])
-    assert comparison.difference.low < 0 < comparison.difference.high
-    assert comparison.winner is None
+    assert comparison.difference.interval.low < 0 < comparison.difference.interval.high
+    assert comparison.difference.winner is None
     assert "undecided: large-sparse minus small-dense is +0.60 points" in at_point(comparison)
 
 
 def test_holm_can_leave_undecided_what_an_interval_alone_would_not(tiny: Study) -> None:
     middling = (0.001, 0.02, 0.03, 0.012, 0.01)
     single = comparisons_with(tiny, [middling])[0]
-    assert single.winner == SPARSE
+    assert single.difference.winner == SPARSE
     among = comparisons_with(tiny, [middling, NOISY, NOISY])[0]
-    assert among.difference == single.difference
-    assert among.winner is None
+    assert among.difference.interval == single.difference.interval
+    assert among.difference.winner is None
     assert "undecided after Holm's correction" in at_point(among)
 
 
@@ -84,13 +90,13 @@ def test_words_and_numbers_agree_for_any_differences(tiny: Study) -> None:
     sets = [CLEAR, NOISY, [-x for x in CLEAR], [0.0] * 5]
     for differences in itertools.permutations(sets, 3):
         for comparison in comparisons_with(tiny, differences):
-            words, low = at_point(comparison), comparison.difference.low
-            if comparison.winner is None:
+            words, low = at_point(comparison), comparison.difference.interval.low
+            if comparison.difference.winner is None:
                 assert "undecided" in words
             else:
-                assert f"{comparison.winner} wins" in words
-                assert low > 0 or comparison.difference.high < 0
-                assert (low > 0) == (comparison.winner == SPARSE)
+                assert f"{comparison.difference.winner} wins" in words
+                assert low > 0 or comparison.difference.interval.high < 0
+                assert (low > 0) == (comparison.difference.winner == SPARSE)
 
 
 def test_headline_counts(tiny: Study) -> None:
@@ -105,7 +111,10 @@ def test_crossover_lies_between_the_sizes_where_the_sign_changes(tiny: Study) ->
     comparisons = comparisons_with(tiny, [[-x for x in CLEAR], CLEAR, CLEAR])
     ((low, high, place),) = crossovers(comparisons)
     assert place**2 == pytest.approx(low.point * high.point)  # halfway on the log scale
-    assert "from small-dense to large-sparse" in verdict(comparisons)[-1]
+    study = study_of(tiny, (12, 16, 24))
+    rows = rows_with(study, [[-x for x in CLEAR], CLEAR, CLEAR], ACCURACY)
+    words = " ".join(verdict(find(rows, ACCURACY, PAIRED, 0.01, "standard")))
+    assert "from small-dense to large-sparse" in words
     assert crossovers(comparisons_with(tiny, [CLEAR, CLEAR])) == []
 
 
@@ -113,4 +122,46 @@ def test_rows_that_lack_a_seed_are_refused(tiny: Study) -> None:
     study = study_of(tiny, (12,))
     rows = [r for r in rows_with(study, [CLEAR], ACCURACY) if (r.arm, r.seed) != (SPARSE, 3)]
     with pytest.raises(FormatError, match=r"large-sparse at \d+ bytes lack .* seeds \[3\]"):
-        compare(study, rows, ACCURACY)
+        compare(rows, ACCURACY, PAIRED, scheme="standard")
+
+
+def test_few_seeds_claim_nothing(tiny: Study) -> None:
+    study = study_of(tiny, (12,)).model_copy(update={"seeds": (0, 1)})
+    rows = rows_with(study, [CLEAR], ACCURACY)
+    words = verdict(find(rows, ACCURACY, PAIRED, 0.01, "standard"))
+    assert "demonstration, no interval claimed" in words[0]
+    assert not any("wins" in line or "95%" in line for line in words)
+    (comparison,) = compare(rows, ACCURACY, PAIRED, scheme="standard")
+    assert comparison.difference.winner is None
+    assert (comparison.dense.low, comparison.dense.high) == pytest.approx((0.8, 0.81))  # the range
+
+
+def test_the_contrast_is_the_mean_over_log_bytes_compared_by_seed(tiny: Study) -> None:
+    study = study_of(tiny, (12, 16, 24))
+    rows = rows_with(study, [NOISY, CLEAR, CLEAR], ACCURACY)
+    points = [c.point for c in compare(rows, ACCURACY, PAIRED, scheme="standard")]
+    weights = np.array(log_weights(points))
+    averages = weights @ np.array([NOISY, CLEAR, CLEAR])
+    expected = stats.ttest_1samp(averages, 0.0)
+    found = contrast(rows, ACCURACY, PAIRED, scheme="standard")
+    assert found is not None
+    assert found.p == pytest.approx(expected.pvalue)
+    assert found.interval.mean == pytest.approx(averages.mean())
+    base = np.array([0.8 + 0.01 * seed for seed in SEEDS])
+    unpaired = contrast(rows, ACCURACY, WELCH, scheme="standard")
+    assert unpaired is not None
+    assert unpaired.p == pytest.approx(
+        stats.ttest_ind(base + averages, base, equal_var=False).pvalue
+    )
+
+
+def test_failed_seeds_are_left_out_and_a_lost_one_is_refused(tiny: Study) -> None:
+    study = study_of(tiny, (12,))
+    rows = [
+        dataclasses.replace(row, chosen=False, test={}, failure="the loss is nan")
+        if (row.arm, row.seed) == (SPARSE, 3)
+        else row
+        for row in rows_with(study, [CLEAR], ACCURACY)
+    ]
+    (comparison,) = compare(rows, ACCURACY, PAIRED, scheme="standard")
+    assert comparison.difference.seeds == 4

@@ -93,7 +93,8 @@ def run(
     from billhook.study.choice import score
     from billhook.study.family import Place
     from billhook.study.grid import plan
-    from billhook.study.report import load_report, write_report
+    from billhook.study.output import print_report, write_report
+    from billhook.study.report import load_report
     from billhook.study.spec import load_study, study_folder
     from billhook.study.store import Store
 
@@ -122,7 +123,7 @@ def run(
     finished = load_report(store)
     if not (store.folder / "report.md").exists():
         write_report(finished, store)
-    finished.print(console)
+    print_report(finished, console)
     _say_failures(console, store)
     _say_where(console, store)
 
@@ -132,14 +133,39 @@ def report(folder: Folder) -> None:
     """Make tables, plot and page anew from the rows of a finished study."""
     from rich.console import Console
 
-    from billhook.study.report import load_report, write_report
+    from billhook.study.output import print_report, write_report
+    from billhook.study.report import load_report
     from billhook.study.store import Store
 
     console, store = Console(), Store(folder)
     finished = load_report(store)
     write_report(finished, store)
-    finished.print(console)
+    print_report(finished, console)
     _say_where(console, store)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="The results folder of a finished study.")],
+    second: Annotated[Path, typer.Argument(help="The results folder of another one.")],
+    markdown: Annotated[
+        Path | None, typer.Option(help="Also write the tables to this Markdown file.")
+    ] = None,
+) -> None:
+    """Two finished studies beside each other: what differs in them and in their results."""
+    from rich.console import Console
+
+    from billhook.study.report import load_report
+    from billhook.study.side_by_side import configuration_sheet, difference_sheet
+    from billhook.study.store import Store, write_text
+
+    reports = load_report(Store(first)), load_report(Store(second))
+    sheets = configuration_sheet(*reports), difference_sheet(*reports)
+    for sheet in sheets:
+        Console().print(sheet.rich())
+    if markdown is not None:
+        parts = [f"## {sheet.title}\n\n{sheet.markdown()}\n" for sheet in sheets]
+        write_text(markdown, "\n".join(parts))
 
 
 @app.command()
@@ -209,5 +235,5 @@ def _say_failures(console: "Console", store: "Store") -> None:
 
 
 def _say_where(console: "Console", store: "Store") -> None:
-    names = "report.md, plot.png, rows.csv, comparison.csv"
+    names = "report.html, report.md, plot.png, rows.csv, comparison.csv"
     console.print(f"\n{names} in {store.folder}", highlight=False, soft_wrap=True)

@@ -12,9 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from billhook.study.family import Metric
 from billhook.study.grid import Trial
 from billhook.study.store import Sighting, Store
+from billhook.tasks.task import Metric
 
 __all__ = ["Display", "print_status", "retry_hint"]
 

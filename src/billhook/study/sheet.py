@@ -1,6 +1,8 @@
-"""One table, shown in a terminal or in Markdown."""
+"""One table, shown in a terminal, in Markdown, on a page, or as CSV."""
 
+import csv
 import dataclasses
+import io
 
 from rich.table import Table
 
@@ -32,6 +34,18 @@ class Sheet:
 
     def markdown(self) -> str:
         """For a page; without the title."""
-        lines = [self.headings, ("---:",) * len(self.headings), *self.rows]
-        text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        return text.replace("| ---: ", "|---:").replace("---: |", "---:|")
+        lines = [
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
+            for line in (self.headings, *self.rows)
+        ]
+        return "\n".join([lines[0], "|" + "---:|" * len(self.headings), *lines[1:]])
+
+    def csv(self) -> str:
+        """As CSV, the cells as they are shown.
+
+        >>> Sheet("sizes", ("file", "bytes"), (("a", "1,200"),)).csv()
+        'file,bytes\\na,"1,200"\\n'
+        """
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([self.headings, *self.rows])
+        return text.getvalue()

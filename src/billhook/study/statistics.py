@@ -1,12 +1,25 @@
-"""Student-t intervals over seeds, paired differences, and Holm's correction for many points."""
+"""Means and differences over seeds: Student-t and Welch intervals, Holm's correction, weights."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 
 from billhook.errors import ConfigurationError
 
-__all__ = ["Interval", "holm", "paired_p_value", "resampling_factor", "t_interval"]
+__all__ = [
+    "LEVEL",
+    "Estimate",
+    "Interval",
+    "holm",
+    "log_weights",
+    "mean_of",
+    "paired",
+    "welch",
+]
+
+#: The level of all intervals.
+LEVEL = 0.95
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,45 +31,82 @@ class Interval:
     high: float
 
     def scaled(self, factor: float) -> "Interval":
-        """The interval in another unit; ``factor`` is above 0."""
-        return Interval(self.mean * factor, self.low * factor, self.high * factor)
+        """The interval in another unit, or of the opposite."""
+        low, high = sorted((self.low * factor, self.high * factor))
+        return Interval(self.mean * factor, low, high)
 
 
-def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """The interval for the mean of independent, roughly normal values.
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """An estimated quantity, its standard error, and the degrees of freedom of that error."""
 
-    ``mean +- t(level, n - 1) * sqrt(sum((x - mean)**2) / (n - 1) / n)``. Given the differences of
-    pairs it is the interval of the paired t-test. Values without spread give ``low == high``, the
-    formula's limit.
+    mean: float
+    error: float
+    freedom: float
+
+    def interval(self, level: float = LEVEL) -> Interval:
+        """``mean +- t(level, freedom) * error``; without spread ``low == high``, its limit."""
+        from scipy.special import stdtrit
+
+        reach = float(stdtrit(self.freedom, 0.5 + level / 2)) * self.error
+        return Interval(self.mean, self.mean - reach, self.mean + reach)
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided: could the quantity be zero? Without spread 1 if the mean is 0, else 0."""
+        from scipy.special import stdtr
+
+        if self.error == 0.0:
+            return 1.0 if self.mean == 0.0 else 0.0
+        return 2.0 * float(stdtr(self.freedom, -abs(self.mean) / self.error))
+
+
+def mean_of(values: Sequence[float]) -> Estimate:
+    """The mean of independent, roughly normal values.
+
+    ``error = sqrt(sum((x - mean)**2) / (n - 1) / n)`` with n - 1 degrees of freedom.
 
     Raises:
         ConfigurationError: fewer than two values have no spread to judge by.
 
-    >>> interval = t_interval([1.0, 2.0, 3.0])
+    >>> interval = mean_of([1.0, 2.0, 3.0]).interval()
     >>> round(interval.low, 3), interval.mean, round(interval.high, 3)
     (-0.484, 2.0, 4.484)
     """
-    from scipy.special import stdtrit
+    if len(values) < 2:
+        raise ConfigurationError(
+            f"{len(values)} value has no spread, so no interval: use at least 2 seeds"
+        )
+    mean = math.fsum(values) / len(values)
+    squares = math.fsum((value - mean) ** 2 for value in values)
+    return Estimate(mean, math.sqrt(squares / (len(values) - 1) / len(values)), len(values) - 1)
 
-    mean, error = _mean_and_error(values)
-    reach = float(stdtrit(len(values) - 1, 0.5 + level / 2)) * error
-    return Interval(mean, mean - reach, mean + reach)
 
+def paired(a: Sequence[float], b: Sequence[float]) -> Estimate:
+    """The mean of ``a - b`` where both values of a pair share what makes them vary.
 
-def paired_p_value(differences: Sequence[float]) -> float:
-    """Two-sided p-value of the paired t-test: could the mean difference be zero?
-
-    Differences without spread give the formula's limit: 1 if they are all zero, else 0.
-
-    >>> round(paired_p_value([1.0, 2.0, 3.0]), 4)
+    >>> round(paired([1.0, 4.0, 9.0], [0.0, 2.0, 6.0]).p_value, 4)
     0.0742
     """
-    from scipy.special import stdtr
+    return mean_of([x - y for x, y in zip(a, b, strict=True)])
 
-    mean, error = _mean_and_error(differences)
+
+def welch(a: Sequence[float], b: Sequence[float]) -> Estimate:
+    """``mean(a) - mean(b)`` of independent samples whose spreads may differ.
+
+    ``error**2 = e_a**2 + e_b**2`` with the degrees of freedom ``error**4 / (e_a**4 / (n_a - 1) +
+    e_b**4 / (n_b - 1))``. Source: Welch 1947, Biometrika 34, 28-35.
+
+    >>> difference = welch([1.0, 2.0, 3.0], [0.0, 0.0, 0.3])
+    >>> round(difference.mean, 3), round(difference.freedom, 3)
+    (1.9, 2.12)
+    """
+    first, second = mean_of(a), mean_of(b)
+    error = math.hypot(first.error, second.error)
     if error == 0.0:
-        return 1.0 if mean == 0.0 else 0.0
-    return 2.0 * float(stdtr(len(differences) - 1, -abs(mean) / error))
+        return Estimate(first.mean - second.mean, 0.0, first.freedom + second.freedom)
+    shares = [(each.error / error) ** 4 / each.freedom for each in (first, second)]
+    return Estimate(first.mean - second.mean, error, 1.0 / sum(shares))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -77,25 +127,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def resampling_factor(seeds: int, train: int, test: int) -> float:
-    """How much wider an interval over random splits must be to speak of new data.
+def log_weights(sizes: Sequence[float]) -> list[float]:
+    """Weights for a mean over the logarithm of ``sizes``, which rise; they add up to 1.
 
-    Splits of one data set overlap, so their results vary less than those on fresh data would:
-    ``sqrt((1 / n + n_test / n_train) / (1 / n))``, a conservative correction. Source: Nadeau &
-    Bengio 2003, Machine Learning 52, 239-281.
+    With ``x = log(size)``, the trapezoid rule: ``sum(w_k * y_k) = integral of y over x / (x_K -
+    x_1)`` for the straight lines between the y_k. A single size has weight 1.
 
-    >>> round(resampling_factor(10, train=900, test=100), 2)
-    1.45
+    >>> [round(w, 3) for w in log_weights([1, 10, 1000])]
+    [0.167, 0.5, 0.333]
     """
-    return math.sqrt(1.0 + seeds * test / train)
-
-
-def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """The mean and its standard error."""
-    if len(values) < 2:
-        raise ConfigurationError(
-            f"{len(values)} value has no spread, so no interval: use at least 2 seeds"
-        )
-    mean = math.fsum(values) / len(values)
-    squares = math.fsum((value - mean) ** 2 for value in values)
-    return mean, math.sqrt(squares / (len(values) - 1) / len(values))
+    if len(sizes) == 1:
+        return [1.0]
+    logs = [math.log(size) for size in sizes]
+    steps = [high - low for low, high in itertools.pairwise(logs)]
+    halves = zip([0.0, *steps], [*steps, 0.0], strict=True)
+    return [(before + after) / (2 * (logs[-1] - logs[0])) for before, after in halves]

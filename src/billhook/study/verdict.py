@@ -1,11 +1,18 @@
 """What the numbers support, in words, and no more than that."""
 
+import math
 from collections.abc import Sequence
 
-from billhook.study.comparison import LEVEL, Comparison, crossovers
+from billhook.study.comparison import Comparison, Difference, crossovers
+from billhook.study.equal_metric import Reading
+from billhook.study.findings import Findings
 from billhook.study.grid import DENSE, SPARSE
+from billhook.study.minimal_loss import largest_at_minimal_loss
+from billhook.study.statistics import LEVEL
 
-__all__ = ["at_point", "headline", "verdict"]
+__all__ = ["at_point", "headline", "saved", "verdict"]
+
+_DEMONSTRATION = "a demonstration, no interval claimed"
 
 
 def headline(comparisons: Sequence[Comparison]) -> str:
@@ -13,28 +20,44 @@ def headline(comparisons: Sequence[Comparison]) -> str:
 
     Such as "accuracy: large-sparse wins at 3 of 6 sizes, small-dense at 1, 2 undecided".
     """
-    counts = [(arm, sum(c.winner == arm for c in comparisons)) for arm in (SPARSE, DENSE)]
+    label, total = comparisons[0].difference.metric.label, len(comparisons)
+    if not any(c.difference.claimed for c in comparisons):
+        first = sum(c.difference.ahead == SPARSE for c in comparisons)
+        return f"{label}: {SPARSE} is ahead at {first} of {total} sizes ({_DEMONSTRATION})"
+    winners = [c.difference.winner for c in comparisons]
+    counts = [(arm, winners.count(arm)) for arm in (SPARSE, DENSE)]
     counts.sort(key=lambda entry: -entry[1])
-    undecided = sum(c.winner is None for c in comparisons)
-    (first, most), (second, fewer) = counts
-    label, total = comparisons[0].metric.label, len(comparisons)
+    undecided = winners.count(None)
+    (first_arm, most), (second_arm, fewer) = counts
     if most == 0:
         return f"{label}: undecided at each of {total} sizes"
-    text = f"{label}: {first} wins at {most} of {total} sizes, {second} at {fewer}"
+    text = f"{label}: {first_arm} wins at {most} of {total} sizes, {second_arm} at {fewer}"
     return f"{text}, {undecided} undecided" if undecided else text
 
 
-def verdict(comparisons: Sequence[Comparison]) -> list[str]:
-    """The headline, a line for every size, and where the lead changes hands."""
-    lines = [headline(comparisons), *map(at_point, comparisons)]
-    found = crossovers(comparisons)
-    for low, high, place in found:
+def verdict(findings: Findings) -> list[str]:
+    """The headline, the declared contrast, every size, and what pruning costs and saves."""
+    comparisons = findings.comparisons
+    named = findings.scheme in ("", "standard")
+    lines = [headline(comparisons) if named else f"{findings.scheme} {headline(comparisons)}"]
+    if findings.contrast is not None:
+        ends = f"{comparisons[0].point:,} to {comparisons[-1].point:,} bytes"
+        lines.append(f"the mean over log-bytes from {ends}: {_lead(findings.contrast)}")
+    lines += map(at_point, comparisons)
+    for low, high, place in crossovers(comparisons):
         lines.append(
             f"the mean difference changes sign between {low.point:,} and {high.point:,} bytes "
-            f"(near {place:,.0f} by interpolation), from {low.ahead} to {high.ahead}"
+            f"(near {place:,.0f} by interpolation), from {low.difference.ahead} to "
+            f"{high.difference.ahead}"
         )
-    if not found:
-        lines.append("the mean difference does not change sign between these sizes")
+    if findings.control_contrast is not None:
+        sizes = ", ".join(f"{c.point:,}" for c in findings.control)
+        lines.append(
+            "with the small dense networks trained longer, to equal training operations, at "
+            f"{sizes} bytes: {_lead(findings.control_contrast)}"
+        )
+    if findings.losses:
+        lines.append(_minimal_loss(findings))
     return lines
 
 
@@ -43,20 +66,56 @@ def at_point(comparison: Comparison) -> str:
 
     Such as "at 4,952 bytes large-sparse wins by 0.93 points (95% interval 0.41 to 1.45, 10 seeds)".
     """
-    metric, place = comparison.metric, f"at {comparison.point:,} bytes"
-    difference = comparison.difference.scaled(metric.scale)
-    low, high = difference.low, difference.high
-    seeds = f"{LEVEL:.0%} interval {{}}, {comparison.seeds} seeds"
-    if comparison.winner is None:
-        signed = f"{low:+.{metric.digits}f} to {high:+.{metric.digits}f}"
-        why = "" if low <= 0 <= high else " after Holm's correction"
+    return f"at {comparison.point:,} bytes {_lead(comparison.difference)}"
+
+
+def saved(reading: Reading) -> str:
+    """The factor of a reading with its interval, such as "2.10 (1.62 to beyond 2.90)"."""
+    factor = _factor(reading.factor, reading)
+    if not reading.claimed:
+        return factor
+    return f"{factor} ({_factor(reading.low, reading)} to {_factor(reading.high, reading)})"
+
+
+def _lead(difference: Difference) -> str:
+    """Who is ahead and by how much, or that it is undecided."""
+    metric, against = difference.metric, difference.against
+    shown = difference.interval.scaled(metric.scale)
+    size = f"{abs(shown.mean):.{metric.digits}f} {metric.unit}"
+    if not difference.claimed:
+        ahead = difference.ahead
+        lead = "the arms are equal" if ahead is None else f"{ahead} is ahead by {size}"
+        return f"{lead} ({difference.seeds} seeds: {_DEMONSTRATION})"
+    seeds = f"{LEVEL:.0%} interval {{}}, {difference.seeds} seeds"
+    if difference.winner is None:
+        signed = f"{shown.low:+.{metric.digits}f} to {shown.high:+.{metric.digits}f}"
+        why = "" if shown.low <= 0 <= shown.high else " after Holm's correction"
         return (
-            f"{place} undecided{why}: large-sparse minus small-dense is "
-            f"{difference.mean:+.{metric.digits}f} {metric.unit} ({seeds.format(signed)})"
+            f"undecided{why}: {SPARSE} minus {against} is {shown.mean:+.{metric.digits}f} "
+            f"{metric.unit} ({seeds.format(signed)})"
         )
-    nearest, farthest = sorted((abs(low), abs(high)))
-    size = f"{nearest:.{metric.digits}f} to {farthest:.{metric.digits}f}"
+    nearest, farthest = sorted((abs(shown.low), abs(shown.high)))
+    ends = f"{nearest:.{metric.digits}f} to {farthest:.{metric.digits}f}"
+    return f"{difference.winner} wins by {size} ({seeds.format(ends)})"
+
+
+def _minimal_loss(findings: Findings) -> str:
+    """The paper's headline: how many nonzeros fewer, at a loss within the margin."""
+    margin = f"{findings.margin:.1%}".replace(".0%", "%")
+    claimed = all(loss.claimed for loss in findings.losses)
+    basis = "by its interval" if claimed else f"by its mean alone, {_DEMONSTRATION}"
+    bound = f"at most {margin} worse than the large network left dense ({basis})"
+    best = largest_at_minimal_loss(findings.losses)
+    if best is None:
+        verb = "is shown to be" if claimed else "is"
+        return f"no sparsity from {findings.losses[0].sparsity:.1%} up {verb} {bound}"
     return (
-        f"{place} {comparison.winner} wins by {abs(difference.mean):.{metric.digits}f} "
-        f"{metric.unit} ({seeds.format(size)})"
+        f"minimal loss: at {best.sparsity:.1%} sparsity, with {best.reduction:.1f} times fewer "
+        f"nonzeros, still {bound}"
     )
+
+
+def _factor(factor: float, reading: Reading) -> str:
+    if factor == 0.0:
+        return f"below {reading.smallest:.2f}"
+    return f"beyond {reading.largest:.2f}" if math.isinf(factor) else f"{factor:.2f}"
