@@ -157,7 +157,7 @@ def test_class_counts_have_to_fit_the_model() -> None:
     assert labels.min() == 1  # slim's class 0 stays empty
     with pytest.raises(DataError, match="num_classes 10, the data 3 classes"):
         Classification(recipe.changed(model={"num_classes": 10}), images())
-    with pytest.raises(DataError, match="12 training pictures, .* do not fill one batch of 64"):
+    with pytest.raises(DataError, match="12 training pictures do not fill one batch of 64"):
         Classification(recipe.changed(training={"batch_size": 64}), images())
 
 

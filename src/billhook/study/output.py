@@ -43,7 +43,7 @@ def markdown(report: Report) -> str:
     parts.append("## How to read this\n\n" + "\n".join(f"- {line}" for line in notes(report)))
     facts = "\n".join(f"- {name}: {value}" for name, value in report.provenance.items())
     parts.append(
-        f"## Origin\n\n- command: `{report.command}`\n{facts}\n"
+        f"## Origin\n\n{facts}\n"
         "- study.json holds the whole configuration, rows.csv every trial, comparison.csv the "
         "comparisons with all digits; report.html is this report with interactive plots"
     )

@@ -53,11 +53,6 @@ class Report:
     published: PublishedTable | None
 
     @property
-    def command(self) -> str:
-        """What made the rows."""
-        return f"billhook study run {self.study.name}"
-
-    @property
     def verdicts(self) -> list[list[str]]:
         """The words of every metric and scheme, the headline first."""
         return [verdict(each) for findings in self.findings for each in findings]
