@@ -36,6 +36,12 @@ class SparseRowsStruct(ctypes.Structure):
     )
 
 
+class BlocksStruct(ctypes.Structure):
+    """A matrix in blocks of columns; see ``spmm.h``."""
+
+    _fields_ = (("first", ctypes.c_void_p), ("count", ctypes.c_int64))
+
+
 class LaneRowsStruct(ctypes.Structure):
     """Eight rows a group, one lane each; see ``spmv.h``."""
 
@@ -66,7 +72,7 @@ class Step(ctypes.Structure):
             )
         ),
         ("keep", ctypes.c_void_p),
-        ("rows", SparseRowsStruct),
+        ("rows", BlocksStruct),
         ("depthwise", SparseRowsStruct),
         ("lanes", LaneRowsStruct),
     )
@@ -126,7 +132,7 @@ def run_steps(
 
 
 def linear(
-    blocks: Any,
+    blocks: BlocksStruct,
     x: torch.Tensor,
     y: torch.Tensor,
     *,
@@ -134,12 +140,9 @@ def linear(
     threads: int,
     isa: int,
 ) -> None:
-    """``billhook_linear``: y (samples, rows) from x (samples, columns), panels ``width`` wide.
-    ``blocks`` is a ctypes array of :class:`SparseRowsStruct`, one a block of columns.
-    """
-    _kernel("billhook_linear", (_P, _I, _P, _I, _I, _P, _I, _I, _I, _I, _I), None)(
+    """``billhook_linear``: y (samples, rows) from x (samples, columns), panels ``width`` wide."""
+    _kernel("billhook_linear", (_P, _P, _I, _I, _P, _I, _I, _I, _I, _I), None)(
         ctypes.addressof(blocks),
-        len(blocks),
         x.data_ptr(),
         x.stride(0),
         x.shape[1],

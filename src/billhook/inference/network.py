@@ -13,7 +13,16 @@ from billhook.inference import kernels
 from billhook.inference.graph import INPUT, Conv, Linear, Op, Other, Pool
 from billhook.inference.kernels import ACTIVATIONS, Step, View
 from billhook.inference.layout import PlaneLayout
-from billhook.inference.packing import LaneRows, SparseRows, floats, struct_array, to_csr, to_lanes
+from billhook.inference.packing import (
+    BlockedRows,
+    LaneRows,
+    SparseRows,
+    floats,
+    panel_rows,
+    struct_array,
+    to_csr,
+    to_lanes,
+)
 from billhook.inference.placement import Placement
 from billhook.inference.plan import Choice
 from billhook.inference.taps import conv_rows, strided
@@ -65,7 +74,7 @@ class Network:
             and self.choices.get(ops[op.inputs[0]].name) == Choice("fused")
         }
         self.place = Placement(ops, input_shape)
-        self._packed: list[SparseRows | LaneRows] = []
+        self._packed: list[BlockedRows | SparseRows | LaneRows] = []
         self._keep: dict[object, np.ndarray | None] = {}
         self.program: list[_Native | Dense] = []
         self._lower()
@@ -239,9 +248,18 @@ class Network:
         assert isinstance(first, Conv)
         source, prepare = self._source(index if depthwise is None else depthwise, first)
         packed = choice.kernel == "spmm_packed" or depthwise is not None
-        width = kernels.LANES * choice.vectors if packed else 0
         layout = self.place.source_layout(index if depthwise is None else depthwise)
-        rows = self._hold(conv_rows(conv, layout, width))
+        rows = (
+            panel_rows(
+                to_csr(conv.weight),
+                kernels.LANES * choice.vectors,
+                floats(conv.bias),
+                conv.activation,
+            )
+            if packed
+            else BlockedRows((conv_rows(conv, layout),))
+        )
+        self._packed.append(rows)
         target, pixels = self.view(index), self.place.layout(index).pixels_rounded
         keep = self._keep_mask(index)
         if self._reads_input(index, choice) or self._writes_result(index):
@@ -261,7 +279,9 @@ class Network:
             rows=rows.struct,
         )
         if depthwise is not None:
-            step.depthwise = self._hold(conv_rows(first, layout)).struct
+            fill = conv_rows(first, layout)
+            self._packed.append(fill)
+            step.depthwise = fill.struct
         return [*prepare, step]
 
     def _source(self, index: int, conv: Conv) -> tuple[View, list[Step]]:
@@ -287,10 +307,6 @@ class Network:
             stride_width=sw,
         )
         return View(WORKSPACE, start, layout.size, layout.pitch), [split]
-
-    def _hold(self, rows: SparseRows) -> SparseRows:
-        self._packed.append(rows)
-        return rows
 
     def _copy(self, x: View, y: View, shape: tuple[int, ...]) -> Step:
         channels, height, width = shape

@@ -70,7 +70,8 @@ class _Racer:
 
     def conv(self, index: int, op: Conv) -> None:
         vectors = self.network.place.layout(index).pixels_rounded // 8
-        tiles = [t for t in TILES if t == TILES[-1] or t < vectors + 2]
+        # The widths that tiles of at most t vectors have when they share the pixels evenly.
+        tiles = sorted({-(-vectors // -(-vectors // t)) for t in TILES})
         sparse = [Choice("spmm", t) for t in tiles]
         if op.pointwise:
             sparse += [Choice("spmm_packed", t) for t in tiles]

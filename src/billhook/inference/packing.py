@@ -18,6 +18,7 @@ from billhook.inference.kernels import (
     ACTIVATIONS,
     LANES,
     Array,
+    BlocksStruct,
     LaneRowsStruct,
     SparseRowsStruct,
     pointer,
@@ -26,6 +27,10 @@ from billhook.inference.kernels import (
 Struct = TypeVar("Struct", bound=ctypes.Structure)
 
 MAX_LANE_COLUMNS = 2**16 - 1  # uint16 columns, and one more for the fill
+# Panel floats in use at a time (the first-level cache), beyond which panels of more than 16 columns
+# are cut into blocks of matrix columns, as long as a row still has this many nonzeros in a block.
+PANEL_FLOATS = 8192
+MIN_NONZEROS = 12
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,25 @@ class SparseRows:
     def nbytes(self) -> int:
         bias = 0 if self.bias is None else self.bias.nbytes
         return self.row_ptr.nbytes + self.offset.nbytes + self.value.nbytes + bias
+
+
+@dataclass(frozen=True)
+class BlockedRows:
+    """The arrays of csrc's Blocks: a matrix in blocks of columns."""
+
+    blocks: tuple[SparseRows, ...]
+
+    @cached_property
+    def _array(self) -> "ctypes.Array[SparseRowsStruct]":
+        return struct_array([block.struct for block in self.blocks])
+
+    @cached_property
+    def struct(self) -> BlocksStruct:
+        return BlocksStruct(first=ctypes.addressof(self._array), count=len(self.blocks))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(block.nbytes for block in self.blocks)
 
 
 @dataclass(frozen=True)
@@ -147,6 +171,24 @@ def with_width(
     return SparseRows(csr.row_ptr, offset, csr.value, bias, activation)
 
 
+def panel_rows(
+    csr: Csr, width: int, bias: NDArray[np.float32] | None, activation: str = "none"
+) -> BlockedRows:
+    """The same in blocks of columns: the first adds the bias, the last applies the activation."""
+    rows, columns = csr.shape
+    block = columns
+    if width > 2 * LANES and csr.nnz:
+        block = max(PANEL_FLOATS // width, MIN_NONZEROS * rows * columns // csr.nnz)
+    parts = [csr] if block >= columns else _column_blocks(csr, block)
+    last = len(parts) - 1
+    return BlockedRows(
+        tuple(
+            with_width(p, width, bias if i == 0 else None, activation if i == last else "none")
+            for i, p in enumerate(parts)
+        )
+    )
+
+
 def _lane_arrays(
     csr: Csr, order: NDArray[np.int64], lengths: NDArray[np.int64]
 ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
@@ -208,11 +250,12 @@ def _to_blocks(csr: Csr, bias: NDArray[np.float32] | None, activation: str) -> L
     return LaneRows(csr.shape, group_ptr, column, value, row, True, bias, activation)
 
 
-def column_blocks(csr: Csr, block: int) -> list[Csr]:
-    """The matrix split into blocks of ``block`` columns; columns keep their numbers."""
+def _column_blocks(csr: Csr, block: int) -> list[Csr]:
+    """The matrix in equal blocks of at most ``block`` columns; columns keep their numbers."""
     row = np.repeat(np.arange(csr.shape[0]), np.diff(csr.row_ptr))
+    block = -(-csr.shape[1] // -(-csr.shape[1] // block))
     parts = []
-    for start in range(0, max(csr.shape[1], 1), block):
+    for start in range(0, csr.shape[1], block):
         inside = (csr.column >= start) & (csr.column < start + block)
         row_ptr = np.zeros(csr.shape[0] + 1, np.int32)
         np.cumsum(np.bincount(row[inside], minlength=csr.shape[0]), out=row_ptr[1:])

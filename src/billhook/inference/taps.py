@@ -52,19 +52,16 @@ def _tap_offsets(
     return phase, (y // sh) * source.pitch + x // sw
 
 
-def conv_rows(conv: Conv, source: PlaneLayout, packed_width: int = 0) -> SparseRows:
-    """The convolution's rows; ``packed_width`` > 0: a pointwise one on a panel of that width."""
+def conv_rows(conv: Conv, source: PlaneLayout) -> SparseRows:
+    """The convolution's rows."""
     filters, inputs, _, width = conv.weight.shape
     csr = to_csr(conv.weight)
     m = np.repeat(np.arange(filters), np.diff(csr.row_ptr))
     (ky, kx), c = divmod(csr.column % _area(conv), width), csr.column // _area(conv)
     channel = m // (filters // conv.groups) * inputs + c
-    if packed_width:
-        offset = channel * packed_width
-    else:
-        phase, within = _tap_offsets(conv, source, ky, kx)
-        phases = conv.stride[0] * conv.stride[1]
-        offset = (channel * phases + phase) * source.size + within
+    phase, within = _tap_offsets(conv, source, ky, kx)
+    phases = conv.stride[0] * conv.stride[1]
+    offset = (channel * phases + phase) * source.size + within
     bias = floats(conv.bias)
     return SparseRows(csr.row_ptr, offset.astype(np.int32), csr.value, bias, conv.activation)
 
