@@ -6,7 +6,7 @@
 namespace billhook {
 
 namespace {
-constexpr int kSlots = 3;
+constexpr int kSlots = 4;
 constexpr int64_t kAlignment = 16;  // floats
 }  // namespace
 

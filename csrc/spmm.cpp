@@ -26,12 +26,18 @@ constexpr int64_t kRowBlock = 256;
 
 void spmm_blocks(Blocks blocks, int64_t first, int64_t last, const Tile& tile, SpmmTile kernel) {
   if (blocks.count == 1) return kernel(*blocks.first, first, last, tile);
-  Tile later = tile;
-  later.addend = tile.y;
-  later.addend_stride = tile.y_stride;
-  for (int64_t r = first; r < last; r += kRowBlock)
+  const int64_t width = (tile.n + 7) / 8 * 8;
+  float* sums = scratch(3, kRowBlock * width);
+  for (int64_t r = first; r < last; r += kRowBlock) {
+    float* rows = sums - r * width;  // row r of the matrix is the first one there
+    const int64_t n = tile.addend == nullptr ? width : tile.n;
+    const Tile begin{tile.x, tile.addend, nullptr, rows, tile.addend_stride, width, n};
+    const Tile middle{tile.x, rows, nullptr, rows, width, width, width};
+    const Tile end{tile.x, rows, tile.keep, tile.y, width, tile.y_stride, tile.n};
     for (int64_t b = 0; b < blocks.count; ++b)
-      kernel(blocks.first[b], r, std::min(r + kRowBlock, last), b == 0 ? tile : later);
+      kernel(blocks.first[b], r, std::min(r + kRowBlock, last),
+             b == 0 ? begin : b + 1 < blocks.count ? middle : end);
+  }
 }
 
 namespace {

@@ -5,7 +5,6 @@ Arrays that a structure points to must outlive it; each packed weight keeps its 
 
 import ctypes
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -108,23 +107,26 @@ def pointer(array: Array | None) -> int | None:
     return None if array is None else int(array.ctypes.data)
 
 
+BUFFERS = 3  # of a network: workspace, input, output
+_Buffers, _Strides = ctypes.c_void_p * BUFFERS, ctypes.c_int64 * BUFFERS
+
+
 def run_steps(
     steps: Any,
-    buffers: Sequence[int],
-    strides: Sequence[int],
+    buffers: tuple[int, int, int],
+    strides: tuple[int, int, int],
     *,
     samples: int,
     threads: int,
     isa: int,
 ) -> None:
     """``billhook_run``: the steps (a ctypes array) once for every sample."""
-    count = len(buffers)
     _kernel("billhook_run", (_P, _I, _P, _P, _I, _I, _I, _I), None)(
         ctypes.byref(steps),
         len(steps),
-        (ctypes.c_void_p * count)(*buffers),
-        (ctypes.c_int64 * count)(*strides),
-        count,
+        _Buffers(*buffers),
+        _Strides(*strides),
+        BUFFERS,
         samples,
         threads,
         isa,

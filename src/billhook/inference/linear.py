@@ -10,8 +10,8 @@ from billhook.errors import ConfigurationError
 from billhook.inference import kernels
 from billhook.inference.packing import (
     MAX_LANE_COLUMNS,
-    Csr,
     BlockedRows,
+    Csr,
     LaneRows,
     SparseRows,
     floats,

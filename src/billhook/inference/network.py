@@ -93,7 +93,7 @@ class Network:
                 f"(N, {', '.join(map(str, self.input_shape))}); compile it again for another size"
             )
         x = x.detach().contiguous()
-        y = torch.empty(len(x), *self.output_shape)
+        y = torch.empty(x.shape[0], *self.output_shape)
         workspace = self.take()
         try:
             self._run(workspace, x, y)
@@ -129,7 +129,7 @@ class Network:
     ) -> None:
         """The steps for every sample of x."""
         buffers = (workspace.data_ptr(), x.data_ptr(), y.data_ptr())
-        samples = len(x)
+        samples = x.shape[0]
         strides = (0, x.numel() // max(samples, 1), y.numel() // max(samples, 1))
         threads = torch.get_num_threads()
         kernels.run_steps(
@@ -141,7 +141,7 @@ class Network:
     def _lower(self) -> None:
         pending: list[Step] = []
         if self._needs_import():
-            pending.append(self._import())
+            pending.append(self.import_step())
         for index in range(len(self.ops)):
             for part in self.lower(index, self.choices.get(self.ops[index].name)):
                 if isinstance(part, Step):
@@ -183,12 +183,19 @@ class Network:
     def _needs_import(self) -> bool:
         """Whether a sparse convolution reads the input as padded planes."""
         return any(
+            isinstance(op, Conv) and self.imports(index, self.choices[op.name])
+            for index, op in enumerate(self.ops)
+        )
+
+    def imports(self, index: int, choice: Choice) -> bool:
+        """Whether a convolution that runs so reads the input as padded planes."""
+        op = self.ops[index]
+        return (
             isinstance(op, Conv)
             and INPUT in op.inputs
             and not strided(op)
-            and self.choices[op.name].kernel != "dense"
-            and not self._reads_input(index, self.choices[op.name])
-            for index, op in enumerate(self.ops)
+            and choice.kernel != "dense"
+            and not self._reads_input(index, choice)
         )
 
     def _reads_input(self, index: int, choice: Choice) -> bool:
@@ -324,7 +331,8 @@ class Network:
             stride_width=1,
         )
 
-    def _import(self) -> Step:
+    def import_step(self) -> Step:
+        """The network's input as padded planes."""
         return self._copy(self.view(INPUT), self.operand_view(INPUT), self.input_shape)
 
     def _export(self, value: int) -> Step:
