@@ -49,13 +49,14 @@ def interleaved_times(
 ) -> dict[Key, list[float]]:
     """Milliseconds of one call of each candidate, for every round, sorted; all take turns.
 
-    A round calls each ``repeats`` times in a row: more than once lets what is small stay in cache.
+    A round calls each ``repeats`` times untimed, then as often timed, so that each form is measured
+    in its own steady state: the calls of the others have just displaced it from the caches.
     """
     times: dict[Key, list[float]] = {key: [] for key in candidates}
-    for call in candidates.values():
-        call()
     for _ in range(rounds):
         for key, call in candidates.items():
+            for _ in range(repeats):
+                call()
             times[key].append(sum(_milliseconds(call) for _ in range(repeats)) / repeats)
     return {key: sorted(values) for key, values in times.items()}
 
