@@ -179,7 +179,7 @@ def main(
                 result = run(name, count, share, uneven)
                 print(result, flush=True)
                 if limits is not None:
-                    print(layer_table(result.compiled, limits), flush=True)
+                    print(layer_table(result.compiled.report().layers, limits), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from billhook.inference import kernels, reference
+from billhook.inference.dense_steps import dense_weight
 from billhook.inference.graph import INPUT, Conv, Pool
-from billhook.inference.network import Network, dense_weight
+from billhook.inference.network import Network
 from billhook.inference.plan import Choice
 
 from .strategies import Floats, assert_close, misaligned, sparse, values
@@ -198,5 +199,5 @@ def test_a_wide_pointwise_layer_is_summed_in_blocks_of_channels(isa: int) -> Non
     )
     x = torch.randn(2, 600, 7, 7)
     network = Network([conv], (600, 7, 7), {"conv": Choice("spmm_packed", 7)}, isa)
-    assert len(network._packed[0].blocks) > 1  # type: ignore[union-attr]
+    assert len(network.lowering.packed[0].blocks) > 1  # type: ignore[union-attr]
     assert_close(network(x), np.stack([oracle(conv, sample) for sample in x.numpy()]))

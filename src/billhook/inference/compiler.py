@@ -76,12 +76,21 @@ class CompiledModel(nn.Module):
         Raises:
             CompileError: The model is not one whole program.
         """
+        return pack_program(self.network, self._plan)
+
+    @property
+    def network(self) -> Network:
+        """The one program that this model is.
+
+        Raises:
+            CompileError: It is not: some of its modules are torch's.
+        """
         if not isinstance(self.program, NetworkModule):
             raise CompileError(
                 f"a model compiled in the mode {self._plan.mode!r} is not one program to save: "
                 "billhook.save the model itself, and keep compiled.plan for compile(plan=...)"
             )
-        return pack_program(self.program.network, self._plan)
+        return self.program.network
 
     def report(self) -> Report:
         """Each layer's times, what runs it, and why; ``print`` it for a table."""

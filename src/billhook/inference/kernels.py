@@ -107,7 +107,8 @@ def pointer(array: Array | None) -> int | None:
     return None if array is None else int(array.ctypes.data)
 
 
-BUFFERS = 3  # of a network: workspace, input, output
+WORKSPACE, SOURCE, RESULT = range(3)  # the buffers of a network
+BUFFERS = 3
 _Buffers, _Strides = ctypes.c_void_p * BUFFERS, ctypes.c_int64 * BUFFERS
 
 

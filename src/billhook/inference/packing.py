@@ -8,7 +8,7 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from billhook.inference.kernels import (
     pointer,
 )
 
+Columns = NDArray[np.int32] | NDArray[np.uint16]  # the narrower one where all columns fit
 Struct = TypeVar("Struct", bound=ctypes.Structure)
 
 MAX_LANE_COLUMNS = 2**16 - 1  # uint16 columns, and one more for the fill
@@ -39,7 +40,7 @@ class Csr:
 
     shape: tuple[int, int]
     row_ptr: NDArray[np.int32]
-    column: NDArray[np.int32]
+    column: Columns
     value: NDArray[np.float32]
 
     @property
@@ -145,6 +146,13 @@ def floats(tensor: torch.Tensor | None) -> NDArray[np.float32] | None:
     return np.array(tensor.detach().to("cpu", torch.float32).contiguous().numpy(), order="C")
 
 
+def narrow(column: NDArray[Any], columns: int) -> Columns:
+    """Column numbers in two bytes where they fit, otherwise in four."""
+    if columns <= 2**16:
+        return column.astype(np.uint16, copy=False)
+    return column.astype(np.int32, copy=False)
+
+
 def to_csr(weight: torch.Tensor | SparseWeight) -> Csr:
     """The nonzeros of a weight, row-major; dimensions beyond the first are the columns.
 
@@ -160,7 +168,7 @@ def to_csr(weight: torch.Tensor | SparseWeight) -> Csr:
     row_ptr = np.zeros(len(dense) + 1, np.int32)
     np.cumsum(np.bincount(rows, minlength=len(dense)), out=row_ptr[1:])
     shape = (dense.shape[0], dense.shape[1])
-    return Csr(shape, row_ptr, columns.astype(np.int32), dense[rows, columns])
+    return Csr(shape, row_ptr, narrow(columns, shape[1]), dense[rows, columns])
 
 
 def with_width(

@@ -56,14 +56,16 @@ def conv_rows(conv: Conv, source: PlaneLayout) -> SparseRows:
     """The convolution's rows."""
     filters, inputs, _, width = conv.weight.shape
     csr = to_csr(conv.weight)
-    m = np.repeat(np.arange(filters), np.diff(csr.row_ptr))
-    (ky, kx), c = divmod(csr.column % _area(conv), width), csr.column // _area(conv)
+    # Four bytes a number: this is the peak of what starting a program takes.
+    m = np.repeat(np.arange(filters, dtype=np.int32), np.diff(csr.row_ptr))
+    column = csr.column.astype(np.int32)
+    (ky, kx), c = divmod(column % _area(conv), width), column // _area(conv)
     channel = m // (filters // conv.groups) * inputs + c
     phase, within = _tap_offsets(conv, source, ky, kx)
     phases = conv.stride[0] * conv.stride[1]
     offset = (channel * phases + phase) * source.size + within
     bias = floats(conv.bias)
-    return SparseRows(csr.row_ptr, offset.astype(np.int32), csr.value, bias, conv.activation)
+    return SparseRows(csr.row_ptr, offset, csr.value, bias, conv.activation)
 
 
 def _area(conv: Conv) -> int:
