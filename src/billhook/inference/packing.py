@@ -148,7 +148,7 @@ def floats(tensor: torch.Tensor | None) -> NDArray[np.float32] | None:
 
 def narrow(column: NDArray[Any], columns: int) -> Columns:
     """Column numbers in two bytes where they fit, otherwise in four."""
-    if columns <= 2**16:
+    if columns < 2**16:
         return column.astype(np.uint16, copy=False)
     return column.astype(np.int32, copy=False)
 
@@ -199,7 +199,7 @@ def panel_rows(
 
 def _lane_arrays(
     csr: Csr, order: NDArray[np.int64], lengths: NDArray[np.int64]
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
     """group_ptr, and for each nonzero its step and its lane, rows taken in ``order``."""
     groups = -(-len(order) // LANES)
     padded = np.zeros(groups * LANES, np.int64)
@@ -207,11 +207,13 @@ def _lane_arrays(
     steps = padded.reshape(groups, LANES).max(axis=1, initial=0)
     group_ptr = np.zeros(groups + 1, np.int32)
     np.cumsum(steps, out=group_ptr[1:])
-    position = np.empty(len(order), np.int64)
-    position[order] = np.arange(len(order))
-    row_of = np.repeat(np.arange(len(order)), lengths)
-    within = np.arange(csr.nnz) - np.repeat(csr.row_ptr[:-1].astype(np.int64), lengths)
-    return group_ptr, group_ptr[position[row_of] // LANES] + within, position[row_of] % LANES
+    position = np.empty(len(order), np.int32)
+    position[order] = np.arange(len(order), dtype=np.int32)
+    position = np.repeat(position, lengths)  # of each nonzero's row in the order
+    step = np.arange(csr.nnz, dtype=np.int32)
+    step -= np.repeat(csr.row_ptr[:-1], lengths)
+    step += group_ptr[position // LANES]
+    return group_ptr, step, position % LANES
 
 
 def to_lanes(

@@ -54,19 +54,17 @@ def _tap_offsets(
 
 def conv_rows(conv: Conv, source: PlaneLayout) -> SparseRows:
     """The convolution's rows."""
-    filters, inputs, _, width = conv.weight.shape
+    filters, inputs, kernel_height, kernel_width = conv.weight.shape
     csr = to_csr(conv.weight)
-    # Four bytes a number: this is the peak of what starting a program takes.
-    m = np.repeat(np.arange(filters, dtype=np.int32), np.diff(csr.row_ptr))
-    column = csr.column.astype(np.int32)
-    (ky, kx), c = divmod(column % _area(conv), width), column // _area(conv)
-    channel = m // (filters // conv.groups) * inputs + c
-    phase, within = _tap_offsets(conv, source, ky, kx)
-    phases = conv.stride[0] * conv.stride[1]
-    offset = (channel * phases + phase) * source.size + within
+    # Few and narrow arrays of all nonzeros: they are the peak of what starting a program takes.
+    area = kernel_height * kernel_width
+    phase, within = _tap_offsets(conv, source, *divmod(np.arange(area), kernel_width))
+    offset = (phase * source.size + within).astype(np.int32)[csr.column % area]
+    channel = (csr.column // area).astype(np.int32)
+    if conv.groups > 1:
+        first = np.arange(filters, dtype=np.int32) // (filters // conv.groups) * inputs
+        channel += np.repeat(first, np.diff(csr.row_ptr))
+    channel *= conv.stride[0] * conv.stride[1] * source.size
+    offset += channel
     bias = floats(conv.bias)
     return SparseRows(csr.row_ptr, offset, csr.value, bias, conv.activation)
-
-
-def _area(conv: Conv) -> int:
-    return conv.weight.shape[2] * conv.weight.shape[3]
