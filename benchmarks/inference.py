@@ -100,7 +100,7 @@ def pointwise(threads: int, sparsity: float, uneven: bool, rounds: int) -> None:
             (x,),
             threads=threads,
             rounds=rounds,
-            repeats=5,
+            repeats=10,
             peers=["eager"],
             extra=forms,
         )
@@ -132,11 +132,11 @@ def _lstm(units: int, batch: int) -> Workload:
 
 
 ALL = ("eager", "torch.compile", "onnxruntime", "openvino")
-# Model, peers, rounds, and calls in a row a round.
+# Model, peers, rounds, and timed calls in a row a round.
 WORKLOADS: dict[str, tuple[Workload, tuple[str, ...], int, int]] = {
     "mobilenet": (_mobilenet, ALL, 15, 3),
     "inception": (_inception, ALL, 7, 2),
-    "linear-1": (_linear(1), ALL, 21, 5),
+    "linear-1": (_linear(1), ALL, 21, 10),
     "linear-16": (_linear(16), ALL, 11, 5),
     "lstm-650": (_lstm(650, 1), ("eager", "onnxruntime", "openvino"), 7, 2),
     "lstm-1500": (_lstm(1500, 1), ("eager", "onnxruntime", "openvino"), 5, 1),
@@ -179,7 +179,7 @@ def main(
                 result = run(name, count, share, uneven)
                 print(result, flush=True)
                 if limits is not None:
-                    print(layer_table(result.compiled, limits), flush=True)
+                    print(layer_table(result.compiled.report().layers, limits), flush=True)
 
 
 if __name__ == "__main__":

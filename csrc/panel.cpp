@@ -6,7 +6,7 @@
 namespace billhook {
 
 namespace {
-constexpr int kSlots = 3;
+constexpr int kSlots = 4;
 constexpr int64_t kAlignment = 16;  // floats
 }  // namespace
 
@@ -24,9 +24,13 @@ float* scratch(int slot, int64_t floats) {
 
 void gather_panel(const float* x, int64_t x_stride, int64_t rows, int64_t n, int64_t width,
                   float* panel) {
+  constexpr int64_t kBlock = 8;  // copies of a fixed size need no call
+  const int64_t whole = n / kBlock * kBlock;
   for (int64_t k = 0; k < rows; ++k) {
-    std::memcpy(panel + k * width, x + k * x_stride, static_cast<size_t>(n) * sizeof(float));
-    for (int64_t p = n; p < width; ++p) panel[k * width + p] = 0.0f;
+    const float* from = x + k * x_stride;
+    float* to = panel + k * width;
+    for (int64_t p = 0; p < whole; p += kBlock) std::memcpy(to + p, from + p, kBlock * sizeof(float));
+    for (int64_t p = whole; p < width; ++p) to[p] = p < n ? from[p] : 0.0f;
   }
 }
 

@@ -26,12 +26,18 @@ constexpr int64_t kRowBlock = 256;
 
 void spmm_blocks(Blocks blocks, int64_t first, int64_t last, const Tile& tile, SpmmTile kernel) {
   if (blocks.count == 1) return kernel(*blocks.first, first, last, tile);
-  Tile later = tile;
-  later.addend = tile.y;
-  later.addend_stride = tile.y_stride;
-  for (int64_t r = first; r < last; r += kRowBlock)
+  const int64_t width = (tile.n + 7) / 8 * 8;
+  float* sums = scratch(3, kRowBlock * width);
+  for (int64_t r = first; r < last; r += kRowBlock) {
+    float* rows = sums - r * width;  // row r of the matrix is the first one there
+    const int64_t n = tile.addend == nullptr ? width : tile.n;
+    const Tile begin{tile.x, tile.addend, nullptr, rows, tile.addend_stride, width, n};
+    const Tile middle{tile.x, rows, nullptr, rows, width, width, width};
+    const Tile end{tile.x, rows, tile.keep, tile.y, width, tile.y_stride, tile.n};
     for (int64_t b = 0; b < blocks.count; ++b)
-      kernel(blocks.first[b], r, std::min(r + kRowBlock, last), b == 0 ? tile : later);
+      kernel(blocks.first[b], r, std::min(r + kRowBlock, last),
+             b == 0 ? begin : b + 1 < blocks.count ? middle : end);
+  }
 }
 
 namespace {
@@ -64,10 +70,9 @@ void linear_tile(Blocks blocks, Operand x, Span rows, float* y, int64_t y_stride
 // y[s, r] = act(bias[r] + sum_j value[j] * x[s, column[j]]) for `samples` rows of x. The matrix
 // comes in blocks of columns, summed in order: the first has the bias, the last the activation.
 // offset[j] must be column[j] * width; width is a multiple of 8 up to 64.
-BILLHOOK_API void billhook_linear(const billhook::SparseRows* blocks, int64_t block_count,
-                                  const float* x, int64_t x_stride, int64_t columns, float* y,
-                                  int64_t y_stride, int64_t samples, int64_t width,
-                                  int64_t threads, int64_t isa) {
+BILLHOOK_API void billhook_linear(const billhook::Blocks* matrix, const float* x, int64_t x_stride,
+                                  int64_t columns, float* y, int64_t y_stride, int64_t samples,
+                                  int64_t width, int64_t threads, int64_t isa) {
   using namespace billhook;
   const SpmmTile tile = spmm_tile_for(isa);
   const int64_t tiles = (samples + width - 1) / width;
@@ -85,9 +90,11 @@ BILLHOOK_API void billhook_linear(const billhook::SparseRows* blocks, int64_t bl
     });
     parallel_for(batch * parts, threads, [&](int64_t task) {
       const int64_t i = task / parts, part = task % parts, start = (first + i) * width;
-      const Span rows{split_rows(*blocks, part, parts), split_rows(*blocks, part + 1, parts)};
+      const SparseRows& first_block = *matrix->first;
+      const Span rows{split_rows(first_block, part, parts),
+                      split_rows(first_block, part + 1, parts)};
       const Operand panel{panels + i * columns * width, width, std::min(width, samples - start)};
-      linear_tile({blocks, block_count}, panel, rows, y + start * y_stride, y_stride, tile);
+      linear_tile(*matrix, panel, rows, y + start * y_stride, y_stride, tile);
     });
   }
 }

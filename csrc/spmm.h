@@ -47,7 +47,7 @@ void spmm_tile(const SparseRows&, int64_t first_row, int64_t last_row, const Til
 SpmmTile spmm_tile_for(int64_t isa);
 
 // A matrix in blocks of columns, summed in order: the first has the bias, the last the activation.
-// A block's part of the panel stays within the first-level cache.
+// A block's part of the panel stays within the first-level cache. Mirrored by kernels.py.
 struct Blocks {
   const SparseRows* first;
   int64_t count;

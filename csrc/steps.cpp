@@ -58,8 +58,8 @@ void run_spmm(const Step& step, const Context& context) {
                     step.addend.plane,
                     step.y.plane,
                     last - first};
-    context.tile(step.rows, split_rows(step.rows, part, parts),
-                 split_rows(step.rows, part + 1, parts), tile);
+    spmm_blocks(step.rows, split_rows(*step.rows.first, part, parts),
+                split_rows(*step.rows.first, part + 1, parts), tile, context.tile);
   });
 }
 

@@ -31,7 +31,7 @@ struct Step {
   int64_t vectors;        // kSpmm: widest tile, in vectors of eight pixels
   int64_t packed;         // kSpmm: offsets are into a panel of 8 * vectors columns
   const int32_t* keep;    // kSpmm: see Tile
-  SparseRows rows;        // kSpmm
+  Blocks rows;            // kSpmm
   SparseRows depthwise;   // kSpmm: fills the panel when it has rows
   LaneRows lanes;         // kLinear: x and y are vectors
 };

@@ -8,7 +8,8 @@ import torch
 import billhook
 from billhook.bench_command import run
 from billhook.errors import ConfigurationError
-from billhook.inference.bench import Result, bench, measure_limits
+from billhook.inference.bench import Limits, Result, bench, layer_table, measure_limits
+from billhook.inference.report import LayerReport
 from billhook.models import mobilenet_v1
 
 SMALL = "mobilenet_v1(width=0.25, num_classes=10)"
@@ -21,6 +22,32 @@ def test_every_form_has_its_time_and_every_layer_its_line(tmp_path: Path) -> Non
     weights = tmp_path / "model.billhook.safetensors"
     text = "\n".join(run(SMALL, "1,3,32,32", weights=weights, rounds=1, peers=("eager",)))
     assert all(word in text for word in ("billhook", "eager", "stem", "blocks.12.pointwise"))
+
+
+def test_a_compiled_program_is_measured_alone(tmp_path: Path) -> None:
+    plan = {
+        "version": 1,
+        "mode": "network",
+        "isa": "portable",
+        "layers": {"0": {"kernel": "spmm"}, "2": {"kernel": "dense"}},
+    }
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 5, 1)
+    ).eval()
+    path = tmp_path / "program.billhook.safetensors"
+    billhook.save(billhook.compile(model, torch.rand(1, 3, 9, 9), plan=plan), path)
+    whole, layers = run(str(path), rounds=1)
+    assert "billhook" in whole
+    assert [line.split()[0] for line in layers.splitlines()[2:]] == ["0", "2"]
+
+
+def test_what_is_gained_is_summed_up() -> None:
+    def layer(name: str, dense: float, sparse: float, chosen: str) -> LayerReport:
+        return LayerReport(name, "conv", (4, 4, 1, 1), 0.5, 9, dense, sparse, chosen, "")
+
+    layers = [layer("a", 4.0, 1.0, "spmm"), layer("b", 3.0, 1.5, "spmm"), layer("c", 1, 2, "dense")]
+    last = layer_table(layers, Limits(100, 50)).splitlines()[-1]
+    assert last == "2 layers run sparse: 7.000 ms dense, 2.500 ms so; 1 stay dense: 1.000 ms"
 
 
 def test_a_model_of_tokens() -> None:

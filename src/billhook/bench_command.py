@@ -1,4 +1,4 @@
-"""The body of ``billhook bench``: a named model, its weights from a file or pruned at random."""
+"""The body of ``billhook bench``: a model, its weights from a file or random, or a program."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +9,8 @@ from torch import nn
 import billhook
 from billhook.errors import ConfigurationError
 from billhook.inference.bench import bench, layer_table, measure_limits
+from billhook.inference.compiler import load_compiled
+from billhook.inference.network_race import time_layers
 from billhook.inference.peers import PEERS
 from billhook.named_model import build_model
 
@@ -17,7 +19,7 @@ __all__ = ["run"]
 
 def run(
     target: str,
-    shape: str,
+    shape: str | None = None,
     *,
     weights: Path | None = None,
     sparsity: float | None = None,
@@ -29,8 +31,9 @@ def run(
     """The lines to print: the model beside its peers, then every layer beside the limits.
 
     Args:
-        target: A function of billhook.models or ``module:function``, arguments in parentheses.
-        shape: The input's sides, as in "1,3,224,224".
+        target: A function of billhook.models or ``module:function``, arguments in parentheses; or
+            a program that ``billhook.save(compiled, path)`` wrote, which is measured alone.
+        shape: The input's sides, as in "1,3,224,224"; a program has its own, with a batch of one.
         weights: A file that ``billhook.save`` wrote, or any safetensors file, of this model.
         sparsity: Without a file: the share of every weight matrix to zero at random, 0 to 1.
         vocabulary: The input holds integers below this; without it, floats in [0, 1).
@@ -43,6 +46,11 @@ def run(
     >>> "billhook" in next(lines)
     True
     """
+    if Path(target).is_file():
+        yield from _program(Path(target), shape, threads, rounds)
+        return
+    if shape is None:
+        raise ConfigurationError(f"{target} is no file, so its input's shape is needed: --input")
     model = _model(target, weights, sparsity)
     inputs = (_input(shape, vocabulary),)
     # Recurrent models are measured beside eager torch alone, which always runs them.
@@ -50,7 +58,15 @@ def run(
     result = bench(target, model, inputs, threads=threads, rounds=rounds, peers=usable)
     yield str(result)
     yield f"{result.compiled.plan.mode}: {result.compiled.report().reason}"
-    yield layer_table(result.compiled, measure_limits())
+    yield layer_table(result.compiled.report().layers, measure_limits())
+
+
+def _program(path: Path, shape: str | None, threads: int, rounds: int) -> Iterator[str]:
+    compiled = load_compiled(path)
+    network = compiled.network
+    x = torch.rand(1, *network.input_shape) if shape is None else _input(shape, None)
+    yield str(bench(path.name, compiled, (x,), threads=threads, rounds=rounds, peers=()))
+    yield layer_table(time_layers(network), measure_limits())
 
 
 def _model(target: str, weights: Path | None, sparsity: float | None) -> nn.Module:

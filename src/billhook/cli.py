@@ -184,8 +184,16 @@ def plan(
 
 @app.command()
 def bench(
-    model: Annotated[str, typer.Argument(help="A function of billhook.models or module:function.")],
-    shape: Annotated[str, typer.Option("--input", help="Its sides, as in 1,3,224,224.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A function of billhook.models, module:function, or a compiled program's file."
+        ),
+    ],
+    shape: Annotated[
+        str | None,
+        typer.Option("--input", help="Its sides, as in 1,3,224,224; a program knows its own."),
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="A billhook or safetensors file with the model's weights.")
     ] = None,

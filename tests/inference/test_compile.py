@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import billhook
 from billhook.errors import CompileError, ConfigurationError
-from billhook.inference import CompiledModel, Plan, compile, kernels
+from billhook.inference import Choice, CompiledModel, Plan, compile, kernels
 from billhook.inference.compiler import TOLERANCE
 from billhook.models import inception_v3, mobilenet_v1, ptb_lstm
 
@@ -44,7 +44,6 @@ def forced_plan(model: nn.Module, example: Any) -> Plan:
     from billhook.inference.compiler import _capture
     from billhook.inference.graph import Conv, Linear, UnsupportedError
     from billhook.inference.modules import _candidates, _obstacle
-    from billhook.inference.plan import Choice
 
     isa = kernels.ISA_NAMES[kernels.isa()]
     try:
@@ -143,6 +142,30 @@ def test_a_raced_plan_replays_bit_for_bit_also_through_json(name: str) -> None:
     again = compile(model, x, plan=plan)
     assert again.plan == fast.plan
     assert torch.equal(again(x), fast(x))
+
+
+@native_only
+@pytest.mark.parametrize("name", ["mobilenet", "linear", "lstm"])
+@pytest.mark.parametrize(("sparse_ms", "runs_dense"), [(0.99, True), (0.9, False)])
+def test_dense_wins_unless_sparse_is_faster_by_more_than_noise(
+    name: str, sparse_ms: float, runs_dense: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from billhook.inference import compiler, modules, network_race
+
+    def race(candidates: dict[Any, Any]) -> dict[Any, float]:
+        dense = (Choice("dense"), "dense", "torch", "apart")
+        return {key: 1.0 if key in dense else sparse_ms for key in candidates}
+
+    for module in (compiler, modules, network_race):
+        monkeypatch.setattr(module, "race", race)
+    make, x = {
+        "mobilenet": (CNNS["mobilenet"][0], torch.randn(1, *CNNS["mobilenet"][1])),
+        "linear": (lambda: nn.Linear(20, 9), torch.randn(1, 20)),
+        "lstm": (lambda: nn.LSTM(8, 8), torch.randn(3, 1, 8)),
+    }[name]
+    compiled = compile(pruned(make(), 0.5), x)
+    assert (compiled.plan.mode == "dense") == runs_dense
+    assert all((layer.chosen == "dense") == runs_dense for layer in compiled.report().layers)
 
 
 class Tagger(nn.Module):

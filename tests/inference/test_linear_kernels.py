@@ -1,8 +1,10 @@
 """The linear kernels against the oracle."""
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,7 +91,7 @@ def test_wide_panels_are_cut_into_blocks_of_columns() -> None:
     assert_close(
         layer(x), torch.nn.functional.linear(x, weight, torch.from_numpy(layer.matrix.bias))
     )
-    assert len(layer.matrix.blocks(64)) > 1  # type: ignore[arg-type]
+    assert len(layer.matrix.blocks(64).blocks) > 1
 
 
 @pytest.mark.parametrize("samples", [0, 1, 3, 70])
@@ -102,6 +104,18 @@ def test_results_do_not_depend_on_the_thread_count(samples: int) -> None:
     with torch_threads(2):
         two = layer(x)
     assert torch.equal(one, two)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux does")
+def test_kernels_run_on_the_threads_that_torch_has() -> None:
+    layer = SparseLinear(torch.randn(301, 257) * (torch.rand(301, 257) < 0.1), None, kernels.isa())
+    with torch_threads(2):
+        torch.ones(1 << 20).add_(1)  # large enough that torch starts its threads
+        before = len(os.listdir("/proc/self/task"))
+        assert before > 1
+        for samples in (1, 200):
+            layer(torch.randn(samples, 257))
+            assert len(os.listdir("/proc/self/task")) == before
 
 
 def test_calls_from_several_threads_give_the_same_result() -> None:

@@ -9,8 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from billhook.inference import kernels, reference
+from billhook.inference.dense_steps import dense_weight
 from billhook.inference.graph import INPUT, Conv, Pool
-from billhook.inference.network import Network, dense_weight
+from billhook.inference.network import Network
 from billhook.inference.plan import Choice
 
 from .strategies import Floats, assert_close, misaligned, sparse, values
@@ -183,3 +184,20 @@ def test_dense_choices_give_torch_results_in_the_same_program() -> None:
     ]
     for result in results[1:]:
         assert torch.allclose(result, results[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_wide_pointwise_layer_is_summed_in_blocks_of_channels(isa: int) -> None:
+    torch.manual_seed(0)
+    conv = Conv(
+        name="conv",
+        inputs=(INPUT,),
+        shape=(21, 7, 7),
+        activation="relu6",
+        weight=torch.randn(21, 600, 1, 1) * (torch.rand(21, 600, 1, 1) < 0.2),
+        bias=torch.randn(21),
+    )
+    x = torch.randn(2, 600, 7, 7)
+    network = Network([conv], (600, 7, 7), {"conv": Choice("spmm_packed", 7)}, isa)
+    assert len(network.lowering.packed[0].blocks) > 1  # type: ignore[union-attr]
+    assert_close(network(x), np.stack([oracle(conv, sample) for sample in x.numpy()]))

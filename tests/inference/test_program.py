@@ -1,5 +1,8 @@
 """Compiled programs in files: the same results bit for bit, and no dense weights on the way."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,21 @@ def test_a_saved_program_gives_the_same_bits(name: str, tmp_path: Path) -> None:
     assert isinstance(again.program, NetworkModule)
     ops = again.program.network.ops
     assert all(isinstance(op.weight, SparseWeight) for op in ops if hasattr(op, "weight"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures as Linux does")
+def test_starting_takes_little_more_memory_than_the_program(tmp_path: Path) -> None:
+    layers = [nn.Conv2d(512, 512, kernel) for kernel in (3, 1, 3, 1, 3)]
+    fast = forced(pruned(nn.Sequential(*layers)), torch.randn(1, 512, 7, 7))
+    path = tmp_path / "program.billhook.safetensors"
+    billhook.save(fast, path)
+    script = Path(__file__).parents[2] / "benchmarks" / "start.py"
+    output = subprocess.run(
+        [sys.executable, script, path], check=True, capture_output=True, text=True
+    ).stdout
+    found = json.loads(output)
+    assert found["packed"] > 5
+    assert found["peak"] <= found["limit"], found
 
 
 def test_a_file_of_weights_is_no_program(tmp_path: Path) -> None:

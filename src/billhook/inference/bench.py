@@ -12,6 +12,7 @@ from torch import nn
 from billhook.inference.compiler import CompiledModel, compile
 from billhook.inference.peers import PEERS, missing, peer
 from billhook.inference.race import interleaved_times
+from billhook.inference.report import LayerReport
 
 __all__ = [
     "Limits",
@@ -80,7 +81,7 @@ def bench(
     peers: Sequence[str] = PEERS,
     extra: dict[str, Callable[[], object]] | None = None,
 ) -> Result:
-    """Compiles a model and times it in turn with ``peers`` and the ``extra`` calls.
+    """Compiles a model, if it is not yet, and times it in turn with ``peers`` and ``extra`` calls.
 
     torch's thread count is as before afterwards.
 
@@ -93,7 +94,7 @@ def bench(
     absent = tuple(name for name in peers if missing(name))
     try:
         with torch.no_grad():
-            compiled = compile(model, inputs)
+            compiled = model if isinstance(model, CompiledModel) else compile(model, inputs)
             calls: dict[str, Callable[[], object]] = {"billhook": lambda: compiled(*inputs)}
             for name in peers:
                 if name not in absent:
@@ -136,25 +137,47 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def layer_table(compiled: CompiledModel, limits: Limits) -> str:
+def layer_table(layers: Sequence[LayerReport], limits: Limits) -> str:
     """Each layer's times, its gain, and how far its sparse kernel is from the limits.
 
-    A layer needs 2 * nonzeros * positions operations and reads 6 bytes a nonzero at least.
+    A layer needs 2 * nonzeros * positions operations and reads 6 bytes a nonzero at least. The last
+    line sums up what is gained where, if the dense times are known.
     """
     lines = [
         f"one thread: {limits.gflops:.0f} GFLOP/s dense, {limits.gbytes:.0f} GB/s",
-        f"{'layer':<32} {'zeros':>6} {'dense':>9} {'sparse':>9} {'gain':>6} {'limit':>9}  runs",
+        f"{'layer':<32} {'zeros':>6} {'dense':>9} {'sparse':>9} {'gain':>6} "
+        f"{'limit':>9} {'of it':>6}  runs",
     ]
-    for layer in compiled.report().layers:
-        if layer.dense_ms is None or layer.sparse_ms is None:
+    for layer in layers:
+        if layer.sparse_ms is None:
             lines.append(f"{layer.name:<32} {layer.sparsity:>6.1%} {layer.reason}")
             continue
         weights = torch.Size(layer.shape).numel()
         nonzeros = round((1 - layer.sparsity) * weights)
         limit = limits.milliseconds(2 * nonzeros * layer.positions, 6 * nonzeros)
-        gain = layer.dense_ms / layer.sparse_ms
+        dense = gain = "-"
+        if layer.dense_ms is not None:
+            dense, gain = f"{layer.dense_ms:.3f}", f"{layer.dense_ms / layer.sparse_ms:.2f}"
         lines.append(
-            f"{layer.name:<32} {layer.sparsity:>6.1%} {layer.dense_ms:>9.3f} "
-            f"{layer.sparse_ms:>9.3f} {gain:>6.2f} {limit:>9.3f}  {layer.chosen}"
+            f"{layer.name:<32} {layer.sparsity:>6.1%} {dense:>9} {layer.sparse_ms:>9.3f} "
+            f"{gain:>6} {limit:>9.3f} {limit / layer.sparse_ms:>6.0%}  {layer.chosen}"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *_summary(layers)])
+
+
+def _summary(layers: Sequence[LayerReport]) -> list[str]:
+    """What the layers that run sparse gain, and how much time is in those that do not."""
+    timed = [
+        (layer.chosen == "dense", layer.dense_ms, layer.sparse_ms)
+        for layer in layers
+        if layer.dense_ms is not None and layer.sparse_ms is not None
+    ]
+    if not timed:
+        return []
+    stay = [dense for is_dense, dense, _ in timed if is_dense]
+    before = sum(dense for is_dense, dense, _ in timed if not is_dense)
+    after = sum(sparse for is_dense, _, sparse in timed if not is_dense)
+    return [
+        f"{len(timed) - len(stay)} layers run sparse: {before:.3f} ms dense, {after:.3f} ms so; "
+        f"{len(stay)} stay dense: {sum(stay):.3f} ms"
+    ]

@@ -18,7 +18,7 @@ from billhook.inference.network import Network
 from billhook.inference.network_race import race_network
 from billhook.inference.plan import Choice, Plan
 from billhook.inference.program import pack_program, unpack_program
-from billhook.inference.race import race
+from billhook.inference.race import race, winner
 from billhook.inference.report import LayerReport, Report
 
 __all__ = ["CompiledModel", "compile", "load_compiled"]
@@ -57,6 +57,8 @@ class CompiledModel(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the model's own ``forward``."""
+        if isinstance(self.program, NetworkModule):  # has neither hooks nor gradients
+            return self.program.forward(*args, **kwargs)
         with torch.no_grad():
             return self.program(*args, **kwargs)
 
@@ -74,12 +76,21 @@ class CompiledModel(nn.Module):
         Raises:
             CompileError: The model is not one whole program.
         """
+        return pack_program(self.network, self._plan)
+
+    @property
+    def network(self) -> Network:
+        """The one program that this model is.
+
+        Raises:
+            CompileError: It is not: some of its modules are torch's.
+        """
         if not isinstance(self.program, NetworkModule):
             raise CompileError(
                 f"a model compiled in the mode {self._plan.mode!r} is not one program to save: "
                 "billhook.save the model itself, and keep compiled.plan for compile(plan=...)"
             )
-        return pack_program(self.program.network, self._plan)
+        return self.program.network
 
     def report(self) -> Report:
         """Each layer's times, what runs it, and why; ``print`` it for a table."""
@@ -220,9 +231,9 @@ def _raced(model: nn.Module, inputs: tuple[Any, ...]) -> CompiledModel:
         program = replace_modules(model, choices, isa)
     times = race({"dense": lambda: model(*inputs), "compiled": lambda: program(*inputs)})
     if all(choice.kernel == "dense" for choice in choices.values()) and mode == "modules":
-        return _dense(model, "every layer is faster dense", layers, times)
-    if times["compiled"] > times["dense"]:
-        return _dense(model, "the whole model is faster dense in torch", layers, times)
+        return _dense(model, "no layer is faster sparse", layers, times)
+    if winner(times, "dense") == "dense":
+        return _dense(model, "the whole model is as fast dense in torch", layers, times)
     return _finish(program, Plan(_mode(mode), kernels.ISA_NAMES[isa], choices), why, layers, times)
 
 

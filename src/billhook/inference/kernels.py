@@ -5,7 +5,6 @@ Arrays that a structure points to must outlive it; each packed weight keeps its 
 
 import ctypes
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -34,6 +33,12 @@ class SparseRowsStruct(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("rows", "activation")),
         *((name, ctypes.c_void_p) for name in ("row_ptr", "offset", "value", "bias")),
     )
+
+
+class BlocksStruct(ctypes.Structure):
+    """A matrix in blocks of columns; see ``spmm.h``."""
+
+    _fields_ = (("first", ctypes.c_void_p), ("count", ctypes.c_int64))
 
 
 class LaneRowsStruct(ctypes.Structure):
@@ -66,7 +71,7 @@ class Step(ctypes.Structure):
             )
         ),
         ("keep", ctypes.c_void_p),
-        ("rows", SparseRowsStruct),
+        ("rows", BlocksStruct),
         ("depthwise", SparseRowsStruct),
         ("lanes", LaneRowsStruct),
     )
@@ -102,23 +107,27 @@ def pointer(array: Array | None) -> int | None:
     return None if array is None else int(array.ctypes.data)
 
 
+WORKSPACE, SOURCE, RESULT = range(3)  # the buffers of a network
+BUFFERS = 3
+_Buffers, _Strides = ctypes.c_void_p * BUFFERS, ctypes.c_int64 * BUFFERS
+
+
 def run_steps(
     steps: Any,
-    buffers: Sequence[int],
-    strides: Sequence[int],
+    buffers: tuple[int, int, int],
+    strides: tuple[int, int, int],
     *,
     samples: int,
     threads: int,
     isa: int,
 ) -> None:
     """``billhook_run``: the steps (a ctypes array) once for every sample."""
-    count = len(buffers)
     _kernel("billhook_run", (_P, _I, _P, _P, _I, _I, _I, _I), None)(
         ctypes.byref(steps),
         len(steps),
-        (ctypes.c_void_p * count)(*buffers),
-        (ctypes.c_int64 * count)(*strides),
-        count,
+        _Buffers(*buffers),
+        _Strides(*strides),
+        BUFFERS,
         samples,
         threads,
         isa,
@@ -126,7 +135,7 @@ def run_steps(
 
 
 def linear(
-    blocks: Any,
+    blocks: BlocksStruct,
     x: torch.Tensor,
     y: torch.Tensor,
     *,
@@ -134,12 +143,9 @@ def linear(
     threads: int,
     isa: int,
 ) -> None:
-    """``billhook_linear``: y (samples, rows) from x (samples, columns), panels ``width`` wide.
-    ``blocks`` is a ctypes array of :class:`SparseRowsStruct`, one a block of columns.
-    """
-    _kernel("billhook_linear", (_P, _I, _P, _I, _I, _P, _I, _I, _I, _I, _I), None)(
+    """``billhook_linear``: y (samples, rows) from x (samples, columns), panels ``width`` wide."""
+    _kernel("billhook_linear", (_P, _P, _I, _I, _P, _I, _I, _I, _I, _I), None)(
         ctypes.addressof(blocks),
-        len(blocks),
         x.data_ptr(),
         x.stride(0),
         x.shape[1],

@@ -10,12 +10,12 @@ from billhook.errors import ConfigurationError
 from billhook.inference import kernels
 from billhook.inference.packing import (
     MAX_LANE_COLUMNS,
+    BlockedRows,
     Csr,
     LaneRows,
     SparseRows,
-    column_blocks,
     floats,
-    struct_array,
+    panel_rows,
     to_csr,
     to_lanes,
     with_width,
@@ -23,10 +23,6 @@ from billhook.inference.packing import (
 
 __all__ = ["SparseLinear", "SparseMatrix", "panel_width"]
 
-# Panel floats in use at a time, beyond which panels of more than 16 columns are cut into blocks of
-# matrix columns, as long as a row still has this many nonzeros in a block.
-PANEL_FLOATS = 12_288
-MIN_NONZEROS = 16
 WIDTHS = (8, 16, 24, 32, 48, 64)
 
 
@@ -47,7 +43,7 @@ class SparseMatrix:
 
     def __init__(self, csr: Csr, bias: np.ndarray | None, isa: int) -> None:
         self.csr, self.bias, self.isa = csr, bias, isa
-        self._blocks: dict[int, tuple[list[SparseRows], object]] = {}
+        self._blocks: dict[int, BlockedRows] = {}
         self._whole: dict[int, SparseRows] = {}
         self._lanes: LaneRows | None = None
         self._lock = threading.Lock()
@@ -55,7 +51,7 @@ class SparseMatrix:
     @property
     def nbytes(self) -> int:
         """Bytes of everything packed so far."""
-        blocks = sum(b.nbytes for rows, _ in self._blocks.values() for b in rows)
+        blocks = sum(rows.nbytes for rows in self._blocks.values())
         blocks += sum(rows.nbytes for rows in self._whole.values())
         return blocks + (0 if self._lanes is None else self._lanes.nbytes)
 
@@ -65,21 +61,12 @@ class SparseMatrix:
                 self._lanes = to_lanes(self.csr, self.bias)
             return self._lanes
 
-    def blocks(self, width: int) -> object:
-        """The ctypes array of column blocks for panels of ``width`` columns."""
+    def blocks(self, width: int) -> BlockedRows:
+        """The matrix in blocks of columns for panels of ``width`` columns."""
         with self._lock:
             if width not in self._blocks:
-                rows = self._pack(width)
-                self._blocks[width] = rows, struct_array([r.struct for r in rows])
-            return self._blocks[width][1]
-
-    def _pack(self, width: int) -> list[SparseRows]:
-        rows, columns = self.csr.shape
-        block = columns
-        if width > 2 * kernels.LANES and self.csr.nnz:
-            block = max(PANEL_FLOATS // width, MIN_NONZEROS * rows * columns // self.csr.nnz)
-        parts = [self.csr] if block >= columns else column_blocks(self.csr, block)
-        return [with_width(p, width, self.bias if i == 0 else None) for i, p in enumerate(parts)]
+                self._blocks[width] = panel_rows(self.csr, width, self.bias)
+            return self._blocks[width]
 
     def whole(self, width: int) -> SparseRows:
         """The matrix in one piece for panels of ``width`` columns."""
@@ -96,7 +83,7 @@ class SparseMatrix:
         elif len(x):
             width = panel_width(len(x))
             kernels.linear(
-                self.blocks(width),
+                self.blocks(width).struct,
                 x,
                 y,
                 width=width,

@@ -1,39 +1,17 @@
 """The network plan: a feed-forward CNN as steps over one workspace, one native call a batch."""
 
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-import numpy as np
 import torch
-from torch.nn import functional as F
 
 from billhook.errors import ConfigurationError
 from billhook.inference import kernels
-from billhook.inference.graph import INPUT, Conv, Linear, Op, Other, Pool
-from billhook.inference.kernels import ACTIVATIONS, Step, View
-from billhook.inference.layout import PlaneLayout
-from billhook.inference.packing import LaneRows, SparseRows, floats, struct_array, to_csr, to_lanes
-from billhook.inference.placement import Placement
+from billhook.inference.graph import Op
+from billhook.inference.lowering import Lowering, Native
 from billhook.inference.plan import Choice
-from billhook.inference.taps import conv_rows, strided
 
 __all__ = ["Network"]
-
-WORKSPACE, SOURCE, RESULT = range(3)
-NO_VIEW = View(-1, 0, 0, 0)
-VECTOR_PLANE = 1
-
-Dense = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
-"""A step that torch runs on one sample: workspace, input sample, output sample."""
-
-
-@dataclass
-class _Native:
-    """Steps that run in one native call; ``keep`` holds what they point to."""
-
-    steps: object
-    count: int
 
 
 class Network:
@@ -57,25 +35,15 @@ class Network:
     ) -> None:
         self.ops, self.input_shape, self.choices, self.isa = ops, input_shape, dict(choices), isa
         self.output_shape = ops[-1].shape
-        self.fused = {
-            op.inputs[0]: i
-            for i, op in enumerate(ops)
-            if isinstance(op, Conv)
-            and op.inputs[0] >= 0
-            and self.choices.get(ops[op.inputs[0]].name) == Choice("fused")
-        }
-        self.place = Placement(ops, input_shape)
-        self._packed: list[SparseRows | LaneRows] = []
-        self._keep: dict[object, np.ndarray | None] = {}
-        self.program: list[_Native | Dense] = []
-        self._lower()
+        self.lowering = Lowering(ops, input_shape, self.choices)
+        self.program = self.lowering.program()
         self._pool: list[torch.Tensor] = []
         self._lock = threading.Lock()
 
     @property
     def nbytes(self) -> int:
         """Bytes of the packed weights."""
-        return sum(p.nbytes for p in self._packed)
+        return sum(p.nbytes for p in self.lowering.packed)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if tuple(x.shape[1:]) != self.input_shape:
@@ -84,7 +52,7 @@ class Network:
                 f"(N, {', '.join(map(str, self.input_shape))}); compile it again for another size"
             )
         x = x.detach().contiguous()
-        y = torch.empty(len(x), *self.output_shape)
+        y = torch.empty(x.shape[0], *self.output_shape)
         workspace = self.take()
         try:
             self._run(workspace, x, y)
@@ -97,7 +65,7 @@ class Network:
         with self._lock:
             if self._pool:
                 return self._pool.pop()
-        return torch.zeros(self.place.size)
+        return torch.zeros(self.lowering.place.size)
 
     def give(self, workspace: torch.Tensor) -> None:
         """Back into the pool."""
@@ -105,360 +73,24 @@ class Network:
             self._pool.append(workspace)
 
     def _run(self, workspace: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
-        if len(self.program) == 1 and isinstance(self.program[0], _Native):
+        if len(self.program) == 1 and isinstance(self.program[0], Native):
             self.run_native(self.program[0], workspace, x, y)
             return
         for i in range(len(x)):
             for part in self.program:
-                if isinstance(part, _Native):
+                if isinstance(part, Native):
                     self.run_native(part, workspace, x[i : i + 1], y[i : i + 1])
                 else:
                     part(workspace, x[i], y[i])
 
     def run_native(
-        self, part: _Native, workspace: torch.Tensor, x: torch.Tensor, y: torch.Tensor
+        self, part: Native, workspace: torch.Tensor, x: torch.Tensor, y: torch.Tensor
     ) -> None:
         """The steps for every sample of x."""
         buffers = (workspace.data_ptr(), x.data_ptr(), y.data_ptr())
-        samples = len(x)
+        samples = x.shape[0]
         strides = (0, x.numel() // max(samples, 1), y.numel() // max(samples, 1))
         threads = torch.get_num_threads()
         kernels.run_steps(
             part.steps, buffers, strides, samples=samples, threads=threads, isa=self.isa
         )
-
-    # Lowering: operations to steps.
-
-    def _lower(self) -> None:
-        pending: list[Step] = []
-        if self._needs_import():
-            pending.append(self._import())
-        for index in range(len(self.ops)):
-            for part in self.lower(index, self.choices.get(self.ops[index].name)):
-                if isinstance(part, Step):
-                    pending.append(part)
-                    continue
-                if pending:
-                    self.program.append(native(pending))
-                    pending = []
-                self.program.append(part)
-        last = len(self.ops) - 1
-        if self.place.is_planes(last) and not self._writes_result(last):
-            pending.append(self._export(last))
-        if pending:
-            self.program.append(native(pending))
-
-    def lower(self, index: int, choice: Choice | None) -> list[Step | Dense]:
-        """The steps of one operation; none for a depthwise one that its successor runs."""
-        op = self.ops[index]
-        if isinstance(op, Conv):
-            assert choice is not None
-            if choice.kernel == "fused":
-                return []
-            if choice.kernel == "dense":
-                return [self._dense_conv(index, op)]
-            depthwise = next((d for d, user in self.fused.items() if user == index), None)
-            return list(self.conv_steps(index, choice, depthwise))
-        if isinstance(op, Linear):
-            assert choice is not None
-            return [
-                self._dense_linear(index, op)
-                if choice.kernel == "dense"
-                else self._lanes(index, op)
-            ]
-        if isinstance(op, Pool):
-            return [self._pool_step(index, op)]
-        assert isinstance(op, Other)
-        return list(self._other(index, op))
-
-    def _needs_import(self) -> bool:
-        """Whether a sparse convolution reads the input as padded planes."""
-        return any(
-            isinstance(op, Conv)
-            and INPUT in op.inputs
-            and not strided(op)
-            and self.choices[op.name].kernel != "dense"
-            and not self._reads_input(index, self.choices[op.name])
-            for index, op in enumerate(self.ops)
-        )
-
-    def _reads_input(self, index: int, choice: Choice) -> bool:
-        """Whether a convolution gathers its panels from the network's input as it lies."""
-        op = self.ops[index]
-        return (
-            isinstance(op, Conv)
-            and op.pointwise
-            and op.inputs == (INPUT,)
-            and choice.kernel == "spmm_packed"
-            and self.place.layout(index).pitch == op.shape[2]
-        )
-
-    def _writes_result(self, index: int) -> bool:
-        """Whether a sparse convolution's planes are the network's result as they come."""
-        op = self.ops[index]
-        return (
-            isinstance(op, Conv)
-            and index == len(self.ops) - 1
-            and self.choices[op.name].kernel in ("spmm", "spmm_packed")
-            and self.place.layout(index).pitch == op.shape[2]
-        )
-
-    def view(self, value: int) -> View:
-        """Where a value lies."""
-        if value == INPUT:
-            _, height, width = self.input_shape
-            return View(SOURCE, 0, height * width, width)
-        if not self.place.is_planes(value):
-            if value == len(self.ops) - 1:
-                return View(RESULT, 0, VECTOR_PLANE, 1)
-            return View(WORKSPACE, self.place.start(value), VECTOR_PLANE, 1)
-        layout = self.place.layout(value)
-        return View(WORKSPACE, self.place.start(value) + layout.lead, layout.size, layout.pitch)
-
-    def operand_view(self, value: int) -> View:
-        """Where a value lies with its padding; the input's is its copy in the workspace."""
-        if value != INPUT:
-            return self.view(value)
-        layout = self.place.layout(INPUT)
-        return View(WORKSPACE, self.place.start(INPUT) + layout.lead, layout.size, layout.pitch)
-
-    def shape(self, value: int) -> tuple[int, ...]:
-        return self.input_shape if value == INPUT else self.ops[value].shape
-
-    def _keep_mask(self, value: int) -> np.ndarray | None:
-        layout = self.place.layout(value)
-        if layout not in self._keep:
-            self._keep[layout] = keep_mask(layout)
-        return self._keep[layout]
-
-    def conv_steps(self, index: int, choice: Choice, depthwise: int | None) -> list[Step]:
-        """A sparse convolution; ``depthwise`` is the operation that fills its panels, if any."""
-        conv = self.ops[index]
-        assert isinstance(conv, Conv)
-        first = conv if depthwise is None else self.ops[depthwise]
-        assert isinstance(first, Conv)
-        source, prepare = self._source(index if depthwise is None else depthwise, first)
-        packed = choice.kernel == "spmm_packed" or depthwise is not None
-        width = kernels.LANES * choice.vectors if packed else 0
-        layout = self.place.source_layout(index if depthwise is None else depthwise)
-        rows = self._hold(conv_rows(conv, layout, width))
-        target, pixels = self.view(index), self.place.layout(index).pixels_rounded
-        keep = self._keep_mask(index)
-        if self._reads_input(index, choice) or self._writes_result(index):
-            pixels, keep = self.place.layout(index).pixels, None
-        if self._writes_result(index):
-            target = View(RESULT, 0, pixels, conv.shape[2])
-        step = Step(
-            op=kernels.SPMM,
-            x=self.view(INPUT) if self._reads_input(index, choice) else source,
-            y=target,
-            addend=NO_VIEW,
-            channels=conv.weight.shape[1],
-            pixels=pixels,
-            vectors=choice.vectors,
-            packed=int(packed),
-            keep=kernels.pointer(keep),
-            rows=rows.struct,
-        )
-        if depthwise is not None:
-            step.depthwise = self._hold(conv_rows(first, layout)).struct
-        return [*prepare, step]
-
-    def _source(self, index: int, conv: Conv) -> tuple[View, list[Step]]:
-        """What a convolution reads, and the step that splits it into phases first, if strided."""
-        value = conv.inputs[0]
-        if not strided(conv):
-            return self.operand_view(value), []
-        layout = self.place.source_layout(index)
-        start = self.place.phases_start(index) + layout.lead
-        sh, sw = conv.stride
-        channels, height, width = self.shape(value)
-        split = Step(
-            op=kernels.COPY,
-            x=self.view(value),
-            y=View(WORKSPACE, start, layout.size * sh * sw, layout.pitch),
-            addend=NO_VIEW,
-            channels=channels,
-            in_height=height,
-            in_width=width,
-            height=layout.height,
-            width=layout.width,
-            stride_height=sh,
-            stride_width=sw,
-        )
-        return View(WORKSPACE, start, layout.size, layout.pitch), [split]
-
-    def _hold(self, rows: SparseRows) -> SparseRows:
-        self._packed.append(rows)
-        return rows
-
-    def _copy(self, x: View, y: View, shape: tuple[int, ...]) -> Step:
-        channels, height, width = shape
-        return Step(
-            op=kernels.COPY,
-            x=x,
-            y=y,
-            addend=NO_VIEW,
-            channels=channels,
-            in_height=height,
-            in_width=width,
-            height=height,
-            width=width,
-            stride_height=1,
-            stride_width=1,
-        )
-
-    def _import(self) -> Step:
-        return self._copy(self.view(INPUT), self.operand_view(INPUT), self.input_shape)
-
-    def _export(self, value: int) -> Step:
-        _, height, width = shape = self.shape(value)
-        return self._copy(self.view(value), View(RESULT, 0, height * width, width), shape)
-
-    def _pool_step(self, index: int, op: Pool) -> Step:
-        channels, height, width = self.shape(op.inputs[0])
-        return Step(
-            op=kernels.MAX_POOL if op.kind == "max" else kernels.AVERAGE_POOL,
-            x=self.view(op.inputs[0]),
-            y=self.view(index),
-            addend=NO_VIEW,
-            channels=channels,
-            in_height=height,
-            in_width=width,
-            height=op.shape[1],
-            width=op.shape[2],
-            kernel_height=op.kernel[0],
-            kernel_width=op.kernel[1],
-            stride_height=op.stride[0],
-            stride_width=op.stride[1],
-            pad_top=op.padding[0],
-            pad_left=op.padding[1],
-            count_padding=int(op.count_padding),
-        )
-
-    def _other(self, index: int, op: Other) -> list[Step]:
-        if op.kind == "concat":
-            return self._concat(index, op)
-        source = op.inputs[0]
-        if op.kind == "flatten":
-            if not self.place.is_planes(source):
-                return [] if self.place.aliased(index) else [self._vector_copy(index, source)]
-            _, height, width = shape = self.shape(source)
-            start = self.view(index)
-            return [
-                self._copy(
-                    self.view(source),
-                    View(start.buffer, start.offset, height * width, width),
-                    shape,
-                )
-            ]
-        channels, height, width = self.shape(source)
-        return [
-            Step(
-                op=kernels.MEAN if op.kind == "mean" else kernels.ADD,
-                x=self.view(source),
-                y=self.view(index),
-                addend=self.view(op.inputs[1]) if op.kind == "add" else NO_VIEW,
-                channels=channels,
-                in_height=height,
-                in_width=width,
-                height=height,
-                width=width,
-                activation=ACTIVATIONS.index(op.activation),
-            )
-        ]
-
-    def _vector_copy(self, index: int, source: int) -> Step:
-        features = self.ops[index].shape[0]
-        flat = (1, 1, features)
-        x, y = self.view(source), self.view(index)
-        return self._copy(
-            View(x.buffer, x.offset, features, features),
-            View(y.buffer, y.offset, features, features),
-            flat,
-        )
-
-    def _concat(self, index: int, op: Other) -> list[Step]:
-        """Copies of the parts that could not be computed in place."""
-        steps, offset = [], 0
-        layout = self.place.layout(index)
-        for value in op.inputs:
-            shape = self.shape(value)
-            if not self.place.inside(value, index):
-                y = self.view(index)
-                y = View(y.buffer, y.offset + offset * layout.size, y.plane, y.pitch)
-                steps.append(self._copy(self.view(value), y, shape))
-            offset += shape[0]
-        return steps
-
-    def _lanes(self, index: int, op: Linear) -> Step:
-        lanes = to_lanes(to_csr(op.weight), floats(op.bias), op.activation)
-        self._packed.append(lanes)
-        x, y = self.view(op.inputs[0]), self.view(index)
-        return Step(op=kernels.LINEAR, x=x, y=y, addend=NO_VIEW, lanes=lanes.struct)
-
-    def _dense_conv(self, index: int, conv: Conv) -> Dense:
-        """torch's convolution on views of the workspace."""
-        top, left, bottom, right = conv.padding
-        symmetric = top == bottom and left == right
-        source, target = self.view(conv.inputs[0]), self.view(index)
-        in_shape, out_shape = self.shape(conv.inputs[0]), conv.shape
-        activate, weight = ACTIVATE[conv.activation], dense_weight(conv)
-
-        def run(workspace: torch.Tensor, x: torch.Tensor, _: torch.Tensor) -> None:
-            operand = x.flatten() if source.buffer == SOURCE else workspace
-            planes = planes_of(operand, source, in_shape).unsqueeze(0)
-            if not symmetric:
-                planes = F.pad(planes, (left, right, top, bottom))
-            padding = (top, left) if symmetric else (0, 0)
-            result = F.conv2d(
-                planes, weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups
-            )
-            planes_of(workspace, target, out_shape).copy_(activate(result)[0])
-
-        return run
-
-    def _dense_linear(self, index: int, op: Linear) -> Dense:
-        source, target = self.view(op.inputs[0]), self.view(index)
-        activate, weight = ACTIVATE[op.activation], dense_weight(op)
-
-        def run(workspace: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
-            features = weight.shape[1]
-            flat = x.flatten() if source.buffer == SOURCE else workspace[source.offset :]
-            to = y if target.buffer == RESULT else workspace[target.offset :][: len(weight)]
-            to.copy_(activate(F.linear(flat[:features], weight, op.bias)))
-
-        return run
-
-
-ACTIVATE: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "none": lambda x: x,
-    "relu": F.relu_,
-    "relu6": lambda x: F.hardtanh_(x, 0.0, 6.0),
-}
-
-
-def dense_weight(op: Conv | Linear) -> torch.Tensor:
-    """The weight of a layer that torch runs."""
-    assert isinstance(op.weight, torch.Tensor), f"{op.name} was packed, and is to run dense"
-    return op.weight
-
-
-def planes_of(buffer: torch.Tensor, view: View, shape: tuple[int, ...]) -> torch.Tensor:
-    """The (C, H, W) tensor that lies at a view of a buffer."""
-    offset = buffer.storage_offset() + view.offset
-    return buffer.as_strided(shape, (view.plane, view.pitch, 1), offset)
-
-
-def native(steps: list[Step]) -> _Native:
-    """The steps as the native call takes them."""
-    return _Native(struct_array(steps), len(steps))
-
-
-def keep_mask(layout: PlaneLayout) -> np.ndarray | None:
-    """-1 for the pixels of a plane and 0 for its row ends; None where there are only pixels."""
-    if layout.pitch == layout.width and layout.pixels == layout.pixels_rounded:
-        return None
-    position = np.arange(layout.pixels_rounded)
-    inside = (position % layout.pitch < layout.width) & (position < layout.pixels)
-    return np.where(inside, np.int32(-1), np.int32(0))

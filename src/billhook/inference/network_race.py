@@ -6,14 +6,16 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from billhook.inference.dense_steps import ACTIVATE, dense_weight
 from billhook.inference.graph import Conv, Linear, Op
-from billhook.inference.network import ACTIVATE, Network, dense_weight, native
-from billhook.inference.packing import MAX_LANE_COLUMNS
+from billhook.inference.lowering import native
+from billhook.inference.network import Network
+from billhook.inference.packing import MAX_LANE_COLUMNS, SparseWeight
 from billhook.inference.plan import Choice
-from billhook.inference.race import race
+from billhook.inference.race import interleaved_times, race, winner
 from billhook.inference.report import LayerReport
 
-__all__ = ["race_network"]
+__all__ = ["race_network", "time_layers"]
 
 TILES = (8, 6, 4)
 Candidates = dict[Any, Callable[[], object]]
@@ -38,6 +40,51 @@ def race_network(
     return racer.choices, list(racer.reports.values())
 
 
+def time_layers(network: Network, rounds: int = 20) -> list[LayerReport]:
+    """Each layer of a program by itself, as it runs there; there is no dense form to compare."""
+    x = torch.rand(1, *network.input_shape)
+    network(x)
+    racer = _Racer(network, x)
+    users = network.lowering.place.users
+    layers = {
+        index: (op, network.choices[op.name])
+        for index, op in enumerate(network.ops)
+        if isinstance(op, Conv | Linear)
+    }
+    calls = {
+        index: racer.runs(index, choice, network.lowering.filled_by(index))
+        for index, (_, choice) in layers.items()
+        if choice != Choice("fused")
+    }
+    times = {index: times[0] for index, times in interleaved_times(calls, rounds).items()}
+    reports = []
+    for index, (op, choice) in layers.items():
+        spent, reason = times.get(index), ""
+        if spent is None:
+            reason = f"runs with {network.ops[users[index][0]].name}"
+        elif choice.kernel == "dense":
+            spent, reason = None, f"dense, {spent:.3f} ms"
+        reports.append(
+            _layer_report(
+                op, dense_ms=None, sparse_ms=spent, chosen=_describe(choice), reason=reason
+            )
+        )
+    return reports
+
+
+def _layer_report(op: Conv | Linear, **measured: Any) -> LayerReport:
+    weight = op.weight
+    nonzeros = weight.csr.nnz if isinstance(weight, SparseWeight) else int(weight.count_nonzero())
+    return LayerReport(
+        name=op.name,
+        kind="conv" if isinstance(op, Conv) else "linear",
+        shape=tuple(weight.shape),
+        sparsity=1 - nonzeros / max(torch.Size(weight.shape).numel(), 1),
+        positions=op.shape[1] * op.shape[2] if isinstance(op, Conv) else 1,
+        **measured,
+    )
+
+
 def _first_choice(op: Op) -> Choice:
     if isinstance(op, Linear):
         return Choice("dense" if op.weight.shape[1] > MAX_LANE_COLUMNS else "sparse")
@@ -53,15 +100,17 @@ class _Racer:
         self.reports: dict[str, LayerReport] = {}
         self.times: dict[str, float] = {}
 
-    def _steps(
+    def runs(
         self, index: int, choice: Choice, depthwise: int | None = None
     ) -> Callable[[], object]:
         """The layer as the network would run it."""
         op = self.ops[index]
         if isinstance(op, Conv) and choice.kernel != "dense":
-            parts: list[Any] = list(self.network.conv_steps(index, choice, depthwise))
+            parts: list[Any] = list(self.network.lowering.conv_steps(index, choice, depthwise))
+            if self.network.lowering.imports(index, choice):
+                parts.insert(0, self.network.lowering.import_step())
         else:
-            parts = self.network.lower(index, choice)
+            parts = self.network.lowering.lower(index, choice)
         if callable(parts[0]):
             dense = parts[0]
             return lambda: dense(self.workspace, self.x[0], self.y[0])
@@ -69,12 +118,13 @@ class _Racer:
         return lambda: self.network.run_native(program, self.workspace, self.x, self.y)
 
     def conv(self, index: int, op: Conv) -> None:
-        vectors = self.network.place.layout(index).pixels_rounded // 8
-        tiles = [t for t in TILES if t == TILES[-1] or t < vectors + 2]
+        vectors = self.network.lowering.place.layout(index).pixels_rounded // 8
+        # The widths that tiles of at most t vectors have when they share the pixels evenly.
+        tiles = sorted({-(-vectors // -(-vectors // t)) for t in TILES})
         sparse = [Choice("spmm", t) for t in tiles]
         if op.pointwise:
             sparse += [Choice("spmm_packed", t) for t in tiles]
-        shape = (1, *self.network.shape(op.inputs[0]))
+        shape = (1, *self.network.lowering.shape(op.inputs[0]))
         operand = torch.rand(shape)
         padding = (0, 0)
         if op.padding[:2] == op.padding[2:]:
@@ -99,21 +149,16 @@ class _Racer:
     def _choose(
         self, index: int, op: Conv | Linear, sparse: list[Choice], torch_form: Callable[[], object]
     ) -> None:
-        candidates: Candidates = {choice: self._steps(index, choice) for choice in sparse}
-        candidates[Choice("dense")] = self._steps(index, Choice("dense"))
+        candidates: Candidates = {choice: self.runs(index, choice) for choice in sparse}
+        candidates[Choice("dense")] = self.runs(index, Choice("dense"))
         candidates["torch"] = torch_form
         times = race(candidates)
         alone = times.pop("torch")
-        best = min(times, key=lambda choice: times[choice])
+        best = winner(times, Choice("dense"))
         self.choices[op.name], self.times[op.name] = best, times[best]
         fastest = min((times[c] for c in sparse), default=None)
-        weight = dense_weight(op)
-        self.reports[op.name] = LayerReport(
-            name=op.name,
-            kind="conv" if isinstance(op, Conv) else "linear",
-            shape=tuple(weight.shape),
-            sparsity=1 - int(weight.count_nonzero()) / max(weight.numel(), 1),
-            positions=op.shape[1] * op.shape[2] if isinstance(op, Conv) else 1,
+        self.reports[op.name] = _layer_report(
+            op,
             dense_ms=alone,
             sparse_ms=fastest,
             chosen=_describe(best),
@@ -122,7 +167,7 @@ class _Racer:
 
     def fuse(self) -> None:
         """Lets depthwise convolutions fill the panels of the 1x1 after them, where faster."""
-        users = self.network.place.users
+        users = self.network.lowering.place.users
         for index, op in enumerate(self.ops):
             if not (isinstance(op, Conv) and op.depthwise and len(users[index]) == 1):
                 continue
@@ -134,7 +179,7 @@ class _Racer:
             if not (isinstance(after, Conv) and after.pointwise) or "dense" in alone:
                 continue
             options: Candidates = {
-                Choice("spmm_packed", t): self._steps(
+                Choice("spmm_packed", t): self.runs(
                     users[index][0], Choice("spmm_packed", t), index
                 )
                 for t in TILES
@@ -153,7 +198,7 @@ class _Racer:
                 )
 
     def _pair(self, first: int, second: int) -> Callable[[], object]:
-        calls = [self._steps(i, self.choices[self.ops[i].name]) for i in (first, second)]
+        calls = [self.runs(i, self.choices[self.ops[i].name]) for i in (first, second)]
         return lambda: [call() for call in calls]
 
 
@@ -168,5 +213,5 @@ def _reason(best: Choice, alone: float, times: dict[Any, float], fastest: float 
         return "no sparse kernel for this layer"
     dense = times[Choice("dense")]
     if best.kernel == "dense":
-        return f"dense is faster here ({dense:.3f} against {fastest:.3f} ms)"
+        return f"dense is as fast here ({dense:.3f} against {fastest:.3f} ms)"
     return f"{alone / times[best]:.1f} times as fast as torch"

@@ -8,7 +8,7 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,14 +18,20 @@ from billhook.inference.kernels import (
     ACTIVATIONS,
     LANES,
     Array,
+    BlocksStruct,
     LaneRowsStruct,
     SparseRowsStruct,
     pointer,
 )
 
+Columns = NDArray[np.int32] | NDArray[np.uint16]  # the narrower one where all columns fit
 Struct = TypeVar("Struct", bound=ctypes.Structure)
 
 MAX_LANE_COLUMNS = 2**16 - 1  # uint16 columns, and one more for the fill
+# Panel floats in use at a time (the first-level cache), beyond which panels of more than 16 columns
+# are cut into blocks of matrix columns, as long as a row still has this many nonzeros in a block.
+PANEL_FLOATS = 8192
+MIN_NONZEROS = 12
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Csr:
 
     shape: tuple[int, int]
     row_ptr: NDArray[np.int32]
-    column: NDArray[np.int32]
+    column: Columns
     value: NDArray[np.float32]
 
     @property
@@ -76,6 +82,25 @@ class SparseRows:
     def nbytes(self) -> int:
         bias = 0 if self.bias is None else self.bias.nbytes
         return self.row_ptr.nbytes + self.offset.nbytes + self.value.nbytes + bias
+
+
+@dataclass(frozen=True)
+class BlockedRows:
+    """The arrays of csrc's Blocks: a matrix in blocks of columns."""
+
+    blocks: tuple[SparseRows, ...]
+
+    @cached_property
+    def _array(self) -> "ctypes.Array[SparseRowsStruct]":
+        return struct_array([block.struct for block in self.blocks])
+
+    @cached_property
+    def struct(self) -> BlocksStruct:
+        return BlocksStruct(first=ctypes.addressof(self._array), count=len(self.blocks))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(block.nbytes for block in self.blocks)
 
 
 @dataclass(frozen=True)
@@ -121,6 +146,13 @@ def floats(tensor: torch.Tensor | None) -> NDArray[np.float32] | None:
     return np.array(tensor.detach().to("cpu", torch.float32).contiguous().numpy(), order="C")
 
 
+def narrow(column: NDArray[Any], columns: int) -> Columns:
+    """Column numbers in two bytes where they fit, otherwise in four."""
+    if columns < 2**16:
+        return column.astype(np.uint16, copy=False)
+    return column.astype(np.int32, copy=False)
+
+
 def to_csr(weight: torch.Tensor | SparseWeight) -> Csr:
     """The nonzeros of a weight, row-major; dimensions beyond the first are the columns.
 
@@ -136,7 +168,7 @@ def to_csr(weight: torch.Tensor | SparseWeight) -> Csr:
     row_ptr = np.zeros(len(dense) + 1, np.int32)
     np.cumsum(np.bincount(rows, minlength=len(dense)), out=row_ptr[1:])
     shape = (dense.shape[0], dense.shape[1])
-    return Csr(shape, row_ptr, columns.astype(np.int32), dense[rows, columns])
+    return Csr(shape, row_ptr, narrow(columns, shape[1]), dense[rows, columns])
 
 
 def with_width(
@@ -147,9 +179,27 @@ def with_width(
     return SparseRows(csr.row_ptr, offset, csr.value, bias, activation)
 
 
+def panel_rows(
+    csr: Csr, width: int, bias: NDArray[np.float32] | None, activation: str = "none"
+) -> BlockedRows:
+    """The same in blocks of columns: the first adds the bias, the last applies the activation."""
+    rows, columns = csr.shape
+    block = columns
+    if width > 2 * LANES and csr.nnz:
+        block = max(PANEL_FLOATS // width, MIN_NONZEROS * rows * columns // csr.nnz)
+    parts = [csr] if block >= columns else _column_blocks(csr, block)
+    last = len(parts) - 1
+    return BlockedRows(
+        tuple(
+            with_width(p, width, bias if i == 0 else None, activation if i == last else "none")
+            for i, p in enumerate(parts)
+        )
+    )
+
+
 def _lane_arrays(
     csr: Csr, order: NDArray[np.int64], lengths: NDArray[np.int64]
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
     """group_ptr, and for each nonzero its step and its lane, rows taken in ``order``."""
     groups = -(-len(order) // LANES)
     padded = np.zeros(groups * LANES, np.int64)
@@ -157,11 +207,13 @@ def _lane_arrays(
     steps = padded.reshape(groups, LANES).max(axis=1, initial=0)
     group_ptr = np.zeros(groups + 1, np.int32)
     np.cumsum(steps, out=group_ptr[1:])
-    position = np.empty(len(order), np.int64)
-    position[order] = np.arange(len(order))
-    row_of = np.repeat(np.arange(len(order)), lengths)
-    within = np.arange(csr.nnz) - np.repeat(csr.row_ptr[:-1].astype(np.int64), lengths)
-    return group_ptr, group_ptr[position[row_of] // LANES] + within, position[row_of] % LANES
+    position = np.empty(len(order), np.int32)
+    position[order] = np.arange(len(order), dtype=np.int32)
+    position = np.repeat(position, lengths)  # of each nonzero's row in the order
+    step = np.arange(csr.nnz, dtype=np.int32)
+    step -= np.repeat(csr.row_ptr[:-1], lengths)
+    step += group_ptr[position // LANES]
+    return group_ptr, step, position % LANES
 
 
 def to_lanes(
@@ -208,11 +260,12 @@ def _to_blocks(csr: Csr, bias: NDArray[np.float32] | None, activation: str) -> L
     return LaneRows(csr.shape, group_ptr, column, value, row, True, bias, activation)
 
 
-def column_blocks(csr: Csr, block: int) -> list[Csr]:
-    """The matrix split into blocks of ``block`` columns; columns keep their numbers."""
+def _column_blocks(csr: Csr, block: int) -> list[Csr]:
+    """The matrix in equal blocks of at most ``block`` columns; columns keep their numbers."""
     row = np.repeat(np.arange(csr.shape[0]), np.diff(csr.row_ptr))
+    block = -(-csr.shape[1] // -(-csr.shape[1] // block))
     parts = []
-    for start in range(0, max(csr.shape[1], 1), block):
+    for start in range(0, csr.shape[1], block):
         inside = (csr.column >= start) & (csr.column < start + block)
         row_ptr = np.zeros(csr.shape[0] + 1, np.int32)
         np.cumsum(np.bincount(row[inside], minlength=csr.shape[0]), out=row_ptr[1:])

@@ -16,7 +16,7 @@ from billhook.errors import ConfigurationError, FormatError
 from billhook.format.reader import Reader
 from billhook.inference.graph import Conv, Linear, Op, Other, Pool
 from billhook.inference.network import Network
-from billhook.inference.packing import Csr, SparseWeight, to_csr
+from billhook.inference.packing import Csr, SparseWeight, narrow, to_csr
 from billhook.inference.plan import Plan
 
 __all__ = ["pack_program", "unpack_program"]
@@ -52,12 +52,10 @@ def _weight_tensors(index: int, op: Conv | Linear, dense: bool) -> dict[str, tor
         assert isinstance(op.weight, torch.Tensor)
         return {**tensors, f"{index}.weight": op.weight}
     csr = to_csr(op.weight)
-    small = csr.shape[1] <= 2**16
-    column = csr.column.astype(np.uint16 if small else np.int32)
     return {
         **tensors,
         f"{index}.row_ptr": torch.from_numpy(csr.row_ptr),
-        f"{index}.column": torch.from_numpy(column),
+        f"{index}.column": torch.from_numpy(csr.column),
         f"{index}.value": torch.from_numpy(csr.value),
     }
 
@@ -118,5 +116,5 @@ def _sparse(file: Reader, index: int, shape: tuple[int, ...]) -> SparseWeight:
     )
     if not sound:
         raise ValueError(f"the nonzeros of operation {index} do not fit its shape {shape}")
-    csr = Csr((shape[0], columns), row_ptr, column.astype(np.int32), value)
+    csr = Csr((shape[0], columns), row_ptr, narrow(column, columns), value)
     return SparseWeight(shape, csr)

@@ -4,26 +4,27 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-__all__ = ["interleaved_times", "race"]
+__all__ = ["interleaved_times", "race", "winner"]
 
 Key = TypeVar("Key")
 
-ROUNDS = 5
 MIN_ROUNDS = 3
-BUDGET_SECONDS = 0.5
+MAX_ROUNDS = 50
+BUDGET_SECONDS = 0.1
+NOISE = 0.03
 
 
 def race(candidates: Mapping[Key, Callable[[], object]]) -> dict[Key, float]:
-    """Milliseconds of one call of each candidate: the least of a few interleaved rounds.
+    """Milliseconds of one call of each candidate: the least of many interleaved rounds.
 
-    The least time is the one that disturbances touched least; half a second is spent at most,
+    The least time is the one that disturbances touched least. A tenth of a second is spent at most,
     beyond a warm-up and three rounds.
     """
     best = dict.fromkeys(candidates, float("inf"))
     for call in candidates.values():
         call()
     started = time.perf_counter()
-    for done in range(ROUNDS):
+    for done in range(MAX_ROUNDS):
         if done >= MIN_ROUNDS and time.perf_counter() - started > BUDGET_SECONDS:
             break
         for key, call in candidates.items():
@@ -31,18 +32,31 @@ def race(candidates: Mapping[Key, Callable[[], object]]) -> dict[Key, float]:
     return best
 
 
+def winner(times: Mapping[Key, float], dense: Key) -> Key:
+    """The fastest candidate; ``dense`` unless another is faster by more than noise (3%).
+
+    >>> winner({"dense": 1.0, "sparse": 0.98}, "dense")
+    'dense'
+    >>> winner({"dense": 1.0, "sparse": 0.9}, "dense")
+    'sparse'
+    """
+    best = min(times, key=lambda key: times[key])
+    return best if times[best] < (1 - NOISE) * times[dense] else dense
+
+
 def interleaved_times(
     candidates: Mapping[Key, Callable[[], object]], rounds: int, repeats: int = 1
 ) -> dict[Key, list[float]]:
     """Milliseconds of one call of each candidate, for every round, sorted; all take turns.
 
-    A round calls each ``repeats`` times in a row: more than once lets what is small stay in cache.
+    A round calls each ``repeats`` times untimed, then as often timed, so that each form is measured
+    in its own steady state: the calls of the others have just displaced it from the caches.
     """
     times: dict[Key, list[float]] = {key: [] for key in candidates}
-    for call in candidates.values():
-        call()
     for _ in range(rounds):
         for key, call in candidates.items():
+            for _ in range(repeats):
+                call()
             times[key].append(sum(_milliseconds(call) for _ in range(repeats)) / repeats)
     return {key: sorted(values) for key, values in times.items()}
 

@@ -52,22 +52,19 @@ def _tap_offsets(
     return phase, (y // sh) * source.pitch + x // sw
 
 
-def conv_rows(conv: Conv, source: PlaneLayout, packed_width: int = 0) -> SparseRows:
-    """The convolution's rows; ``packed_width`` > 0: a pointwise one on a panel of that width."""
-    filters, inputs, _, width = conv.weight.shape
+def conv_rows(conv: Conv, source: PlaneLayout) -> SparseRows:
+    """The convolution's rows."""
+    filters, inputs, kernel_height, kernel_width = conv.weight.shape
     csr = to_csr(conv.weight)
-    m = np.repeat(np.arange(filters), np.diff(csr.row_ptr))
-    (ky, kx), c = divmod(csr.column % _area(conv), width), csr.column // _area(conv)
-    channel = m // (filters // conv.groups) * inputs + c
-    if packed_width:
-        offset = channel * packed_width
-    else:
-        phase, within = _tap_offsets(conv, source, ky, kx)
-        phases = conv.stride[0] * conv.stride[1]
-        offset = (channel * phases + phase) * source.size + within
+    # Few and narrow arrays of all nonzeros: they are the peak of what starting a program takes.
+    area = kernel_height * kernel_width
+    phase, within = _tap_offsets(conv, source, *divmod(np.arange(area), kernel_width))
+    offset = (phase * source.size + within).astype(np.int32)[csr.column % area]
+    channel = (csr.column // area).astype(np.int32)
+    if conv.groups > 1:
+        first = np.arange(filters, dtype=np.int32) // (filters // conv.groups) * inputs
+        channel += np.repeat(first, np.diff(csr.row_ptr))
+    channel *= conv.stride[0] * conv.stride[1] * source.size
+    offset += channel
     bias = floats(conv.bias)
-    return SparseRows(csr.row_ptr, offset.astype(np.int32), csr.value, bias, conv.activation)
-
-
-def _area(conv: Conv) -> int:
-    return conv.weight.shape[2] * conv.weight.shape[3]
+    return SparseRows(csr.row_ptr, offset, csr.value, bias, conv.activation)
