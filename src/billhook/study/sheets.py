@@ -63,14 +63,14 @@ def loss_sheet(findings: Findings) -> Sheet:
         *("sparsity", "nonzero", "times fewer", f"test {metric.label}", "change"),
         *(f"left of the {margin}", "within"),
     )
-    return Sheet(_title(findings, "what pruning costs"), headings, tuple(rows))
+    return Sheet(_title(findings, "over sparsity: what pruning costs"), headings, tuple(rows))
 
 
 def reading_sheet(findings: Findings) -> Sheet:
     """How many times the bytes dense networks need for the same metric."""
     rows = [(f"{reading.bytes:,}", saved(reading)) for reading in findings.readings]
     headings = "bytes of the sparse file", "times the bytes, dense, for the same metric"
-    return Sheet(_title(findings, "bytes saved at an equal metric"), headings, tuple(rows))
+    return Sheet(_title(findings, "at equal quality: bytes saved"), headings, tuple(rows))
 
 
 def size_sheet(cells: Sequence[Cell]) -> Sheet:
