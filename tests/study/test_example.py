@@ -8,6 +8,8 @@ from billhook.cli import app
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SHORT = """
+[overrides.data]
+pixels = 16
 [overrides.training]
 epochs = 0.3
 batch_size = 64
@@ -20,7 +22,7 @@ def test_the_example_runs(tmp_path: Path) -> None:
         (tmp_path / name).write_text((EXAMPLES / name).read_text())
     file = tmp_path / "own_study.toml"
     text = file.read_text().replace("[0.05, 0.1]", "[0.1]\nseeds = [0, 1]")
-    file.write_text(text.replace("validation = 0.1", "validation = 0.1\npixels = 16") + SHORT)
+    file.write_text(text + SHORT)
     arguments = ["study", "run", str(file), "--results", str(tmp_path / "results")]
     done = CliRunner().invoke(app, [*arguments, "--workers", "1"])
     assert done.exit_code == 0, done.exception

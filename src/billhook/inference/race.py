@@ -8,17 +8,17 @@ __all__ = ["interleaved_times", "race", "winner"]
 
 Key = TypeVar("Key")
 
-MIN_ROUNDS = 3
+MIN_ROUNDS = 5
 MAX_ROUNDS = 50
 BUDGET_SECONDS = 0.1
-NOISE = 0.03
+NOISE = 0.1  # what repeated races of the same two 20 ms calls differ by
 
 
 def race(candidates: Mapping[Key, Callable[[], object]]) -> dict[Key, float]:
     """Milliseconds of one call of each candidate: the least of many interleaved rounds.
 
     The least time is the one that disturbances touched least. A tenth of a second is spent at most,
-    beyond a warm-up and three rounds.
+    beyond a warm-up and five rounds.
     """
     best = dict.fromkeys(candidates, float("inf"))
     for call in candidates.values():
@@ -33,11 +33,11 @@ def race(candidates: Mapping[Key, Callable[[], object]]) -> dict[Key, float]:
 
 
 def winner(times: Mapping[Key, float], dense: Key) -> Key:
-    """The fastest candidate; ``dense`` unless another is faster by more than noise (3%).
+    """The fastest candidate; ``dense`` unless another is faster by more than noise (10%).
 
-    >>> winner({"dense": 1.0, "sparse": 0.98}, "dense")
+    >>> winner({"dense": 1.0, "sparse": 0.95}, "dense")
     'dense'
-    >>> winner({"dense": 1.0, "sparse": 0.9}, "dense")
+    >>> winner({"dense": 1.0, "sparse": 0.8}, "dense")
     'sparse'
     """
     best = min(times, key=lambda key: times[key])
