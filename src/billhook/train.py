@@ -1,8 +1,8 @@
 """The plain training loop all tasks share; everything it does is in :func:`train`.
 
 A run is decided by its recipe, seed and data. Its folder holds ``checkpoint.pt`` (read back with
-``weights_only=True``), ``metrics.csv``, TensorBoard logs ``model.billhook.safetensors``
-and, written last, ``result.json``.
+``weights_only=True``), ``metrics.csv``, TensorBoard logs, ``model.billhook.safetensors`` and,
+written last, ``result.json``.
 A run that is started again in its folder continues exactly where the checkpoint stands.
 """
 

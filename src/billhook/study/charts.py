@@ -252,11 +252,7 @@ def dots(records: Records, title: str, unit: str, kind: str) -> Any:
             y=_labels(alt, records),
             color=alt.Color("kind:N", scale=alt.Scale(domain=kinds)),
             shape=alt.Shape("kind:N", scale=alt.Scale(domain=kinds)),
-            tooltip=[
-                alt.Tooltip("label:N", title="network"),
-                alt.Tooltip("kind:N", title=kind),
-                alt.Tooltip("value:Q", title=f"{title} ({unit})", format=",.4~r"),
-            ],
+            tooltip=_parts(alt, title, unit, kind),
         )
         .properties(width=_WIDTH, height={"step": 22})
     )
@@ -274,14 +270,18 @@ def stacked(records: Records, title: str, unit: str, kind: str) -> Any:
             x=alt.X("value:Q", axis=alt.Axis(title=f"{title} ({unit})", format="~s")),
             y=_labels(alt, records),
             color=alt.Color("kind:N", scale=alt.Scale(domain=kinds)),
-            tooltip=[
-                alt.Tooltip("label:N", title="network"),
-                alt.Tooltip("kind:N", title=kind),
-                alt.Tooltip("value:Q", title=f"{title} ({unit})", format=",.4~r"),
-            ],
+            tooltip=_parts(alt, title, unit, kind),
         )
         .properties(width=_WIDTH, height={"step": 22})
     )
+
+
+def _parts(alt: Any, title: str, unit: str, kind: str) -> list[Any]:
+    return [
+        alt.Tooltip("label:N", title="network"),
+        alt.Tooltip("kind:N", title=kind),
+        alt.Tooltip("value:Q", title=f"{title} ({unit})", format=",.4~r"),
+    ]
 
 
 def _labels(alt: Any, records: Records) -> Any:

@@ -1,4 +1,4 @@
-"""``billhook study plan | run | report | status``; each imports what it needs when it runs."""
+"""``billhook study plan | run | report | compare | status``; each imports what it needs."""
 
 import contextlib
 import functools
@@ -107,7 +107,8 @@ def run(
     place = Place(data, study_folder(study))
     grid = plan(load_study(study), place)
     store = Store(Path("runs") / grid.study.name if results is None else results)
-    if store.rows() is None or retry_failed:
+    trains = store.rows() is None or retry_failed
+    if trains:
         begin = functools.partial(store.begin, grid.study, _command(study, results))
         if (store.folder / "study.json").exists():
             begin()  # another study's folder: said before any worker starts
@@ -118,10 +119,9 @@ def run(
                 console.print(f"{store.retry(grid.trials)} failed runs to be run again")
             _train(console, store, grid, pool)
         store.write_rows(score(grid, store, place))
-        write_report(load_report(store), store)
     store.begin(grid.study)  # finished: but is it this study?
     finished = load_report(store)
-    if not (store.folder / "report.md").exists():
+    if trains or not (store.folder / "report.md").exists():
         write_report(finished, store)
     print_report(finished, console)
     _say_failures(console, store)
