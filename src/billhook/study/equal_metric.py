@@ -47,7 +47,7 @@ class Reading:
 def read_across(
     rows: Sequence[Row], metric: Metric, design: Design, *, scheme: str
 ) -> list[Reading]:
-    """A reading for every sparse file, from the smallest up; it takes two dense that share seeds."""
+    """A reading for every sparse file, smallest first; it takes two dense of shared seeds."""
     curve = _dense_curve(rows, metric)
     pruned = [r for r in rows if (r.arm, r.scheme, r.variant) == (SPARSE, scheme, "") and r.chosen]
     sizes = {row.point: row.bytes for row in sorted(pruned, key=lambda row: row.point)}
