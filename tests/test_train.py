@@ -1,12 +1,14 @@
 """A run that was stopped and continued equals one that was not, bit for bit; and the command."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from rich.console import Console
 from torch import nn
 from typer.testing import CliRunner
@@ -17,7 +19,15 @@ from billhook.errors import ConfigurationError, StateError
 from billhook.format import load
 from billhook.tasks.build import build_task, synthetic_task
 from billhook.tasks.recipe import Recipe, load_recipe
-from billhook.train import MODEL_FILE, Sparsity, build_optimizer, pruning_schedule, train
+from billhook.train import (
+    MODEL_FILE,
+    Sparsity,
+    accelerator_for,
+    build_optimizer,
+    pruning_schedule,
+    train,
+)
+from billhook.train import test_metrics as measured
 
 QUIET = Console(quiet=True)
 
@@ -35,6 +45,14 @@ def tiny(family: str, **training: Any) -> Recipe:
             model={"hidden": 8, "dropout": 0.5}, data={"window": 5}, training=common
         ),
     }[family]()
+
+
+@pytest.fixture
+def other_precision() -> Iterator[None]:
+    """Accelerate keeps to the first precision of a process: forget that, before and after."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def run(
@@ -79,6 +97,38 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
         run(tiny("ptb_lstm", seed=1), tmp_path, None)
     with pytest.raises(StateError, match="of a dense run"):
         run(tiny("ptb_lstm"), tmp_path, Sparsity(0.5))
+
+
+@pytest.mark.usefixtures("other_precision")
+def test_bf16_trains_in_bfloat16_and_keeps_weights_and_evaluation_in_fp32(tmp_path: Path) -> None:
+    recipe = tiny("ptb_lstm", steps=2, checkpoint_every=1).changed(training={"bf16": True})
+    task = build_task(recipe, None)
+    seen: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+    task.model.lstm.register_forward_hook(  # type: ignore[union-attr]
+        lambda _, inputs, output: seen[task.model.training].add(output[0].dtype)
+    )
+    result = train(
+        task,
+        recipe,
+        tmp_path,
+        sparsity=Sparsity(0.5, 0, 1),
+        accelerator=accelerator_for(recipe),
+        console=QUIET,
+    )
+    assert result is not None
+    measured(task, tmp_path, torch.device("cpu"))
+    assert seen == {True: {torch.bfloat16}, False: {torch.float32}}
+    assert {each.dtype for each in task.model.parameters()} == {torch.float32}
+    with pytest.raises(StateError, match="of another recipe: training was"):
+        run(tiny("ptb_lstm", steps=2, checkpoint_every=1), tmp_path, Sparsity(0.5, 0, 1))
+
+
+def test_a_recipe_without_bf16_is_written_as_it_always_was() -> None:
+    recipe = load_recipe("ptb_lstm", "laptop")
+    assert "bf16" not in recipe.model_dump(mode="json")["training"]
+    asked = recipe.changed(training={"bf16": True})
+    assert asked.model_dump(mode="json")["training"]["bf16"] is True
+    assert asked.changed(training={"bf16": False}) == recipe
 
 
 def test_the_result_counts_what_the_saved_model_holds(tmp_path: Path) -> None:

@@ -53,7 +53,9 @@ def train_command(
     units: Annotated[int | None, typer.Option(help="gnmt")] = None,
     epochs: Annotated[float | None, typer.Option(help="In place of the recipe's")] = None,
     seed: Annotated[int, typer.Option(help="Of weights, data order, dropout")] = 0,
-    bf16: Annotated[bool, typer.Option(help="Forward and backward in bfloat16")] = False,
+    bf16: Annotated[
+        bool, typer.Option(help="Compute in bfloat16, as a recipe's bf16 = true")
+    ] = False,
     stop_after: Annotated[int | None, typer.Option(help="Stop at this step; resume later")] = None,
     dry_run: Annotated[
         bool, typer.Option(help="One step of the full model on noise; time and memory")
@@ -72,8 +74,10 @@ def train_command(
         "units": units,
     }
     chosen = _chosen_recipe(model, recipe, given, epochs, seed)
+    if bf16:
+        chosen = chosen.changed(training={"bf16": True})
     if dry_run:
-        _dry_run(chosen, sparsity, bf16)
+        _dry_run(chosen, sparsity)
         return
     if sparsity is None and (begin is not None or end is not None):
         raise ConfigurationError("--begin and --end are the pruning window: give --sparsity too")
@@ -87,7 +91,6 @@ def train_command(
         out or Path("runs") / name,
         sparsity=target,
         init=init,
-        bf16=bf16,
         stop_after=stop_after,
     )
 
@@ -118,18 +121,13 @@ def _run(
     *,
     sparsity: Sparsity | None,
     init: Path | None,
-    bf16: bool,
     stop_after: int | None,
 ) -> None:
-    from accelerate import Accelerator
-
     from billhook.tasks.build import build_task
     from billhook.tasks.task import Shard
-    from billhook.train import test_metrics, train
+    from billhook.train import accelerator_for, test_metrics, train
 
-    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
-    if recipe.family in ("ptb_lstm", "gnmt"):
-        _check_precision(accelerator)
+    accelerator = accelerator_for(recipe)
     console = Console(quiet=not accelerator.is_main_process)
     torch.manual_seed(recipe.training.seed)
     shard = Shard(accelerator.process_index, accelerator.num_processes)
@@ -159,19 +157,6 @@ def _run(
         console.print(f"test: {result['test']}; {result['nonzero']:,} nonzero; {out / MODEL_FILE}")
 
 
-def _check_precision(accelerator: Any) -> None:
-    """Whether this device's fused LSTM computes in the wanted precision; found out by trying."""
-    lstm = torch.nn.LSTM(8, 8).to(accelerator.device)
-    try:
-        with accelerator.autocast(), torch.no_grad():
-            lstm(torch.zeros(2, 2, 8, device=accelerator.device))
-    except RuntimeError as error:
-        raise ConfigurationError(
-            f"--bf16: no LSTM in bfloat16 on this {accelerator.device.type} "
-            f"({str(error).splitlines()[0]}); leave --bf16 out"
-        ) from None
-
-
 def _load_weights(model: torch.nn.Module, path: Path) -> None:
     try:
         model.load_state_dict(_weights(path))
@@ -191,19 +176,15 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
     return loaded["model"] if "model" in loaded and "recipe" in loaded else loaded
 
 
-def _dry_run(recipe: Recipe, sparsity: float | None, bf16: bool) -> None:
-    from accelerate import Accelerator
-
+def _dry_run(recipe: Recipe, sparsity: float | None) -> None:
     from billhook.tasks.build import synthetic_task
-    from billhook.train import Run
+    from billhook.train import Run, accelerator_for
 
     console = Console()
     started = time.monotonic()
     task = synthetic_task(recipe)
     target = None if sparsity is None else Sparsity(sparsity, 0, 1)
-    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
-    if recipe.family in ("ptb_lstm", "gnmt"):
-        _check_precision(accelerator)
+    accelerator = accelerator_for(recipe)
     run = Run(task, recipe.changed(training={"epochs": None, "steps": 2}), target, accelerator)
     built = time.monotonic()
     batch = next(task.batches(0, 0, run.accelerator.device))

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from billhook.study.choice import score
 from billhook.study.grid import plan
 from billhook.study.output import write_report
 from billhook.study.report import load_report
 from billhook.study.spec import Study, load_study
 from billhook.study.store import Store
-from billhook.study.trial import run_trial
+from billhook.study.workers import run_trials
+from tests.study.in_process import InProcess
 
 TINY = """
 name = "tiny"
@@ -52,10 +52,7 @@ def study_results(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     store.begin(grid.study)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    for trial in grid.trials:
-        with store.take(trial):
-            store.finish(trial, run_trial(trial, store.run_folder(trial), lambda _: None))
+    run_trials(store, grid, InProcess(store), lambda: None)
     torch.set_num_threads(threads)
-    store.write_rows(score(grid, store))
     write_report(load_report(store), store)
     return store.folder

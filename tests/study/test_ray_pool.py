@@ -18,18 +18,20 @@ from billhook.study.grid import plan
 from billhook.study.ray_pool import RayPool
 from billhook.study.spec import load_study
 from billhook.study.store import Store
-from tests.study.test_workers import HERE, kill_at_checkpoint, long
+from tests.study.in_process import HERE
+from tests.study.test_workers import kill_at_checkpoint, long, of
 
-trials = plan(load_study(sys.argv[1])).trials[:3]
+grid = plan(load_study(sys.argv[1]))
+trials = grid.trials[:3]
 trials = (long(trials[0], 2000), *trials[1:])
 store = Store(Path(sys.argv[2]))
 killer = kill_at_checkpoint(store, trials[0])
 pool = RayPool(store, "local", 2, HERE)
 submitted = []
 submit = pool.submit
-pool.submit = lambda trial: submitted.append(trial) or submit(trial)
+pool.submit = lambda group, trial: submitted.append(trial) or submit(group, trial)
 from billhook.study.workers import run_trials
-run_trials(store, trials, pool, lambda: None)
+run_trials(store, of(grid, *trials), pool, lambda: None)
 pool.close()
 assert not killer.is_alive()
 assert all(map(store.finished, trials)), [store.failure(t) for t in trials]

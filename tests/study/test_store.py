@@ -34,8 +34,7 @@ def test_a_trial_is_finished_once_its_outcome_is_there(tiny: Study, tmp_path: Pa
         assert mine
         store.finish(trial, OUTCOME)
     assert store.outcome(trial) == OUTCOME
-    with store.take(trial) as mine:
-        assert not mine
+    assert store.settled(trial)
 
 
 def test_two_processes_never_hold_one_trial_and_a_kill_frees_it(

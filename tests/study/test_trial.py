@@ -8,7 +8,7 @@ import torch
 
 import billhook
 from billhook.errors import StateError
-from billhook.study.choice import chosen_trials
+from billhook.study.choice import groups
 from billhook.study.grid import SPARSE, Trial, plan
 from billhook.study.spec import Study
 from billhook.study.trial import MODEL_FILE, Progress, run_trial
@@ -125,7 +125,9 @@ def test_choice_is_by_validation_and_ties_go_to_the_lower_rate(tiny: Study) -> N
         outcome({"cross_entropy": 1.0 if trial.group == tied else 1.0 - trial.learning_rate})
         for trial in grid.trials
     ]
-    chosen = {trial.group: trial for trial in chosen_trials(grid, outcomes)}
+    by_trial = dict(zip(grid.trials, outcomes, strict=True))
+    found = [group.best([by_trial[trial] for trial in group.trials]) for group in groups(grid)]
+    chosen = {trial.group: trial for trial in found if trial is not None}
     assert chosen.pop(tied).learning_rate == 0.01
     best.pop(tied)
     assert chosen == best

@@ -1,59 +1,81 @@
 """Choose by validation data, then open the test data, once."""
 
-from collections import defaultdict
+import dataclasses
 from collections.abc import Sequence
 
-from billhook.errors import StateError
-from billhook.study.family import Place
+from billhook.study.family import Metric
 from billhook.study.grid import Plan, Trial
 from billhook.study.rows import Row
 from billhook.study.store import Store
-from billhook.study.trial import Outcome, measure_test
+from billhook.study.trial import Outcome
 
-__all__ = ["chosen_trials", "score"]
+__all__ = ["Group", "groups"]
 
 
-def chosen_trials(plan: Plan, outcomes: Sequence[Outcome | None]) -> list[Trial]:
-    """For every arm, point and seed the trial best by ``choose_by`` on that seed's validation data.
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """The trials of one arm, scheme, variant, point and seed, of which validation data choose one.
 
     Each seed chooses for itself, so its test examples had no part in any choice that concerns it.
-    Of equal trials the one of the lower learning rate, then of less dropout, is taken.
-    A failed trial (None) is not chosen; where all of a group failed, none is.
     """
-    metric = plan.study.measured(plan.study.choose_by)
-    sign = -1.0 if metric.higher_is_better else 1.0
-    groups = defaultdict(list)
-    for trial, outcome in zip(plan.trials, outcomes, strict=True):
-        if outcome is None:
-            continue
-        loss = sign * outcome.validation[metric.name]
-        groups[trial.group].append((loss, trial.learning_rate, trial.dropout or 0.0, trial))
-    return [min(group, key=lambda entry: entry[:3])[3] for group in groups.values()]
+
+    trials: tuple[Trial, ...]
+    choose_by: Metric
+
+    def best(self, outcomes: Sequence[Outcome | None]) -> Trial | None:
+        """The trial best by ``choose_by`` on its seed's validation data.
+
+        Of equal trials the one of the lower learning rate, then of less dropout. A failed trial
+        (None) is not chosen; where all failed, none is.
+        """
+        name, sign = self.choose_by.name, -1.0 if self.choose_by.higher_is_better else 1.0
+        found = [
+            (sign * outcome.validation[name], trial.learning_rate, trial.dropout or 0.0, trial)
+            for trial, outcome in zip(self.trials, outcomes, strict=True)
+            if outcome is not None
+        ]
+        return min(found, key=lambda entry: entry[:3])[3] if found else None
+
+    def missing(self, store: Store) -> tuple[Trial, ...]:
+        """What still needs a process: unsettled trials; when there are none, the chosen one until
+        it is measured on test data."""
+        unsettled = tuple(trial for trial in self.trials if not store.settled(trial))
+        if unsettled:
+            return unsettled
+        chosen = self._chosen(store)
+        return () if chosen is None or store.test(chosen) is not None else (chosen,)
+
+    def untested(self, store: Store) -> Trial | None:
+        """The chosen trial if all are settled and it is not measured on test data yet."""
+        missing = self.missing(store)
+        return missing[0] if missing and store.settled(missing[0]) else None
+
+    def recorded(self, store: Store) -> bool:
+        """Whether every trial has its row."""
+        rows = store.records.by_run()
+        return all(trial.identity in rows for trial in self.trials)
+
+    def rows(self, store: Store) -> list[Row]:
+        """Their rows, once nothing is missing."""
+        chosen = self._chosen(store)
+        return [
+            Row.of(
+                trial,
+                store.outcome(trial),
+                store.test(trial) if trial == chosen else None,
+                store.failure(trial) or "",
+            )
+            for trial in self.trials
+        ]
+
+    def _chosen(self, store: Store) -> Trial | None:
+        return self.best([store.outcome(trial) for trial in self.trials])
 
 
-def score(plan: Plan, store: Store, place: Place = Place()) -> list[Row]:
-    """The rows of a study whose trials are all settled, in the plan's order.
-
-    The chosen networks are read back from their files and evaluated on their seed's test examples.
-
-    Raises:
-        StateError: every trial failed.
-    """
-    failures = [store.failure(trial) for trial in plan.trials]
-    if None not in failures:
-        raise StateError(
-            f"all {len(failures)} runs failed, the first with {failures[0]}: see {store.folder}, "
-            "repair that, and give --retry-failed"
-        )
-    outcomes = [
-        store.outcome(trial) if failure is None else None
-        for trial, failure in zip(plan.trials, failures, strict=True)
-    ]
-    chosen = {trial.identity for trial in chosen_trials(plan, outcomes)}
-    rows = []
-    for trial, outcome, failure in zip(plan.trials, outcomes, failures, strict=True):
-        test = None
-        if trial.identity in chosen:
-            test = measure_test(trial, store.run_folder(trial), place)
-        rows.append(Row.of(trial, outcome, test, failure or ""))
-    return rows
+def groups(plan: Plan) -> list[Group]:
+    """The groups of a plan, in the order of their first trials."""
+    found: dict[tuple[str, str, str, int, int], list[Trial]] = {}
+    for trial in plan.trials:
+        found.setdefault(trial.group, []).append(trial)
+    choose_by = plan.study.measured(plan.study.choose_by)
+    return [Group(tuple(trials), choose_by) for trials in found.values()]

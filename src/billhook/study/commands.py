@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from billhook.study.grid import Plan
     from billhook.study.store import Store
     from billhook.study.workers import Pool
-    from billhook.tasks.task import Metric
 
 __all__ = ["app"]
 
@@ -90,7 +89,7 @@ def run(
     """Train what is missing, then report. Stopped at any time, the same command continues."""
     from rich.console import Console
 
-    from billhook.study.choice import score
+    from billhook.study.choice import groups
     from billhook.study.family import Place
     from billhook.study.grid import plan
     from billhook.study.output import print_report, write_report
@@ -107,7 +106,7 @@ def run(
     place = Place(data, study_folder(study))
     grid = plan(load_study(study), place)
     store = Store(Path("runs") / grid.study.name if results is None else results)
-    trains = store.rows() is None or retry_failed
+    trains = retry_failed or not all(group.recorded(store) for group in groups(grid))
     if trains:
         begin = functools.partial(store.begin, grid.study, _command(study, results))
         if (store.folder / "study.json").exists():
@@ -118,7 +117,6 @@ def run(
             if retry_failed:
                 console.print(f"{store.retry(grid.trials)} failed runs to be run again")
             _train(console, store, grid, pool)
-        store.write_rows(score(grid, store, place))
     store.begin(grid.study)  # finished: but is it this study?
     finished = load_report(store)
     if trains or not (store.folder / "report.md").exists():
@@ -130,7 +128,7 @@ def run(
 
 @app.command()
 def report(folder: Folder) -> None:
-    """Make tables, plot and page anew from the rows of a finished study."""
+    """Make tables, plot and page anew from the rows that a study has so far."""
     from rich.console import Console
 
     from billhook.study.output import print_report, write_report
@@ -155,9 +153,10 @@ def compare(
     """Two finished studies beside each other: what differs in them and in their results."""
     from rich.console import Console
 
+    from billhook.atomic import write_text
     from billhook.study.report import load_report
     from billhook.study.side_by_side import configuration_sheet, difference_sheet
-    from billhook.study.store import Store, write_text
+    from billhook.study.store import Store
 
     reports = load_report(Store(first)), load_report(Store(second))
     sheets = configuration_sheet(*reports), difference_sheet(*reports)
@@ -169,22 +168,18 @@ def compare(
 
 
 @app.command()
-def status(folder: Folder, data: Data = None) -> None:
+def status(folder: Folder) -> None:
     """How much of a study is finished, what runs now, what failed and why."""
     from rich.console import Console
 
-    from billhook.study.family import Place
-    from billhook.study.grid import plan
     from billhook.study.progress import print_status
     from billhook.study.store import Store
 
-    store = Store(folder)
-    grid = plan(store.study(), Place(data))
-    print_status(Console(), store, grid.trials, _shown(grid))
+    print_status(Console(), Store(folder))
 
 
 def _train(console: "Console", store: "Store", grid: "Plan", pool: "Pool") -> None:
-    from billhook.study.progress import Display
+    from billhook.study.progress import Display, shown_metric
     from billhook.study.workers import run_trials
 
     console.print(
@@ -192,16 +187,11 @@ def _train(console: "Console", store: "Store", grid: "Plan", pool: "Pool") -> No
         f"{len(grid.study.seeds)} seeds; results in {store.folder}"
     )
     try:
-        with Display(console, store, grid.trials, _shown(grid)) as display:
-            run_trials(store, grid.trials, pool, display)
+        with Display(console, store, grid.trials, shown_metric(grid.study)) as display:
+            run_trials(store, grid, pool, display)
     except KeyboardInterrupt:
         console.print("Stopped; finished runs are kept, and the same command continues.")
         raise typer.Exit(130) from None
-
-
-def _shown(grid: "Plan") -> "Metric":
-    """The metric to watch: the first one that validation data have."""
-    return next(metric for metric in grid.study.metrics if not metric.test_only)
 
 
 def _pool(store: "Store", ray: str | None, workers: int, place: "Place") -> "Pool":
@@ -227,7 +217,7 @@ def _command(study: str, results: Path | None) -> str:
 def _say_failures(console: "Console", store: "Store") -> None:
     from billhook.study.progress import retry_hint
 
-    failed = [row for row in store.rows() or [] if row.failure]
+    failed = [row for row in store.records.rows() if row.failure]
     for row in failed:
         console.print(f"failed: {row.run}: {row.failure}", highlight=False, markup=False)
     if failed:

@@ -120,8 +120,8 @@ def scores(
     ]
     chosen = {row.seed: row.test[metric.name] for row in group if row.chosen}
     failed = {row.seed for row in group if row.failure}
-    missing = sorted({row.seed for row in rows} - failed - set(chosen))
-    if group and missing:
+    missing = sorted({row.seed for row in group} - failed - set(chosen))
+    if missing:
         raise FormatError(
             f"the rows of {arm} at {point} bytes lack a chosen one for seeds {missing}: restore "
             "rows.csv, or delete it and run the study again"

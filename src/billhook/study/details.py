@@ -6,35 +6,41 @@ metrics on validation data. ``layers.csv`` has a line a tensor: run, tensor, siz
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import billhook
+from billhook.train import MODEL_FILE
 
-__all__ = ["curves_as_csv", "layers_as_csv", "read_table"]
+__all__ = ["Line", "as_csv", "curve_lines", "layer_lines", "read_table"]
+
+Line = Mapping[str, object]
+"""A line of a CSV file by column."""
 
 _RENAMED = {"lr": "learning_rate"}  # in a run's metrics.csv -> in curves.csv
 _LEFT_OUT = {"seconds"}
 
 
-def curves_as_csv(runs: Iterable[tuple[str, Path]]) -> str:
-    """``curves.csv`` of these runs, each its identity and its folder with ``metrics.csv``."""
-    lines = [
-        {"run": run} | {_RENAMED.get(k, k): v for k, v in line.items() if k not in _LEFT_OUT}
-        for run, folder in runs
+def curve_lines(folder: Path) -> list[Line]:
+    """The lines of ``curves.csv`` for the run in ``folder``, from its ``metrics.csv``."""
+    return [
+        {"run": folder.name}
+        | {_RENAMED.get(key, key): value for key, value in line.items() if key not in _LEFT_OUT}
         for line in read_table(folder / "metrics.csv")
     ]
-    return _as_csv(lines)
 
 
-def layers_as_csv(runs: Iterable[tuple[str, Path]]) -> str:
-    """``layers.csv`` of these runs, each its identity and its model file."""
-    lines = [
-        {"run": run, "tensor": name, "size": tensor.numel(), "nonzero": int(tensor.count_nonzero())}
-        for run, file in runs
-        for name, tensor in billhook.load(file).items()
+def layer_lines(folder: Path) -> list[Line]:
+    """The lines of ``layers.csv`` for the run in ``folder``, from its model file."""
+    return [
+        {
+            "run": folder.name,
+            "tensor": name,
+            "size": tensor.numel(),
+            "nonzero": int(tensor.count_nonzero()),
+        }
+        for name, tensor in billhook.load(folder / MODEL_FILE).items()
     ]
-    return _as_csv(lines)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -43,7 +49,8 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _as_csv(lines: Sequence[Mapping[str, object]]) -> str:
+def as_csv(lines: Sequence[Line]) -> str:
+    """Their CSV text, the columns those of the first line."""
     text = io.StringIO()
     if lines:
         writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")

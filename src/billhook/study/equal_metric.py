@@ -47,11 +47,11 @@ class Reading:
 def read_across(
     rows: Sequence[Row], metric: Metric, design: Design, *, scheme: str
 ) -> list[Reading]:
-    """A reading for every sparse file, from the smallest up; none with fewer than two dense."""
+    """A reading for every sparse file, smallest first; it takes two dense of shared seeds."""
     curve = _dense_curve(rows, metric)
     pruned = [r for r in rows if (r.arm, r.scheme, r.variant) == (SPARSE, scheme, "") and r.chosen]
     sizes = {row.point: row.bytes for row in sorted(pruned, key=lambda row: row.point)}
-    if len(curve) < 2:
+    if len(curve) < 2 or not set.intersection(*(set(each) for _, each in curve)):
         return []
     return [
         _read(size, scores(rows, metric, SPARSE, point=point, scheme=scheme), curve, metric, design)

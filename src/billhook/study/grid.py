@@ -1,6 +1,7 @@
 """The grid of a study: sizes at which the files are equal, and every trial that has to be run."""
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -96,7 +97,7 @@ class Trial:
         content["recipe"] = self.recipe.model_dump(mode="json", exclude={"notes"})
         return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
-    @property
+    @functools.cached_property
     def identity(self) -> str:
         """A readable prefix and a hash of the configuration, such as
         ``large-sparse-3408B-seed0-lr0.01-5f0c2a9d1b``."""

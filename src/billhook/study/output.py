@@ -6,12 +6,12 @@ import io
 
 from rich.console import Console
 
-from billhook.atomic import replacing
+from billhook.atomic import replacing, write_text
 from billhook.study.charts import over_bytes
 from billhook.study.notes import notes
 from billhook.study.page import page
 from billhook.study.report import Report
-from billhook.study.store import Store, write_text
+from billhook.study.store import Store
 from billhook.study.theme import png, svg
 
 __all__ = ["FILES", "markdown", "print_report", "write_report"]
@@ -26,6 +26,8 @@ def print_report(report: Report, console: Console) -> None:
         console.print(sheet.rich())
     for line in notes(report):
         console.print(line, style="dim", highlight=False, markup=False)
+    if report.partial:
+        console.print(f"\n{report.standing}", style="bold", highlight=False)
     for first, *rest in report.verdicts:
         console.print(f"\n{first[0].upper()}{first[1:]}.", style="bold", highlight=False)
         for line in rest:
@@ -35,6 +37,7 @@ def print_report(report: Report, console: Console) -> None:
 def markdown(report: Report) -> str:
     """The report as Markdown, with plot.png."""
     parts = [f"# Study {report.study.name}: large-sparse against small-dense at equal bytes"]
+    parts += [f"**{report.standing}**"] if report.partial else []
     for first, *rest in report.verdicts:
         bullets = "\n".join(f"- {line}" for line in rest)
         parts.append(f"**{first[0].upper()}{first[1:]}.**\n\n{bullets}")

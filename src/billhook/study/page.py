@@ -155,7 +155,8 @@ def _curves(report: Report, metric: Metric) -> list[Any]:
         }
         for (arm, scheme, point, step), lines in sorted(groups.items(), key=lambda g: g[0][2:])
     ]
-    return [over_steps(metric, records, next(r["size"] for r in records if r["size"]))]
+    sizes = [record["size"] for record in records if record["size"]]
+    return [over_steps(metric, records, sizes[0])] if sizes else []
 
 
 def _layers(report: Report) -> list[Any]:

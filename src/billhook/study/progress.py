@@ -4,7 +4,7 @@ import datetime
 import time
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -13,12 +13,15 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from billhook.study.grid import Trial
-from billhook.study.store import Sighting, Store
+from billhook.study.spec import Study
+from billhook.study.store import Identified, Sighting, Store
 from billhook.tasks.task import Metric
 
-__all__ = ["Display", "print_status", "retry_hint"]
+__all__ = ["Display", "print_status", "retry_hint", "shown_metric"]
 
 _RECOUNT = 0.5  # seconds
+
+R = TypeVar("R", bound=Identified)
 
 
 class Display:
@@ -109,41 +112,41 @@ class Display:
         return Group(self._bars, *lines)
 
     def _settled_line(self, trial: Trial) -> str:
-        failure = self._store.failure(trial)
-        if failure is not None:
-            return f"{trial.identity} FAILED: {failure}"
-        metric = self._metric
-        validation = self._store.outcome(trial).validation
-        return f"{trial.identity}: validation {_score(metric, validation[metric.name])}"
+        outcome, metric = self._store.outcome(trial), self._metric
+        if outcome is None:
+            return f"{trial.identity} FAILED: {self._store.failure(trial)}"
+        return f"{trial.identity}: validation {_score(metric, outcome.validation[metric.name])}"
 
 
-def print_status(console: Console, store: Store, trials: tuple[Trial, ...], metric: Metric) -> None:
-    """How many trials are finished, which run now and how far they are, which failed and why."""
-    rows = store.rows()
-    if rows is not None:  # finished; its runs may be gone
-        failures = {row.run: row.failure for row in rows if row.failure}
-        finished, running = len(rows) - len(failures), {}
-    else:
-        reasons = ((trial, store.failure(trial)) for trial in trials)
-        failures = {trial.identity: reason for trial, reason in reasons if reason is not None}
-        finished = sum(map(store.finished, trials))
-        pending = [trial for trial in trials if not store.settled(trial)]
-        running = dict(_running(store, pending))
-    waiting = len(trials) - finished - len(failures) - len(running)
-    counts = [f"{finished} of {len(trials)} runs finished"]
+def print_status(console: Console, store: Store) -> None:
+    """How many runs are finished, which run now and how far they are, which failed and why."""
+    study, recorded = store.study(), store.records.by_run()
+    runs = store.runs()
+    reasons = ((run.identity, store.failure(run)) for run in runs)
+    failures = {run: reason for run, reason in reasons if reason is not None}
+    finished = sum(map(store.finished, runs))
+    running = dict(_running(store, [run for run in runs if not store.settled(run)]))
+    counts = [f"{finished} of {study.runs} runs finished"]
+    waiting = study.runs - finished - len(failures) - len(running)
     counts += [
         f"{count} {word}"
         for count, word in ((len(failures), "failed"), (len(running), "running"))
         if count
     ]
     counts += [f"{waiting} waiting"] if waiting else []
-    lines = [f"{store.study().name}: {', '.join(counts)}"]
-    lines += [f"running  {_sighting_line(trial, seen, metric)}" for trial, seen in running.items()]
+    lines = [f"{study.name}: {', '.join(counts)}; {len(recorded)} in rows.csv"]
+    metric = shown_metric(study)
+    lines += [f"running  {_sighting_line(run, seen, metric)}" for run, seen in running.items()]
     lines += [f"failed   {run}: {reason}" for run, reason in failures.items()]
     if failures:
         lines.append(retry_hint(store))
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def shown_metric(study: Study) -> Metric:
+    """The metric to watch: the first one that validation data have."""
+    return next(metric for metric in study.metrics if not metric.test_only)
 
 
 def retry_hint(store: Store) -> str:
@@ -154,12 +157,12 @@ def retry_hint(store: Store) -> str:
     )
 
 
-def _running(store: Store, trials: Iterable[Trial]) -> Iterable[tuple[Trial, Sighting | None]]:
-    return [(trial, store.sighting(trial)) for trial in trials if store.running(trial)]
+def _running(store: Store, runs: Iterable[R]) -> Iterable[tuple[R, Sighting | None]]:
+    return [(run, store.sighting(run)) for run in runs if store.running(run)]
 
 
-def _sighting_line(trial: Trial, seen: Sighting | None, metric: Metric) -> str:
-    name = trial.identity.rpartition("-")[0]
+def _sighting_line(run: Identified, seen: Sighting | None, metric: Metric) -> str:
+    name = run.identity.rpartition("-")[0]
     if seen is None:
         return f"{name:<38} starting"
     at = seen.progress

@@ -9,6 +9,7 @@ from typing import Any
 
 from billhook.errors import ConfigurationError
 from billhook.study.attempt import attempt
+from billhook.study.choice import Group
 from billhook.study.family import Place
 from billhook.study.grid import Trial
 from billhook.study.store import Store
@@ -64,9 +65,10 @@ class RayPool:
         self._attempt = ray.remote(num_cpus=1, max_retries=0)(_attempt)
         self._shutdown = ray.shutdown
 
-    def submit(self, trial: Trial) -> Future[None]:
+    def submit(self, group: Group, trial: Trial) -> Future[None]:
         """Queue ``trial`` on the cluster."""
-        future: Future[None] = self._attempt.remote(self._store, trial, self._place).future()
+        attempted = self._attempt.remote(self._store, group, trial, self._place)
+        future: Future[None] = attempted.future()
         return future
 
     def close(self) -> None:
@@ -74,9 +76,9 @@ class RayPool:
         self._shutdown()
 
 
-def _attempt(store: Store, trial: Trial, place: Place) -> None:
+def _attempt(store: Store, group: Group, trial: Trial, place: Place) -> None:
     settle_in()
-    attempt(store, trial, place)
+    attempt(store, group, trial, place)
 
 
 def _absolute(place: Place) -> Place:

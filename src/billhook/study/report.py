@@ -1,4 +1,4 @@
-"""The report of a finished study: everything that its folder says, weighed."""
+"""The report of a study: everything that its folder says so far, weighed."""
 
 import dataclasses
 from pathlib import Path
@@ -7,7 +7,6 @@ from billhook.errors import StateError
 from billhook.study.comparison import Design
 from billhook.study.details import read_table
 from billhook.study.findings import Findings, find
-from billhook.study.grid import SPARSE
 from billhook.study.published import PublishedTable, published_table
 from billhook.study.rows import Row
 from billhook.study.sheet import Sheet
@@ -38,7 +37,7 @@ Table = list[dict[str, str]]
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Everything a finished study has to say.
+    """Everything a study has to say so far.
 
     ``findings`` has a list for each metric, the study's first one first, with one for each scheme.
     """
@@ -51,6 +50,21 @@ class Report:
     curves: Table
     layers: Table
     published: PublishedTable | None
+
+    @property
+    def partial(self) -> bool:
+        """Whether runs are missing."""
+        return len(self.rows) < self.study.runs
+
+    @property
+    def standing(self) -> str:
+        """That the study is partial, and what follows from that; "" if it is not."""
+        if not self.partial:
+            return ""
+        return (
+            f"Partial: {len(self.rows)} of {self.study.runs} runs are in. Intervals and p-values "
+            "hold for a study whose length was fixed beforehand: the verdict is the whole one's."
+        )
 
     @property
     def verdicts(self) -> list[list[str]]:
@@ -74,30 +88,39 @@ class Report:
 
 
 def load_report(store: Store) -> Report:
-    """The report of a finished study, from study.json and the CSV files alone.
+    """The report of a study, from study.json and the CSV files alone.
 
     Raises:
-        StateError: the study is not finished.
+        StateError: no run has succeeded yet.
     """
-    study, rows = store.study(), store.rows()
-    if rows is None:
-        raise StateError(
-            f"the study in {store.folder} is not finished: `billhook study run` continues it"
-        )
+    study, rows = store.study(), store.records.rows()
+    if not any(row.chosen for row in rows):
+        raise StateError(_nothing(store, rows))
     design = Design(paired=study.family in _OWN_SPLITS)
-    schemes = dict.fromkeys(row.scheme for row in rows if row.arm == SPARSE)
     return Report(
         study=study,
         provenance=store.provenance(),
         rows=rows,
         design=design,
         findings=[
-            [find(rows, metric, design, study.margin, scheme) for scheme in schemes]
+            [find(rows, metric, design, study.margin, scheme) for scheme in study.schemes]
             for metric in _reported(study, rows)
         ],
         curves=_table(store.folder / "curves.csv"),
         layers=_table(store.folder / "layers.csv"),
         published=published_table(study.family),
+    )
+
+
+def _nothing(store: Store, rows: list[Row]) -> str:
+    if not rows:
+        return (
+            f"{store.folder} has no rows to report yet, they come with the first finished runs: "
+            "`billhook study run` continues it"
+        )
+    return (
+        f"all {len(rows)} runs failed, the first with {rows[0].failure}: see {store.folder}, "
+        "repair that, and give --retry-failed"
     )
 
 

@@ -75,6 +75,14 @@ class Row:
             **found,
         )
 
+    @property
+    def outcome(self) -> Outcome | None:
+        """What the trial came to; None if it failed."""
+        if self.failure:
+            return None
+        found = {name: getattr(self, name) for name in _MEASURED}
+        return Outcome(**found, validation=self.validation)
+
 
 _ASKED = (
     *("arm", "scheme", "variant", "point", "width", "sparsity", "seed", "learning_rate"),

@@ -99,6 +99,19 @@ class Study(Section):
                 raise ValueError(f"variants {variant}: {faults(error, Pruning)}") from None
         return self
 
+    @property
+    def runs(self) -> int:
+        """How many trials the study has.
+
+        >>> load_study("digits").runs
+        390
+        """
+        points = len(self.small_widths) + len(self.small_bytes) + len(self.sparsities)
+        sparse = len(self.schemes) * (1 + len(self.variants))
+        arms = 1 + points * (1 + sparse) + self.control
+        trials = len(self.learning_rates) * max(1, len(self.dropouts))
+        return len(self.seeds) * arms * trials
+
     def measured(self, name: str) -> Metric:
         """The metric of that name.
 

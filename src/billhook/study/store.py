@@ -4,9 +4,10 @@
 
     study.json        the study, and the versions and machine it was begun with
     runs/<identity>/  config.json, metrics.csv, model.billhook.safetensors; outcome.json: the
-                      marker, or failure.json in its place; before that checkpoint, progress.json
-    curves.csv, layers.csv   of the chosen trials, see billhook.study.details
-    rows.csv          every trial once the study is finished; reports are made from these alone
+                      marker, or failure.json in its place; before that checkpoint, progress.json;
+                      test.json of the chosen ones, once measured
+    rows.csv, curves.csv, layers.csv   see billhook.study.records: all that reports need, and all
+                      that has to be kept; runs/ matters for groups that have no rows yet
 
 ``outcome.json`` is put in place last, in one step, so a trial is finished if and only if it is
 there: a process killed at any time loses the steps since its trial's last checkpoint. A trial is
@@ -19,21 +20,21 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 import billhook
-from billhook.atomic import replacing
+from billhook.atomic import write_text
 from billhook.errors import ConfigurationError, FormatError, StateError
-from billhook.study.details import curves_as_csv, layers_as_csv
 from billhook.study.grid import Trial
+from billhook.study.lock import lock
 from billhook.study.provenance import provenance
-from billhook.study.rows import Row, parse_rows, rows_as_csv
+from billhook.study.records import Records
 from billhook.study.spec import Study
-from billhook.study.trial import MODEL_FILE, Outcome, Progress
+from billhook.study.trial import Outcome, Progress
 
-__all__ = ["Sighting", "Store", "write_text"]
+__all__ = ["Identified", "Run", "Sighting", "Store"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,22 @@ class Sighting:
     progress: Progress
     pid: int
     seconds_left: float | None
+
+
+class Identified(Protocol):
+    """A run by its identity: a trial of a plan, or one found in the folder."""
+
+    @property
+    def identity(self) -> str:
+        """The name of its folder in runs/ and in rows.csv."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run that was found in the folder."""
+
+    identity: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,36 +119,46 @@ class Store:
         found: dict[str, str] = self._read_manifest()["provenance"]
         return found
 
-    def run_folder(self, trial: Trial) -> Path:
+    @property
+    def records(self) -> Records:
+        """The rows of the groups that are settled, with curves and layers."""
+        return Records(self.folder)
+
+    def runs(self) -> list[Run]:
+        """Every run that is recorded or has a folder."""
+        begun = sorted(path.name for path in (self.folder / "runs").glob("*/"))
+        return [Run(run) for run in dict.fromkeys((*self.records.by_run(), *begun))]
+
+    def run_folder(self, trial: Identified) -> Path:
         """Where the trial's files are."""
         return self.folder / "runs" / trial.identity
 
     @contextlib.contextmanager
-    def take(self, trial: Trial) -> Iterator[bool]:
+    def take(self, trial: Identified) -> Iterator[bool]:
         """Take ``trial`` for as long as the block runs.
 
         Yields:
-            Whether the caller is to run it: False if it is settled or another process has it.
+            Whether the caller has it: False if another process does. It may be settled by now.
         """
         run = self.run_folder(trial)
         run.mkdir(parents=True, exist_ok=True)
-        with (run / "lock").open("w") as lock:
-            yield _lock(lock, exclusive=True) and not self.settled(trial)
+        with (run / "lock").open("w") as file:
+            yield lock(file, exclusive=True)
 
-    def running(self, trial: Trial) -> bool:
+    def running(self, trial: Identified) -> bool:
         """Whether some process has taken ``trial`` and is alive."""
         path = self.run_folder(trial) / "lock"
         if not path.exists():
             return False
-        with path.open() as lock:
-            return not _lock(lock, exclusive=False)
+        with path.open() as file:
+            return not lock(file, exclusive=False)
 
-    def note(self, trial: Trial, sighting: Sighting) -> None:
+    def note(self, trial: Identified, sighting: Sighting) -> None:
         """Leave word of where a trial stands that the caller has taken."""
         text = json.dumps(dataclasses.asdict(sighting))
         write_text(self.run_folder(trial) / "progress.json", text + "\n")
 
-    def sighting(self, trial: Trial) -> Sighting | None:
+    def sighting(self, trial: Identified) -> Sighting | None:
         """The last word of a trial that is not settled, None before the first."""
         try:
             text = (self.run_folder(trial) / "progress.json").read_text(encoding="utf-8")
@@ -148,68 +175,75 @@ class Store:
         for name in ("progress.json", "checkpoint.pt"):
             (run / name).unlink(missing_ok=True)
 
-    def fail(self, trial: Trial, reason: str, trace: str) -> None:
+    def finish_test(self, trial: Identified, test: dict[str, float]) -> None:
+        """Record what a chosen trial's network came to on test data: once and for all."""
+        write_text(self.run_folder(trial) / "test.json", json.dumps(test) + "\n")
+
+    def fail(self, trial: Identified, reason: str, trace: str) -> None:
         """Record that a trial failed and is not to be run again until :meth:`retry`."""
         run = self.run_folder(trial)
         (run / "progress.json").unlink(missing_ok=True)
         content = {"reason": reason, "traceback": trace}
         write_text(run / "failure.json", json.dumps(content, indent=2) + "\n")
 
-    def retry(self, trials: Iterable[Trial]) -> int:
+    def retry(self, trials: Iterable[Identified]) -> int:
         """Let those of ``trials`` that failed run again, from their checkpoints; how many.
 
         Raises:
-            StateError: the folder has the rows of the study, but its runs are not there any more.
+            StateError: another process is at work on the study's records.
         """
-        rows = self.rows()
         failed = [trial for trial in trials if self.failure(trial) is not None]
-        if rows is not None and len(failed) != sum(bool(row.failure) for row in rows):
+        if failed and not self.records.drop({trial.identity for trial in failed}):
             raise StateError(
-                f"{self.folder} has no runs/ with the failed runs: retry them in the folder where "
-                "the study ran"
+                f"another process is writing the records in {self.folder}: give the command again"
             )
-        if failed:
-            (self.folder / "rows.csv").unlink(missing_ok=True)
         for trial in failed:
-            (self.run_folder(trial) / "failure.json").unlink()
+            (self.run_folder(trial) / "failure.json").unlink(missing_ok=True)
         return len(failed)
 
-    def finished(self, trial: Trial) -> bool:
+    def finished(self, trial: Identified) -> bool:
         """Whether the trial has an outcome."""
-        return (self.run_folder(trial) / "outcome.json").exists()
+        return self.outcome(trial) is not None
 
-    def failure(self, trial: Trial) -> str | None:
+    def failure(self, trial: Identified) -> str | None:
         """Why the trial failed, None if it did not."""
+        row = self.records.by_run().get(trial.identity)
+        if row is not None:
+            return row.failure or None
+        found = self._read(trial, "failure.json")
+        return None if found is None else str(found["reason"])
+
+    def settled(self, trial: Identified) -> bool:
+        """Whether the trial needs no run any more: finished or failed."""
+        run = self.run_folder(trial)
+        return trial.identity in self.records.by_run() or any(
+            (run / name).exists() for name in ("outcome.json", "failure.json")
+        )
+
+    def outcome(self, trial: Identified) -> Outcome | None:
+        """What a finished trial came to, None of any other."""
+        row = self.records.by_run().get(trial.identity)
+        if row is not None:
+            return row.outcome
+        found = self._read(trial, "outcome.json")
+        if found is None or self.failure(trial) is not None:  # it may have failed on test data
+            return None
+        return Outcome(**found)
+
+    def test(self, trial: Identified) -> dict[str, float] | None:
+        """The test metrics of a trial that was chosen and measured, None of any other."""
+        row = self.records.by_run().get(trial.identity)
+        if row is not None and row.chosen:
+            return row.test
+        return self._read(trial, "test.json")
+
+    def _read(self, trial: Identified, name: str) -> dict[str, Any] | None:
         try:
-            text = (self.run_folder(trial) / "failure.json").read_text(encoding="utf-8")
+            text = (self.run_folder(trial) / name).read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
-        reason: str = json.loads(text)["reason"]
-        return reason
-
-    def settled(self, trial: Trial) -> bool:
-        """Whether the trial needs no run any more: finished or failed."""
-        return self.finished(trial) or (self.run_folder(trial) / "failure.json").exists()
-
-    def outcome(self, trial: Trial) -> Outcome:
-        """What a finished trial came to."""
-        text = (self.run_folder(trial) / "outcome.json").read_text(encoding="utf-8")
-        return Outcome(**json.loads(text))
-
-    def write_rows(self, rows: list[Row]) -> None:
-        """Put all rows in place, and with them curves and layers: the study is finished."""
-        chosen = [(row.run, self.folder / "runs" / row.run) for row in rows if row.chosen]
-        write_text(self.folder / "curves.csv", curves_as_csv(chosen))
-        files = [(run, folder / MODEL_FILE) for run, folder in chosen]
-        write_text(self.folder / "layers.csv", layers_as_csv(files))
-        write_text(self.folder / "rows.csv", rows_as_csv(rows))
-
-    def rows(self) -> list[Row] | None:
-        """The rows of a finished study, None of any other."""
-        path = self.folder / "rows.csv"
-        if not path.exists():
-            return None
-        return parse_rows(path.read_text(encoding="utf-8"), str(path))
+        found: dict[str, Any] = json.loads(text)
+        return found
 
     def _read_manifest(self) -> dict[str, Any]:
         path = self.folder / "study.json"
@@ -226,34 +260,8 @@ class Store:
         return manifest
 
 
-def write_text(path: Path, text: str) -> None:
-    """Put ``text`` in place of the file at ``path``, in one step."""
-    with replacing(path) as file:
-        file.write(text.encode())
-
-
 def _manifest(study: Study, command: str) -> dict[str, Any]:
     return {
         "study": study.model_dump(mode="json"),
         "provenance": {"command": command, **provenance()},
     }
-
-
-def _lock(file: IO[str], *, exclusive: bool) -> bool:
-    """Lock ``file`` until it is closed, unless another process has it.
-
-    Raises:
-        StateError: this system or file system cannot.
-    """
-    try:
-        import fcntl
-
-        fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError) as error:
-        raise StateError(
-            f"{file.name} cannot be locked ({error}), so that two processes might take one run: "
-            "run the study on Linux or macOS, in a folder that supports flock"
-        ) from None
-    return True

@@ -18,7 +18,7 @@ from billhook.study.family import Place, Subject
 from billhook.study.grid import Trial
 from billhook.study.operations import operations, uses
 from billhook.tasks.task import Task
-from billhook.train import MODEL_FILE, SCHEMES, Sparsity, test_metrics, train
+from billhook.train import MODEL_FILE, SCHEMES, Sparsity, accelerator_for, test_metrics, train
 
 __all__ = ["MODEL_FILE", "Outcome", "Progress", "measure_test", "run_trial"]
 
@@ -63,7 +63,6 @@ def run_trial(
         StateError: the loss is no longer finite, or the file has not the bytes that were planned.
         ConfigurationError: the data are not those of the plan.
     """
-    from accelerate import Accelerator
 
     def watch(step: int, sparsity: float, metrics: dict[str, float | str]) -> None:
         first = next(iter(_numbers(metrics).values()))
@@ -78,7 +77,7 @@ def run_trial(
             trial.recipe,
             folder,
             sparsity=sparse,
-            accelerator=Accelerator(),
+            accelerator=accelerator_for(trial.recipe),
             console=Console(quiet=True),
             tensorboard=False,
             encoding=trial.codings,

@@ -12,6 +12,7 @@ from billhook.study.statistics import LEVEL
 
 __all__ = ["at_point", "headline", "saved", "verdict"]
 
+_NOTHING = "no size has runs of both arms to compare"
 _DEMONSTRATION = "a demonstration, no interval claimed"
 
 
@@ -39,7 +40,8 @@ def verdict(findings: Findings) -> list[str]:
     """The headline, the declared contrast, every size, and what pruning costs and saves."""
     comparisons = findings.comparisons
     named = findings.scheme in ("", "standard")
-    lines = [headline(comparisons) if named else f"{findings.scheme} {headline(comparisons)}"]
+    first = headline(comparisons) if comparisons else f"{findings.metric.label}: {_NOTHING}"
+    lines = [first if named else f"{findings.scheme} {first}"]
     if findings.contrast is not None:
         ends = f"{comparisons[0].point:,} to {comparisons[-1].point:,} bytes"
         lines.append(f"the mean over log-bytes from {ends}: {_lead(findings.contrast)}")

@@ -2,14 +2,15 @@
 
 import concurrent.futures
 import dataclasses
+import itertools
 import logging
 import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Protocol
@@ -18,8 +19,9 @@ import torch
 
 from billhook.errors import StateError
 from billhook.study.attempt import attempt
+from billhook.study.choice import Group, groups
 from billhook.study.family import Place
-from billhook.study.grid import Trial
+from billhook.study.grid import Plan, Trial
 from billhook.study.store import Store
 
 __all__ = ["LocalPool", "Pool", "run_trials", "settle_in"]
@@ -39,8 +41,8 @@ class Pool(Protocol):
     slots: int
     deaths: tuple[type[BaseException], ...]
 
-    def submit(self, trial: Trial) -> Future[None]:
-        """Begin an attempt."""
+    def submit(self, group: Group, trial: Trial) -> Future[None]:
+        """Begin an attempt at a trial of a group."""
         ...
 
     def close(self) -> None:
@@ -48,8 +50,8 @@ class Pool(Protocol):
         ...
 
 
-def run_trials(store: Store, trials: Iterable[Trial], pool: Pool, tick: Callable[[], None]) -> None:
-    """Settle every one of ``trials``: finished, or failed with its reason in the store.
+def run_trials(store: Store, plan: Plan, pool: Pool, tick: Callable[[], None]) -> None:
+    """Settle every trial of ``plan``, finished or failed, and record each group as it is complete.
 
     A trial whose worker dies goes to another, which continues from the last checkpoint; one that
     other processes have is waited for, and taken over should they die.
@@ -61,28 +63,28 @@ def run_trials(store: Store, trials: Iterable[Trial], pool: Pool, tick: Callable
     Raises:
         StateError: the results folder cannot be written; what is finished is kept.
     """
-    waiting = deque(trials)
-    running: dict[Future[None], Trial] = {}
+    order = [trial.identity for trial in plan.trials]
+    pending = groups(plan)
+    running: dict[Future[None], tuple[Group, Trial]] = {}
     died: Counter[Trial] = Counter()
     try:
-        while waiting or running:
-            for trial in _free(store, waiting, pool.slots - len(running)):
-                running[pool.submit(trial)] = trial
+        while pending := _record(store, pending, order):
+            free = _free(store, pending, {trial for _, trial in running.values()})
+            for group, trial in itertools.islice(free, pool.slots - len(running)):
+                running[pool.submit(group, trial)] = group, trial
             if not running:
                 time.sleep(_POLL)  # others have all that is left
             done, _ = concurrent.futures.wait(
                 running, timeout=_POLL, return_when=concurrent.futures.FIRST_COMPLETED
             )
             for future in done:
-                trial = running.pop(future)
+                group, trial = running.pop(future)
                 try:
                     future.result()
                 except pool.deaths as death:
                     died[trial] += 1
                     if died[trial] >= ATTEMPTS:
-                        _give_up(store, trial, death)
-                if not store.settled(trial):
-                    waiting.appendleft(trial)
+                        _give_up(store, group, trial, death)
             tick()
     except OSError as error:
         raise StateError(
@@ -91,25 +93,25 @@ def run_trials(store: Store, trials: Iterable[Trial], pool: Pool, tick: Callable
         ) from error
 
 
-def _free(store: Store, waiting: deque[Trial], count: int) -> list[Trial]:
-    """The next trials that no process has, taken out of ``waiting``; settled ones leave it too."""
-    free: list[Trial] = []
-    for _ in range(len(waiting)):
-        if len(free) >= count:
-            break
-        trial = waiting.popleft()
-        if store.settled(trial):
-            continue
-        if store.running(trial):
-            waiting.append(trial)
-        else:
-            free.append(trial)
-    return free
+def _record(store: Store, pending: list[Group], order: list[str]) -> list[Group]:
+    """Record the groups that miss nothing; those that are left."""
+    complete = [g for g in pending if not g.recorded(store) and not g.missing(store)]
+    if complete:
+        store.records.add((row for group in complete for row in group.rows(store)), order)
+    return [group for group in pending if not group.recorded(store)]
 
 
-def _give_up(store: Store, trial: Trial, death: BaseException) -> None:
+def _free(store: Store, pending: list[Group], running: set[Trial]) -> Iterator[tuple[Group, Trial]]:
+    """The next trials to attempt, those that no process has."""
+    for group in pending:
+        for trial in group.missing(store):
+            if trial not in running and not store.running(trial):
+                yield group, trial
+
+
+def _give_up(store: Store, group: Group, trial: Trial, death: BaseException) -> None:
     with store.take(trial) as mine:
-        if mine:
+        if mine and trial in group.missing(store):
             reason = f"{ATTEMPTS} workers died at it, often for lack of memory: {death}"
             store.fail(trial, reason, "")
 
@@ -134,14 +136,14 @@ class LocalPool:
         starting = [_Worker.start() for _ in range(workers)]
         self._workers = [_ready(worker) for worker in starting]
 
-    def submit(self, trial: Trial) -> Future[None]:
+    def submit(self, group: Group, trial: Trial) -> Future[None]:
         """Give ``trial`` to an idle process."""
         for place, worker in enumerate(self._workers):
             if worker.job is None or worker.job.done():
                 if worker.job is not None and worker.job.exception() is not None:
                     worker.executor.shutdown()
                     worker = self._workers[place] = _ready(_Worker.start())  # noqa: PLW2901
-                worker.job = worker.executor.submit(attempt, self._store, trial, self._place)
+                worker.job = worker.executor.submit(attempt, self._store, group, trial, self._place)
                 return worker.job
         raise AssertionError("run_trials submits no more than slots")
 

@@ -1,6 +1,7 @@
 """Training recipes: data, read from the TOML files beside this module or from a file of yours."""
 
 import math
+import operator
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -71,7 +72,11 @@ class Data(Section):
 
 
 class Training(Section):
-    """Length of the run and what is done in every step."""
+    """Length of the run and what is done in every step.
+
+    With ``bf16`` forward and backward passes compute in bfloat16; weights, optimizer and evaluation
+    stay in fp32.
+    """
 
     batch_size: int = Field(gt=0)
     epochs: float | None = Field(default=None, gt=0)
@@ -83,6 +88,8 @@ class Training(Section):
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     evaluate_every: float = Field(default=1.0, gt=0)  # epochs
     checkpoint_every: int = Field(default=1000, gt=0)  # steps
+    # Written only where set: recipes, and the identities of their runs, are older than it.
+    bf16: bool = Field(default=False, exclude_if=operator.not_)
     seed: int = 0
 
 
