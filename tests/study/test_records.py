@@ -1,6 +1,7 @@
 """Results survive as they come: rows alone continue a study, and test data are read once."""
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,7 +82,27 @@ def test_a_study_continues_from_its_records_alone(
     assert second.records.rows()[:2] == recorded[:2]
     for name in ("curves.csv", "layers.csv"):
         assert (second.folder / name).read_bytes() == (study_results / name).read_bytes()
-    assert len(measured) == len(set(measured)) == len(groups(grid))
+    assert len(measured) == len(set(measured)) == len(groups(grid, second))
+
+
+def test_the_first_seed_chooses_for_all(tiny: Study, tmp_path: Path, measured: list[Trial]) -> None:
+    grid = plan(tiny.model_copy(update={"tune": "first-seed"}))
+    store = begun(tmp_path, grid)
+    assert {group.trials[0].seed for group in groups(grid, store)} == {0}
+    with pytest.raises(StoppedError):
+        run_trials(store, grid, InProcess(store), stop_after(4))  # between the seeds of an arm
+    pool = InProcess(store)
+    run_trials(store, grid, pool, lambda: None)
+    rows = store.records.rows()
+    # Three arms (large, small, pruned): two rates on the first seed, one on the second.
+    assert len(rows) == 9 == grid.study.runs == len(grid.runs)
+    assert Counter(row.seed for row in rows) == {0: 6, 1: 3}
+    chosen = [(row.arm, row.learning_rate) for row in rows if row.chosen]
+    assert sorted(chosen[:3]) == sorted(chosen[3:])
+    assert len(measured) == len(set(measured)) == 6
+    again = InProcess(store)
+    run_trials(store, grid, again, lambda: None)
+    assert again.attempts == []
 
 
 def test_finished_runs_of_a_billhook_that_recorded_at_the_end_are_taken_over(
@@ -97,13 +118,14 @@ def test_finished_runs_of_a_billhook_that_recorded_at_the_end_are_taken_over(
     assert [row.test for row in store.records.rows()] == [
         row.test for row in Store(study_results).records.rows()
     ]
-    assert len(measured) == len(groups(grid))
+    assert len(measured) == len(groups(grid, store))
 
 
 def test_killed_while_measuring_it_is_measured_again_and_recorded_once(
     grid: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, (group, *_) = begun(tmp_path, grid), groups(grid)
+    store = begun(tmp_path, grid)
+    group = groups(grid, store)[0]
     with monkeypatch.context() as patch:
         patch.setattr(attempt, "measure_test", _stop)
         with pytest.raises(StoppedError):
@@ -122,7 +144,8 @@ def test_killed_while_measuring_it_is_measured_again_and_recorded_once(
 def test_a_network_that_fails_on_test_data_counts_as_failed(
     grid: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, (group, *_) = begun(tmp_path, grid), groups(grid)
+    store = begun(tmp_path, grid)
+    group = groups(grid, store)[0]
     seen: list[Trial] = []
 
     def fail_first(trial: Trial, folder: Path, place: Place) -> dict[str, float]:
@@ -157,13 +180,14 @@ def test_a_retried_run_may_be_chosen_and_the_rest_is_not_measured_again(
     run_trials(store, grid, pool, lambda: None)
     assert pool.attempts == [victim]
     assert {row.run for row in store.records.rows() if row.chosen} == best
-    assert len(measured) == len(set(measured)) == len(groups(grid)) + 1
+    assert len(measured) == len(set(measured)) == len(groups(grid, store)) + 1
 
 
 def test_workers_that_die_measuring_fail_that_run_and_not_the_finished_ones(
     grid: Plan, tmp_path: Path
 ) -> None:
-    store, (group, *_) = begun(tmp_path, grid), groups(grid)
+    store = begun(tmp_path, grid)
+    group = groups(grid, store)[0]
     for trial in group.trials:
         store.run_folder(trial).mkdir(parents=True)
         store.finish(trial, run_trial(trial, store.run_folder(trial), lambda _: None))

@@ -11,6 +11,7 @@ from billhook.errors import StateError
 from billhook.study.choice import groups
 from billhook.study.grid import SPARSE, Trial, plan
 from billhook.study.spec import Study
+from billhook.study.store import Store
 from billhook.study.trial import MODEL_FILE, Progress, run_trial
 from billhook.tasks.digits import Digits, digits
 from billhook.tasks.recipe import load_recipe
@@ -117,8 +118,9 @@ def test_parts_of_a_split_are_disjoint_and_differ_by_seed() -> None:
     assert not torch.equal(parts[0]["test"][0], parts[1]["test"][0])
 
 
-def test_choice_is_by_validation_and_ties_go_to_the_lower_rate(tiny: Study) -> None:
+def test_choice_is_by_validation_and_ties_go_to_the_lower_rate(tiny: Study, tmp_path: Path) -> None:
     grid = plan(tiny)
+    every = groups(grid, Store(tmp_path))
     best = {trial.group: trial for trial in grid.trials if trial.learning_rate == 0.03}
     tied = next(iter(best))
     outcomes = [
@@ -126,7 +128,7 @@ def test_choice_is_by_validation_and_ties_go_to_the_lower_rate(tiny: Study) -> N
         for trial in grid.trials
     ]
     by_trial = dict(zip(grid.trials, outcomes, strict=True))
-    found = [group.best([by_trial[trial] for trial in group.trials]) for group in groups(grid)]
+    found = [group.best([by_trial[trial] for trial in group.trials]) for group in every]
     chosen = {trial.group: trial for trial in found if trial is not None}
     assert chosen.pop(tied).learning_rate == 0.01
     best.pop(tied)

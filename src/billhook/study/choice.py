@@ -16,7 +16,8 @@ __all__ = ["Group", "groups"]
 class Group:
     """The trials of one arm, scheme, variant, point and seed, of which validation data choose one.
 
-    Each seed chooses for itself, so its test examples had no part in any choice that concerns it.
+    Each seed chooses for itself, so its test examples had no part in any choice that concerns it,
+    or the first seed chooses for all, which then have one trial (:func:`groups`).
     """
 
     trials: tuple[Trial, ...]
@@ -68,14 +69,39 @@ class Group:
             for trial in self.trials
         ]
 
+    def following(self, leader: "Group", store: Store) -> "Group | None":
+        """Only the trial with the setting that ``leader`` chose, None before it has.
+
+        One that is recorded stays, also if a retried run changes that choice afterwards.
+        """
+        rows = store.records.by_run()
+        kept = tuple(trial for trial in self.trials if trial.identity in rows)
+        if not kept and all(store.settled(trial) for trial in leader.trials):
+            chosen = leader._chosen(store)
+            kept = tuple(t for t in self.trials if chosen and t.setting == chosen.setting)
+        return dataclasses.replace(self, trials=kept) if kept else None
+
     def _chosen(self, store: Store) -> Trial | None:
         return self.best([store.outcome(trial) for trial in self.trials])
 
 
-def groups(plan: Plan) -> list[Group]:
-    """The groups of a plan, in the order of their first trials."""
+def groups(plan: Plan, store: Store) -> list[Group]:
+    """The groups of a plan whose trials are known by now, in the order of their first trials.
+
+    All of them, unless the first seed chooses for the others: a group of another seed is known once
+    the first seed's trials of the same arm and point are settled, and then has one trial.
+    """
     found: dict[tuple[str, str, str, int, int], list[Trial]] = {}
     for trial in plan.trials:
         found.setdefault(trial.group, []).append(trial)
     choose_by = plan.study.measured(plan.study.choose_by)
-    return [Group(tuple(trials), choose_by) for trials in found.values()]
+    every = {key: Group(tuple(trials), choose_by) for key, trials in found.items()}
+    if plan.study.tune == "each-seed":
+        return list(every.values())
+    known = []
+    for key, group in every.items():
+        leader = every[(*key[:-1], plan.study.seeds[0])]
+        settled = group if group is leader else group.following(leader, store)
+        if settled is not None:
+            known.append(settled)
+    return known

@@ -106,7 +106,7 @@ def run(
     place = Place(data, study_folder(study))
     grid = plan(load_study(study), place)
     store = Store(Path("runs") / grid.study.name if results is None else results)
-    trains = retry_failed or not all(group.recorded(store) for group in groups(grid))
+    trains = retry_failed or not all(group.recorded(store) for group in groups(grid, store))
     if trains:
         begin = functools.partial(store.begin, grid.study, _command(study, results))
         if (store.folder / "study.json").exists():
@@ -179,15 +179,15 @@ def status(folder: Folder) -> None:
 
 
 def _train(console: "Console", store: "Store", grid: "Plan", pool: "Pool") -> None:
-    from billhook.study.progress import Display, shown_metric
+    from billhook.study.progress import Display
     from billhook.study.workers import run_trials
 
     console.print(
-        f"Study {grid.study.name}: {len(grid.trials)} runs, {len(grid.points)} sizes of file, "
+        f"Study {grid.study.name}: {grid.study.runs} runs, {len(grid.points)} sizes of file, "
         f"{len(grid.study.seeds)} seeds; results in {store.folder}"
     )
     try:
-        with Display(console, store, grid.trials, shown_metric(grid.study)) as display:
+        with Display(console, store, grid) as display:
             run_trials(store, grid, pool, display)
     except KeyboardInterrupt:
         console.print("Stopped; finished runs are kept, and the same command continues.")

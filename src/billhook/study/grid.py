@@ -89,6 +89,11 @@ class Trial:
         return self.arm, self.scheme, self.variant, self.point, self.seed
 
     @property
+    def setting(self) -> tuple[float, float | None]:
+        """What the trials of a group differ in."""
+        return self.learning_rate, self.dropout
+
+    @property
     def canonical(self) -> str:
         """The configuration as JSON, the same text for the same trial on every machine."""
         content = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -113,11 +118,24 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A study worked out: its points from the smallest file up, and its trials in running order."""
+    """A study worked out: its points from the smallest file up, and its trials in running order.
+
+    Where the first seed's validation data choose for all, ``trials`` has every combination of every
+    seed, of which the other seeds will run one.
+    """
 
     study: Study
     points: tuple[Point, ...]
     trials: tuple[Trial, ...]
+
+    @property
+    def runs(self) -> tuple[Trial, ...]:
+        """As many trials as will be run; one stands for whichever of its group is chosen."""
+        if self.study.tune == "each-seed":
+            return self.trials
+        first = self.study.seeds[0]
+        one_a_group = {trial.group: trial for trial in self.trials if trial.seed != first}
+        return (*(t for t in self.trials if t.seed == first), *one_a_group.values())
 
 
 def plan(study: Study, place: Place = Place(), *, dry: bool = False) -> Plan:

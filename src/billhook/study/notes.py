@@ -8,6 +8,7 @@ from billhook.study.energy import SOURCE
 from billhook.study.grid import DENSE, LARGE, LONGER, SPARSE
 from billhook.study.report import Report
 from billhook.study.rows import Row
+from billhook.study.spec import Study
 from billhook.study.statistics import LEVEL
 
 __all__ = ["notes"]
@@ -21,7 +22,7 @@ def notes(report: Report) -> list[str]:
         _design(report),
         _claims(report),
         f"Chosen on validation {study.choose_by.replace('_', ' ')}, with as many trials for every "
-        f"arm, size and seed: {_chosen(rows)}. The last weights count. Test data were used once, "
+        f"{_tuned(study)}: {_chosen(rows)}. The last weights count. Test data were used once, "
         "on the chosen networks as read back from their files.",
         "Bytes are those of the files that billhook.save wrote, header included. A sparse file "
         f"differs from the dense one it is compared with by {_mismatch(rows)} bytes.",
@@ -45,6 +46,12 @@ def notes(report: Report) -> list[str]:
             "2003, a conservative correction, multiply by sqrt(1 + seeds * test / train))."
         )
     return lines
+
+
+def _tuned(study: Study) -> str:
+    if study.tune == "each-seed":
+        return "arm, size and seed"
+    return "arm and size, on the first seed for all of them"
 
 
 def _design(report: Report) -> str:

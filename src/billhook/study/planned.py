@@ -13,12 +13,13 @@ __all__ = ["sheets", "summary"]
 
 def summary(plan: Plan) -> str:
     """One line: what will be trained, and what that costs in multiply-adds."""
-    total = sum(trial.training_operations for trial in plan.trials)
+    total = sum(trial.training_operations for trial in plan.runs)
     study = plan.study
     each = len(study.learning_rates) * max(1, len(study.dropouts))
+    tuned = "arm, size and seed" if study.tune == "each-seed" else "arm and size, on the first seed"
     return (
-        f"Study {study.name}: {len(plan.trials)} runs, {len(plan.points)} sizes of file, "
-        f"{len(study.seeds)} seeds, {each} trials for every arm, size and seed; "
+        f"Study {study.name}: {study.runs} runs, {len(plan.points)} sizes of file, "
+        f"{len(study.seeds)} seeds, {each} trials for every {tuned}; "
         f"{total:.3g} multiply-adds of training in all. Data: {study.found}."
     )
 
@@ -46,7 +47,7 @@ def _pairs(plan: Plan) -> Sheet:
 def _runs(plan: Plan) -> Sheet:
     """One line for the runs that differ in seed, learning rate and dropout alone."""
     groups: dict[tuple[object, ...], list[Trial]] = {}
-    for trial in plan.trials:
+    for trial in plan.runs:
         groups.setdefault((*trial.group[:-1], trial.width, trial.sparsity), []).append(trial)
     dense = {trial.width: trial.expected_nonzero for trial in plan.trials if not trial.scheme}
     rows = []

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from billhook.study.grid import Trial
+from billhook.study.grid import Plan, Trial
 from billhook.study.spec import Study
 from billhook.study.store import Identified, Sighting, Store
 from billhook.tasks.task import Metric
@@ -31,12 +31,11 @@ class Display:
     console is no terminal, one line a settled trial.
     """
 
-    def __init__(
-        self, console: Console, store: Store, trials: tuple[Trial, ...], metric: Metric
-    ) -> None:
-        self._console, self._store, self._metric = console, store, metric
-        self._total = len(trials)
-        self._pending = [trial for trial in trials if not store.settled(trial)]
+    def __init__(self, console: Console, store: Store, plan: Plan) -> None:
+        self._console, self._store, self._metric = console, store, shown_metric(plan.study)
+        self._total = plan.study.runs
+        self._pending = [trial for trial in plan.trials if not store.settled(trial)]
+        self.settled = len(plan.trials) - len(self._pending)  # finished or failed
         self._seen: dict[Trial, Sighting | None] = {}
         self._look()
         self._began, self._done_before = time.monotonic(), self._done
@@ -46,11 +45,6 @@ class Display:
         )
         self._task = self._bars.add_task("", total=self._total, completed=self.settled, left="")
         self._live = Live(self._lines(), console=console, refresh_per_second=4)
-
-    @property
-    def settled(self) -> int:
-        """How many trials are finished or failed."""
-        return self._total - len(self._pending)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -88,6 +82,7 @@ class Display:
         """Read the store; the trials settled since the last time."""
         settled = [trial for trial in self._pending if self._store.settled(trial)]
         self._pending = [trial for trial in self._pending if trial not in settled]
+        self.settled += len(settled)
         self._seen = dict(_running(self._store, self._pending))
         return settled
 
@@ -99,7 +94,7 @@ class Display:
 
     def _left(self) -> str:
         done = self._done - self._done_before
-        if not self._pending or done <= 0:
+        if self.settled == self._total or done <= 0:
             return ""
         seconds = (time.monotonic() - self._began) * (self._total - self._done) / done
         return f", about {_clock(seconds)} left"

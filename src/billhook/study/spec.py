@@ -39,6 +39,9 @@ class Study(Section):
         choose_by: the metric on validation data that chooses among the trials of an arm; the
             task's first that is measured on validation data unless given.
         learning_rates, dropouts: each combination is a trial, the same ones for every arm.
+        tune: whose validation data choose among an arm's trials at a point: every seed's for itself
+            (``each-seed``), or the first seed's for all of them (``first-seed``), which tries the
+            combinations on that seed alone.
         control: also train the small dense network of the middle point for as many operations as
             the large one.
         margin: a loss below this share of the dense metric counts as minimal.
@@ -66,6 +69,7 @@ class Study(Section):
     choose_by: str = ""
     learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)]
     dropouts: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = ()
+    tune: Literal["each-seed", "first-seed"] = "each-seed"
     control: bool = False
     margin: Share = 0.01
     variants: tuple[dict[str, float | int | str], ...] = ()
@@ -101,7 +105,7 @@ class Study(Section):
 
     @property
     def runs(self) -> int:
-        """How many trials the study has.
+        """How many trials the study runs.
 
         >>> load_study("digits").runs
         390
@@ -110,7 +114,8 @@ class Study(Section):
         sparse = len(self.schemes) * (1 + len(self.variants))
         arms = 1 + points * (1 + sparse) + self.control
         trials = len(self.learning_rates) * max(1, len(self.dropouts))
-        return len(self.seeds) * arms * trials
+        tuned = len(self.seeds) if self.tune == "each-seed" else 1
+        return arms * (tuned * trials + len(self.seeds) - tuned)
 
     def measured(self, name: str) -> Metric:
         """The metric of that name.

@@ -64,11 +64,10 @@ def run_trials(store: Store, plan: Plan, pool: Pool, tick: Callable[[], None]) -
         StateError: the results folder cannot be written; what is finished is kept.
     """
     order = [trial.identity for trial in plan.trials]
-    pending = groups(plan)
     running: dict[Future[None], tuple[Group, Trial]] = {}
     died: Counter[Trial] = Counter()
     try:
-        while pending := _record(store, pending, order):
+        while pending := _record(store, plan, order):
             free = _free(store, pending, {trial for _, trial in running.values()})
             for group, trial in itertools.islice(free, pool.slots - len(running)):
                 running[pool.submit(group, trial)] = group, trial
@@ -93,12 +92,12 @@ def run_trials(store: Store, plan: Plan, pool: Pool, tick: Callable[[], None]) -
         ) from error
 
 
-def _record(store: Store, pending: list[Group], order: list[str]) -> list[Group]:
+def _record(store: Store, plan: Plan, order: list[str]) -> list[Group]:
     """Record the groups that miss nothing; those that are left."""
-    complete = [g for g in pending if not g.recorded(store) and not g.missing(store)]
+    complete = [g for g in groups(plan, store) if not g.recorded(store) and not g.missing(store)]
     if complete:
         store.records.add((row for group in complete for row in group.rows(store)), order)
-    return [group for group in pending if not group.recorded(store)]
+    return [group for group in groups(plan, store) if not group.recorded(store)]
 
 
 def _free(store: Store, pending: list[Group], running: set[Trial]) -> Iterator[tuple[Group, Trial]]:
