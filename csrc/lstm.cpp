@@ -13,11 +13,8 @@ namespace billhook {
 
 namespace {
 
-LstmCell lstm_cell_for([[maybe_unused]] int64_t isa) {
-#if defined(BILLHOOK_HAS_AVX2)
-  if (isa == kAvx2) return avx2::lstm_cell;
-#endif
-  return portable::lstm_cell;
+LstmCell lstm_cell_for(int64_t isa) {
+  return version_for<LstmCell>(isa, portable::lstm_cell, avx2::lstm_cell, avx512::lstm_cell);
 }
 
 constexpr int64_t kUnitBlock = 32;

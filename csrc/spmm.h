@@ -30,10 +30,8 @@ struct Tile {
   float* y;
   int64_t addend_stride;
   int64_t y_stride;
-  int64_t n;  // at most 8 * kMaxVectors
+  int64_t n;
 };
-
-constexpr int64_t kMaxVectors = 8;
 
 using SpmmTile = void (*)(const SparseRows&, int64_t first_row, int64_t last_row, const Tile&);
 
@@ -41,6 +39,9 @@ namespace portable {
 void spmm_tile(const SparseRows&, int64_t first_row, int64_t last_row, const Tile&);
 }
 namespace avx2 {
+void spmm_tile(const SparseRows&, int64_t first_row, int64_t last_row, const Tile&);
+}
+namespace avx512 {
 void spmm_tile(const SparseRows&, int64_t first_row, int64_t last_row, const Tile&);
 }
 

@@ -6,9 +6,19 @@ namespace billhook::BILLHOOK_NAMESPACE {
 
 namespace {
 
-// Adds one row's products to acc. Two chains hide the latency of FMA where a tile has few vectors.
+// Vector i of the N that hold a tile's pixels; the last one has `tail` of them. Reads may be rounded
+// up to eight floats, not to more.
 template <int N>
-BILLHOOK_INLINE void accumulate_row(const SparseRows& w, int64_t row, const float* x, Vec* acc) {
+BILLHOOK_INLINE Vec load_pixels(const float* p, int i, int64_t tail) {
+  if (kLanes == 8 || i + 1 < N) return load(p + kLanes * i);
+  return load_first(p + kLanes * i, tail);
+}
+
+// Adds one row's products to acc. Several chains hide the latency of FMA where a tile has few
+// vectors.
+template <int N>
+BILLHOOK_INLINE void accumulate_row(const SparseRows& w, int64_t row, const float* x, int64_t tail,
+                                    Vec* acc) {
   constexpr int kChains = N <= 2 ? 4 : N == 3 ? 3 : N <= 6 ? 2 : 1;
   Vec chain[kChains][N];
   for (int c = 0; c < kChains; ++c)
@@ -19,13 +29,13 @@ BILLHOOK_INLINE void accumulate_row(const SparseRows& w, int64_t row, const floa
     for (int c = 0; c < kChains; ++c) {
       const float* p = x + w.offset[j + c];
       const Vec value = splat(w.value[j + c]);
-      for (int i = 0; i < N; ++i) chain[c][i] = fma(value, load(p + kLanes * i), chain[c][i]);
+      for (int i = 0; i < N; ++i) chain[c][i] = fma(value, load_pixels<N>(p, i, tail), chain[c][i]);
     }
   }
   for (; j < end; ++j) {
     const float* p = x + w.offset[j];
     const Vec value = splat(w.value[j]);
-    for (int i = 0; i < N; ++i) chain[0][i] = fma(value, load(p + kLanes * i), chain[0][i]);
+    for (int i = 0; i < N; ++i) chain[0][i] = fma(value, load_pixels<N>(p, i, tail), chain[0][i]);
   }
   for (int c = 1; c < kChains; ++c)
     for (int i = 0; i < N; ++i) chain[0][i] += chain[c][i];
@@ -57,11 +67,13 @@ void rows_of_tile(const SparseRows& w, int64_t first_row, int64_t last_row, cons
     const Vec bias = splat(w.bias != nullptr ? w.bias[row] : 0.0f);
     for (int i = 0; i < N; ++i) acc[i] = bias;
     if (tile.addend != nullptr) add_row<N>(tile, row, tail, acc);
-    accumulate_row<N>(w, row, tile.x, acc);
+    accumulate_row<N>(w, row, tile.x, tail, acc);
     activate<N>(w.activation, acc);
-    if (tile.keep != nullptr)
+    if (tile.keep != nullptr) {
+      const auto* keep = reinterpret_cast<const float*>(tile.keep);
       for (int i = 0; i < N; ++i)
-        acc[i] = (Vec)((VecInt)acc[i] & load_int(tile.keep + kLanes * i));
+        acc[i] = (Vec)((VecInt)acc[i] & (VecInt)load_pixels<N>(keep, i, tail));
+    }
     float* y = tile.y + row * tile.y_stride;
     for (int i = 0; i + 1 < N; ++i) store(y + kLanes * i, acc[i]);
     if (tail == kLanes)
@@ -74,10 +86,19 @@ void rows_of_tile(const SparseRows& w, int64_t first_row, int64_t last_row, cons
 }  // namespace
 
 void spmm_tile(const SparseRows& w, int64_t first_row, int64_t last_row, const Tile& tile) {
-  constexpr SpmmTile by_vectors[kMaxVectors] = {
-      rows_of_tile<1>, rows_of_tile<2>, rows_of_tile<3>, rows_of_tile<4>,
-      rows_of_tile<5>, rows_of_tile<6>, rows_of_tile<7>, rows_of_tile<8>};
-  by_vectors[(tile.n + kLanes - 1) / kLanes - 1](w, first_row, last_row, tile);
+  constexpr SpmmTile by_vectors[] = {rows_of_tile<1>, rows_of_tile<2>, rows_of_tile<3>,
+                                     rows_of_tile<4>, rows_of_tile<5>, rows_of_tile<6>,
+                                     rows_of_tile<7>, rows_of_tile<8>};
+  constexpr int64_t kWidest = 8 * kLanes;
+  for (int64_t p = 0; p < tile.n; p += kWidest) {
+    Tile part = tile;
+    part.x += p;
+    if (tile.addend != nullptr) part.addend += p;
+    if (tile.keep != nullptr) part.keep += p;
+    part.y += p;
+    part.n = tile.n - p < kWidest ? tile.n - p : kWidest;
+    by_vectors[(part.n + kLanes - 1) / kLanes - 1](w, first_row, last_row, part);
+  }
 }
 
 }  // namespace billhook::BILLHOOK_NAMESPACE

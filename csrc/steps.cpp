@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "abi.h"
+#include "isa.h"
 #include "panel.h"
 #include "parallel.h"
 #include "planes.h"
@@ -43,14 +44,17 @@ void run_spmm(const Step& step, const Context& context) {
   const float* x = at(step.x, context);
   const float* addend = at(step.addend, context);
   float* y = at(step.y, context);
-  const int64_t vectors = (step.pixels + 7) / 8;
-  const int64_t tiles = (vectors + step.vectors - 1) / step.vectors;
+  // Tiles begin at whole vectors of the kernel, if they can: loads then cross no cache lines.
+  const int64_t unit = context.isa == kAvx512 && step.vectors % 2 == 0 ? 16 : 8;
+  const int64_t units = (step.pixels + unit - 1) / unit;
+  const int64_t most = step.vectors * 8 / unit;
+  const int64_t tiles = (units + most - 1) / most;
   const int64_t threads = context.threads;
   const int64_t parts = tiles >= 4 * threads ? 1 : threads;
   parallel_for(tiles * parts, threads, [&](int64_t task) {
     const int64_t index = task / parts, part = task % parts;
-    const int64_t first = 8 * (vectors * index / tiles);
-    const int64_t last = std::min(8 * (vectors * (index + 1) / tiles), step.pixels);
+    const int64_t first = unit * (units * index / tiles);
+    const int64_t last = std::min(unit * (units * (index + 1) / tiles), step.pixels);
     const Tile tile{operand(step, x, first, last - first, context.tile),
                     addend == nullptr ? nullptr : addend + first,
                     step.keep == nullptr ? nullptr : step.keep + first,

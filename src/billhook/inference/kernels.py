@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from billhook import native
 
-ISA_NAMES = ("portable", "avx2")
+ISA_NAMES = ("portable", "avx2", "avx512")
 ACTIVATIONS = ("none", "relu", "relu6")
-MAX_VECTORS = 8
+MAX_VECTORS = 16
 LANES = 8
 
 Array = NDArray[Any]
