@@ -15,8 +15,10 @@ SpmmTile spmm_tile_for(int64_t isa) {
 
 int64_t split_rows(const SparseRows& rows, int64_t part, int64_t parts) {
   if (part >= parts) return rows.rows;
-  const int64_t target = static_cast<int64_t>(rows.row_ptr[rows.rows]) * part / parts;
-  return std::lower_bound(rows.row_ptr, rows.row_ptr + rows.rows, target) - rows.row_ptr;
+  const int64_t groups = rows.rows / rows.group;
+  const int64_t target = static_cast<int64_t>(rows.row_ptr[groups]) * part / parts;
+  return (std::lower_bound(rows.row_ptr, rows.row_ptr + groups, target) - rows.row_ptr) *
+         rows.group;
 }
 
 constexpr int64_t kRowBlock = 256;

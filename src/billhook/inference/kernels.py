@@ -15,7 +15,7 @@ from billhook import native
 ISA_NAMES = ("portable", "avx2", "avx512")
 ACTIVATIONS = ("none", "relu", "relu6")
 MAX_VECTORS = 16
-LANES = 8
+LANES = 8  # rows of a group, pixels of a plan's vector, and what reads are rounded up to
 
 Array = NDArray[Any]
 
@@ -30,7 +30,7 @@ class SparseRowsStruct(ctypes.Structure):
     """CSR with operand offsets; see ``spmm.h``."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("rows", "activation")),
+        *((name, ctypes.c_int64) for name in ("rows", "activation", "group")),
         *((name, ctypes.c_void_p) for name in ("row_ptr", "offset", "value", "bias")),
     )
 
@@ -89,6 +89,11 @@ def available() -> bool:
 def isa() -> int:
     """The best instruction set of this processor, an index into ``ISA_NAMES``."""
     return int(_kernel("billhook_isa", ())())
+
+
+def lanes(isa: int) -> int:
+    """Floats in a vector of this instruction set."""
+    return 16 if ISA_NAMES[isa] == "avx512" else LANES
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from torch import nn
 
 from billhook.errors import ConfigurationError
 from billhook.inference import kernels
+from billhook.inference.kernels import LANES
 from billhook.inference.packing import (
     MAX_LANE_COLUMNS,
     BlockedRows,
@@ -72,7 +73,10 @@ class SparseMatrix:
         """The matrix in one piece for panels of ``width`` columns."""
         with self._lock:
             if width not in self._whole:
-                self._whole[width] = with_width(self.csr, width, self.bias)
+                rows = with_width(self.csr, width, self.bias)
+                # The four gates of an LSTM are taken apart: each has to begin with a group.
+                whole_groups = self.csr.shape[0] % (4 * LANES) == 0
+                self._whole[width] = rows.grouped() if whole_groups else rows
             return self._whole[width]
 
     def multiply(self, x: torch.Tensor) -> torch.Tensor:

@@ -67,4 +67,4 @@ def conv_rows(conv: Conv, source: PlaneLayout) -> SparseRows:
     channel *= conv.stride[0] * conv.stride[1] * source.size
     offset += channel
     bias = floats(conv.bias)
-    return SparseRows(csr.row_ptr, offset, csr.value, bias, conv.activation)
+    return SparseRows(csr.row_ptr, offset, csr.value, bias, conv.activation).grouped()
