@@ -203,8 +203,8 @@ def lstm_vector(
 
 
 def lstm_batch(
-    matrices: tuple[SparseRowsStruct, SparseRowsStruct],
-    x: torch.Tensor,
+    recurrent: SparseRowsStruct,
+    inputs: torch.Tensor,
     state: tuple[torch.Tensor, torch.Tensor],
     outputs: torch.Tensor,
     *,
@@ -214,14 +214,11 @@ def lstm_batch(
     threads: int,
     isa: int,
 ) -> None:
-    """``billhook_lstm_batch``: x and outputs are rows, the state's h and c (units, width)."""
-    argtypes = (_P, _P, _P, _I, _I, _P, _P, _P, _I, _I, _P, _P, _I, _I, _I, _I)
+    """``billhook_lstm_batch``: inputs (rows, 4 units), h and c (units, width), outputs (rows, units)."""
+    argtypes = (_P, _P, _P, _P, _P, _I, _I, _P, _P, _I, _I, _I, _I)
     _kernel("billhook_lstm_batch", argtypes, None)(
-        ctypes.addressof(matrices[0]),
-        ctypes.addressof(matrices[1]),
-        x.data_ptr(),
-        x.stride(0),
-        x.shape[1],
+        ctypes.addressof(recurrent),
+        inputs.data_ptr(),
         state[0].data_ptr(),
         state[1].data_ptr(),
         outputs.data_ptr(),

@@ -188,14 +188,14 @@ def _some_samples(
     own = np.clip(counts - start, 0, stop - start)
     rows = torch.from_numpy(_rows_of(counts, own, start))
     whole = len(rows) == len(x)
-    width, units = panel_width(stop - start), d.recurrent.csr.shape[1]
+    width, units = panel_width(stop - start, d.recurrent.isa), d.recurrent.csr.shape[1]
     panels = [torch.zeros(units, width), torch.zeros(units, width)]
     for panel, given in zip(panels, state, strict=True):
         panel[:, : stop - start] = given[start:stop].t()
     outputs = y if whole else x.new_empty(len(rows), units)
     kernels.lstm_batch(
-        (d.input.whole(width).struct, d.recurrent.whole(width).struct),
-        x if whole else x[rows],
+        d.recurrent.whole(width).struct,
+        d.input.multiply(x if whole else x[rows]),
         (panels[0], panels[1]),
         outputs,
         first=(np.cumsum(own) - own).astype(np.int64),
