@@ -1,4 +1,5 @@
 // The row kernel of spmm.h, for the instruction set of the file that includes it.
+#include "activate.h"
 #include "spmm.h"
 #include "vec.h"
 
@@ -40,14 +41,6 @@ BILLHOOK_INLINE void accumulate_row(const SparseRows& w, int64_t row, const floa
   for (int c = 1; c < kChains; ++c)
     for (int i = 0; i < N; ++i) chain[0][i] += chain[c][i];
   for (int i = 0; i < N; ++i) acc[i] = chain[0][i];
-}
-
-template <int N>
-BILLHOOK_INLINE void activate(int64_t activation, Vec* acc) {
-  if (activation == kNone) return;
-  for (int i = 0; i < N; ++i) acc[i] = at_least(acc[i], splat(0.0f));
-  if (activation == kRelu6)
-    for (int i = 0; i < N; ++i) acc[i] = at_most(acc[i], splat(6.0f));
 }
 
 template <int N>

@@ -14,7 +14,7 @@ constexpr int64_t kSteps = kLanes / kRows;  // that one vector holds
 // each. fold: each row's sum over the steps that a vector holds, in its first lanes.
 #if defined(__AVX512F__)
 BILLHOOK_INLINE Vec gather(const float* x, const uint16_t* column, int64_t count) {
-  const __mmask16 lanes = first_lanes(count);
+  const Mask lanes = lanes_between(0, count);
   const __m512i index = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, column));
   return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), lanes, index, x, sizeof(float));
 }

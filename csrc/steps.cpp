@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "abi.h"
+#include "depthwise.h"
 #include "isa.h"
 #include "panel.h"
 #include "parallel.h"
@@ -67,6 +68,18 @@ void run_spmm(const Step& step, const Context& context) {
   });
 }
 
+void run_depthwise(const Step& step, const Context& context) {
+  const float* x = at(step.x, context);
+  float* y = at(step.y, context);
+  const DepthwisePlane plane = depthwise_plane_for(context.isa);
+  const int64_t chunks = std::min(step.channels, 4 * context.threads);
+  parallel_for(chunks, context.threads, [&](int64_t chunk) {
+    const int64_t last = step.channels * (chunk + 1) / chunks;
+    for (int64_t c = step.channels * chunk / chunks; c < last; ++c)
+      plane(step, c, x + c * step.x.plane, y + c * step.y.plane);
+  });
+}
+
 void run_planes(const Step& step, const Context& context) {
   const float* x = at(step.x, context);
   const float* addend = at(step.addend, context);
@@ -93,6 +106,8 @@ void run_planes(const Step& step, const Context& context) {
 void run_step(const Step& step, const Context& context) {
   if (step.op == kSpmm)
     run_spmm(step, context);
+  else if (step.op == kDepthwise)
+    run_depthwise(step, context);
   else if (step.op == kLinear)
     spmv(step.lanes, at(step.x, context), nullptr, at(step.y, context), context.threads,
          context.isa);

@@ -15,6 +15,7 @@ from billhook import native
 ISA_NAMES = ("portable", "avx2", "avx512")
 ACTIVATIONS = ("none", "relu", "relu6")
 MAX_VECTORS = 16
+MAX_TAPS = 64  # of a depthwise filter
 LANES = 8  # rows of a group, pixels of a plan's vector, and what reads are rounded up to
 
 Array = NDArray[Any]
@@ -77,7 +78,7 @@ class Step(ctypes.Structure):
     )
 
 
-COPY, SPMM, MAX_POOL, AVERAGE_POOL, MEAN, ADD, LINEAR = range(7)
+COPY, SPMM, MAX_POOL, AVERAGE_POOL, MEAN, ADD, LINEAR, DEPTHWISE = range(8)
 
 
 def available() -> bool:

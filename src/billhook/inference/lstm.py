@@ -17,7 +17,6 @@ __all__ = ["SparseLSTM"]
 
 State = tuple[torch.Tensor, torch.Tensor]
 Counts = NDArray[np.int64]
-MAX_WIDTH = kernels.LANES * kernels.MAX_VECTORS
 
 
 @dataclass
@@ -140,7 +139,8 @@ class SparseLSTM(nn.Module):
                 if vector:
                     _one_sample(direction, x, (h[s, 0], c[s, 0]), part)
                 else:
-                    for start in range(0, int(counts[0]), MAX_WIDTH):
+                    widest = panel_width(int(counts[0]), direction.recurrent.isa)
+                    for start in range(0, int(counts[0]), widest):
                         own = h[s], c[s]
                         _some_samples(direction, x, counts, start=start, state=own, y=part)
             x = y
@@ -183,12 +183,12 @@ def _some_samples(
     state: State,
     y: torch.Tensor,
 ) -> None:
-    """Samples [start, start + 64) of a packed batch: samples are columns, the product is SpMM."""
-    stop = min(start + MAX_WIDTH, int(counts[0]))
+    """Samples from ``start`` on, as many as a panel holds: samples are columns, the product SpMM."""
+    width, units = panel_width(int(counts[0]) - start, d.recurrent.isa), d.recurrent.csr.shape[1]
+    stop = min(start + width, int(counts[0]))
     own = np.clip(counts - start, 0, stop - start)
     rows = torch.from_numpy(_rows_of(counts, own, start))
     whole = len(rows) == len(x)
-    width, units = panel_width(stop - start, d.recurrent.isa), d.recurrent.csr.shape[1]
     panels = [torch.zeros(units, width), torch.zeros(units, width)]
     for panel, given in zip(panels, state, strict=True):
         panel[:, : stop - start] = given[start:stop].t()

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from billhook.inference import kernels
 from billhook.inference.dense_steps import ACTIVATE, dense_weight
 from billhook.inference.graph import Conv, Linear, Op
-from billhook.inference.lowering import native
+from billhook.inference.lowering import has_kernel, native
 from billhook.inference.network import Network
 from billhook.inference.packing import MAX_LANE_COLUMNS, SparseWeight
 from billhook.inference.plan import Choice
@@ -139,6 +139,8 @@ class _Racer:
         sparse = [Choice("spmm", t) for t in tiles]
         if op.pointwise:
             sparse += [Choice("spmm_packed", t) for t in tiles]
+        if has_kernel(op):
+            sparse.append(Choice("depthwise"))
         shape = (1, *self.network.lowering.shape(op.inputs[0]))
         operand = torch.rand(shape)
         padding = (0, 0)
@@ -218,7 +220,7 @@ class _Racer:
 
 
 def _describe(choice: Choice) -> str:
-    if choice.kernel in ("dense", "sparse", "fused"):
+    if choice.kernel in ("dense", "sparse", "fused", "depthwise"):
         return choice.kernel
     return f"{choice.kernel}, {choice.vectors * 8} pixels a tile"
 
