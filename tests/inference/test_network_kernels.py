@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from billhook.errors import ConfigurationError
 from billhook.inference import kernels, reference
 from billhook.inference.dense_steps import dense_weight
+from billhook.inference.depthwise import has_kernel
 from billhook.inference.graph import INPUT, Conv, Pool
-from billhook.inference.lowering import has_kernel
 from billhook.inference.network import Network
 from billhook.inference.plan import Choice
 

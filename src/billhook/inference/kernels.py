@@ -215,7 +215,7 @@ def lstm_batch(
     threads: int,
     isa: int,
 ) -> None:
-    """``billhook_lstm_batch``: inputs (rows, 4 units), h and c (units, width), outputs (rows, units)."""
+    """``billhook_lstm_batch``: inputs and outputs are rows, the state's h and c (units, width)."""
     argtypes = (_P, _P, _P, _P, _P, _I, _I, _P, _P, _I, _I, _I, _I)
     _kernel("billhook_lstm_batch", argtypes, None)(
         ctypes.addressof(recurrent),

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from billhook.errors import ConfigurationError
 from billhook.inference import kernels
 from billhook.inference.dense_steps import Dense, dense_conv, dense_linear
+from billhook.inference.depthwise import depthwise_rows, depthwise_step
 from billhook.inference.graph import INPUT, Conv, Linear, Op, Other, Pool
 from billhook.inference.kernels import ACTIVATIONS, RESULT, SOURCE, WORKSPACE, Step, View
 from billhook.inference.layout import PlaneLayout
@@ -25,21 +25,10 @@ from billhook.inference.placement import Placement
 from billhook.inference.plan import Choice
 from billhook.inference.taps import conv_rows, strided
 
-__all__ = ["Lowering", "Native", "has_kernel", "native"]
+__all__ = ["Lowering", "Native", "native"]
 
 NO_VIEW = View(-1, 0, 0, 0)
 VECTOR_PLANE = 1
-
-
-def has_kernel(conv: Conv) -> bool:
-    """Whether a convolution can run by the depthwise kernel."""
-    taps = conv.weight.shape[2] * conv.weight.shape[3]
-    return (
-        conv.depthwise
-        and conv.stride[1] in (1, 2)
-        and conv.dilation == (1, 1)
-        and taps <= kernels.MAX_TAPS
-    )
 
 
 @dataclass
@@ -195,7 +184,10 @@ class Lowering:
         conv = self.ops[index]
         assert isinstance(conv, Conv)
         if choice.kernel == "depthwise":
-            return [self._depthwise_step(index, conv)]
+            rows = depthwise_rows(conv)
+            self.packed.append(rows)
+            shape = self.shape(conv.inputs[0])
+            return [depthwise_step(conv, rows, self.view(conv.inputs[0]), self.view(index), shape)]
         first = conv if depthwise is None else self.ops[depthwise]
         assert isinstance(first, Conv)
         source, prepare = self._source(index if depthwise is None else depthwise, first)
@@ -235,40 +227,6 @@ class Lowering:
             self.packed.append(fill)
             step.depthwise = fill.struct
         return [*prepare, step]
-
-    def _depthwise_step(self, index: int, conv: Conv) -> Step:
-        """A depthwise convolution by the kernel of its own, from unpadded planes."""
-        if not has_kernel(conv):
-            raise ConfigurationError(
-                f"the plan runs {conv.name} by the depthwise kernel, which is for one filter a "
-                f"channel of {kernels.MAX_TAPS} taps at most, horizontal stride 1 or 2 and no "
-                f"dilation: compile the model again"
-            )
-        csr = to_csr(conv.weight)
-        taps = csr.column.astype(np.int32)
-        rows = BlockedRows(
-            (SparseRows(csr.row_ptr, taps, csr.value, floats(conv.bias), conv.activation),)
-        )
-        self.packed.append(rows)
-        channels, height, width = self.shape(conv.inputs[0])
-        return Step(
-            op=kernels.DEPTHWISE,
-            x=self.view(conv.inputs[0]),
-            y=self.view(index),
-            addend=NO_VIEW,
-            channels=channels,
-            in_height=height,
-            in_width=width,
-            height=conv.shape[1],
-            width=conv.shape[2],
-            kernel_height=conv.weight.shape[2],
-            kernel_width=conv.weight.shape[3],
-            stride_height=conv.stride[0],
-            stride_width=conv.stride[1],
-            pad_top=conv.padding[0],
-            pad_left=conv.padding[1],
-            rows=rows.struct,
-        )
 
     def _source(self, index: int, conv: Conv) -> tuple[View, list[Step]]:
         """What a convolution reads, and the step that splits it into phases first, if strided."""

@@ -8,8 +8,9 @@ from torch.nn import functional as F
 
 from billhook.inference import kernels
 from billhook.inference.dense_steps import ACTIVATE, dense_weight
+from billhook.inference.depthwise import has_kernel
 from billhook.inference.graph import Conv, Linear, Op
-from billhook.inference.lowering import has_kernel, native
+from billhook.inference.lowering import native
 from billhook.inference.network import Network
 from billhook.inference.packing import MAX_LANE_COLUMNS, SparseWeight
 from billhook.inference.plan import Choice
