@@ -79,6 +79,12 @@ void max_pool(const Step& step, const float* x, float* y) {
 
 void average_pool(const Step& step, const float* x, float* y) {
   float* row = scratch(0, step.in_width);
+  float* columns = scratch(1, step.width);  // that each pixel's window has
+  for (int64_t j = 0; j < step.width; ++j)
+    columns[j] = static_cast<float>(
+        step.count_padding
+            ? step.kernel_width
+            : covered(j, step.stride_width, step.pad_left, step.kernel_width, step.in_width));
   for (int64_t i = 0; i < step.height; ++i) {
     float* to = y + i * step.y.pitch;
     pool_row(step, x, i, 0.0f, [](float a, float b) { return a + b; }, row, to);
@@ -86,13 +92,7 @@ void average_pool(const Step& step, const float* x, float* y) {
         step.count_padding
             ? step.kernel_height
             : covered(i, step.stride_height, step.pad_top, step.kernel_height, step.in_height);
-    for (int64_t j = 0; j < step.width; ++j) {
-      const int64_t columns =
-          step.count_padding
-              ? step.kernel_width
-              : covered(j, step.stride_width, step.pad_left, step.kernel_width, step.in_width);
-      to[j] /= static_cast<float>(rows * columns);
-    }
+    for (int64_t j = 0; j < step.width; ++j) to[j] /= static_cast<float>(rows) * columns[j];
     std::fill(to + step.width, to + step.y.pitch, 0.0f);
   }
 }
