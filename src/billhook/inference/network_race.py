@@ -100,7 +100,7 @@ def even_tiles(vectors: int, isa: int) -> list[int]:
     AVX-512's own vectors are two of them, so its tiles are even.
 
     >>> even_tiles(25, 1), even_tiles(25, 2)
-    ([4, 5, 7], [4, 8, 14])
+    ([4, 5, 7], [4, 8, 10, 14])
     """
     unit = kernels.lanes(isa) // kernels.LANES
     units = -(-vectors // unit)

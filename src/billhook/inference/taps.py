@@ -75,4 +75,5 @@ def panel_offsets(conv: Conv, source: PlaneLayout) -> NDArray[np.int32]:
     taps = np.arange(kernel_height * kernel_width)
     phase, within = _tap_offsets(conv, source, *divmod(taps, kernel_width))
     channel = np.arange(inputs)[:, None] * conv.stride[0] * conv.stride[1]
-    return ((channel + phase) * source.size + within).astype(np.int32).ravel()
+    offsets: NDArray[np.int32] = ((channel + phase) * source.size + within).astype(np.int32)
+    return offsets.ravel()
