@@ -111,6 +111,11 @@ class Translation(Task):
         source, lengths, target, following = batch
         return _cross_entropy(model(source, lengths, target), following) / len(source)
 
+    def example_inputs(self) -> tuple[torch.Tensor, ...]:
+        """The first pair: source, its length and target, whose pieces are all given."""
+        source, lengths, target, _ = self._batch([int(self.pairs[0])], torch.device("cpu"))
+        return source, lengths, target
+
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float | str]:
         """``perplexity`` a piece; on "test" also ``bleu_greedy``, ``bleu`` (beam) and signature."""
         texts = self.texts[split]
