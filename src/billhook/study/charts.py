@@ -89,7 +89,7 @@ def over_latency(metric: Metric, records: Records) -> Any:
     x_axis = log_axis("median latency of one example", [r["milliseconds"] for r in records], "ms")
     axis = score_axis(metric)
     forms = list(dict.fromkeys(record["by"] for record in records))
-    scale, legend = alt.Scale(domain=forms), alt.Legend(title="run by", columns=2)
+    scale, legend = alt.Scale(domain=forms), alt.Legend(columns=2)
     base = alt.Chart(alt.InlineData(values=records)).encode(
         x=alt.X("milliseconds:Q", **x_axis),
         color=by_series(alt, records)["color"],

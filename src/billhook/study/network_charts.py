@@ -15,13 +15,17 @@ def tensors(records: Records) -> Any:
     import altair as alt
 
     order = {key: list(dict.fromkeys(r[key] for r in records)) for key in ("size", "tensor")}
-    height = 11 if len(order["tensor"]) > 30 else 18
+    height, font = (11, 9) if len(order["tensor"]) > 30 else (18, 11)
     return (
         alt.Chart(alt.InlineData(values=records))
         .mark_rect()
         .encode(
             x=alt.X("size:O", sort=order["size"], axis=alt.Axis(title=None, labelAngle=-40)),
-            y=alt.Y("tensor:O", sort=order["tensor"], axis=alt.Axis(title=None, labelLimit=300)),
+            y=alt.Y(
+                "tensor:O",
+                sort=order["tensor"],
+                axis=alt.Axis(title=None, labelLimit=300, labelFontSize=font, labelOverlap=False),
+            ),
             color=alt.Color(
                 "sparsity:Q",
                 scale=alt.Scale(domain=[0, 1]),
