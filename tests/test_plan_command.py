@@ -100,7 +100,7 @@ def test_a_run_of_ones_own_from_the_folder_it_lives_in(tmp_path: Path) -> None:
             "names nothing",
         ),
         (["mobilenet_v1(", "--recipe", "paper"], "is not a name"),
-        (["mobilenet_v1", "--steps-per-epoch", "9", "--end", "999"], "the run has 90"),
+        (["mobilenet_v1", "--steps-per-epoch", "9", "--end", "999"], "the run has 135"),
     ],
 )
 def test_bad_input_is_named(arguments: list[str], cause: str) -> None:

@@ -70,8 +70,9 @@ def _networks(store: Store, plan: Plan) -> list[Trial]:
     rows = store.records.by_run()
     found: dict[tuple[str, str, str, int], Trial] = {}
     for trial in plan.trials:
+        row = rows.get(trial.identity)
         there = (store.run_folder(trial) / MODEL_FILE).exists()
-        if rows[trial.identity].chosen and not trial.variant and there:
+        if row is not None and row.chosen and not trial.variant and there:
             found.setdefault(trial.group[:-1], trial)
     return list(found.values())
 
