@@ -15,11 +15,12 @@ from torch import nn
 
 import billhook
 from billhook.errors import ConfigurationError, StateError
+from billhook.precision import accelerator_for
 from billhook.study.family import Place, Subject
 from billhook.study.grid import Trial
 from billhook.study.operations import operations, uses
 from billhook.tasks.task import Task
-from billhook.train import MODEL_FILE, SCHEMES, Sparsity, accelerator_for, test_metrics, train
+from billhook.train import MODEL_FILE, SCHEMES, Sparsity, test_metrics, train
 
 __all__ = ["MODEL_FILE", "Outcome", "Progress", "load_network", "measure_test", "run_trial"]
 
