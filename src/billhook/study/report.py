@@ -9,7 +9,7 @@ from billhook.study.details import read_table
 from billhook.study.findings import Findings, find
 from billhook.study.latency import FILE as LATENCY_FILE
 from billhook.study.published import PublishedTable, published_table
-from billhook.study.rows import Row
+from billhook.study.rows import Row, runs_of
 from billhook.study.sheet import Sheet
 from billhook.study.sheets import (
     comparison_sheet,
@@ -55,16 +55,17 @@ class Report:
     @property
     def partial(self) -> bool:
         """Whether runs are missing."""
-        return len(self.rows) < self.study.runs
+        return len(self.rows) < runs_of(self.study, self.rows)
 
     @property
     def standing(self) -> str:
         """That the study is partial, and what follows from that; "" if it is not."""
         if not self.partial:
             return ""
+        total = runs_of(self.study, self.rows)
         return (
-            f"Partial: {len(self.rows)} of {self.study.runs} runs are in. Intervals and p-values "
-            "hold for a study whose length was fixed beforehand: the verdict is the whole one's."
+            f"Partial: {len(self.rows)} of {total} runs are in. Intervals and p-values hold for a "
+            "study whose length was fixed beforehand: the verdict is the whole one's."
         )
 
     @property
