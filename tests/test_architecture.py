@@ -25,7 +25,7 @@ ALLOWED = {
     "inference": {"errors", "native", "render", "format", "inference", "public"},
     "study": {
         *("atomic", "footprint", "schedule", "errors", "study", "render", "native", "public"),
-        *("footprint_command", "models", "named_model", "settings", "tasks", "train"),
+        *("footprint_command", "models", "named_model", "precision", "settings", "tasks", "train"),
     },
     "integrations": {"atomic", "errors", "schedule", "integrations", "public"},
 } | dict.fromkeys(CORE, CORE)

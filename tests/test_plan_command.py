@@ -10,9 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from billhook import cli
+from billhook.errors import ConfigurationError
 from billhook.plan_command import of_own_run, of_recipe
 from billhook.tasks.recipe import load_recipe
 
+OWN = ["--learning-rate", "0.1", "--steps", "1000", "--begin", "100", "--end", "600"]
 RECIPE = """
 family = "mobilenet_v1"
 notes = ""
@@ -98,7 +100,7 @@ def test_a_run_of_ones_own_from_the_folder_it_lives_in(tmp_path: Path) -> None:
             "names nothing",
         ),
         (["mobilenet_v1(", "--recipe", "paper"], "is not a name"),
-        (["mobilenet_v1", "--steps-per-epoch", "9", "--end", "999"], "the run has 90"),
+        (["mobilenet_v1", "--steps-per-epoch", "9", "--end", "999"], "the run has 135"),
     ],
 )
 def test_bad_input_is_named(arguments: list[str], cause: str) -> None:
@@ -118,3 +120,19 @@ def test_own_runs_have_their_layers_looked_at_too() -> None:
         frequency=10,
     )
     assert "'weight' would keep 10 of 100 weights" in found.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["mobilenet_v1", "--steps", "10"], "--steps 10 belongs to a run of your own"),
+        (["mobilenet_v1", "--frequency", "10"], "--frequency 10 belongs to a run of your own"),
+        ([*OWN, "--recipe", "paper"], "--recipe paper belongs to a recipe's run"),
+        ([*OWN, "--data", "here"], "--data here belongs to a recipe's run"),
+        ([*OWN, "--steps-per-epoch", "9"], "--steps-per-epoch 9 belongs to a recipe's run"),
+    ],
+)
+def test_options_of_the_other_kind_of_plan_are_refused(options: list[str], message: str) -> None:
+    result = CliRunner().invoke(cli.app, ["plan", *options])
+    assert isinstance(result.exception, ConfigurationError)
+    assert message in str(result.exception)

@@ -17,12 +17,12 @@ from billhook.allocation import Global, LayerwiseConstant
 from billhook.cli import app
 from billhook.errors import ConfigurationError, StateError
 from billhook.format import load
+from billhook.precision import accelerator_for
 from billhook.tasks.build import build_task, synthetic_task
 from billhook.tasks.recipe import Recipe, load_recipe
 from billhook.train import (
     MODEL_FILE,
     Sparsity,
-    accelerator_for,
     build_optimizer,
     pruning_schedule,
     train,

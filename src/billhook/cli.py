@@ -136,7 +136,9 @@ def plan(
     sparsity: Annotated[float, typer.Option(help="The final sparsity.")] = 0.9,
     begin: Annotated[int | None, typer.Option(help="First pruning step.")] = None,
     end: Annotated[int | None, typer.Option(help="Last pruning step.")] = None,
-    recipe: Annotated[str, typer.Option(help="paper, laptop, or a .toml file.")] = "laptop",
+    recipe: Annotated[
+        str | None, typer.Option(help="paper, laptop (unless given), or a .toml file.")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="The recipe's data; without it an embedded set.")
     ] = None,
@@ -148,7 +150,9 @@ def plan(
         typer.Option(help="Your own run's: a number, or module:function of the steps taken."),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Your own run's optimizer steps.")] = None,
-    frequency: Annotated[int, typer.Option(help="Your own run's steps between updates.")] = 100,
+    frequency: Annotated[
+        int | None, typer.Option(help="Your own run's steps between updates; 100 unless given.")
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw both curves: .png, .svg or .html.")
     ] = None,
@@ -163,10 +167,13 @@ def plan(
 
     from billhook import plan_command
 
+    of_recipe = {"recipe": recipe, "data": data, "steps_per_epoch": steps_per_epoch}
+    of_own = {"steps": steps, "frequency": frequency}
     if learning_rate is None:
+        plan_command.refuse(of_own, "belongs to a run of your own: give --learning-rate too")
         found = plan_command.of_recipe(
             model,
-            recipe,
+            recipe or "laptop",
             sparsity,
             begin=begin,
             end=end,
@@ -174,8 +181,15 @@ def plan(
             steps_per_epoch=steps_per_epoch,
         )
     else:
+        plan_command.refuse(of_recipe, "belongs to a recipe's run: leave out --learning-rate")
         found = plan_command.of_own_run(
-            model, learning_rate, steps, sparsity, begin=begin, end=end, frequency=frequency
+            model,
+            learning_rate,
+            steps,
+            sparsity,
+            begin=begin,
+            end=end,
+            frequency=100 if frequency is None else frequency,
         )
     Console().print(found)
     if plot is not None:

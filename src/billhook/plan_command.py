@@ -1,6 +1,6 @@
 """The body of ``billhook plan``: a recipe's run, or the user's own, planned without training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,22 @@ from billhook.tasks.build import build_task
 from billhook.tasks.recipe import load_recipe
 from billhook.train import Sparsity, pruning_schedule
 
-__all__ = ["of_own_run", "of_recipe"]
+__all__ = ["of_own_run", "of_recipe", "refuse"]
+
+
+def refuse(options: Mapping[str, object], reason: str) -> None:
+    """Options of the other kind of plan, which would have no effect.
+
+    Raises:
+        ConfigurationError: one of them is given.
+
+    >>> refuse({"data": None, "steps_per_epoch": None}, "belongs to a recipe's run")
+    """
+    for name, value in options.items():
+        if value is not None:
+            raise ConfigurationError(
+                f"--{name.replace('_', '-')} {value} {reason}, or leave it out"
+            )
 
 
 def of_recipe(

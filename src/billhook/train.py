@@ -6,12 +6,11 @@ written last, ``result.json``.
 A run that is started again in its folder continues exactly where the checkpoint stands.
 """
 
-import contextlib
 import dataclasses
 import fnmatch
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from billhook.atomic import replacing
 from billhook.errors import ConfigurationError, StateError
 from billhook.format import load, save
 from billhook.format.codings import Encoding
+from billhook.precision import full_precision
 from billhook.pruner import Pruner
 from billhook.schedule import Cubic, OneShot, Polynomial, Schedule
 from billhook.tasks.recipe import Recipe
@@ -35,7 +35,6 @@ __all__ = [
     "MODEL_FILE",
     "SCHEMES",
     "Sparsity",
-    "accelerator_for",
     "build_optimizer",
     "pruning_schedule",
     "test_metrics",
@@ -119,7 +118,7 @@ class Run:
     def evaluate(self, split: str) -> dict[str, float | str]:
         """The task's metrics, of the moving average where the recipe has one; once a step."""
         if self._evaluated is None or self._evaluated[:2] != (self.step, split):
-            with _full_precision(self.task.model):
+            with full_precision(self.task.model):
                 metrics = self.task.evaluate(self.evaluated().eval(), split)
             self._evaluated = (self.step, split, metrics)
         return self._evaluated[2]
@@ -262,22 +261,11 @@ def train(
 def test_metrics(task: Task, folder: Path, device: torch.device) -> dict[str, float | str]:
     """The test metrics of a finished run, of the model read back from its file."""
     task.model.load_state_dict(load(folder / MODEL_FILE))
-    with torch.no_grad(), _full_precision(task.model):
+    with torch.no_grad(), full_precision(task.model):
         return task.evaluate(task.model.to(device).eval(), "test")
 
 
 test_metrics.__test__ = False  # type: ignore[attr-defined]  # no test of pytest's
-
-
-@contextlib.contextmanager
-def _full_precision(model: nn.Module) -> Iterator[None]:
-    """Without the autocast that accelerate puts around the forward of a bf16 run's model."""
-    wrapped = model.__dict__.pop("forward", None)
-    try:
-        yield
-    finally:
-        if wrapped is not None:
-            model.forward = wrapped
 
 
 def _check_finite(step: int, loss: torch.Tensor, rate: float) -> None:
@@ -333,28 +321,6 @@ def _set_random_state(state: dict[str, torch.Tensor]) -> None:
     torch.set_rng_state(state["cpu"])
     if "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"])
-
-
-def accelerator_for(recipe: Recipe) -> Any:
-    """Accelerate's view of this process's device and ranks, at the recipe's precision.
-
-    Raises:
-        ConfigurationError: bfloat16 is asked for, and this device's fused LSTM has none.
-    """
-    from accelerate import Accelerator
-
-    accelerator = Accelerator(mixed_precision="bf16" if recipe.training.bf16 else "no")
-    if recipe.training.bf16 and recipe.family in ("ptb_lstm", "gnmt"):
-        lstm = nn.LSTM(8, 8).to(accelerator.device)
-        try:  # no list says which devices can
-            with accelerator.autocast(), torch.no_grad():
-                lstm(torch.zeros(2, 2, 8, device=accelerator.device))
-        except RuntimeError as error:
-            raise ConfigurationError(
-                f"bf16: no LSTM in bfloat16 on this {accelerator.device.type} "
-                f"({str(error).splitlines()[0]}); train without it"
-            ) from None
-    return accelerator
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -123,9 +123,10 @@ def _run(
     init: Path | None,
     stop_after: int | None,
 ) -> None:
+    from billhook.precision import accelerator_for
     from billhook.tasks.build import build_task
     from billhook.tasks.task import Shard
-    from billhook.train import accelerator_for, test_metrics, train
+    from billhook.train import test_metrics, train
 
     accelerator = accelerator_for(recipe)
     console = Console(quiet=not accelerator.is_main_process)
@@ -177,8 +178,9 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _dry_run(recipe: Recipe, sparsity: float | None) -> None:
+    from billhook.precision import accelerator_for
     from billhook.tasks.build import synthetic_task
-    from billhook.train import Run, accelerator_for
+    from billhook.train import Run
 
     console = Console()
     started = time.monotonic()

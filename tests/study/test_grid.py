@@ -2,10 +2,12 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+from billhook.study.details import read_table
 from billhook.study.grid import DENSE, LARGE, LONGER, SPARSE, plan
-from billhook.study.spec import Study
+from billhook.study.spec import Study, load_study
 
 
 def changed(study: Study, **values: Any) -> Study:
@@ -64,3 +66,9 @@ def test_canonical_configuration_does_not_drift(tiny: Study) -> None:
         *("variant", "width"),
     ]
     assert trial.identity.startswith(f"large-sparse-{trial.point}B-seed0-lr0.01-")
+
+
+def test_the_runs_of_the_committed_digits_study_keep_their_identities() -> None:
+    rows = read_table(Path(__file__).parents[2] / "results" / "digits" / "rows.csv")
+    planned = [trial.identity for trial in plan(load_study("digits")).trials]
+    assert planned == [row["run"] for row in rows]

@@ -105,6 +105,20 @@ def test_the_first_seed_chooses_for_all(tiny: Study, tmp_path: Path, measured: l
     assert again.attempts == []
 
 
+def test_where_the_first_seed_chooses_nothing_the_others_are_not_waited_for(
+    tiny: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = plan(tiny.model_copy(update={"tune": "first-seed"}))
+    store = begun(tmp_path, grid)
+    patched = lambda t, *rest: _failing(t.arm == DENSE, t, *rest)  # noqa: E731
+    monkeypatch.setattr(attempt, "run_trial", patched)
+    run_trials(store, grid, InProcess(store), lambda: None)
+    assert len(store.records.rows()) == 8
+    assert not load_report(store).partial
+    status = CliRunner().invoke(app, ["study", "status", str(tmp_path)])
+    assert "6 of 8 runs finished, 2 failed; 8 in rows.csv" in status.output
+
+
 def test_finished_runs_of_a_billhook_that_recorded_at_the_end_are_taken_over(
     grid: Plan, study_results: Path, tmp_path: Path, measured: list[Trial]
 ) -> None:

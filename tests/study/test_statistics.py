@@ -10,6 +10,7 @@ from billhook.study.statistics import (
     log_weights,
     mean_of,
     paired,
+    same_means,
     welch,
 )
 
@@ -24,6 +25,15 @@ def test_interval_of_a_mean_equals_scipy(n: int, level: float) -> None:
     expected = stats.t.interval(level, n - 1, loc=values.mean(), scale=stats.sem(values))
     assert (interval.low, interval.high) == pytest.approx(expected, rel=1e-12)
     assert interval.mean == pytest.approx(values.mean(), rel=1e-12)
+
+
+def test_same_means_equals_scipy_and_for_pairs_the_t_test() -> None:
+    groups = [[1.0, 2.5, 2.0], [2.0, 3.0, 4.5], [9.0, 2.0, 1.0, 4.0]]
+    assert same_means(groups) == pytest.approx(stats.f_oneway(*groups).pvalue)
+    pair = [[1.0, 5.0, 9.0, 2.0], [1.5, 5.2, 9.9, 3.0]]
+    assert same_means(pair, paired=True) == pytest.approx(stats.ttest_rel(*pair).pvalue)
+    assert same_means([[1.0, 2.0], [1.0, 2.0]], paired=True) == 1.0
+    assert same_means([[1.0, 2.0], [3.0, 4.0]], paired=True) == 0.0
 
 
 @pytest.mark.parametrize("n", [2, 5, 10])

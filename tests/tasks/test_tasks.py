@@ -11,6 +11,7 @@ from billhook.data.parallel import load_parallel
 from billhook.data.text import from_lines
 from billhook.errors import ConfigurationError, DataError
 from billhook.models import GNMT, ptb_lstm
+from billhook.tasks.build import build_task
 from billhook.tasks.classification import Classification
 from billhook.tasks.language import LanguageModelling, perplexity
 from billhook.tasks.recipe import Recipe, load_recipe
@@ -218,3 +219,14 @@ def test_bleu_has_its_signature_and_is_100_for_the_reference(
     assert metrics["bleu"] == pytest.approx(100)
     assert "tok:13a" in str(metrics["signature"])
     assert float(metrics["perplexity"]) > 1
+
+
+def test_the_pieces_of_a_data_set_are_learnt_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe("gnmt", "laptop").changed(model={"units": 8})
+    first = build_task(recipe, None)
+    monkeypatch.setattr("billhook.data.bpe.train_bpe", None)  # it would fail
+    second = build_task(recipe.changed(training={"seed": 1}), None)
+    assert isinstance(first, Translation)
+    assert isinstance(second, Translation)
+    assert second.source is first.source
+    assert second.model is not first.model

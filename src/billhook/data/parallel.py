@@ -18,9 +18,9 @@ class Pairs:
     target: list[str]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class ParallelData:
-    """Three splits and one line on what was found."""
+    """Three splits and one line on what was found. Each loaded set is its own."""
 
     train: Pairs
     valid: Pairs

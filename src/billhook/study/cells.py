@@ -18,8 +18,13 @@ class Cell:
     """An arm at one size. ``row`` is the first seed's: what is counted is the same for all."""
 
     row: Row
-    seeds: int
+    runs: tuple[str, ...]
     score: Interval
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds it has."""
+        return len(self.runs)
 
     @property
     def series(self) -> str:
@@ -50,7 +55,11 @@ def cells(rows: Sequence[Row], metric: Metric) -> list[Cell]:
         if row.chosen and not row.variant:
             groups[row.arm, row.scheme, row.point].append(row)
     found = [
-        Cell(group[0], len(group), summary({row.seed: row.test[metric.name] for row in group}))
+        Cell(
+            group[0],
+            tuple(row.run for row in group),
+            summary({row.seed: row.test[metric.name] for row in group}),
+        )
         for group in groups.values()
     ]
     return sorted(found, key=lambda cell: cell.row.bytes)

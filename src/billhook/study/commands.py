@@ -92,6 +92,7 @@ def run(
     from billhook.study.choice import groups
     from billhook.study.family import Place
     from billhook.study.grid import plan
+    from billhook.study.latency import FILE, measure_latency
     from billhook.study.output import print_report, write_report
     from billhook.study.report import load_report
     from billhook.study.spec import load_study, study_folder
@@ -118,8 +119,12 @@ def run(
                 console.print(f"{store.retry(grid.trials)} failed runs to be run again")
             _train(console, store, grid, pool)
     store.begin(grid.study)  # finished: but is it this study?
+    stale = trains or not all((store.folder / name).exists() for name in ("report.md", FILE))
+    unmeasured = measure_latency(store, grid, place)
+    if unmeasured:
+        console.print(f"latency left out: {unmeasured}", highlight=False)
     finished = load_report(store)
-    if trains or not (store.folder / "report.md").exists():
+    if stale:
         write_report(finished, store)
     print_report(finished, console)
     _say_failures(console, store)

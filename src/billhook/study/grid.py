@@ -309,7 +309,8 @@ def _with_metrics(study: Study, task: Task, *, dry: bool) -> Study:
     """
     if not task.metrics:
         raise ConfigurationError(f"the task of {study.family} names no metrics: set Task.metrics")
-    study = study.model_copy(update={"metrics": task.metrics, "found": task.found})
+    about = {"metrics": task.metrics, "found": task.found, "own_splits": task.own_splits}
+    study = study.model_copy(update=about)
     usable = [metric.name for metric in task.metrics if not metric.test_only]
     metric = study.measured(study.metric or task.metrics[0].name)
     choose_by = study.measured(study.choose_by or usable[0])

@@ -36,6 +36,11 @@ def notes(report: Report) -> list[str]:
         f"Energy is a model, not a measurement ({SOURCE}): multiply-adds of the nonzero weights, "
         "and one read of the file from DRAM for each example.",
     ]
+    if not report.latency:
+        lines.append(
+            "Latency is left out: `billhook study run` measures it when the last run has ended, "
+            "where billhook's kernels are built and the networks' files are still in runs/."
+        )
     failed = sum(1 for row in rows if row.failure)
     if failed:
         lines.append(f"{failed} of {len(rows)} runs failed; they are listed with their reasons.")

@@ -16,28 +16,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from billhook.study.axes import shown
 from billhook.study.cells import Cell, series_name
 from billhook.study.charts import (
-    dots,
     over_bytes,
+    over_latency,
     over_nonzeros,
     over_steps,
     published_points,
-    stacked,
-    tensors,
 )
 from billhook.study.energy import SOURCE, energy
-from billhook.study.grid import LARGE, SPARSE
+from billhook.study.grid import DENSE, LARGE, SPARSE
+from billhook.study.network_charts import dots, stacked, tensors
 from billhook.study.notes import notes
 from billhook.study.report import Report
 from billhook.study.sheets import CODINGS
 from billhook.study.theme import config
+from billhook.study.variant_charts import over_frequency, over_settings
+from billhook.study.variants import variants
 from billhook.tasks.task import Metric
 
 __all__ = ["page"]
 
 #: Offered for download as they are.
-_FILES = "rows.csv", "comparison.csv", "curves.csv", "layers.csv", "study.json"
+_FILES = "rows.csv", "comparison.csv", "curves.csv", "layers.csv", "latency.csv", "study.json"
 
 #: Above this sparsity at some size a tensor counts as pruned; a bias may hold a zero by chance.
 _PRUNED = 0.01
@@ -103,6 +105,11 @@ def _sections(report: Report) -> list[_Section]:
             [over_nonzeros(metric, first.cells), *_published(report)],
         ),
         (
+            "Over what was varied of the pruning",
+            "The large network, each schedule over its seeds; broken lines: the dense networks.",
+            _variants(report, first.cells, metric),
+        ),
+        (
             "While training",
             "Means over the seeds of the chosen runs, on validation data (the paper's figure 2).",
             _curves(report, metric),
@@ -116,6 +123,12 @@ def _sections(report: Report) -> list[_Section]:
             "Bytes in every coding",
             "Of the same networks; where a tensor is smaller dense it is counted so.",
             [dots(_codings(first.cells), "size of the file", "B", "coding")],
+        ),
+        (
+            "Latency",
+            f"Of one example on one thread: {_machine(report)}. Compiled, every layer is sparse or "
+            "dense, whichever is faster.",
+            _latency(report, first.cells, metric),
         ),
         (
             "Energy of one inference: a model, not measured",
@@ -133,6 +146,44 @@ def _sections(report: Report) -> list[_Section]:
 def _published(report: Report) -> list[Any]:
     table = report.published
     return [] if table is None else [published_points(table)]
+
+
+def _variants(report: Report, found: Sequence[Cell], metric: Metric) -> list[Any]:
+    """Two charts for every size and scheme that has variants."""
+    charts = []
+    every = variants(report.rows, metric)
+    for scheme, point in dict.fromkeys((each.scheme, each.point) for each in every):
+        here = [each for each in every if (each.scheme, each.point) == (scheme, point)]
+        dense = [
+            c for c in found if c.row.arm == LARGE or (c.row.arm, c.row.point) == (DENSE, point)
+        ]
+        frequencies = [each for each in here if each.factor == "frequency"]
+        if frequencies:
+            charts.append(over_frequency(metric, frequencies, dense))
+        charts.append(over_settings(metric, [e for e in here if e not in frequencies], dense))
+    return charts
+
+
+def _latency(report: Report, found: Sequence[Cell], metric: Metric) -> list[Any]:
+    place = {run: cell for cell in found for run in cell.runs}
+    records: list[dict[str, Any]] = [
+        {
+            "series": place[line["run"]].series,
+            "label": place[line["run"]].label,
+            "by": by,
+            "milliseconds": float(line[column]),
+            "seeds": place[line["run"]].seeds,
+            **shown(metric, place[line["run"]].score),
+        }
+        for by, column in (("billhook.compile", "compiled_ms"), ("torch eager", "eager_ms"))
+        for line in report.latency
+        if line["run"] in place and line[column]
+    ]
+    return [over_latency(metric, records)] if records else []
+
+
+def _machine(report: Report) -> str:
+    return ", ".join(dict.fromkeys(line["machine"] for line in report.latency))
 
 
 def _curves(report: Report, metric: Metric) -> list[Any]:

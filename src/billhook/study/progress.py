@@ -13,6 +13,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from billhook.study.grid import Plan, Trial
+from billhook.study.rows import runs_of
 from billhook.study.spec import Study
 from billhook.study.store import Identified, Sighting, Store
 from billhook.tasks.task import Metric
@@ -121,8 +122,9 @@ def print_status(console: Console, store: Store) -> None:
     failures = {run: reason for run, reason in reasons if reason is not None}
     finished = sum(map(store.finished, runs))
     running = dict(_running(store, [run for run in runs if not store.settled(run)]))
-    counts = [f"{finished} of {study.runs} runs finished"]
-    waiting = study.runs - finished - len(failures) - len(running)
+    total = runs_of(study, recorded.values())
+    counts = [f"{finished} of {total} runs finished"]
+    waiting = total - finished - len(failures) - len(running)
     counts += [
         f"{count} {word}"
         for count, word in ((len(failures), "failed"), (len(running), "running"))

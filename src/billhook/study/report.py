@@ -7,14 +7,16 @@ from billhook.errors import StateError
 from billhook.study.comparison import Design
 from billhook.study.details import read_table
 from billhook.study.findings import Findings, find
+from billhook.study.latency import FILE as LATENCY_FILE
 from billhook.study.published import PublishedTable, published_table
-from billhook.study.rows import Row
+from billhook.study.rows import Row, runs_of
 from billhook.study.sheet import Sheet
 from billhook.study.sheets import (
     comparison_sheet,
     control_sheet,
     cost_sheet,
     failure_sheet,
+    latency_sheet,
     loss_sheet,
     published_sheet,
     reading_sheet,
@@ -23,13 +25,11 @@ from billhook.study.sheets import (
 )
 from billhook.study.spec import Study
 from billhook.study.store import Store
+from billhook.study.variants import variants, what_mattered
 from billhook.study.verdict import verdict
 from billhook.tasks.task import Metric
 
 __all__ = ["Report", "load_report"]
-
-#: Families whose seeds each draw a split of their own, which the arms share.
-_OWN_SPLITS = {"digits"}
 
 #: A line of curves.csv or layers.csv by column.
 Table = list[dict[str, str]]
@@ -49,27 +49,33 @@ class Report:
     findings: list[list[Findings]]
     curves: Table
     layers: Table
+    latency: Table
     published: PublishedTable | None
 
     @property
     def partial(self) -> bool:
         """Whether runs are missing."""
-        return len(self.rows) < self.study.runs
+        return len(self.rows) < runs_of(self.study, self.rows)
 
     @property
     def standing(self) -> str:
         """That the study is partial, and what follows from that; "" if it is not."""
         if not self.partial:
             return ""
+        total = runs_of(self.study, self.rows)
         return (
-            f"Partial: {len(self.rows)} of {self.study.runs} runs are in. Intervals and p-values "
-            "hold for a study whose length was fixed beforehand: the verdict is the whole one's."
+            f"Partial: {len(self.rows)} of {total} runs are in. Intervals and p-values hold for a "
+            "study whose length was fixed beforehand: the verdict is the whole one's."
         )
 
     @property
     def verdicts(self) -> list[list[str]]:
         """The words of every metric and scheme, the headline first."""
-        return [verdict(each) for findings in self.findings for each in findings]
+        words = [verdict(each) for findings in self.findings for each in findings]
+        for findings in self.findings:
+            metric = findings[0].metric
+            words += what_mattered(variants(self.rows, metric), metric, self.design)
+        return words
 
     @property
     def sheets(self) -> list[Sheet]:
@@ -81,7 +87,8 @@ class Report:
         sheets += [loss_sheet(each) for each in flat]
         sheets += [reading_sheet(each) for each in flat]
         sheets += [variant_sheet(findings[0].metric, self.rows) for findings in self.findings]
-        sheets += [size_sheet(cells), cost_sheet(cells), failure_sheet(self.rows)]
+        sheets += [size_sheet(cells), cost_sheet(cells), latency_sheet(cells, self.latency)]
+        sheets.append(failure_sheet(self.rows))
         if self.published is not None:
             sheets.append(published_sheet(self.published))
         return [sheet for sheet in sheets if sheet.rows]
@@ -96,7 +103,7 @@ def load_report(store: Store) -> Report:
     study, rows = store.study(), store.records.rows()
     if not any(row.chosen for row in rows):
         raise StateError(_nothing(store, rows))
-    design = Design(paired=study.family in _OWN_SPLITS)
+    design = Design(paired=study.own_splits)
     return Report(
         study=study,
         provenance=store.provenance(),
@@ -108,6 +115,7 @@ def load_report(store: Store) -> Report:
         ],
         curves=_table(store.folder / "curves.csv"),
         layers=_table(store.folder / "layers.csv"),
+        latency=_table(store.folder / LATENCY_FILE),
         published=published_table(study.family),
     )
 

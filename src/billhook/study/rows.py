@@ -8,9 +8,10 @@ from collections.abc import Iterable
 
 from billhook.errors import FormatError
 from billhook.study.grid import Trial
+from billhook.study.spec import Study
 from billhook.study.trial import Outcome
 
-__all__ = ["Row", "parse_rows", "rows_as_csv"]
+__all__ = ["Row", "parse_rows", "rows_as_csv", "runs_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +83,20 @@ class Row:
             return None
         found = {name: getattr(self, name) for name in _MEASURED}
         return Outcome(**found, validation=self.validation)
+
+
+def runs_of(study: Study, rows: Iterable[Row]) -> int:
+    """How many runs the study has, without those for which nothing will ever be chosen.
+
+    That are the other seeds' of a group whose trials all failed on the first seed, where that one
+    chooses for all.
+    """
+    if study.tune == "each-seed":
+        return study.runs
+    first = [row for row in rows if row.seed == study.seeds[0]]
+    settled = {(row.arm, row.scheme, row.variant, row.point) for row in first}
+    chosen = {(row.arm, row.scheme, row.variant, row.point) for row in first if row.chosen}
+    return study.runs - len(settled - chosen) * (len(study.seeds) - 1)
 
 
 _ASKED = (

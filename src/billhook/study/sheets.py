@@ -1,10 +1,9 @@
 """The tables of a report."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from billhook.study.cells import Cell
-from billhook.study.comparison import CLAIM_SEEDS, Comparison, summary
+from billhook.study.comparison import CLAIM_SEEDS, Comparison
 from billhook.study.energy import energy
 from billhook.study.findings import Findings
 from billhook.study.grid import SPARSE
@@ -12,6 +11,7 @@ from billhook.study.published import PublishedTable
 from billhook.study.rows import Row
 from billhook.study.sheet import Sheet
 from billhook.study.statistics import LEVEL, Interval
+from billhook.study.variants import variants
 from billhook.study.verdict import saved
 from billhook.tasks.task import Metric
 
@@ -21,6 +21,7 @@ __all__ = [
     "control_sheet",
     "cost_sheet",
     "failure_sheet",
+    "latency_sheet",
     "loss_sheet",
     "published_sheet",
     "reading_sheet",
@@ -117,19 +118,39 @@ def cost_sheet(cells: Sequence[Cell]) -> Sheet:
 
 def variant_sheet(metric: Metric, rows: Sequence[Row]) -> Sheet:
     """What a study of tuning varied, each variant over its seeds."""
-    groups = defaultdict(list)
-    for row in rows:
-        if row.chosen and row.variant:
-            groups[row.variant, row.scheme, row.sparsity].append(row)
-    lines = []
-    for (variant, scheme, sparsity), group in groups.items():
-        score = summary({row.seed: row.test[metric.name] for row in group})
-        claimed = len(group) >= CLAIM_SEEDS
-        lines.append(
-            (variant, scheme, f"{sparsity:.2%}", str(len(group)), _plain(metric, score, claimed))
+    lines = [
+        (
+            each.label,
+            each.scheme,
+            f"{each.sparsity:.2%}",
+            str(len(each.scores)),
+            _plain(metric, each.score, len(each.scores) >= CLAIM_SEEDS),
         )
+        for each in variants(rows, metric)
+    ]
     headings = "variant", "scheme", "sparsity", "seeds", _heading(metric)
     return Sheet(f"Variants of the pruning: test {metric.label}", headings, tuple(lines))
+
+
+def latency_sheet(cells: Sequence[Cell], lines: Sequence[Mapping[str, str]]) -> Sheet:
+    """The time of one example, compiled and in eager torch."""
+    labels = {run: cell.label for cell in cells for run in cell.runs}
+    rows = [
+        (
+            labels[line["run"]],
+            line["input"],
+            line["eager_ms"],
+            line["compiled_ms"],
+            f"{float(line['eager_ms']) / float(line['compiled_ms']):.2f}"
+            if line["compiled_ms"]
+            else line["failure"],
+        )
+        for line in lines
+        if line["run"] in labels
+    ]
+    headings = "network", "input", "torch eager, ms", "billhook.compile, ms", "times as fast"
+    machine = lines[0]["machine"] if lines else ""
+    return Sheet(f"Latency: medians of one thread, {machine}", headings, tuple(rows))
 
 
 def failure_sheet(rows: Sequence[Row]) -> Sheet:

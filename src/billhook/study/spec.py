@@ -46,7 +46,8 @@ class Study(Section):
             the large one.
         margin: a loss below this share of the dense metric counts as minimal.
         variants: changes of the recipe's ``[pruning]``; the large network is pruned so too.
-        metrics, found: of the task and its data; filled in by :func:`billhook.study.grid.plan`.
+        metrics, found, own_splits: of the task and its data; filled in by
+            :func:`billhook.study.grid.plan`.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
@@ -75,6 +76,7 @@ class Study(Section):
     variants: tuple[dict[str, float | int | str], ...] = ()
     metrics: tuple[Metric, ...] = ()
     found: str = ""
+    own_splits: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -167,7 +169,7 @@ def load_study(name_or_path: str) -> Study:
         text, stem = path.read_text(encoding="utf-8"), path.stem
     try:
         values = {"name": stem} | tomllib.loads(text)
-        for name in ("metrics", "found"):
+        for name in ("metrics", "found", "own_splits"):
             if name in values:
                 raise ConfigurationError(f"{name} is not for study files: leave it out")
         values["recipe"] = _recipe(values, study_folder(name_or_path))

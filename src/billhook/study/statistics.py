@@ -15,6 +15,8 @@ __all__ = [
     "log_weights",
     "mean_of",
     "paired",
+    "same_means",
+    "spread",
     "welch",
 ]
 
@@ -78,8 +80,9 @@ def mean_of(values: Sequence[float]) -> Estimate:
             f"{len(values)} value has no spread, so no interval: use at least 2 seeds"
         )
     mean = math.fsum(values) / len(values)
-    squares = math.fsum((value - mean) ** 2 for value in values)
-    return Estimate(mean, math.sqrt(squares / (len(values) - 1) / len(values)), len(values) - 1)
+    return Estimate(
+        mean, math.sqrt(_squares(values) / (len(values) - 1) / len(values)), len(values) - 1
+    )
 
 
 def paired(a: Sequence[float], b: Sequence[float]) -> Estimate:
@@ -107,6 +110,48 @@ def welch(a: Sequence[float], b: Sequence[float]) -> Estimate:
         return Estimate(first.mean - second.mean, 0.0, first.freedom + second.freedom)
     shares = [(each.error / error) ** 4 / each.freedom for each in (first, second)]
     return Estimate(first.mean - second.mean, error, 1.0 / sum(shares))
+
+
+def spread(groups: Sequence[Sequence[float]]) -> float:
+    """The standard deviation within groups, pooled.
+
+    >>> spread([[1.0, 3.0], [10.0, 12.0]]) == 2**0.5
+    True
+    """
+    squares = math.fsum(_squares(group) for group in groups)
+    freedom = sum(len(group) - 1 for group in groups)
+    return math.sqrt(squares / freedom) if freedom else 0.0
+
+
+def same_means(groups: Sequence[Sequence[float]], *, paired: bool = False) -> float:
+    """The p-value of an analysis of variance: could the means of all groups be equal?
+
+    ``F = (between / (k - 1)) / (within / f)``, sums of squares of k groups; ``f = n - k`` for
+    independent values. With ``paired`` the j-th values of all groups share what makes them vary:
+    that is taken out of ``within`` and ``f = (k - 1) (n / k - 1)``. Without spread 1 if the means
+    are equal, else 0.
+
+    >>> round(same_means([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]]), 4)
+    0.2879
+    """
+    from scipy.special import fdtrc
+
+    k, n = len(groups), sum(map(len, groups))
+    total = _squares([value for group in groups for value in group])
+    within = math.fsum(map(_squares, groups))
+    between, freedom = total - within, n - k
+    if paired:
+        within -= k * _squares([math.fsum(each) / k for each in zip(*groups, strict=True)])
+        freedom = (k - 1) * (n // k - 1)
+    if within <= 1e-12 * total:
+        return 1.0 if between <= 1e-12 * total else 0.0
+    return float(fdtrc(k - 1, freedom, between / (k - 1) / (within / freedom)))
+
+
+def _squares(values: Sequence[float]) -> float:
+    """The sum of squares about the mean."""
+    mean = math.fsum(values) / len(values)
+    return math.fsum((value - mean) ** 2 for value in values)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

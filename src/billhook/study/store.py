@@ -197,6 +197,8 @@ class Store:
             raise StateError(
                 f"another process is writing the records in {self.folder}: give the command again"
             )
+        if failed:
+            (self.folder / "latency.csv").unlink(missing_ok=True)  # others may be chosen
         for trial in failed:
             (self.run_folder(trial) / "failure.json").unlink(missing_ok=True)
         return len(failed)

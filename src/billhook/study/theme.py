@@ -25,6 +25,8 @@ def config(*, dark: bool) -> dict[str, Any]:
             "symbolSize": 90,
             "labelLimit": 320,
             "symbolOpacity": 1,
+            "symbolBaseFillColor": text,
+            "symbolBaseStrokeColor": text,
         },
         "header": {**label, "labelFontSize": 12},
         "title": {"color": text, "subtitleColor": faint, "anchor": "start", "fontSize": 13},

@@ -11,16 +11,18 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from torch import nn
 
 import billhook
 from billhook.errors import ConfigurationError, StateError
+from billhook.precision import accelerator_for
 from billhook.study.family import Place, Subject
 from billhook.study.grid import Trial
 from billhook.study.operations import operations, uses
 from billhook.tasks.task import Task
-from billhook.train import MODEL_FILE, SCHEMES, Sparsity, accelerator_for, test_metrics, train
+from billhook.train import MODEL_FILE, SCHEMES, Sparsity, test_metrics, train
 
-__all__ = ["MODEL_FILE", "Outcome", "Progress", "measure_test", "run_trial"]
+__all__ = ["MODEL_FILE", "Outcome", "Progress", "load_network", "measure_test", "run_trial"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +103,15 @@ def measure_test(trial: Trial, folder: Path, place: Place) -> dict[str, float]:
     """
     with torch.random.fork_rng(devices=[]):
         return _numbers(test_metrics(_task(trial, place), folder, torch.device("cpu")))
+
+
+def load_network(
+    trial: Trial, folder: Path, place: Place
+) -> tuple[nn.Module, tuple[torch.Tensor, ...] | None]:
+    """A finished trial's network from its file, in evaluation mode, and inputs of one example."""
+    task = _task(trial, place)
+    task.model.load_state_dict(billhook.load(folder / MODEL_FILE))
+    return task.model.eval(), task.example_inputs()
 
 
 def _task(trial: Trial, place: Place) -> Task:

@@ -107,6 +107,11 @@ class Classification(Task):
         main, aux = (F.cross_entropy(o, labels, label_smoothing=smoothing) for o in out)
         return main + self.recipe.training.aux_weight * aux
 
+    def example_inputs(self) -> tuple[torch.Tensor, ...]:
+        """One picture ``(1, 3, pixels, pixels)``."""
+        row = [int(self.train_rows[0])]
+        return (_for_model(self.data.train.batch(row, self.recipe.data.pixels, None)),)
+
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float | str]:
         """``top1`` and ``top5`` in percent, mean ``loss`` without smoothing."""
         device = next(model.parameters()).device

@@ -41,6 +41,8 @@ class Digits(Task):
         Metric("cross_entropy", higher_is_better=False, scale=1.0, unit="nats", digits=4),
     )
 
+    own_splits = True
+
     def __init__(self, model: nn.Module, recipe: Recipe) -> None:
         self.model, self.seed = model, recipe.training.seed
         self.size = self.examples_per_step = recipe.training.batch_size
@@ -74,6 +76,10 @@ class Digits(Task):
         """Mean cross-entropy."""
         pixels, labels = batch
         return F.cross_entropy(model(pixels), labels)
+
+    def example_inputs(self) -> tuple[torch.Tensor, ...]:
+        """One picture ``(1, 64)``."""
+        return (self.parts["train"][0][:1],)
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float | str]:
         """``accuracy`` in [0, 1] and ``cross_entropy`` in nats."""

@@ -98,6 +98,10 @@ class LanguageModelling(Task):
         self.state = (state[0].detach(), state[1].detach())
         return F.cross_entropy(logits.flatten(0, 1), following.flatten()) * self.window
 
+    def example_inputs(self) -> tuple[torch.Tensor, ...]:
+        """One row ``(1, window)``; the state starts at zero."""
+        return (self.rows[:1, : self.window],)
+
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float | str]:
         """``perplexity`` over the whole stream of "valid" or "test"."""
         stream = self.data.valid if split == "valid" else self.data.test

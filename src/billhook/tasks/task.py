@@ -64,6 +64,7 @@ class Task(abc.ABC):
     steps_per_epoch: int
     examples_per_step: int  # pictures, words or pairs of sentences
     metrics: tuple[Metric, ...] = ()
+    own_splits: bool = False  # each seed draws its own split of the data
     validates_on_test: bool = False  # "valid" and "test" are the same examples
 
     @abc.abstractmethod
@@ -77,6 +78,10 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float | str]:
         """Metrics on "valid" or "test"; ``model`` is in evaluation mode, no gradients."""
+
+    def example_inputs(self) -> tuple[torch.Tensor, ...] | None:
+        """The model's inputs for one example, by which its latency is measured; None: it is not."""
+        return None
 
     def examples(self, model: nn.Module) -> list[dict[str, str]]:  # noqa: ARG002 - most have none
         """A few inputs and outputs to read, for the result."""

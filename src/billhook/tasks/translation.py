@@ -1,8 +1,9 @@
 """Translation with GNMT: cross-entropy, greedy and beam search, BLEU by sacrebleu."""
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -17,6 +18,9 @@ from billhook.models.gnmt import GNMT, DecoderState
 from billhook.tasks.recipe import Recipe
 from billhook.tasks.search import beam_search, greedy_search
 from billhook.tasks.task import ALONE, Metric, Shard, Task, epoch_order
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 __all__ = ["Translation", "bucketed", "translate"]
 
@@ -47,11 +51,9 @@ class Translation(Task):
     def __init__(self, recipe: Recipe, data: ParallelData, shard: Shard = ALONE) -> None:
         shard.check(recipe.training.batch_size)
         self.recipe, self.shard = recipe, shard
-        pieces, longest = recipe.data.pieces, recipe.data.max_length
-        self.source_bpe = bpe.train_bpe(data.train.source, pieces)
-        self.target_bpe = bpe.train_bpe(data.train.target, pieces)
-        self.source = bpe.encode(self.source_bpe, data.train.source)
-        self.target = bpe.encode(self.target_bpe, data.train.target)
+        longest = recipe.data.max_length
+        learnt = _learn_pieces(data, recipe.data.pieces)
+        (self.source_bpe, self.source), (self.target_bpe, self.target) = learnt
         self.lengths = torch.maximum(self.source.lengths, self.target.lengths)
         if len(self.lengths) < recipe.data.train:
             raise DataError(
@@ -111,6 +113,11 @@ class Translation(Task):
         source, lengths, target, following = batch
         return _cross_entropy(model(source, lengths, target), following) / len(source)
 
+    def example_inputs(self) -> tuple[torch.Tensor, ...]:
+        """The first pair: source, its length and target, whose pieces are all given."""
+        source, lengths, target, _ = self._batch([int(self.pairs[0])], torch.device("cpu"))
+        return source, lengths, target
+
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float | str]:
         """``perplexity`` a piece; on "test" also ``bleu_greedy``, ``bleu`` (beam) and signature."""
         texts = self.texts[split]
@@ -159,6 +166,16 @@ class Translation(Task):
                 total += float(_cross_entropy(model(inputs, lengths, target_in), following))
                 count += int((following != bpe.PAD).sum())
         return math.exp(total / count)
+
+
+@functools.lru_cache(1)
+def _learn_pieces(data: ParallelData, pieces: int) -> "tuple[tuple[Tokenizer, bpe.Encoded], ...]":
+    """A BPE vocabulary of each side's training sentences, and these in its pieces."""
+    found = []
+    for sentences in (data.train.source, data.train.target):
+        vocabulary = bpe.train_bpe(sentences, pieces)
+        found.append((vocabulary, bpe.encode(vocabulary, sentences)))
+    return tuple(found)
 
 
 def pad_batch(
