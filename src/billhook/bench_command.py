@@ -9,7 +9,8 @@ from torch import nn
 import billhook
 from billhook.errors import ConfigurationError
 from billhook.inference.bench import bench, layer_table, measure_limits
-from billhook.inference.compiler import load_compiled
+from billhook.inference.compiled import NetworkModule
+from billhook.inference.loading import load_compiled
 from billhook.inference.network_race import time_layers
 from billhook.inference.peers import PEERS
 from billhook.named_model import build_model
@@ -63,7 +64,8 @@ def run(
 
 def _program(path: Path, shape: str | None, threads: int, rounds: int) -> Iterator[str]:
     compiled = load_compiled(path)
-    network = compiled.network
+    assert isinstance(compiled.program, NetworkModule)  # the others need a model
+    network = compiled.program.network
     x = torch.rand(1, *network.input_shape) if shape is None else _input(shape, None)
     yield str(bench(path.name, compiled, (x,), threads=threads, rounds=rounds, peers=()))
     yield layer_table(time_layers(network), measure_limits())

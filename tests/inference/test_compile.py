@@ -43,18 +43,18 @@ def forced(model: nn.Module, example: Any) -> CompiledModel:
 def forced_plan(model: nn.Module, example: Any) -> Plan:
     from billhook.inference.compiler import _capture
     from billhook.inference.graph import Conv, Linear, UnsupportedError
-    from billhook.inference.modules import _candidates, _obstacle
+    from billhook.inference.layers import candidates, obstacle
 
     isa = kernels.ISA_NAMES[kernels.isa()]
     try:
         ops = _capture(model, (example,) if torch.is_tensor(example) else example)
     except UnsupportedError:
-        layers = {n: m for n, m in _candidates(model) if _obstacle(m) is None}
+        layers = {n: m for n, m in candidates(model) if obstacle(m) is None}
         return Plan(
             "modules",
             isa,
             {
-                n: Choice("spmm" if isinstance(m, nn.Conv2d) else "sparse")
+                n: Choice("spmm" if isinstance(m, nn.Conv1d | nn.Conv2d) else "sparse")
                 for n, m in layers.items()
             },
         )

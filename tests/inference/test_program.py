@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 import billhook
-from billhook.errors import CompileError, FormatError
+from billhook.errors import FormatError
 from billhook.inference import kernels
-from billhook.inference.compiler import NetworkModule
+from billhook.inference.compiled import NetworkModule
 from billhook.inference.packing import SparseWeight
 
 from .test_compile import CNNS, forced, pruned
@@ -67,9 +67,3 @@ def test_nonzeros_that_point_outside_are_refused(part: str, value: int, tmp_path
     billhook.save(tensors, tmp_path / "bad.billhook.safetensors")
     with pytest.raises(FormatError, match="do not fit its shape"):
         billhook.load_compiled(tmp_path / "bad.billhook.safetensors")
-
-
-def test_a_model_of_replaced_layers_says_how_to_save_it(tmp_path: Path) -> None:
-    fast = forced(pruned(nn.Sequential(nn.Linear(4, 3))), torch.ones(1, 4))
-    with pytest.raises(CompileError, match=r"billhook.save the model itself"):
-        billhook.save(fast, tmp_path / "model.billhook.safetensors")
