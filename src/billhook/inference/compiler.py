@@ -12,7 +12,7 @@ from billhook.errors import CompileError, ConfigurationError
 from billhook.inference import kernels
 from billhook.inference.architecture import describe
 from billhook.inference.compiled import CompiledModel, NetworkModule, finish, isa_of
-from billhook.inference.graph import Conv, Linear, UnsupportedError, capture
+from billhook.inference.graph import UnsupportedError, capture
 from billhook.inference.modules import choose_modules
 from billhook.inference.network import Network
 from billhook.inference.network_race import race_network
@@ -20,6 +20,7 @@ from billhook.inference.plan import Choice, Mode, Plan
 from billhook.inference.race import race, winner
 from billhook.inference.replacement import replace_modules
 from billhook.inference.report import LayerReport
+from billhook.inference.soundness import check_choices
 
 __all__ = ["compile"]
 
@@ -154,12 +155,10 @@ def _replayed(model: nn.Module, inputs: tuple[Any, ...], plan: Plan) -> Compiled
             ops = _capture(model, inputs)
         except UnsupportedError as obstacle:
             raise CompileError(f"the plan is of a whole network, but {obstacle}") from obstacle
-        names = {op.name for op in ops if isinstance(op, Conv | Linear)}
-        if names != set(choices):
-            different = sorted(names ^ set(choices))[0]
-            raise CompileError(
-                f"the plan and the model differ in layer {different!r}: compile without plan="
-            )
+        try:
+            check_choices(ops, choices)
+        except ValueError as error:
+            raise CompileError(f"{error}: compile without plan=") from error
         program = _network(ops, inputs[0], choices, isa)
     return finish(program, plan, "a plan was replayed", describe(model))
 

@@ -59,16 +59,17 @@ def load_compiled(path: str | os.PathLike[str], model: nn.Module | None = None) 
     """
     why = f"a program was loaded from {os.fspath(path)}"
     with Reader(path) as file:
-        with _readable(file):
+        with _readable(file.path):
             data, plan = read_text(file)
         isa = 0 if plan.mode == "dense" else isa_of(plan)
         if plan.mode != "network":
             program = _modules(file, plan, data, model, isa)
             return finish(program, plan, why, data["architecture"])
-        with _readable(file):
+        with _readable(file.path):
             ops, shape = read_network(file, plan, data)
     # Only now that the file is let go of: both together would be the peak of the memory it takes.
-    network = NetworkModule(Network(ops, shape, plan.layers, isa)).eval()
+    with _readable(path):
+        network = NetworkModule(Network(ops, shape, plan.layers, isa)).eval()
     return finish(network, plan, why, {})
 
 
@@ -80,16 +81,16 @@ def _modules(
             f"{file.path} is of a model whose layers were replaced one by one, its code is not "
             'in the file: load_compiled(path, model), built under torch.device("meta")'
         )
-    with _readable(file):
+    with _readable(file.path):
         return open_modules(file, plan, data["architecture"], model, isa)
 
 
 @contextmanager
-def _readable(file: Reader) -> Iterator[None]:
+def _readable(path: str | os.PathLike[str]) -> Iterator[None]:
     """Whatever does not fit in a file is a defect of the file."""
     try:
         yield
     except FormatError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise FormatError(f"{file.path}: the program cannot be read ({error})") from error
+        raise FormatError(f"{os.fspath(path)}: the program cannot be read ({error})") from error

@@ -7,11 +7,14 @@ import torch
 
 from billhook.errors import ConfigurationError
 from billhook.inference import kernels
-from billhook.inference.graph import Op
+from billhook.inference.dense_steps import dense_weight
+from billhook.inference.graph import Conv, Linear, Op
 from billhook.inference.lowering import Lowering, Native
 from billhook.inference.plan import Choice
 
 __all__ = ["Network"]
+
+MAX_FLOATS = 2**31 - 1  # of a workspace: offsets have 32 bits
 
 
 class Network:
@@ -36,14 +39,24 @@ class Network:
         self.ops, self.input_shape, self.choices, self.isa = ops, input_shape, dict(choices), isa
         self.output_shape = ops[-1].shape
         self.lowering = Lowering(ops, input_shape, self.choices)
+        if self.lowering.place.size > MAX_FLOATS:
+            raise ConfigurationError(
+                f"a sample of {tuple(input_shape)} needs {self.lowering.place.size} floats, the "
+                f"kernels count to {MAX_FLOATS}: compile for a smaller input"
+            )
         self.program = self.lowering.program()
         self._pool: list[torch.Tensor] = []
         self._lock = threading.Lock()
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the packed weights."""
-        return sum(p.nbytes for p in self.lowering.packed)
+        """Bytes of the packed weights, and of those that torch uses."""
+        dense = (
+            dense_weight(op).nbytes
+            for op in self.ops
+            if isinstance(op, Conv | Linear) and self.choices[op.name].kernel == "dense"
+        )
+        return sum(dense) + sum(p.nbytes for p in self.lowering.packed)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if tuple(x.shape[1:]) != self.input_shape:

@@ -16,6 +16,7 @@ from billhook.inference.graph import Conv, Linear, Op, Other, Pool
 from billhook.inference.network import Network
 from billhook.inference.plan import Plan
 from billhook.inference.program_file import program_text, read_dense, read_sparse, sparse_tensors
+from billhook.inference.soundness import check_choices, check_ops
 
 __all__ = ["network_tensors", "read_network"]
 
@@ -56,7 +57,9 @@ def read_network(
         ValueError: They do not fit together.
     """
     ops = [_op(file, index, dict(settings), plan) for index, settings in enumerate(data["ops"])]
-    channels, height, width = (int(side) for side in data["shape"])
+    channels, height, width = data["shape"]
+    check_ops(ops, (channels, height, width))
+    check_choices(ops, plan.layers)
     return ops, (channels, height, width)
 
 
