@@ -76,3 +76,17 @@ def test_limits_grow_with_work() -> None:
 def test_bad_arguments_are_errors(shape: str, sparsity: float | None, cause: str) -> None:
     with pytest.raises(ConfigurationError, match=cause):
         list(run(SMALL, shape, sparsity=sparsity))
+
+
+def test_weights_that_do_not_fit_and_inputs_that_fail_are_errors(tmp_path: Path) -> None:
+    path = tmp_path / "model.billhook.safetensors"
+    billhook.save(mobilenet_v1(width=0.25, num_classes=9), path)
+    with pytest.raises(ConfigurationError, match=r"'classifier.weight' is \[9, 256\] in the file"):
+        list(run(SMALL, "1,3,32,32", weights=path))
+    billhook.save({"weight": torch.eye(3)}, path)
+    with pytest.raises(ConfigurationError, match="'stem.weight' is only in the model"):
+        list(run(SMALL, "1,3,32,32", weights=path))
+    with pytest.raises(ConfigurationError, match="billhook bench MODEL --weights"):
+        list(run(str(path)))
+    with pytest.raises(ConfigurationError, match=r"fails on an input of \[1, 4, 32, 32\]"):
+        list(run(SMALL, "1,4,32,32", sparsity=0.5))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import billhook
-from billhook.errors import ConfigurationError
+from billhook.errors import BillhookError, ConfigurationError
 from billhook.inference.bench import bench, layer_table, measure_limits
 from billhook.inference.compiled import NetworkModule
 from billhook.inference.loading import load_compiled
@@ -54,6 +54,7 @@ def run(
         raise ConfigurationError(f"{target} is no file, so its input's shape is needed: --input")
     model = _model(target, weights, sparsity)
     inputs = (_input(shape, vocabulary),)
+    _check_input(target, model, inputs[0])
     # Recurrent models are measured beside eager torch alone, which always runs them.
     usable = peers if vocabulary is None else ("eager",)
     result = bench(target, model, inputs, threads=threads, rounds=rounds, peers=usable)
@@ -63,7 +64,13 @@ def run(
 
 
 def _program(path: Path, shape: str | None, threads: int, rounds: int) -> Iterator[str]:
-    compiled = load_compiled(path)
+    try:
+        compiled = load_compiled(path)
+    except BillhookError as error:
+        raise ConfigurationError(
+            f"{error}. To measure weights, give their model and input too: "
+            f"billhook bench MODEL --weights {path} --input 1,3,224,224"
+        ) from error
     assert isinstance(compiled.program, NetworkModule)  # the others need a model
     network = compiled.program.network
     x = torch.rand(1, *network.input_shape) if shape is None else _input(shape, None)
@@ -76,7 +83,7 @@ def _model(target: str, weights: Path | None, sparsity: float | None) -> nn.Modu
         raise ConfigurationError("give either a file of weights or a sparsity for random zeros")
     model = build_model(target, device="cpu").eval()
     if weights is not None:
-        model.load_state_dict(billhook.load(weights))
+        _fill(model, billhook.load(weights), f"{weights} does not fit {target}")
         return model
     assert sparsity is not None
     if not 0 <= sparsity <= 1:
@@ -87,6 +94,34 @@ def _model(target: str, weights: Path | None, sparsity: float | None) -> nn.Modu
             if parameter.dim() > 1:
                 parameter.mul_(torch.rand_like(parameter) >= sparsity)
     return model
+
+
+def _fill(model: nn.Module, weights: dict[str, torch.Tensor], misfit: str) -> None:
+    wanted = model.state_dict()
+    for name in [*wanted, *weights]:
+        if name not in weights or name not in wanted:
+            raise ConfigurationError(
+                f"{misfit}: {name!r} is only in the {'file' if name in weights else 'model'}"
+            )
+        if weights[name].shape != wanted[name].shape:
+            raise ConfigurationError(
+                f"{misfit}: {name!r} is {list(weights[name].shape)} in the file and "
+                f"{list(wanted[name].shape)} in the model; give the model's arguments in "
+                "parentheses, as in 'mobilenet_v1(width=0.5)'"
+            )
+    model.load_state_dict(weights)
+
+
+def _check_input(target: str, model: nn.Module, x: torch.Tensor) -> None:
+    try:
+        with torch.no_grad():
+            model(x)
+    except Exception as error:  # whatever the model raises
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigurationError(
+            f"{target} fails on an input of {list(x.shape)}, {x.dtype}: {cause} (--input gives the "
+            "sides, --vocabulary makes it integers; a model of several inputs needs a wrapper)"
+        ) from error
 
 
 def _input(shape: str, vocabulary: int | None) -> torch.Tensor:

@@ -125,9 +125,9 @@ def _raced(model: nn.Module, inputs: tuple[Any, ...]) -> CompiledModel:
 
 
 def _one_by_one(model: nn.Module, obstacle: UnsupportedError) -> str:
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
     # Only a graph shows that nothing but the norm reads what a layer gives.
-    unfolded = f", {len(norms)} batch norms are not folded" if norms else ""
+    unfolded = ", batch norm is not folded" if norms else ""
     return f"layers are replaced one by one{unfolded}; no network plan, because {obstacle}"
 
 
