@@ -103,6 +103,13 @@ CNNS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
     "mobilenet": (lambda: mobilenet_v1(width=0.25, num_classes=10), (3, 64, 48)),
     "inception": (lambda: inception_v3(num_classes=10, depth_multiplier=0.1), (3, 75, 91)),
     "residual": (Residual, (3, 24, 24)),
+    "words": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 5, (3, 4), padding="same", dilation=(1, 2)),
+            nn.Conv2d(5, 4, 3, padding="valid"),
+        ),
+        (3, 9, 11),
+    ),
     "maps": (lambda: nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU()), (3, 9, 11)),
     "flatten": (
         lambda: nn.Sequential(

@@ -125,7 +125,9 @@ class SparseMultiheadAttention(SparseLayer):
         elif not self.batch_first:
             x = x.transpose(0, 1)
         batch, length, _ = x.shape
-        return x.reshape(batch, length, self.num_heads, -1).transpose(1, 2)
+        return x.reshape(batch, length, self.num_heads, self.embed_dim // self.num_heads).transpose(
+            1, 2
+        )
 
     def _mask(
         self,
@@ -159,7 +161,7 @@ class SparseMultiheadAttention(SparseLayer):
 def _additive(mask: torch.Tensor) -> torch.Tensor:
     """Minus infinity where a boolean mask is true; a float mask as it is."""
     if mask.dtype == torch.bool:
-        return torch.zeros(mask.shape).masked_fill_(mask, float("-inf"))
+        return torch.zeros_like(mask, dtype=torch.float32).masked_fill_(mask, float("-inf"))
     if mask.dtype != torch.float32:
         raise ConfigurationError(f"the mask is {mask.dtype}: give a boolean or fp32 one")
     return mask

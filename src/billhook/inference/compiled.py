@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from billhook.errors import CompileError, ConfigurationError
 from billhook.inference import kernels
@@ -13,6 +14,7 @@ from billhook.inference.network import Network
 from billhook.inference.plan import Plan
 from billhook.inference.program import network_tensors
 from billhook.inference.report import LayerReport, Report
+from billhook.inference.sparse_layer import check_input
 
 __all__ = ["CompiledModel", "NetworkModule", "finish", "isa_of"]
 
@@ -25,12 +27,17 @@ class NetworkModule(nn.Module):
         self.network = network
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.device.type != "cpu" or x.dtype != torch.float32:
-            raise ConfigurationError(
-                f"this program takes fp32 on the CPU, its input is {x.dtype} on {x.device}: "
-                "convert the input"
-            )
+        check_input("this program", x)
         return self.network(x)
+
+
+def _refuse_gradients(*inputs: Any) -> None:
+    """The outputs would not depend on the inputs, as far as autograd knows."""
+    if any(torch.is_tensor(x) and x.requires_grad for x in pytree.tree_leaves(inputs)):
+        raise ConfigurationError(
+            "the input requires a gradient and a compiled model has none: call it under "
+            "torch.no_grad(), or detach the input"
+        )
 
 
 class CompiledModel(nn.Module):
@@ -49,6 +56,8 @@ class CompiledModel(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the model's own ``forward``."""
+        if torch.is_grad_enabled():
+            _refuse_gradients(args, kwargs)
         if isinstance(self.program, NetworkModule):  # has neither hooks nor gradients
             return self.program.forward(*args, **kwargs)
         with torch.no_grad():

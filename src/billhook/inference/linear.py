@@ -95,7 +95,7 @@ class SparseMatrix:
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
         """(..., columns) to (..., rows), whatever the strides of x."""
-        flat = x.detach().reshape(-1, self.csr.shape[1])
+        flat = x.detach().resolve_neg().reshape(-1, self.csr.shape[1])
         if flat.stride(-1) != 1:
             flat = flat.contiguous()
         return self.multiply(flat).reshape(*x.shape[:-1], self.csr.shape[0])

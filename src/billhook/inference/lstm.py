@@ -84,7 +84,7 @@ def _some_samples(
     rows = torch.from_numpy(_rows_of(counts, own, start))
     whole = len(rows) == len(x)
     width, units = panel_width(stop - start), d.recurrent.csr.shape[1]
-    panels = [torch.zeros(units, width), torch.zeros(units, width)]
+    panels = [x.new_zeros(units, width), x.new_zeros(units, width)]
     for panel, given in zip(panels, state, strict=True):
         panel[:, : stop - start] = given[start:stop].t()
     outputs = y if whole else x.new_empty(len(rows), units)

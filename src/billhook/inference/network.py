@@ -64,8 +64,8 @@ class Network:
                 f"the input's shape is {tuple(x.shape)}: this program was compiled for "
                 f"(N, {', '.join(map(str, self.input_shape))}); compile it again for another size"
             )
-        x = x.detach().contiguous()
-        y = torch.empty(x.shape[0], *self.output_shape)
+        x = x.detach().resolve_neg().contiguous()
+        y = x.new_empty(x.shape[0], *self.output_shape)
         workspace = self.take()
         try:
             self._run(workspace, x, y)
@@ -78,7 +78,7 @@ class Network:
         with self._lock:
             if self._pool:
                 return self._pool.pop()
-        return torch.zeros(self.lowering.place.size)
+        return torch.zeros(self.lowering.place.size, dtype=torch.float32, device="cpu")
 
     def give(self, workspace: torch.Tensor) -> None:
         """Back into the pool."""

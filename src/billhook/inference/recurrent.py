@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,8 @@ class SparseRecurrent(SparseLayer):
         sizes = (self.output_size, self.hidden_size)[: len(self.state_names)]
         layers = self.num_layers * (1 + self.bidirectional)
         if hx is None:
-            return tuple(torch.zeros(layers, batch, size) for size in sizes)
+            zeros = partial(torch.zeros, dtype=torch.float32, device="cpu")
+            return tuple(zeros(layers, batch, size) for size in sizes)
         if len(hx) != len(sizes):
             raise ConfigurationError(
                 f"the state has {len(hx)} parts, this layer's are {', '.join(self.state_names)}"
@@ -153,7 +155,7 @@ class SparseRecurrent(SparseLayer):
 
     def _run(self, x: torch.Tensor, counts: Counts, state: State) -> tuple[torch.Tensor, State]:
         """Packed (sum of counts, input_size) to (sum of counts, directions * output_size)."""
-        x = x.detach().contiguous()
+        x = x.detach().resolve_neg().contiguous()
         last = tuple(part.detach().clone(memory_format=torch.contiguous_format) for part in state)
         for index, layer in enumerate(self.layers):
             y = x.new_empty(len(x), len(layer) * self.output_size)

@@ -77,6 +77,8 @@ def vector(weights: Weights, name: str) -> torch.Tensor | None:
 
 def check_input(name: str, x: torch.Tensor) -> None:
     """Sparse layers take fp32 CPU tensors and build no graph for autograd."""
+    if not isinstance(x, torch.Tensor):
+        raise ConfigurationError(f"{name} takes a tensor, its input is a {type(x).__name__}")
     if x.is_nested:
         raise ConfigurationError(
             f"{name} takes no nested tensors, which a TransformerEncoder makes of padded batches "
