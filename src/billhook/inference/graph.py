@@ -203,7 +203,9 @@ class _Capture:
         if node is None:
             return None
         if node.name not in self.names:
-            raise UnsupportedError(f"the weight {node} is computed")
+            raise UnsupportedError(
+                f"the weight {node} is computed (torch.nn.utils.prune.remove makes masks permanent)"
+            )
         tensor: torch.Tensor = self.tensors[self.names[node.name]].detach()
         return tensor
 
