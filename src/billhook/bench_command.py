@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 import billhook
-from billhook.errors import BillhookError, ConfigurationError
+from billhook.errors import ConfigurationError
 from billhook.inference.bench import bench, layer_table, measure_limits
 from billhook.inference.compiled import NetworkModule
-from billhook.inference.loading import load_compiled
+from billhook.inference.loading import is_program, load_compiled
+from billhook.inference.modules import time_modules
 from billhook.inference.network_race import time_layers
 from billhook.inference.peers import PEERS
 from billhook.named_model import build_model
@@ -35,7 +36,8 @@ def run(
         target: A function of billhook.models or ``module:function``, arguments in parentheses; or
             a program that ``billhook.save(compiled, path)`` wrote, which is measured alone.
         shape: The input's sides, as in "1,3,224,224"; a program has its own, with a batch of one.
-        weights: A file that ``billhook.save`` wrote, or any safetensors file, of this model.
+        weights: A file of this model's weights that ``billhook.save`` wrote, or any safetensors
+            file; or of this model compiled, which is then measured alone.
         sparsity: Without a file: the share of every weight matrix to zero at random, 0 to 1.
         vocabulary: The input holds integers below this; without it, floats in [0, 1).
         threads: For every form of the model.
@@ -48,10 +50,13 @@ def run(
     True
     """
     if Path(target).is_file():
-        yield from _program(Path(target), shape, threads, rounds)
+        yield from _program(Path(target), None, shape, vocabulary, threads=threads, rounds=rounds)
         return
     if shape is None:
         raise ConfigurationError(f"{target} is no file, so its input's shape is needed: --input")
+    if weights is not None and is_program(weights):
+        yield from _program(weights, target, shape, vocabulary, threads=threads, rounds=rounds)
+        return
     model = _model(target, weights, sparsity)
     inputs = (_input(shape, vocabulary),)
     _check_input(target, model, inputs[0])
@@ -63,19 +68,37 @@ def run(
     yield layer_table(result.compiled.report().layers, measure_limits())
 
 
-def _program(path: Path, shape: str | None, threads: int, rounds: int) -> Iterator[str]:
-    try:
-        compiled = load_compiled(path)
-    except BillhookError as error:
+def _program(
+    path: Path,
+    target: str | None,
+    shape: str | None,
+    vocabulary: int | None,
+    *,
+    threads: int,
+    rounds: int,
+) -> Iterator[str]:
+    if not is_program(path):
         raise ConfigurationError(
-            f"{error}. To measure weights, give their model and input too: "
-            f"billhook bench MODEL --weights {path} --input 1,3,224,224"
-        ) from error
-    assert isinstance(compiled.program, NetworkModule)  # the others need a model
-    network = compiled.program.network
-    x = torch.rand(1, *network.input_shape) if shape is None else _input(shape, None)
+            f"{path} holds weights, not a compiled program: give their model and its input too, "
+            f"as in billhook bench 'mobilenet_v1(width=0.5)' --weights {path} --input 1,3,224,224"
+        )
+    compiled = load_compiled(path, None if target is None else build_model(target))
+    program = compiled.program
+    if isinstance(program, NetworkModule):
+        sides = program.network.input_shape
+        x = torch.rand(1, *sides) if shape is None else _input(shape, None)
+    elif shape is None:
+        raise ConfigurationError(f"{path} does not know the shape of its input: give --input")
+    else:
+        x = _input(shape, vocabulary)
+    _check_input(path.name, compiled, x)
     yield str(bench(path.name, compiled, (x,), threads=threads, rounds=rounds, peers=()))
-    yield layer_table(time_layers(network), measure_limits())
+    layers = (
+        time_layers(program.network)
+        if isinstance(program, NetworkModule)
+        else time_modules(program, lambda: compiled(x))
+    )
+    yield layer_table(layers, measure_limits())
 
 
 def _model(target: str, weights: Path | None, sparsity: float | None) -> nn.Module:

@@ -76,6 +76,12 @@ class SparseConv(SparseLayer):
         y = y.squeeze(2) if self.dims == 1 else y
         return y if batched else y[0]
 
+    def positions(self, x: torch.Tensor) -> int:
+        """How often an input uses each weight."""
+        image = as_image(x, self.dims)
+        op = sized(self._conv, *image.shape[2:])
+        return len(image) * op.shape[1] * op.shape[2]
+
     def _network(self, shape: tuple[int, int, int]) -> Network:
         with self._lock:
             network = self._networks.get(shape)

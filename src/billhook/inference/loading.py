@@ -14,9 +14,9 @@ from billhook.inference.module_program import open_modules
 from billhook.inference.network import Network
 from billhook.inference.plan import Plan
 from billhook.inference.program import read_network
-from billhook.inference.program_file import read_text
+from billhook.inference.program_file import TEXT, read_text
 
-__all__ = ["load_compiled"]
+__all__ = ["is_program", "load_compiled"]
 
 
 def load_compiled(path: str | os.PathLike[str], model: nn.Module | None = None) -> CompiledModel:
@@ -83,6 +83,12 @@ def _modules(
         )
     with _readable(file.path):
         return open_modules(file, plan, data["architecture"], model, isa)
+
+
+def is_program(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is of a compiled model, not of weights."""
+    with Reader(path) as file:
+        return TEXT in list(file)
 
 
 @contextmanager

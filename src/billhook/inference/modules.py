@@ -9,16 +9,16 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from billhook.inference.conv import as_image, describe_conv, sized
-from billhook.inference.graph import Conv
+from billhook.inference.conv import SparseConv, as_image, describe_conv, sized
 from billhook.inference.layers import candidates, dense_only, make_sparse, obstacle
 from billhook.inference.network_race import race_network
 from billhook.inference.packing import SparseWeight
 from billhook.inference.plan import Choice
-from billhook.inference.race import race, winner
+from billhook.inference.race import interleaved_times, race, winner
 from billhook.inference.report import LayerReport
+from billhook.inference.sparse_layer import SparseLayer
 
-__all__ = ["choose_modules"]
+__all__ = ["choose_modules", "time_modules"]
 
 
 @dataclass
@@ -111,39 +111,55 @@ def _choose(layer: _Layer, isa: int) -> tuple[Choice, LayerReport]:
     why = f"{dense / ours:.1f} times as fast as torch"
     if best.kernel == "dense":
         why = f"dense is as fast here ({dense:.3f} against {ours:.3f} ms)"
-    matrices = [w for w in replaced.weights.values() if isinstance(w, SparseWeight)]
+    times_and_choice = {"dense_ms": dense, "sparse_ms": ours, "chosen": best.kernel, "reason": why}
+    return best, _sparse_report(layer, replaced, **times_and_choice)
+
+
+def _sparse_report(layer: _Layer, sparse: SparseLayer, **measured: Any) -> LayerReport:
+    matrices = [w for w in sparse.weights.values() if isinstance(w, SparseWeight)]
     total = sum(torch.Size(w.shape).numel() for w in matrices)
-    return best, _report(
+    return _report(
         *(layer.name, layer.module, torch.Size(matrices[0].shape)),
         sum(w.csr.nnz for w in matrices) / max(total, 1),
-        _positions(layer),
-        dense_ms=dense,
-        sparse_ms=ours,
-        chosen=best.kernel,
-        reason=why,
+        _positions(sparse, layer.input),
+        **measured,
     )
+
+
+def time_modules(
+    program: nn.Module, run: Callable[[], object], rounds: int = 20
+) -> list[LayerReport]:
+    """Each sparse layer of a program by itself, on the input it sees in ``run()``."""
+    sparse = {name: m for name, m in program.named_modules() if isinstance(m, SparseLayer)}
+    layers = {name: _Layer(name, module) for name, module in sparse.items()}
+    _record_calls(layers, run)
+    layers = {name: layer for name, layer in layers.items() if layer.call is not None}
+    calls = {}
+    for name, layer in layers.items():
+        args, kwargs = layer.call or ((), {})
+        calls[name] = partial(layer.module, *args, **kwargs)
+    times = interleaved_times(calls, rounds)
+    unknown = {"dense_ms": None, "chosen": "sparse", "reason": ""}
+    return [
+        _sparse_report(layer, sparse[name], sparse_ms=times[name][0], **unknown)
+        for name, layer in layers.items()
+    ]
 
 
 def _sparse_choice(layer: _Layer, isa: int) -> Choice:
     """The fastest sparse kernel."""
     if not isinstance(layer.module, nn.Conv1d | nn.Conv2d):
         return Choice("sparse")
-    op, image = _as_conv(layer.module, layer.input)
+    module, image = layer.module, as_image(layer.input, len(layer.module.kernel_size))
+    bias = None if module.bias is None else module.bias.detach()
+    op = sized(describe_conv(module, module.weight.detach(), bias), *image.shape[2:])
     best = race_network([op], image, isa)[0]["conv"]
     return best if best.kernel != "dense" else Choice("spmm")
 
 
-def _as_conv(module: nn.Conv1d | nn.Conv2d, x: torch.Tensor) -> tuple[Conv, torch.Tensor]:
-    image = as_image(x, len(module.kernel_size))
-    bias = None if module.bias is None else module.bias.detach()
-    return sized(describe_conv(module, module.weight.detach(), bias), *image.shape[2:]), image
-
-
-def _positions(layer: _Layer) -> int:
-    """How often the recorded call uses each weight."""
-    x = layer.input
-    if isinstance(layer.module, nn.Conv1d | nn.Conv2d):
-        op, image = _as_conv(layer.module, x)
-        return len(image) * op.shape[1] * op.shape[2]
+def _positions(layer: SparseLayer, x: Any) -> int:
+    """How often a call uses each weight."""
+    if isinstance(layer, SparseConv):
+        return layer.positions(x)
     data = x.data if isinstance(x, PackedSequence) else x
     return int(data.numel() // data.shape[-1])
