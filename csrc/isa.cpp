@@ -5,9 +5,13 @@
 namespace billhook {
 
 Isa best_isa() {
-#if defined(BILLHOOK_HAS_AVX2)
+#if defined(__x86_64__)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return kAvx2;
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (avx2 && avx512) return kAvx512;
+  if (avx2) return kAvx2;
 #endif
   return kPortable;
 }

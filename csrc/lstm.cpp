@@ -13,11 +13,8 @@ namespace billhook {
 
 namespace {
 
-LstmCell lstm_cell_for([[maybe_unused]] int64_t isa) {
-#if defined(BILLHOOK_HAS_AVX2)
-  if (isa == kAvx2) return avx2::lstm_cell;
-#endif
-  return portable::lstm_cell;
+LstmCell lstm_cell_for(int64_t isa) {
+  return version_for<LstmCell>(isa, portable::lstm_cell, avx2::lstm_cell, avx512::lstm_cell);
 }
 
 constexpr int64_t kUnitBlock = 32;
@@ -28,13 +25,15 @@ struct UnitBlock {
 };
 
 // The four gates of some units, before their activations: kUnitBlock rows each, near the core.
-const float* block_gates(const UnitBlock& b, const SparseRows& input, const SparseRows& recurrent,
-                         const float* x, const float* h, SpmmTile tile) {
+// `inputs` has a row of 4 * units a sample.
+const float* block_gates(const UnitBlock& b, const SparseRows& recurrent, const float* inputs,
+                         const float* h, SpmmTile tile) {
   float* gates = scratch(2, 4 * kUnitBlock * b.width);
   for (int64_t gate = 0; gate < 4; ++gate) {
     const int64_t first = gate * b.units + b.first, last = gate * b.units + b.last;
-    float* rows = gates + (gate * kUnitBlock - first) * b.width;
-    tile(input, first, last, {x, nullptr, nullptr, rows, 0, b.width, b.count});
+    float* rows = gates + gate * kUnitBlock * b.width;
+    transpose(inputs + first, 4 * b.units, b.count, last - first, rows, b.width);
+    rows -= first * b.width;
     tile(recurrent, first, last, {h, rows, nullptr, rows, b.width, b.width, b.count});
   }
   return gates;
@@ -73,34 +72,28 @@ BILLHOOK_API void billhook_lstm_vector(const billhook::LaneRows* recurrent, cons
   }
 }
 
-// Up to `width` samples. Step t has counts[t] samples, rows from first[t] of x (x_stride floats
-// apart) and of outputs (output_stride). h and c are units x width; a sample's state changes in the
-// steps it takes part in and stays otherwise, so that either direction handles sequences of unequal
-// length sorted by falling length. Both matrices are for panels of `width` columns; the input's has
-// the biases.
-BILLHOOK_API void billhook_lstm_batch(const billhook::SparseRows* input,
-                                      const billhook::SparseRows* recurrent, const float* x,
-                                      int64_t x_stride, int64_t x_columns, float* h, float* c,
-                                      float* outputs, int64_t output_stride, int64_t width,
-                                      const int64_t* first, const int64_t* counts,
+// Up to `width` samples. Step t has counts[t] samples, rows from first[t] of inputs (4 * units
+// floats, biases included) and of outputs (output_stride). h and c are units x width; a sample's
+// state changes in the steps it takes part in and stays otherwise, so that either direction handles
+// sequences of unequal length sorted by falling length. The matrix is for panels of `width` columns.
+BILLHOOK_API void billhook_lstm_batch(const billhook::SparseRows* recurrent, const float* inputs,
+                                      float* h, float* c, float* outputs, int64_t output_stride,
+                                      int64_t width, const int64_t* first, const int64_t* counts,
                                       int64_t time_steps, int64_t reverse, int64_t threads,
                                       int64_t isa) {
   using namespace billhook;
   const int64_t units = recurrent->rows / 4, parts = (units + kUnitBlock - 1) / kUnitBlock;
   const SpmmTile tile = spmm_tile_for(isa);
   const LstmCell cell = lstm_cell_for(isa);
-  float* panel = scratch(0, x_columns * width);
-  std::fill(panel, panel + x_columns * width, 0.0f);
   float* now = h;
   float* next = scratch(1, units * width);
   for (int64_t k = 0; k < time_steps; ++k) {
     const int64_t t = reverse ? time_steps - 1 - k : k;
     if (counts[t] == 0) continue;
-    transpose(x + first[t] * x_stride, x_stride, counts[t], x_columns, panel, width);
     parallel_for(parts, threads, [&](int64_t part) {
       const UnitBlock block{units, part * kUnitBlock, std::min((part + 1) * kUnitBlock, units),
                             width, counts[t]};
-      const float* gates = block_gates(block, *input, *recurrent, panel, now, tile);
+      const float* gates = block_gates(block, *recurrent, inputs + first[t] * 4 * units, now, tile);
       update_block(block, gates, now, c, next, cell);
     });
     std::swap(now, next);

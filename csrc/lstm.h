@@ -21,5 +21,9 @@ namespace avx2 {
 void lstm_cell(const float* i, const float* f, const float* g, const float* o, float* c, float* h,
                int64_t count);
 }
+namespace avx512 {
+void lstm_cell(const float* i, const float* f, const float* g, const float* o, float* c, float* h,
+               int64_t count);
+}
 
 }  // namespace billhook

@@ -28,7 +28,8 @@ BILLHOOK_API int64_t billhook_mask_zero(void* data, int64_t itemsize, int64_t n,
                                         const uint8_t* bits) {
   using namespace billhook;
   if (itemsize == 4) {
-    const ZeroMasked32 zero = best_isa() == kAvx2 ? zero_masked32_avx2 : zero_masked32_portable;
+    const auto zero = version_for<ZeroMasked32>(
+        best_isa(), zero_masked32_portable, zero_masked32_avx2, zero_masked32_avx2);
     zero(static_cast<uint32_t*>(data), n, bits);
   } else if (itemsize == 2) {
     zero_masked_words(static_cast<uint16_t*>(data), n, bits);

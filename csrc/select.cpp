@@ -117,7 +117,8 @@ BILLHOOK_API int64_t billhook_select_f32(const float* scores, int64_t n, int64_t
   const std::unique_ptr<Candidate[]> candidates(new Candidate[capacity]);  // pages untouched
   Bracket bracket{0, 0, candidates.get(), capacity};
   bracket_by_sample(scores, n, keep, bracket);
-  const ScanBracket scan = best_isa() == kAvx2 ? scan_bracket_avx2 : scan_bracket_portable;
+  const auto scan = version_for<ScanBracket>(best_isa(), scan_bracket_portable, scan_bracket_avx2,
+                                             scan_bracket_avx2);
   scan(scores, 0, n, bracket, keep_out);
   const bool gave_up = bracket.found > bracket.capacity;
   if (bracket.nan || gave_up) {

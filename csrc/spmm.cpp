@@ -9,31 +9,30 @@
 
 namespace billhook {
 
-SpmmTile spmm_tile_for([[maybe_unused]] int64_t isa) {
-#if defined(BILLHOOK_HAS_AVX2)
-  if (isa == kAvx2) return avx2::spmm_tile;
-#endif
-  return portable::spmm_tile;
+SpmmTile spmm_tile_for(int64_t isa) {
+  return version_for<SpmmTile>(isa, portable::spmm_tile, avx2::spmm_tile, avx512::spmm_tile);
 }
 
 int64_t split_rows(const SparseRows& rows, int64_t part, int64_t parts) {
   if (part >= parts) return rows.rows;
-  const int64_t target = static_cast<int64_t>(rows.row_ptr[rows.rows]) * part / parts;
-  return std::lower_bound(rows.row_ptr, rows.row_ptr + rows.rows, target) - rows.row_ptr;
+  const int64_t groups = rows.rows / rows.group;
+  const int64_t target = static_cast<int64_t>(rows.row_ptr[groups]) * part / parts;
+  return (std::lower_bound(rows.row_ptr, rows.row_ptr + groups, target) - rows.row_ptr) *
+         rows.group;
 }
 
 constexpr int64_t kRowBlock = 256;
 
 void spmm_blocks(Blocks blocks, int64_t first, int64_t last, const Tile& tile, SpmmTile kernel) {
   if (blocks.count == 1) return kernel(*blocks.first, first, last, tile);
-  const int64_t width = (tile.n + 7) / 8 * 8;
-  float* sums = scratch(3, kRowBlock * width);
+  const int64_t width = (tile.n + 7) / 8 * 8, stride = (tile.n + 15) / 16 * 16;
+  float* sums = scratch(3, kRowBlock * stride);
   for (int64_t r = first; r < last; r += kRowBlock) {
-    float* rows = sums - r * width;  // row r of the matrix is the first one there
+    float* rows = sums - r * stride;  // row r of the matrix is the first one there
     const int64_t n = tile.addend == nullptr ? width : tile.n;
-    const Tile begin{tile.x, tile.addend, nullptr, rows, tile.addend_stride, width, n};
-    const Tile middle{tile.x, rows, nullptr, rows, width, width, width};
-    const Tile end{tile.x, rows, tile.keep, tile.y, width, tile.y_stride, tile.n};
+    const Tile begin{tile.x, tile.addend, nullptr, rows, tile.addend_stride, stride, n};
+    const Tile middle{tile.x, rows, nullptr, rows, stride, stride, width};
+    const Tile end{tile.x, rows, tile.keep, tile.y, stride, tile.y_stride, tile.n};
     for (int64_t b = 0; b < blocks.count; ++b)
       kernel(blocks.first[b], r, std::min(r + kRowBlock, last),
              b == 0 ? begin : b + 1 < blocks.count ? middle : end);

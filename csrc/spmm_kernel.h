@@ -1,4 +1,5 @@
 // The row kernel of spmm.h, for the instruction set of the file that includes it.
+#include "activate.h"
 #include "spmm.h"
 #include "vec.h"
 
@@ -6,9 +7,19 @@ namespace billhook::BILLHOOK_NAMESPACE {
 
 namespace {
 
-// Adds one row's products to acc. Two chains hide the latency of FMA where a tile has few vectors.
+// Vector i of the N that hold a tile's pixels; the last one has `tail` of them. Reads may be rounded
+// up to eight floats, not to more.
 template <int N>
-BILLHOOK_INLINE void accumulate_row(const SparseRows& w, int64_t row, const float* x, Vec* acc) {
+BILLHOOK_INLINE Vec load_pixels(const float* p, int i, int64_t tail) {
+  if (kLanes == 8 || i + 1 < N) return load(p + kLanes * i);
+  return load_first(p + kLanes * i, tail);
+}
+
+// Adds one row's products to acc. Several chains hide the latency of FMA where a tile has few
+// vectors.
+template <int N>
+BILLHOOK_INLINE void accumulate_row(const SparseRows& w, int64_t row, const float* x, int64_t tail,
+                                    Vec* acc) {
   constexpr int kChains = N <= 2 ? 4 : N == 3 ? 3 : N <= 6 ? 2 : 1;
   Vec chain[kChains][N];
   for (int c = 0; c < kChains; ++c)
@@ -19,25 +30,17 @@ BILLHOOK_INLINE void accumulate_row(const SparseRows& w, int64_t row, const floa
     for (int c = 0; c < kChains; ++c) {
       const float* p = x + w.offset[j + c];
       const Vec value = splat(w.value[j + c]);
-      for (int i = 0; i < N; ++i) chain[c][i] = fma(value, load(p + kLanes * i), chain[c][i]);
+      for (int i = 0; i < N; ++i) chain[c][i] = fma(value, load_pixels<N>(p, i, tail), chain[c][i]);
     }
   }
   for (; j < end; ++j) {
     const float* p = x + w.offset[j];
     const Vec value = splat(w.value[j]);
-    for (int i = 0; i < N; ++i) chain[0][i] = fma(value, load(p + kLanes * i), chain[0][i]);
+    for (int i = 0; i < N; ++i) chain[0][i] = fma(value, load_pixels<N>(p, i, tail), chain[0][i]);
   }
   for (int c = 1; c < kChains; ++c)
     for (int i = 0; i < N; ++i) chain[0][i] += chain[c][i];
   for (int i = 0; i < N; ++i) acc[i] = chain[0][i];
-}
-
-template <int N>
-BILLHOOK_INLINE void activate(int64_t activation, Vec* acc) {
-  if (activation == kNone) return;
-  for (int i = 0; i < N; ++i) acc[i] = at_least(acc[i], splat(0.0f));
-  if (activation == kRelu6)
-    for (int i = 0; i < N; ++i) acc[i] = at_most(acc[i], splat(6.0f));
 }
 
 template <int N>
@@ -49,35 +52,87 @@ BILLHOOK_INLINE void add_row(const Tile& tile, int64_t row, int64_t tail, Vec* a
   }
 }
 
+// The bias and the addend of a row.
+template <int N>
+BILLHOOK_INLINE void begin_row(const SparseRows& w, int64_t row, const Tile& tile, int64_t tail,
+                               Vec* acc) {
+  const Vec bias = splat(w.bias != nullptr ? w.bias[row] : 0.0f);
+  for (int i = 0; i < N; ++i) acc[i] = bias;
+  if (tile.addend != nullptr) add_row<N>(tile, row, tail, acc);
+}
+
+template <int N>
+BILLHOOK_INLINE void finish_row(const SparseRows& w, int64_t row, const Tile& tile, int64_t tail,
+                                Vec* acc) {
+  activate<N>(w.activation, acc);
+  if (tile.keep != nullptr) {
+    const auto* keep = reinterpret_cast<const float*>(tile.keep);
+    for (int i = 0; i < N; ++i)
+      acc[i] = (Vec)((VecInt)acc[i] & (VecInt)load_pixels<N>(keep, i, tail));
+  }
+  float* y = tile.y + row * tile.y_stride;
+  for (int i = 0; i + 1 < N; ++i) store(y + kLanes * i, acc[i]);
+  if (tail == kLanes)
+    store(y + kLanes * (N - 1), acc[N - 1]);
+  else
+    store_first(y + kLanes * (N - 1), acc[N - 1], tail);
+}
+
 template <int N>
 void rows_of_tile(const SparseRows& w, int64_t first_row, int64_t last_row, const Tile& tile) {
   const int64_t tail = tile.n - kLanes * (N - 1);
   for (int64_t row = first_row; row < last_row; ++row) {
     Vec acc[N];
-    const Vec bias = splat(w.bias != nullptr ? w.bias[row] : 0.0f);
-    for (int i = 0; i < N; ++i) acc[i] = bias;
-    if (tile.addend != nullptr) add_row<N>(tile, row, tail, acc);
-    accumulate_row<N>(w, row, tile.x, acc);
-    activate<N>(w.activation, acc);
-    if (tile.keep != nullptr)
-      for (int i = 0; i < N; ++i)
-        acc[i] = (Vec)((VecInt)acc[i] & load_int(tile.keep + kLanes * i));
-    float* y = tile.y + row * tile.y_stride;
-    for (int i = 0; i + 1 < N; ++i) store(y + kLanes * i, acc[i]);
-    if (tail == kLanes)
-      store(y + kLanes * (N - 1), acc[N - 1]);
-    else
-      store_first(y + kLanes * (N - 1), acc[N - 1], tail);
+    begin_row<N>(w, row, tile, tail, acc);
+    accumulate_row<N>(w, row, tile.x, tail, acc);
+    finish_row<N>(w, row, tile, tail, acc);
+  }
+}
+
+// Rows of a group whose sums the registers hold at once, beside the operand of three vectors.
+constexpr int kRegisterRows = kLanes == 16 ? 8 : 4;
+constexpr int kRegisterVectors = 3;
+
+// The same for groups: a vector of the operand is loaded once for several rows.
+template <int N>
+void groups_of_tile(const SparseRows& w, int64_t first_row, int64_t last_row, const Tile& tile) {
+  const int64_t tail = tile.n - kLanes * (N - 1);
+  for (int64_t row = first_row; row < last_row; row += kRegisterRows) {
+    Vec acc[kRegisterRows][N];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRegisterRows; ++r) begin_row<N>(w, row + r, tile, tail, acc[r]);
+    const float* value = w.value + row % kGroup;
+    const int64_t end = w.row_ptr[row / kGroup + 1];
+    for (int64_t j = w.row_ptr[row / kGroup]; j < end; ++j) {
+      Vec x[N];
+      for (int i = 0; i < N; ++i) x[i] = load_pixels<N>(tile.x + w.offset[j], i, tail);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRegisterRows; ++r)
+        for (int i = 0; i < N; ++i)
+          acc[r][i] = fma(splat(value[j * kGroup + r]), x[i], acc[r][i]);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRegisterRows; ++r) finish_row<N>(w, row + r, tile, tail, acc[r]);
   }
 }
 
 }  // namespace
 
 void spmm_tile(const SparseRows& w, int64_t first_row, int64_t last_row, const Tile& tile) {
-  constexpr SpmmTile by_vectors[kMaxVectors] = {
-      rows_of_tile<1>, rows_of_tile<2>, rows_of_tile<3>, rows_of_tile<4>,
-      rows_of_tile<5>, rows_of_tile<6>, rows_of_tile<7>, rows_of_tile<8>};
-  by_vectors[(tile.n + kLanes - 1) / kLanes - 1](w, first_row, last_row, tile);
+  constexpr SpmmTile rows[] = {rows_of_tile<1>, rows_of_tile<2>, rows_of_tile<3>, rows_of_tile<4>,
+                               rows_of_tile<5>, rows_of_tile<6>, rows_of_tile<7>, rows_of_tile<8>};
+  constexpr SpmmTile groups[] = {groups_of_tile<1>, groups_of_tile<2>, groups_of_tile<3>};
+  const SpmmTile* by_vectors = w.group == 1 ? rows : groups;
+  const int64_t widest = kLanes * (w.group == 1 ? 8 : kRegisterVectors);
+  for (int64_t p = 0; p < tile.n; p += widest) {
+    Tile part = tile;
+    part.x += p;
+    if (tile.addend != nullptr) part.addend += p;
+    if (tile.keep != nullptr) part.keep += p;
+    part.y += p;
+    part.n = tile.n - p < widest ? tile.n - p : widest;
+    by_vectors[(part.n + kLanes - 1) / kLanes - 1](w, first_row, last_row, part);
+  }
 }
 
 }  // namespace billhook::BILLHOOK_NAMESPACE

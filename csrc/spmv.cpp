@@ -10,11 +10,9 @@
 namespace billhook {
 
 void spmv(const LaneRows& w, const float* x, const float* addend, float* y, int64_t threads,
-          [[maybe_unused]] int64_t isa) {
-  SpmvGroups groups = portable::spmv_groups;
-#if defined(BILLHOOK_HAS_AVX2)
-  if (isa == kAvx2) groups = avx2::spmv_groups;
-#endif
+          int64_t isa) {
+  const auto groups = version_for<SpmvGroups>(isa, portable::spmv_groups, avx2::spmv_groups,
+                                              avx512::spmv_groups);
   float* operand = scratch(2, w.columns + 1);
   std::copy(x, x + w.columns, operand);
   operand[w.columns] = 0.0f;

@@ -32,6 +32,10 @@ namespace avx2 {
 void spmv_groups(const LaneRows&, int64_t first, int64_t last, const float* x,
                  const float* addend, float* y);
 }
+namespace avx512 {
+void spmv_groups(const LaneRows&, int64_t first, int64_t last, const float* x,
+                 const float* addend, float* y);
+}
 
 // All rows; `x` has `columns` elements, `addend` is null or has one a row.
 void spmv(const LaneRows& w, const float* x, const float* addend, float* y, int64_t threads,

@@ -4,6 +4,8 @@
 #include <cstring>
 
 #include "abi.h"
+#include "depthwise.h"
+#include "isa.h"
 #include "panel.h"
 #include "parallel.h"
 #include "planes.h"
@@ -43,14 +45,17 @@ void run_spmm(const Step& step, const Context& context) {
   const float* x = at(step.x, context);
   const float* addend = at(step.addend, context);
   float* y = at(step.y, context);
-  const int64_t vectors = (step.pixels + 7) / 8;
-  const int64_t tiles = (vectors + step.vectors - 1) / step.vectors;
+  // Tiles begin at whole vectors of the kernel, if they can: loads then cross no cache lines.
+  const int64_t unit = context.isa == kAvx512 && step.vectors % 2 == 0 ? 16 : 8;
+  const int64_t units = (step.pixels + unit - 1) / unit;
+  const int64_t most = step.vectors * 8 / unit;
+  const int64_t tiles = (units + most - 1) / most;
   const int64_t threads = context.threads;
   const int64_t parts = tiles >= 4 * threads ? 1 : threads;
   parallel_for(tiles * parts, threads, [&](int64_t task) {
     const int64_t index = task / parts, part = task % parts;
-    const int64_t first = 8 * (vectors * index / tiles);
-    const int64_t last = std::min(8 * (vectors * (index + 1) / tiles), step.pixels);
+    const int64_t first = unit * (units * index / tiles);
+    const int64_t last = std::min(unit * (units * (index + 1) / tiles), step.pixels);
     const Tile tile{operand(step, x, first, last - first, context.tile),
                     addend == nullptr ? nullptr : addend + first,
                     step.keep == nullptr ? nullptr : step.keep + first,
@@ -60,6 +65,18 @@ void run_spmm(const Step& step, const Context& context) {
                     last - first};
     spmm_blocks(step.rows, split_rows(*step.rows.first, part, parts),
                 split_rows(*step.rows.first, part + 1, parts), tile, context.tile);
+  });
+}
+
+void run_depthwise(const Step& step, const Context& context) {
+  const float* x = at(step.x, context);
+  float* y = at(step.y, context);
+  const DepthwisePlane plane = depthwise_plane_for(context.isa);
+  const int64_t chunks = std::min(step.channels, 4 * context.threads);
+  parallel_for(chunks, context.threads, [&](int64_t chunk) {
+    const int64_t last = step.channels * (chunk + 1) / chunks;
+    for (int64_t c = step.channels * chunk / chunks; c < last; ++c)
+      plane(step, c, x + c * step.x.plane, y + c * step.y.plane);
   });
 }
 
@@ -89,6 +106,8 @@ void run_planes(const Step& step, const Context& context) {
 void run_step(const Step& step, const Context& context) {
   if (step.op == kSpmm)
     run_spmm(step, context);
+  else if (step.op == kDepthwise)
+    run_depthwise(step, context);
   else if (step.op == kLinear)
     spmv(step.lanes, at(step.x, context), nullptr, at(step.y, context), context.threads,
          context.isa);

@@ -8,7 +8,7 @@
 namespace billhook {
 
 enum Op : int64_t { kCopy = 0, kSpmm = 1, kMaxPool = 2, kAvgPool = 3, kMean = 4, kAdd = 5,
-                  kLinear = 6 };
+                  kLinear = 6, kDepthwise = 7 };
 
 // Channel-major planes: element (c, i, j) is at offset + c * plane + i * pitch + j.
 struct View {
@@ -31,7 +31,7 @@ struct Step {
   int64_t vectors;        // kSpmm: widest tile, in vectors of eight pixels
   int64_t packed;         // kSpmm: offsets are into a panel of 8 * vectors columns
   const int32_t* keep;    // kSpmm: see Tile
-  Blocks rows;            // kSpmm
+  Blocks rows;            // kSpmm; kDepthwise: one block, offset[j] = ky * kernel_width + kx
   SparseRows depthwise;   // kSpmm: fills the panel when it has rows
   LaneRows lanes;         // kLinear: x and y are vectors
 };

@@ -8,8 +8,10 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from billhook.errors import ConfigurationError
 from billhook.inference import kernels, reference
 from billhook.inference.dense_steps import dense_weight
+from billhook.inference.depthwise import has_kernel
 from billhook.inference.graph import INPUT, Conv, Pool
 from billhook.inference.network import Network
 from billhook.inference.plan import Choice
@@ -71,9 +73,10 @@ def oracle(conv: Conv, x: Floats) -> Floats:
 def test_a_convolution_equals_the_oracle(data: st.DataObject) -> None:
     conv, shape = data.draw(convs())
     x = misaligned(data.draw(values((2, *shape))), data.draw(st.integers(0, 15)))
-    choice = Choice(
-        "spmm_packed" if conv.pointwise else "spmm", data.draw(st.integers(1, kernels.MAX_VECTORS))
-    )
+    kernel = "spmm_packed" if conv.pointwise else "spmm"
+    if has_kernel(conv):
+        kernel = data.draw(st.sampled_from([kernel, "depthwise"]))
+    choice = Choice(kernel, data.draw(st.integers(1, kernels.MAX_VECTORS)))
     wanted = np.stack([oracle(conv, sample) for sample in x])
     for isa in ISAS:
         network = Network([conv], shape, {"conv": choice}, isa)
@@ -81,6 +84,74 @@ def test_a_convolution_equals_the_oracle(data: st.DataObject) -> None:
             with torch_threads(threads):
                 for _ in range(2):  # a used workspace gives the same as a fresh one
                     assert_close(network(torch.from_numpy(x)), wanted)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_the_depthwise_kernel_equals_the_oracle(data: st.DataObject) -> None:
+    channels, small = data.draw(st.integers(1, 9)), st.integers(1, 4)
+    kernel = data.draw(small), data.draw(st.integers(1, 5))
+    padding = tuple(data.draw(st.integers(0, 3)) for _ in range(4))
+    size = data.draw(st.integers(4, 40)), data.draw(st.integers(5, 75))
+    stride = data.draw(small), data.draw(st.integers(1, 2))
+    weight = data.draw(sparse((channels, kernel[0] * kernel[1])))
+    conv = Conv(
+        name="conv",
+        inputs=(INPUT,),
+        shape=(
+            channels,
+            (size[0] + padding[0] + padding[2] - kernel[0]) // stride[0] + 1,
+            (size[1] + padding[1] + padding[3] - kernel[1]) // stride[1] + 1,
+        ),
+        activation=data.draw(st.sampled_from(kernels.ACTIVATIONS)),
+        weight=torch.from_numpy(weight).reshape(channels, 1, *kernel),
+        bias=torch.from_numpy(data.draw(values((channels,)))),
+        stride=stride,
+        padding=padding,  # type: ignore[arg-type]
+        groups=channels,
+    )
+    x = misaligned(data.draw(values((2, channels, *size))), data.draw(st.integers(0, 15)))
+    wanted = np.stack([oracle(conv, sample) for sample in x])
+    for isa in ISAS:
+        network = Network([conv], (channels, *size), {"conv": Choice("depthwise")}, isa)
+        for threads in (1, 2):
+            with torch_threads(threads):
+                assert_close(network(torch.from_numpy(x)), wanted)
+
+
+def test_a_plan_with_the_depthwise_kernel_for_another_convolution_is_an_error() -> None:
+    conv = Conv("conv", (INPUT,), (8, 5, 5), weight=torch.ones(8, 3, 1, 1))
+    with pytest.raises(ConfigurationError, match="runs conv by the depthwise kernel"):
+        Network([conv], (3, 5, 5), {"conv": Choice("depthwise")}, kernels.isa())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_filters_that_share_their_taps_equal_the_oracle(data: st.DataObject) -> None:
+    """Dense filters, and 8x1 blocks: an operand is read once for several rows."""
+    filters, channels = 8 * data.draw(st.integers(1, 3)), data.draw(st.integers(1, 30))
+    kernel, size = data.draw(st.sampled_from([1, 3])), data.draw(st.integers(3, 20))
+    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    shape = filters, channels, kernel, kernel
+    kept = rng.random((filters // 8, 1, *shape[1:])) < data.draw(st.sampled_from([0.1, 0.5, 1.0]))
+    weight = rng.standard_normal(shape) * kept.repeat(8, 1).reshape(shape)
+    conv = Conv(
+        name="conv",
+        inputs=(INPUT,),
+        shape=(filters, size, size),
+        activation=data.draw(st.sampled_from(kernels.ACTIVATIONS)),
+        weight=torch.from_numpy(weight.astype(np.float32)),
+        bias=torch.from_numpy(data.draw(values((filters,)))),
+        padding=(kernel // 2,) * 4,
+    )
+    x = misaligned(data.draw(values((1, channels, size, size))), data.draw(st.integers(0, 15)))
+    packed = "spmm_packed" if conv.pointwise else "spmm"
+    choice = Choice(data.draw(st.sampled_from(["spmm", packed])), data.draw(st.integers(1, 16)))
+    for isa in ISAS:
+        network = Network([conv], (channels, size, size), {"conv": choice}, isa)
+        rows = network.lowering.packed[0].blocks[0]  # type: ignore[union-attr]
+        assert rows.group == (8 if kept.any() else 1)
+        assert_close(network(torch.from_numpy(x))[0], oracle(conv, x[0]))
 
 
 @settings(max_examples=40, deadline=None)

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from billhook import native
 
-ISA_NAMES = ("portable", "avx2")
+ISA_NAMES = ("portable", "avx2", "avx512")
 ACTIVATIONS = ("none", "relu", "relu6")
-MAX_VECTORS = 8
-LANES = 8
+MAX_VECTORS = 16
+MAX_TAPS = 64  # of a depthwise filter
+LANES = 8  # rows of a group, pixels of a plan's vector, and what reads are rounded up to
 
 Array = NDArray[Any]
 
@@ -30,7 +31,7 @@ class SparseRowsStruct(ctypes.Structure):
     """CSR with operand offsets; see ``spmm.h``."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("rows", "activation")),
+        *((name, ctypes.c_int64) for name in ("rows", "activation", "group")),
         *((name, ctypes.c_void_p) for name in ("row_ptr", "offset", "value", "bias")),
     )
 
@@ -77,7 +78,7 @@ class Step(ctypes.Structure):
     )
 
 
-COPY, SPMM, MAX_POOL, AVERAGE_POOL, MEAN, ADD, LINEAR = range(7)
+COPY, SPMM, MAX_POOL, AVERAGE_POOL, MEAN, ADD, LINEAR, DEPTHWISE = range(8)
 
 
 def available() -> bool:
@@ -89,6 +90,11 @@ def available() -> bool:
 def isa() -> int:
     """The best instruction set of this processor, an index into ``ISA_NAMES``."""
     return int(_kernel("billhook_isa", ())())
+
+
+def lanes(isa: int) -> int:
+    """Floats in a vector of this instruction set."""
+    return 16 if ISA_NAMES[isa] == "avx512" else LANES
 
 
 @functools.cache
@@ -198,8 +204,8 @@ def lstm_vector(
 
 
 def lstm_batch(
-    matrices: tuple[SparseRowsStruct, SparseRowsStruct],
-    x: torch.Tensor,
+    recurrent: SparseRowsStruct,
+    inputs: torch.Tensor,
     state: tuple[torch.Tensor, torch.Tensor],
     outputs: torch.Tensor,
     *,
@@ -209,14 +215,11 @@ def lstm_batch(
     threads: int,
     isa: int,
 ) -> None:
-    """``billhook_lstm_batch``: x and outputs are rows, the state's h and c (units, width)."""
-    argtypes = (_P, _P, _P, _I, _I, _P, _P, _P, _I, _I, _P, _P, _I, _I, _I, _I)
+    """``billhook_lstm_batch``: inputs and outputs are rows, the state's h and c (units, width)."""
+    argtypes = (_P, _P, _P, _P, _P, _I, _I, _P, _P, _I, _I, _I, _I)
     _kernel("billhook_lstm_batch", argtypes, None)(
-        ctypes.addressof(matrices[0]),
-        ctypes.addressof(matrices[1]),
-        x.data_ptr(),
-        x.stride(0),
-        x.shape[1],
+        ctypes.addressof(recurrent),
+        inputs.data_ptr(),
         state[0].data_ptr(),
         state[1].data_ptr(),
         outputs.data_ptr(),

@@ -7,6 +7,7 @@ import torch
 
 from billhook.errors import ConfigurationError
 from billhook.inference import kernels
+from billhook.inference.kernels import ISA_NAMES, LANES
 from billhook.inference.packing import (
     MAX_LANE_COLUMNS,
     BlockedRows,
@@ -24,16 +25,23 @@ from billhook.inference.sparse_layer import SparseLayer, Weight, check_input
 
 __all__ = ["SparseLinear", "SparseMatrix", "panel_width"]
 
-WIDTHS = (8, 16, 24, 32, 48, 64)
+WIDTHS = {
+    "portable": (8, 16, 24, 32, 48, 64),
+    "avx2": (8, 16, 24, 32, 48, 64),
+    "avx512": (8, 16, 32, 48, 64),
+}
 
 
-def panel_width(samples: int) -> int:
+def panel_width(samples: int, isa: int) -> int:
     """The panel's columns for a batch: as few as hold it, of the widths below.
 
-    >>> [panel_width(n) for n in (1, 8, 9, 20, 50, 1000)]
+    >>> [panel_width(n, 1) for n in (1, 8, 9, 20, 50, 1000)]
     [8, 8, 16, 24, 64, 64]
+    >>> panel_width(20, 2)
+    32
     """
-    return next((width for width in WIDTHS if width >= samples), WIDTHS[-1])
+    widths = WIDTHS[ISA_NAMES[isa]]
+    return next((width for width in widths if width >= samples), widths[-1])
 
 
 class SparseMatrix:
@@ -73,7 +81,10 @@ class SparseMatrix:
         """The matrix in one piece for panels of ``width`` columns."""
         with self._lock:
             if width not in self._whole:
-                self._whole[width] = with_width(self.csr, width, self.bias)
+                rows = with_width(self.csr, width, self.bias)
+                # The four gates of an LSTM are taken apart: each has to begin with a group.
+                whole_groups = self.csr.shape[0] % (4 * LANES) == 0
+                self._whole[width] = rows.grouped() if whole_groups else rows
             return self._whole[width]
 
     def multiply(self, x: torch.Tensor) -> torch.Tensor:
@@ -82,7 +93,7 @@ class SparseMatrix:
         if len(x) == 1 and self.csr.shape[1] <= MAX_LANE_COLUMNS:
             kernels.spmv(self.lanes().struct, x, y, threads=torch.get_num_threads(), isa=self.isa)
         elif len(x):
-            width = panel_width(len(x))
+            width = panel_width(len(x), self.isa)
             kernels.linear(
                 self.blocks(width).struct,
                 x,

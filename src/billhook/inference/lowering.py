@@ -7,6 +7,7 @@ import numpy as np
 
 from billhook.inference import kernels
 from billhook.inference.dense_steps import Dense, dense_conv, dense_linear
+from billhook.inference.depthwise import depthwise_rows, depthwise_step
 from billhook.inference.graph import INPUT, Conv, Linear, Op, Other, Pool
 from billhook.inference.kernels import ACTIVATIONS, RESULT, SOURCE, WORKSPACE, Step, View
 from billhook.inference.layout import PlaneLayout
@@ -125,7 +126,7 @@ class Lowering:
             isinstance(op, Conv)
             and INPUT in op.inputs
             and not strided(op)
-            and choice.kernel != "dense"
+            and choice.kernel not in ("dense", "depthwise")
             and not self._reads_input(index, choice)
         )
 
@@ -182,6 +183,11 @@ class Lowering:
         """A sparse convolution; ``depthwise`` is the operation that fills its panels, if any."""
         conv = self.ops[index]
         assert isinstance(conv, Conv)
+        if choice.kernel == "depthwise":
+            rows = depthwise_rows(conv)
+            self.packed.append(rows)
+            shape = self.shape(conv.inputs[0])
+            return [depthwise_step(conv, rows, self.view(conv.inputs[0]), self.view(index), shape)]
         first = conv if depthwise is None else self.ops[depthwise]
         assert isinstance(first, Conv)
         source, prepare = self._source(index if depthwise is None else depthwise, first)
@@ -195,7 +201,7 @@ class Lowering:
                 conv.activation,
             )
             if packed
-            else BlockedRows((conv_rows(conv, layout),))
+            else BlockedRows((conv_rows(conv, layout).grouped(),))
         )
         self.packed.append(rows)
         target, pixels = self.view(index), self.place.layout(index).pixels_rounded

@@ -10,8 +10,6 @@ from billhook.inference.recurrent import Counts, Direction, SparseRecurrent, Sta
 
 __all__ = ["SparseLSTM"]
 
-MAX_WIDTH = kernels.LANES * kernels.MAX_VECTORS
-
 
 class SparseLSTM(SparseRecurrent):
     """What an eval-mode :class:`torch.nn.LSTM` computes, with pruned weights.
@@ -36,7 +34,7 @@ class SparseLSTM(SparseRecurrent):
         elif counts[0] == 1 and self.hidden_size <= MAX_LANE_COLUMNS:
             _one_sample(d, x, (state[0][0], state[1][0]), y)
         else:
-            for start in range(0, int(counts[0]), MAX_WIDTH):
+            for start in range(0, int(counts[0]), panel_width(int(counts[0]), d.recurrent.isa)):
                 _some_samples(d, x, counts, start=start, state=state, y=y)
 
 
@@ -78,19 +76,19 @@ def _some_samples(
     state: State,
     y: torch.Tensor,
 ) -> None:
-    """Samples [start, start + 64) of a packed batch: samples are columns, the product is SpMM."""
-    stop = min(start + MAX_WIDTH, int(counts[0]))
+    """Samples from ``start`` on, as many as a panel holds, as columns: the product is SpMM."""
+    width, units = panel_width(int(counts[0]) - start, d.recurrent.isa), d.recurrent.csr.shape[1]
+    stop = min(start + width, int(counts[0]))
     own = np.clip(counts - start, 0, stop - start)
     rows = torch.from_numpy(_rows_of(counts, own, start))
     whole = len(rows) == len(x)
-    width, units = panel_width(stop - start), d.recurrent.csr.shape[1]
     panels = [x.new_zeros(units, width), x.new_zeros(units, width)]
     for panel, given in zip(panels, state, strict=True):
         panel[:, : stop - start] = given[start:stop].t()
     outputs = y if whole else x.new_empty(len(rows), units)
     kernels.lstm_batch(
-        (d.input.whole(width).struct, d.recurrent.whole(width).struct),
-        x if whole else x[rows],
+        d.recurrent.whole(width).struct,
+        d.input.multiply(x if whole else x[rows]),
         (panels[0], panels[1]),
         outputs,
         first=(np.cumsum(own) - own).astype(np.int64),

@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from billhook.inference import kernels
 from billhook.inference.dense_steps import ACTIVATE, dense_weight
+from billhook.inference.depthwise import has_kernel
 from billhook.inference.graph import Conv, Linear, Op
 from billhook.inference.lowering import native
 from billhook.inference.network import Network
@@ -17,7 +19,8 @@ from billhook.inference.report import LayerReport
 
 __all__ = ["race_network", "time_layers"]
 
-TILES = (8, 6, 4)
+# The widest tiles that are tried, in vectors of eight pixels, by instruction set.
+TILES = {"portable": (8, 6, 4), "avx2": (8, 6, 4), "avx512": (16, 12, 8, 4)}
 Candidates = dict[Any, Callable[[], object]]
 
 
@@ -91,6 +94,20 @@ def _first_choice(op: Op) -> Choice:
     return Choice("spmm")
 
 
+def even_tiles(vectors: int, isa: int) -> list[int]:
+    """The widths of tiles that share so many vectors of eight pixels evenly.
+
+    AVX-512's own vectors are two of them, so its tiles are even.
+
+    >>> even_tiles(25, 1), even_tiles(25, 2)
+    ([4, 5, 7], [4, 8, 14])
+    """
+    unit = kernels.lanes(isa) // kernels.LANES
+    units = -(-vectors // unit)
+    most = [t // unit for t in TILES[kernels.ISA_NAMES[isa]]]
+    return sorted({unit * -(-units // -(-units // t)) for t in most})
+
+
 class _Racer:
     def __init__(self, network: Network, x: torch.Tensor) -> None:
         self.network, self.ops, self.x = network, network.ops, x
@@ -118,12 +135,13 @@ class _Racer:
         return lambda: self.network.run_native(program, self.workspace, self.x, self.y)
 
     def conv(self, index: int, op: Conv) -> None:
-        vectors = self.network.lowering.place.layout(index).pixels_rounded // 8
-        # The widths that tiles of at most t vectors have when they share the pixels evenly.
-        tiles = sorted({-(-vectors // -(-vectors // t)) for t in TILES})
+        layout = self.network.lowering.place.layout(index)
+        tiles = even_tiles(layout.pixels_rounded // kernels.LANES, self.network.isa)
         sparse = [Choice("spmm", t) for t in tiles]
         if op.pointwise:
             sparse += [Choice("spmm_packed", t) for t in tiles]
+        if has_kernel(op):
+            sparse.append(Choice("depthwise"))
         shape = (1, *self.network.lowering.shape(op.inputs[0]))
         operand = torch.rand(shape, dtype=torch.float32)
         padding = (0, 0)
@@ -182,7 +200,7 @@ class _Racer:
                 Choice("spmm_packed", t): self.runs(
                     users[index][0], Choice("spmm_packed", t), index
                 )
-                for t in TILES
+                for t in TILES[kernels.ISA_NAMES[self.network.isa]]
             }
             options["apart"] = self._pair(index, users[index][0])
             times = race(options)
@@ -203,7 +221,7 @@ class _Racer:
 
 
 def _describe(choice: Choice) -> str:
-    if choice.kernel in ("dense", "sparse", "fused"):
+    if choice.kernel in ("dense", "sparse", "fused", "depthwise"):
         return choice.kernel
     return f"{choice.kernel}, {choice.vectors * 8} pixels a tile"
 

@@ -6,7 +6,7 @@ Zeros are dropped, so a pruned weight contributes nothing, whatever its input (a
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -67,12 +67,36 @@ class SparseRows:
     value: NDArray[np.float32]
     bias: NDArray[np.float32] | None = None
     activation: str = "none"
+    group: int = 1
+
+    def grouped(self) -> "SparseRows":
+        """The same in groups of eight rows, if each eight have the same offsets.
+
+        >>> rows = to_csr(torch.ones(8, 2)), 1, None
+        >>> with_width(*rows).grouped().offset.tolist()
+        [0, 1]
+        """
+        if self.group != 1 or not _shares_columns(self.row_ptr, self.offset):
+            return self
+        row_ptr = self.row_ptr[::LANES] // LANES
+        first = self.row_ptr[:-1:LANES].repeat(np.diff(row_ptr))
+        within = np.arange(row_ptr[-1]) - row_ptr[:-1].repeat(np.diff(row_ptr))
+        length = np.diff(row_ptr).repeat(np.diff(row_ptr))
+        place = (first + within)[:, None] + length[:, None] * np.arange(LANES)
+        return replace(
+            self,
+            row_ptr=row_ptr.astype(np.int32),
+            offset=self.offset[first + within],
+            value=self.value[place],
+            group=LANES,
+        )
 
     @cached_property
     def struct(self) -> SparseRowsStruct:
         return SparseRowsStruct(
-            rows=len(self.row_ptr) - 1,
+            rows=(len(self.row_ptr) - 1) * self.group,
             activation=ACTIVATIONS.index(self.activation),
+            group=self.group,
             row_ptr=pointer(self.row_ptr),
             offset=pointer(self.offset),
             value=pointer(self.value),
@@ -192,7 +216,9 @@ def panel_rows(
     last = len(parts) - 1
     return BlockedRows(
         tuple(
-            with_width(p, width, bias if i == 0 else None, activation if i == last else "none")
+            with_width(
+                p, width, bias if i == 0 else None, activation if i == last else "none"
+            ).grouped()
             for i, p in enumerate(parts)
         )
     )
@@ -227,7 +253,7 @@ def to_lanes(
     csr: Csr, bias: NDArray[np.float32] | None = None, activation: str = "none"
 ) -> LaneRows:
     """Eight rows a group, longest rows first, ties in row order; 8x1 blocks share their columns."""
-    if _is_blocked(csr):
+    if _shares_columns(csr.row_ptr, csr.column):
         return _to_blocks(csr, bias, activation)
     order = np.argsort(-np.diff(csr.row_ptr), kind="stable")
     group_ptr, first = _lane_groups(csr, order)
@@ -242,17 +268,17 @@ def to_lanes(
     return LaneRows(csr.shape, group_ptr, column, value, row, False, bias, activation)
 
 
-def _is_blocked(csr: Csr) -> bool:
+def _shares_columns(row_ptr: NDArray[np.int32], column: Columns) -> bool:
     """Whether each eight rows from a multiple of eight have the same columns."""
-    if csr.shape[0] % LANES or csr.nnz == 0:
+    if (len(row_ptr) - 1) % LANES or len(column) == 0:
         return False
-    lengths = np.diff(csr.row_ptr).reshape(-1, LANES)
+    lengths = np.diff(row_ptr).reshape(-1, LANES)
     if (lengths != lengths[:, :1]).any():
         return False
-    starts = csr.row_ptr[:-1].reshape(-1, LANES)
-    within = np.arange(lengths.sum(axis=1).sum()) - np.repeat(csr.row_ptr[:-1], lengths.ravel())
+    starts = row_ptr[:-1].reshape(-1, LANES)
+    within = np.arange(lengths.sum(axis=1).sum()) - np.repeat(row_ptr[:-1], lengths.ravel())
     first = np.repeat(np.repeat(starts[:, 0], LANES), lengths.ravel()) + within
-    return bool((csr.column == csr.column[first]).all())
+    return bool((column == column[first]).all())
 
 
 def _to_blocks(csr: Csr, bias: NDArray[np.float32] | None, activation: str) -> LaneRows:

@@ -4,7 +4,7 @@ from collections import defaultdict
 
 from billhook.inference.graph import INPUT, Conv, Linear, Op, Other
 from billhook.inference.kernels import LANES
-from billhook.inference.layout import PlaneLayout, Region, Workspace, round_up
+from billhook.inference.layout import LINE, PlaneLayout, Region, Workspace, round_up
 from billhook.inference.taps import reach, strided
 
 __all__ = ["Placement"]
@@ -195,4 +195,4 @@ def _padding(conv: Conv, height: int, pitch: int) -> tuple[int, int]:
     taps = reach(conv)
     lead = max(0, -(taps.top * pitch + taps.left))
     last = round_up(conv.shape[1] * pitch, LANES) + taps.bottom * pitch + taps.right
-    return round_up(lead, LANES), max(0, last - height * pitch)
+    return round_up(lead, LINE), max(0, last - height * pitch)

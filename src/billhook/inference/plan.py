@@ -10,6 +10,7 @@ from billhook.inference.kernels import ISA_NAMES, MAX_VECTORS
 __all__ = ["Choice", "Mode", "Plan"]
 
 VERSION = 1
+KERNELS = ("dense", "spmm", "spmm_packed", "depthwise", "fused", "sparse")
 Mode = Literal["network", "modules", "dense"]
 
 
@@ -18,16 +19,16 @@ class Choice:
     """How one layer runs.
 
     ``kernel``: "dense" (torch), "spmm" (sparse, operand as it lies), "spmm_packed" (operand
-    gathered into panels), "fused" (a depthwise convolution that fills the panels of the 1x1 after
-    it), "sparse" (a linear or recurrent layer, by its own rules). ``vectors``: the widest tile, in
-    vectors of eight pixels.
+    gathered into panels), "depthwise" (its own kernel, a channel at a time), "fused" (a depthwise
+    convolution that fills the panels of the 1x1 after it), "sparse" (a linear or recurrent layer,
+    by its own rules). ``vectors``: the widest tile, in vectors of eight pixels.
     """
 
     kernel: str
     vectors: int = MAX_VECTORS
 
     def __post_init__(self) -> None:
-        if self.kernel not in ("dense", "spmm", "spmm_packed", "fused", "sparse"):
+        if self.kernel not in KERNELS:
             raise ConfigurationError(f"a plan names the kernel {self.kernel!r}: there is none")
         if not 1 <= self.vectors <= MAX_VECTORS:
             raise ConfigurationError(

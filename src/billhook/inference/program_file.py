@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from billhook.errors import ConfigurationError, FormatError
 from billhook.format.reader import Reader
@@ -97,9 +98,17 @@ def read_sparse(file: Reader, name: str, shape: tuple[int, ...]) -> SparseWeight
         and bool((np.diff(row_ptr) >= 0).all())
         and (len(column) == 0 or (column.min() >= 0 and column.max() < columns))
     )
-    if not sound:
+    if not (sound and _ascending(row_ptr, column)):
         raise ValueError(f"the nonzeros of {name!r} do not fit its shape {list(shape)}")
     return SparseWeight(tuple(shape), Csr((rows, columns), row_ptr, narrow(column, columns), value))
+
+
+def _ascending(row_ptr: NDArray[np.int32], column: NDArray[Any]) -> bool:
+    """Whether each row's columns ascend, so that none is there twice."""
+    rises = column[1:] > column[:-1]
+    begins = row_ptr[1:-1]
+    rises[begins[(begins > 0) & (begins < len(column))] - 1] = True
+    return bool(rises.all())
 
 
 def _record(file: Reader, name: str) -> Record:

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from billhook.errors import CompileError, ConfigurationError
+from billhook.inference.conv import describe_conv
+from billhook.inference.depthwise import has_kernel
 from billhook.inference.layers import candidates, make_sparse, obstacle
 from billhook.inference.plan import Choice
 from billhook.inference.sparse_layer import SparseLayer
@@ -42,13 +44,9 @@ def _misfit(module: nn.Module, choice: Choice) -> str | None:
     """Why a kernel cannot run a layer, if so: it would read where there is nothing."""
     if not isinstance(module, nn.Conv1d | nn.Conv2d):
         return None if choice.kernel == "sparse" else f"{choice.kernel!r} is for convolutions"
-    if choice.kernel not in ("spmm", "spmm_packed"):
-        return f"{choice.kernel!r} does not run a convolution alone"
-    one = all(side == 1 for side in (*module.kernel_size, *module.stride))
-    plain = one and module.groups == 1 and not any(module._reversed_padding_repeated_twice)
-    if choice.kernel == "spmm_packed" and not plain:
-        return "only 1x1 convolutions have packed operands"
-    return None
+    conv = describe_conv(module, module.weight, None)
+    runs = {"spmm": True, "spmm_packed": conv.pointwise, "depthwise": has_kernel(conv)}
+    return None if runs.get(choice.kernel, False) else f"{choice.kernel!r} cannot run it"
 
 
 def replace_modules(model: nn.Module, choices: Mapping[str, Choice], isa: int) -> nn.Module:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
+from billhook.inference.depthwise import has_kernel
 from billhook.inference.graph import INPUT, Conv, Linear, Op, Other, Pool, Shape
 from billhook.inference.kernels import ACTIVATIONS
 from billhook.inference.packing import MAX_LANE_COLUMNS
@@ -150,6 +151,8 @@ def _kernels(
     yield "spmm"
     if op.pointwise:
         yield "spmm_packed"
+    if has_kernel(op):
+        yield "depthwise"
     users = [other for other in ops if index in other.inputs]
     after = users[0] if len(users) == 1 else None
     fills = op.depthwise and isinstance(after, Conv) and after.pointwise

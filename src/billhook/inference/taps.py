@@ -66,5 +66,4 @@ def conv_rows(conv: Conv, source: PlaneLayout) -> SparseRows:
         channel += np.repeat(first, np.diff(csr.row_ptr))
     channel *= conv.stride[0] * conv.stride[1] * source.size
     offset += channel
-    bias = floats(conv.bias)
-    return SparseRows(csr.row_ptr, offset, csr.value, bias, conv.activation)
+    return SparseRows(csr.row_ptr, offset, csr.value, floats(conv.bias), conv.activation)

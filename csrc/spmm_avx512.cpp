@@ -1,0 +1,2 @@
+#define BILLHOOK_NAMESPACE avx512
+#include "spmm_kernel.h"
