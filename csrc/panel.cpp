@@ -22,12 +22,12 @@ float* scratch(int slot, int64_t floats) {
                  room));
 }
 
-void gather_panel(const float* x, int64_t x_stride, int64_t rows, int64_t n, int64_t width,
+void gather_panel(const float* x, const int32_t* offset, int64_t rows, int64_t n, int64_t width,
                   float* panel) {
   constexpr int64_t kBlock = 8;  // copies of a fixed size need no call
   const int64_t whole = n / kBlock * kBlock;
   for (int64_t k = 0; k < rows; ++k) {
-    const float* from = x + k * x_stride;
+    const float* from = x + offset[k];
     float* to = panel + k * width;
     for (int64_t p = 0; p < whole; p += kBlock) std::memcpy(to + p, from + p, kBlock * sizeof(float));
     for (int64_t p = whole; p < width; ++p) to[p] = p < n ? from[p] : 0.0f;

@@ -8,8 +8,8 @@ namespace billhook {
 // A buffer of this thread, at least `floats` long, valid until the thread asks again for `slot`.
 float* scratch(int slot, int64_t floats);
 
-// panel[k * width + p] = x[k * x_stride + p] for p < n, and +0.0 up to width.
-void gather_panel(const float* x, int64_t x_stride, int64_t rows, int64_t n, int64_t width,
+// panel[k * width + p] = x[offset[k] + p] for p < n, and +0.0 up to width.
+void gather_panel(const float* x, const int32_t* offset, int64_t rows, int64_t n, int64_t width,
                   float* panel);
 
 // y[c * y_stride + r] = x[r * x_stride + c] for r < rows, c < columns.

@@ -36,7 +36,7 @@ const float* operand(const Step& step, const float* x, int64_t first, int64_t co
     tile(step.depthwise, 0, step.depthwise.rows,
          {x + first, nullptr, nullptr, panel, 0, width, whole});
   } else {
-    gather_panel(x + first, step.x.plane, step.channels, count, width, panel);
+    gather_panel(x + first, step.panel, step.channels, count, width, panel);
   }
   return panel;
 }

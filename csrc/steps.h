@@ -22,7 +22,7 @@ struct View {
 struct Step {
   int64_t op;
   View x, y, addend;
-  int64_t channels;       // of x
+  int64_t channels;       // of x; kSpmm, packed: rows of a panel
   int64_t in_height, in_width, height, width;
   int64_t kernel_height, kernel_width, stride_height, stride_width, pad_top, pad_left;
   int64_t count_padding;  // kAvgPool: divide by the whole window
@@ -31,6 +31,7 @@ struct Step {
   int64_t vectors;        // kSpmm: widest tile, in vectors of eight pixels
   int64_t packed;         // kSpmm: offsets are into a panel of 8 * vectors columns
   const int32_t* keep;    // kSpmm: see Tile
+  const int32_t* panel;   // kSpmm, packed: where each of the `channels` rows of a panel begins in x
   Blocks rows;            // kSpmm; kDepthwise: one block, offset[j] = ky * kernel_width + kx
   SparseRows depthwise;   // kSpmm: fills the panel when it has rows
   LaneRows lanes;         // kLinear: x and y are vectors

@@ -134,8 +134,7 @@ def test_conv1d_equals_torch(data: st.DataObject) -> None:
     )
     batch = draw(st.sampled_from([None, 1, 3]))
     shape = (channels, length) if batch is None else (batch, channels, length)
-    one = kernel == stride == groups == 1 and padding in {0, "same"}
-    names = ["spmm", "spmm_packed"] if one else ["spmm"]
+    names = ["spmm", "spmm_packed"] if groups == 1 else ["spmm"]
     compare(dense, Choice(draw(st.sampled_from(names))), torch.randn(shape))
 
 
@@ -249,9 +248,7 @@ def test_a_layer_with_hooks_stays_dense_and_one_with_pruning_masks_does_not() ->
         (nn.Conv2d(4, 4, 1), "fused"),
         (nn.Conv2d(4, 4, 1), "sparse"),
         (nn.Conv2d(4, 4, 1), "depthwise"),
-        (nn.Conv2d(4, 4, 3), "spmm_packed"),
         (nn.Conv2d(4, 4, 1, groups=2), "spmm_packed"),
-        (nn.Conv2d(4, 4, 1, padding=1), "spmm_packed"),
     ],
 )
 def test_a_plan_whose_kernel_cannot_run_the_layer_is_an_error(

@@ -73,9 +73,8 @@ def oracle(conv: Conv, x: Floats) -> Floats:
 def test_a_convolution_equals_the_oracle(data: st.DataObject) -> None:
     conv, shape = data.draw(convs())
     x = misaligned(data.draw(values((2, *shape))), data.draw(st.integers(0, 15)))
-    kernel = "spmm_packed" if conv.pointwise else "spmm"
-    if has_kernel(conv):
-        kernel = data.draw(st.sampled_from([kernel, "depthwise"]))
+    possible = {"spmm_packed": conv.groups == 1, "depthwise": has_kernel(conv), "spmm": True}
+    kernel = data.draw(st.sampled_from([name for name, runs in possible.items() if runs]))
     choice = Choice(kernel, data.draw(st.integers(1, kernels.MAX_VECTORS)))
     wanted = np.stack([oracle(conv, sample) for sample in x])
     for isa in ISAS:
@@ -125,6 +124,12 @@ def test_a_plan_with_the_depthwise_kernel_for_another_convolution_is_an_error() 
         Network([conv], (3, 5, 5), {"conv": Choice("depthwise")}, kernels.isa())
 
 
+def test_a_plan_with_panels_for_a_convolution_of_groups_is_an_error() -> None:
+    conv = Conv("conv", (INPUT,), (8, 5, 5), weight=torch.ones(8, 2, 1, 1), groups=2)
+    with pytest.raises(ConfigurationError, match="gathers panels for conv, which has 2 groups"):
+        Network([conv], (4, 5, 5), {"conv": Choice("spmm_packed")}, kernels.isa())
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_filters_that_share_their_taps_equal_the_oracle(data: st.DataObject) -> None:
@@ -145,8 +150,8 @@ def test_filters_that_share_their_taps_equal_the_oracle(data: st.DataObject) -> 
         padding=(kernel // 2,) * 4,
     )
     x = misaligned(data.draw(values((1, channels, size, size))), data.draw(st.integers(0, 15)))
-    packed = "spmm_packed" if conv.pointwise else "spmm"
-    choice = Choice(data.draw(st.sampled_from(["spmm", packed])), data.draw(st.integers(1, 16)))
+    kind = data.draw(st.sampled_from(["spmm", "spmm_packed"]))
+    choice = Choice(kind, data.draw(st.integers(1, kernels.MAX_VECTORS)))
     for isa in ISAS:
         network = Network([conv], (channels, size, size), {"conv": choice}, isa)
         rows = network.lowering.packed[0].blocks[0]  # type: ignore[union-attr]

@@ -123,7 +123,7 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
     "mean's shape": of("mean", shape=[99]),
     "mean over nothing": of("mean", kind="median"),
     "name twice": of("Conv", name="b"),
-    "kernel of others": lambda t: t["plan"]["layers"]["b"].update(kernel="spmm_packed"),
+    "kernel of others": lambda t: t["plan"]["layers"]["c"].update(kernel="spmm_packed"),
     "fused for nothing": lambda t: t["plan"]["layers"]["b"].update(kernel="fused"),
     "sparse convolution": lambda t: t["plan"]["layers"]["b"].update(kernel="sparse"),
     "linear as convolution": lambda t: t["plan"]["layers"]["fc"].update(kernel="spmm"),
@@ -152,6 +152,6 @@ def test_a_plan_whose_kernels_cannot_run_the_layers_is_an_error() -> None:
     make, shape = CNNS["residual"]
     model, x = pruned(make()), torch.randn(1, *shape)
     plan = forced(model, x).plan.to_dict()
-    plan["layers"]["b"]["kernel"] = "spmm_packed"
-    with pytest.raises(CompileError, match="'b' run by 'spmm_packed'"):
+    plan["layers"]["c"]["kernel"] = "spmm_packed"
+    with pytest.raises(CompileError, match="'c' run by 'spmm_packed'"):
         billhook.compile(model, x, plan=plan)

@@ -72,6 +72,7 @@ class Step(ctypes.Structure):
             )
         ),
         ("keep", ctypes.c_void_p),
+        ("panel", ctypes.c_void_p),
         ("rows", BlocksStruct),
         ("depthwise", SparseRowsStruct),
         ("lanes", LaneRowsStruct),

@@ -1,10 +1,12 @@
 """Lowering: the operations of a network to the steps that run them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from billhook.errors import ConfigurationError
 from billhook.inference import kernels
 from billhook.inference.dense_steps import Dense, dense_conv, dense_linear
 from billhook.inference.depthwise import depthwise_rows, depthwise_step
@@ -23,7 +25,7 @@ from billhook.inference.packing import (
 )
 from billhook.inference.placement import Placement
 from billhook.inference.plan import Choice
-from billhook.inference.taps import conv_rows, strided
+from billhook.inference.taps import conv_rows, panel_offsets, strided
 
 __all__ = ["Lowering", "Native", "native"]
 
@@ -62,6 +64,7 @@ class Lowering:
         self.place = Placement(ops, input_shape)
         self.packed: list[BlockedRows | SparseRows | LaneRows] = []
         self._keep: dict[object, np.ndarray | None] = {}
+        self._offsets: list[np.ndarray] = []
 
     def program(self) -> list[Native | Dense]:
         """The whole network: runs of native steps, and what torch does between them."""
@@ -191,18 +194,13 @@ class Lowering:
         first = conv if depthwise is None else self.ops[depthwise]
         assert isinstance(first, Conv)
         source, prepare = self._source(index if depthwise is None else depthwise, first)
-        packed = choice.kernel == "spmm_packed" or depthwise is not None
         layout = self.place.source_layout(index if depthwise is None else depthwise)
-        rows = (
-            panel_rows(
-                to_csr(conv.weight),
-                kernels.LANES * choice.vectors,
-                floats(conv.bias),
-                conv.activation,
-            )
-            if packed
-            else BlockedRows((conv_rows(conv, layout).grouped(),))
-        )
+        packed = choice.kernel == "spmm_packed" or depthwise is not None
+        if packed:
+            width = kernels.LANES * choice.vectors
+            rows = panel_rows(to_csr(conv.weight), width, floats(conv.bias), conv.activation)
+        else:
+            rows = BlockedRows((conv_rows(conv, layout).grouped(),))
         self.packed.append(rows)
         target, pixels = self.view(index), self.place.layout(index).pixels_rounded
         keep = self._keep_mask(index)
@@ -215,7 +213,7 @@ class Lowering:
             x=self.view(INPUT) if self._reads_input(index, choice) else source,
             y=target,
             addend=NO_VIEW,
-            channels=conv.weight.shape[1],
+            channels=math.prod(conv.weight.shape[1:]),
             pixels=pixels,
             vectors=choice.vectors,
             packed=int(packed),
@@ -226,7 +224,24 @@ class Lowering:
             fill = conv_rows(first, layout)
             self.packed.append(fill)
             step.depthwise = fill.struct
+        elif packed:
+            step.panel = kernels.pointer(self._panel(index, choice, conv, layout))
         return [*prepare, step]
+
+    def _panel(self, index: int, choice: Choice, conv: Conv, layout: PlaneLayout) -> np.ndarray:
+        """Where the rows of a convolution's panels begin."""
+        if conv.groups != 1:
+            raise ConfigurationError(
+                f"the plan gathers panels for {conv.name}, which has {conv.groups} groups: only a "
+                "convolution of one group reads all channels; compile the model again"
+            )
+        if self._reads_input(index, choice):
+            plane = self.view(INPUT).plane
+            offsets = np.arange(conv.weight.shape[1], dtype=np.int32) * np.int32(plane)
+        else:
+            offsets = panel_offsets(conv, layout)
+        self._offsets.append(offsets)
+        return offsets
 
     def _source(self, index: int, conv: Conv) -> tuple[View, list[Step]]:
         """What a convolution reads, and the step that splits it into phases first, if strided."""

@@ -138,7 +138,7 @@ class _Racer:
         layout = self.network.lowering.place.layout(index)
         tiles = even_tiles(layout.pixels_rounded // kernels.LANES, self.network.isa)
         sparse = [Choice("spmm", t) for t in tiles]
-        if op.pointwise:
+        if op.groups == 1:
             sparse += [Choice("spmm_packed", t) for t in tiles]
         if has_kernel(op):
             sparse.append(Choice("depthwise"))

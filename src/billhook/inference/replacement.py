@@ -45,7 +45,7 @@ def _misfit(module: nn.Module, choice: Choice) -> str | None:
     if not isinstance(module, nn.Conv1d | nn.Conv2d):
         return None if choice.kernel == "sparse" else f"{choice.kernel!r} is for convolutions"
     conv = describe_conv(module, module.weight, None)
-    runs = {"spmm": True, "spmm_packed": conv.pointwise, "depthwise": has_kernel(conv)}
+    runs = {"spmm": True, "spmm_packed": conv.groups == 1, "depthwise": has_kernel(conv)}
     return None if runs.get(choice.kernel, False) else f"{choice.kernel!r} cannot run it"
 
 

@@ -149,7 +149,7 @@ def _kernels(
             yield "sparse"
         return
     yield "spmm"
-    if op.pointwise:
+    if op.groups == 1:
         yield "spmm_packed"
     if has_kernel(op):
         yield "depthwise"

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from billhook.inference.graph import Conv
 from billhook.inference.layout import PlaneLayout
 from billhook.inference.packing import SparseRows, floats, to_csr
 
-__all__ = ["Reach", "conv_rows", "reach", "strided"]
+__all__ = ["Reach", "conv_rows", "panel_offsets", "reach", "strided"]
 
 
 def strided(conv: Conv) -> bool:
@@ -54,16 +55,25 @@ def _tap_offsets(
 
 def conv_rows(conv: Conv, source: PlaneLayout) -> SparseRows:
     """The convolution's rows."""
-    filters, inputs, kernel_height, kernel_width = conv.weight.shape
     csr = to_csr(conv.weight)
-    # Few and narrow arrays of all nonzeros: they are the peak of what starting a program takes.
-    area = kernel_height * kernel_width
-    phase, within = _tap_offsets(conv, source, *divmod(np.arange(area), kernel_width))
-    offset = (phase * source.size + within).astype(np.int32)[csr.column % area]
-    channel = (csr.column // area).astype(np.int32)
+    offset = panel_offsets(conv, source)[csr.column]
     if conv.groups > 1:
+        filters, inputs = conv.weight.shape[:2]
         first = np.arange(filters, dtype=np.int32) // (filters // conv.groups) * inputs
-        channel += np.repeat(first, np.diff(csr.row_ptr))
-    channel *= conv.stride[0] * conv.stride[1] * source.size
-    offset += channel
-    return SparseRows(csr.row_ptr, offset, csr.value, floats(conv.bias), conv.activation)
+        first *= conv.stride[0] * conv.stride[1] * source.size
+        offset += np.repeat(first, np.diff(csr.row_ptr))
+    bias = floats(conv.bias)
+    return SparseRows(csr.row_ptr, offset, csr.value, bias, conv.activation)
+
+
+def panel_offsets(conv: Conv, source: PlaneLayout) -> NDArray[np.int32]:
+    """Where each column of the flattened weight finds its operand, from a pixel's own place on.
+
+    Columns of later groups lie the channels before them further on.
+    """
+    _, inputs, kernel_height, kernel_width = conv.weight.shape
+    taps = np.arange(kernel_height * kernel_width)
+    phase, within = _tap_offsets(conv, source, *divmod(taps, kernel_width))
+    channel = np.arange(inputs)[:, None] * conv.stride[0] * conv.stride[1]
+    offset: NDArray[np.int32] = ((channel + phase) * source.size + within).astype(np.int32)
+    return offset.ravel()
