@@ -1,5 +1,6 @@
 """Sparse inference beside dense: ``python benchmarks/inference.py [--sparsity 0.9] [--only NAME]``.
 
+``--weights FILE --width 0.5 --pixels 96`` measures trained masks beside random ones.
 Every figure in docs/inference.md comes from here. Forms of one workload take turns; the median and
 the fastest round of each are printed, with their ratios to ours.
 ONNX Runtime and OpenVINO are measured where the extra ``bench`` is installed.
@@ -7,6 +8,7 @@ ONNX Runtime and OpenVINO are measured where the extra ``bench`` is installed.
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -15,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils import mkldnn
 
+import billhook
 from billhook.inference.bench import Result, bench, layer_table, measure_limits, with_steady_memory
 from billhook.models import inception_v3, mobilenet_v1
 
@@ -51,6 +54,26 @@ def prune(
             kept = max(1, round((1 - sparsity) * weight.numel()))
             weight.mul_(score >= score.flatten().topk(kept).values[-1])
     return model.eval()
+
+
+def trained(file: Path, width: float) -> nn.Module:
+    """MobileNetV1 with the weights of a file, as ``billhook train mobilenet_v1`` writes it."""
+    weights = billhook.load(file)
+    model = mobilenet_v1(width, num_classes=len(weights["classifier.weight"]))
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def shuffled(model: nn.Module) -> nn.Module:
+    """A copy with each weight's values in random order: the same zeros, evenly spread."""
+    model = copy.deepcopy(model)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                order = torch.randperm(weight.numel())
+                weight.copy_(weight.flatten()[order].view_as(weight))
+    return model
 
 
 class Recurrent(nn.Module):
@@ -160,14 +183,34 @@ def run(name: str, threads: int, sparsity: float, uneven: bool) -> Result:
     )
 
 
+def run_trained(file: Path, width: float, pixels: int, threads: int) -> None:
+    """A trained file beside its peers, and the same zeros at random places."""
+    model, x = trained(file, width), torch.rand(1, 3, pixels, pixels)
+    for name, form in (("trained masks", model), ("random masks", shuffled(model))):
+        title = f"{name}, width {width}, {pixels} pixels"
+        result = bench(title, form, (x,), threads=threads, repeats=3)
+        print(result, flush=True)
+        print(layer_table(result.compiled.report().layers, measure_limits()), flush=True)
+
+
 def main(
     sparsity: Annotated[list[float] | None, typer.Option(help="May be repeated.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
     threads: Annotated[list[int] | None, typer.Option(help="May be repeated.")] = None,
     uneven: Annotated[bool, typer.Option(help="Rows of unequal density.")] = False,
     layers: Annotated[bool, typer.Option(help="Every layer beside the machine's limits.")] = False,
+    *,
+    weights: Annotated[
+        Path | None, typer.Option(help="Instead: MobileNetV1 as trained, and with random masks.")
+    ] = None,
+    width: Annotated[float, typer.Option(help="Of the file's MobileNetV1.")] = 1.0,
+    pixels: Annotated[int, typer.Option(help="Of its images.")] = 224,
 ) -> None:
     """Runs the workloads and prints ratios."""
+    if weights is not None:
+        for count in threads or [1, 2]:
+            run_trained(weights, width, pixels, count)
+        return
     limits = measure_limits() if layers else None
     for share in sparsity or [0.9]:
         for count in threads or [1, 2]:

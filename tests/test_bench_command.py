@@ -76,3 +76,36 @@ def test_limits_grow_with_work() -> None:
 def test_bad_arguments_are_errors(shape: str, sparsity: float | None, cause: str) -> None:
     with pytest.raises(ConfigurationError, match=cause):
         list(run(SMALL, shape, sparsity=sparsity))
+
+
+def test_weights_that_do_not_fit_and_inputs_that_fail_are_errors(tmp_path: Path) -> None:
+    path = tmp_path / "model.billhook.safetensors"
+    billhook.save(mobilenet_v1(width=0.25, num_classes=9), path)
+    with pytest.raises(ConfigurationError, match=r"'classifier.weight' is \[9, 256\] in the file"):
+        list(run(SMALL, "1,3,32,32", weights=path))
+    billhook.save({"weight": torch.eye(3)}, path)
+    with pytest.raises(ConfigurationError, match="'stem.weight' is only in the model"):
+        list(run(SMALL, "1,3,32,32", weights=path))
+    with pytest.raises(ConfigurationError, match="holds weights, not a compiled program"):
+        list(run(str(path)))
+    with pytest.raises(ConfigurationError, match=r"fails on an input of \[1, 4, 32, 32\]"):
+        list(run(SMALL, "1,4,32,32", sparsity=0.5))
+
+
+def test_a_compiled_model_of_replaced_layers_is_measured_with_its_model(tmp_path: Path) -> None:
+    path, target = (
+        tmp_path / "gru.billhook.safetensors",
+        "torch.nn:GRU(input_size=8, hidden_size=8)",
+    )
+    plan = {"version": 1, "mode": "modules", "isa": "portable"}
+    gru = torch.nn.GRU(8, 8).eval()
+    layers = {"": {"kernel": "sparse"}}
+    compiled = billhook.compile(gru, torch.rand(5, 1, 8), plan={**plan, "layers": layers})
+    billhook.save(compiled, path)
+    whole, table = run(target, "5,1,8", weights=path, rounds=1)
+    assert "billhook" in whole
+    assert "sparse" in table.splitlines()[2]
+    with pytest.raises(ConfigurationError, match="replaced one by one"):
+        list(run(str(path), "5,1,8"))
+    with pytest.raises(ConfigurationError, match=r"fails on an input of \[5, 1, 7\]"):
+        list(run(target, "5,1,7", weights=path))

@@ -201,7 +201,8 @@ def bench(
     model: Annotated[
         str,
         typer.Argument(
-            help="A function of billhook.models, module:function, or a compiled program's file."
+            help="A function of billhook.models or module:function, arguments in parentheses, as "
+            "in 'mobilenet_v1(width=0.5)'; or a file of a model compiled to one program."
         ),
     ],
     shape: Annotated[

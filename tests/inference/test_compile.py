@@ -43,18 +43,18 @@ def forced(model: nn.Module, example: Any) -> CompiledModel:
 def forced_plan(model: nn.Module, example: Any) -> Plan:
     from billhook.inference.compiler import _capture
     from billhook.inference.graph import Conv, Linear, UnsupportedError
-    from billhook.inference.modules import _candidates, _obstacle
+    from billhook.inference.layers import candidates, obstacle
 
     isa = kernels.ISA_NAMES[kernels.isa()]
     try:
         ops = _capture(model, (example,) if torch.is_tensor(example) else example)
     except UnsupportedError:
-        layers = {n: m for n, m in _candidates(model) if _obstacle(m) is None}
+        layers = {n: m for n, m in candidates(model) if obstacle(m) is None}
         return Plan(
             "modules",
             isa,
             {
-                n: Choice("spmm" if isinstance(m, nn.Conv2d) else "sparse")
+                n: Choice("spmm" if isinstance(m, nn.Conv1d | nn.Conv2d) else "sparse")
                 for n, m in layers.items()
             },
         )
@@ -103,6 +103,13 @@ CNNS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
     "mobilenet": (lambda: mobilenet_v1(width=0.25, num_classes=10), (3, 64, 48)),
     "inception": (lambda: inception_v3(num_classes=10, depth_multiplier=0.1), (3, 75, 91)),
     "residual": (Residual, (3, 24, 24)),
+    "words": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 5, (3, 4), padding="same", dilation=(1, 2)),
+            nn.Conv2d(5, 4, 3, padding="valid"),
+        ),
+        (3, 9, 11),
+    ),
     "maps": (lambda: nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU()), (3, 9, 11)),
     "flatten": (
         lambda: nn.Sequential(

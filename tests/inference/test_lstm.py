@@ -119,6 +119,10 @@ def test_bad_input_is_an_error() -> None:
         sparse(torch.zeros(5, 1, 3, dtype=torch.float64))
     with pytest.raises(ConfigurationError, match="empty"):
         sparse(torch.zeros(0, 1, 3))
-    projected = nn.LSTM(3, 4, proj_size=2)
-    with pytest.raises(ConfigurationError, match="proj_size is 2"):
-        SparseLSTM(projected, 0)
+    with pytest.raises(ConfigurationError, match="1 parts.*h_0, c_0"):
+        sparse(torch.zeros(5, 1, 3), torch.zeros(1, 1, 4))
+    packed = PackedSequence(torch.zeros(2, 7), torch.tensor([1, 1]))
+    with pytest.raises(ConfigurationError, match="7 features"):
+        sparse(packed)
+    with pytest.raises(ConfigurationError, match="requires a gradient"):
+        sparse(torch.zeros(5, 1, 3, requires_grad=True))

@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from torch import nn
 import billhook
 from billhook.errors import CompileError, FormatError
 from billhook.inference import kernels
-from billhook.inference.compiler import NetworkModule
+from billhook.inference.compiled import NetworkModule
 from billhook.inference.packing import SparseWeight
 
 from .test_compile import CNNS, forced, pruned
@@ -69,7 +71,87 @@ def test_nonzeros_that_point_outside_are_refused(part: str, value: int, tmp_path
         billhook.load_compiled(tmp_path / "bad.billhook.safetensors")
 
 
-def test_a_model_of_replaced_layers_says_how_to_save_it(tmp_path: Path) -> None:
-    fast = forced(pruned(nn.Sequential(nn.Linear(4, 3))), torch.ones(1, 4))
-    with pytest.raises(CompileError, match=r"billhook.save the model itself"):
-        billhook.save(fast, tmp_path / "model.billhook.safetensors")
+def changed(path: Path, change: Callable[[dict[str, Any]], object], name: str = "residual") -> None:
+    """A program's file with other operations or another plan."""
+    make, shape = CNNS[name]
+    tensors = dict(forced(pruned(make(), 0.5), torch.randn(1, *shape)).state_dict())
+    text = json.loads(bytes(tensors["program"].numpy()))
+    change(text)
+    tensors["program"] = torch.frombuffer(bytearray(json.dumps(text).encode()), dtype=torch.uint8)
+    billhook.save(tensors, path)
+
+
+def of(kind: str, /, **values: Any) -> Callable[[dict[str, Any]], object]:
+    """Changes the first operation of a kind."""
+
+    def change(text: dict[str, Any]) -> None:
+        ops = text["ops"]
+        next(op for op in ops if kind in (op["type"], op.get("kind"))).update(values)
+
+    return change
+
+
+HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
+    "input": lambda text: text.update(shape=[3, 30, 24]),
+    "input of nothing": lambda text: text.update(shape=[3, 0, 24]),
+    "input in words": lambda text: text.update(shape=["3", "24", "24"]),
+    "huge input": lambda text: text.update(shape=[3, 10**30, 24]),
+    "no operations": lambda text: text.update(ops=[]),
+    "reads the future": of("Conv", inputs=[5]),
+    "reads nothing": of("Conv", inputs=[]),
+    "larger result": of("Conv", shape=[8, 99, 99]),
+    "negative padding": of("Conv", padding=[-1, 0, 0, 0]),
+    "more padding": of("Conv", padding=[0, 0, 9, 9]),
+    "no stride": of("Conv", stride=[0, 0]),
+    "stride in parts": of("Conv", stride=[1.5, 1]),
+    "short stride": of("Conv", stride=[2]),
+    "groups": of("Conv", groups=3),
+    "weight's shape": of("Conv", weight_shape=[8, 3, 3]),
+    "weight's rows": of("Conv", weight_shape=[9, 3, 3, 3]),
+    "weight's kernel": of("Conv", weight_shape=[8, 3, 5, 3]),
+    "activation": of("Conv", activation="warp"),
+    "unknown setting": of("Conv", colour="red"),
+    "unknown kind": of("Conv", type="warp"),
+    "wide linear": of("Linear", weight_shape=[7, 31]),
+    "pool beyond": of("Pool", stride=[9, 9]),
+    "pool of nothing": of("Pool", kernel=[0, 0]),
+    "pool's padding": of("Pool", padding=[7, 7]),
+    "pool's channels": of("Pool", shape=[9, 11, 11]),
+    "concatenation": of("concat", shape=[99, 11, 11]),
+    "unequal sum": of("add", inputs=[0, -1]),
+    "sum of one": of("add", inputs=[0]),
+    "mean's shape": of("mean", shape=[99]),
+    "mean over nothing": of("mean", kind="median"),
+    "name twice": of("Conv", name="b"),
+    "kernel of others": lambda t: t["plan"]["layers"]["c"].update(kernel="spmm_packed"),
+    "fused for nothing": lambda t: t["plan"]["layers"]["b"].update(kernel="fused"),
+    "sparse convolution": lambda t: t["plan"]["layers"]["b"].update(kernel="sparse"),
+    "linear as convolution": lambda t: t["plan"]["layers"]["fc"].update(kernel="spmm"),
+    "no choice": lambda t: t["plan"]["layers"].pop("b"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_operations_that_do_not_fit_together_are_refused(name: str, tmp_path: Path) -> None:
+    changed(tmp_path / "bad.billhook.safetensors", HOSTILE[name])
+    with pytest.raises(FormatError, match="cannot be read"):
+        billhook.load_compiled(tmp_path / "bad.billhook.safetensors")
+
+
+def test_a_program_for_more_floats_than_offsets_count_is_refused(tmp_path: Path) -> None:
+    def wide(text: dict[str, Any]) -> None:
+        text["shape"] = [3, 2**14, 2**14]
+        text["ops"][0]["shape"] = [5, 2**14, 2**14]
+
+    changed(tmp_path / "bad.billhook.safetensors", wide, "maps")
+    with pytest.raises(FormatError, match="compile for a smaller input"):
+        billhook.load_compiled(tmp_path / "bad.billhook.safetensors")
+
+
+def test_a_plan_whose_kernels_cannot_run_the_layers_is_an_error() -> None:
+    make, shape = CNNS["residual"]
+    model, x = pruned(make()), torch.randn(1, *shape)
+    plan = forced(model, x).plan.to_dict()
+    plan["layers"]["c"]["kernel"] = "spmm_packed"
+    with pytest.raises(CompileError, match="'c' run by 'spmm_packed'"):
+        billhook.compile(model, x, plan=plan)

@@ -1,6 +1,8 @@
 """Inference: sparse models compiled to CPU kernels that skip the zeros."""
 
-from billhook.inference.compiler import CompiledModel, compile, load_compiled
+from billhook.inference.compiled import CompiledModel
+from billhook.inference.compiler import compile
+from billhook.inference.loading import load_compiled
 from billhook.inference.plan import Choice, Plan
 from billhook.inference.report import LayerReport, Report
 

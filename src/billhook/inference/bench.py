@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from billhook.inference.compiler import CompiledModel, compile
+from billhook.inference.compiled import CompiledModel
+from billhook.inference.compiler import compile
 from billhook.inference.peers import PEERS, missing, peer
 from billhook.inference.race import interleaved_times
 from billhook.inference.report import LayerReport

@@ -1,7 +1,6 @@
 """``compile``: a pruned model to a program that skips its zeros."""
 
 import copy
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,96 +9,23 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from billhook.errors import CompileError, ConfigurationError
-from billhook.format.reader import Reader
 from billhook.inference import kernels
-from billhook.inference.graph import Conv, Linear, UnsupportedError, capture
-from billhook.inference.modules import choose_modules, replace_modules
+from billhook.inference.architecture import describe
+from billhook.inference.compiled import CompiledModel, NetworkModule, finish, isa_of
+from billhook.inference.graph import UnsupportedError, capture
+from billhook.inference.modules import choose_modules
 from billhook.inference.network import Network
 from billhook.inference.network_race import race_network
-from billhook.inference.plan import Choice, Plan
-from billhook.inference.program import pack_program, unpack_program
+from billhook.inference.plan import Choice, Mode, Plan
 from billhook.inference.race import race, winner
-from billhook.inference.report import LayerReport, Report
+from billhook.inference.replacement import replace_modules
+from billhook.inference.report import LayerReport
+from billhook.inference.soundness import check_choices
 
-__all__ = ["CompiledModel", "compile", "load_compiled"]
+__all__ = ["compile"]
 
 # Relative error, in the 2-norm, beyond which a compiled model is refused.
 TOLERANCE = 1e-5
-
-
-class NetworkModule(nn.Module):
-    """A whole network plan as a module of one input."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.device.type != "cpu" or x.dtype != torch.float32:
-            raise ConfigurationError(
-                f"this program takes fp32 on the CPU, its input is {x.dtype} on {x.device}: "
-                "convert the input"
-            )
-        return self.network(x)
-
-
-class CompiledModel(nn.Module):
-    """A compiled model: the signature and the outputs of the model it was made of.
-
-    It runs without autograd. Several threads may call it at once.
-    """
-
-    def __init__(self, program: nn.Module, plan: Plan, report: Report) -> None:
-        super().__init__()
-        self.program = program
-        self._plan, self._report = plan, report
-        self.eval()
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As the model's own ``forward``."""
-        if isinstance(self.program, NetworkModule):  # has neither hooks nor gradients
-            return self.program.forward(*args, **kwargs)
-        with torch.no_grad():
-            return self.program(*args, **kwargs)
-
-    def train(self, mode: bool = True) -> "CompiledModel":
-        """A compiled model stays in evaluation mode."""
-        if mode:
-            raise ConfigurationError(
-                "a compiled model is for inference only: train the model and compile it again"
-            )
-        return super().train(False)
-
-    def state_dict(self, *_: Any, **__: Any) -> Any:
-        """The program as tensors, for :func:`billhook.save`; ``load_compiled`` reads them.
-
-        Raises:
-            CompileError: The model is not one whole program.
-        """
-        return pack_program(self.network, self._plan)
-
-    @property
-    def network(self) -> Network:
-        """The one program that this model is.
-
-        Raises:
-            CompileError: It is not: some of its modules are torch's.
-        """
-        if not isinstance(self.program, NetworkModule):
-            raise CompileError(
-                f"a model compiled in the mode {self._plan.mode!r} is not one program to save: "
-                "billhook.save the model itself, and keep compiled.plan for compile(plan=...)"
-            )
-        return self.program.network
-
-    def report(self) -> Report:
-        """Each layer's times, what runs it, and why; ``print`` it for a table."""
-        return self._report
-
-    @property
-    def plan(self) -> Plan:
-        """What was chosen, as data; ``compile(model, inputs, plan=...)`` replays it."""
-        return self._plan
 
 
 def compile(
@@ -110,12 +36,12 @@ def compile(
     """A program for the CPU that skips the model's zeros and returns the same outputs.
 
     A feed-forward CNN becomes one native program with batch norm folded in; in any other model the
-    linear, convolution and LSTM layers are replaced one by one. Each layer's kernels are raced,
-    dense among them, on the example inputs, with ``torch.get_num_threads()`` threads; a model that
-    torch runs faster dense stays dense and the report says so. Outputs agree with the dense
-    model's to a relative error of 1e-5 (2-norm), which is checked on the example inputs. A pruned
-    weight contributes nothing, whatever its input: where a dense layer makes 0 * inf = NaN, the
-    compiled one does not.
+    linear, convolution, attention, LSTM and GRU layers are replaced one by one. Each layer's
+    kernels are raced, dense among them, on the example inputs, with ``torch.get_num_threads()``
+    threads; a model that torch runs faster dense stays dense and the report says so. Outputs agree
+    with the dense model's to a relative error of 1e-5 (2-norm), which is checked on the example
+    inputs. A pruned weight contributes nothing, whatever its input: where a dense layer makes
+    0 * inf = NaN, the compiled one does not.
 
     The batch size may vary, and for sequence models the length; a CNN compiled as one program takes
     the example's height and width only. fp32.
@@ -149,42 +75,6 @@ def compile(
     return compiled
 
 
-def load_compiled(path: str | os.PathLike[str]) -> CompiledModel:
-    """The program that ``billhook.save(compiled, path)`` wrote, ready to run.
-
-    No weight that runs sparse is ever dense, so starting takes little more memory than the program.
-
-    Raises:
-        FormatError: The file is damaged, or holds no compiled program.
-        CompileError: The program needs kernels that this machine does not run.
-
-    >>> import billhook, torch
-    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()).eval()
-    >>> x = torch.rand(1, 3, 16, 16)
-    >>> layers = {"0": {"kernel": "spmm", "vectors": 8}}
-    >>> plan = {"version": 1, "mode": "network", "isa": "portable", "layers": layers}
-    >>> fast = compile(model, x, plan=plan)
-    >>> _ = billhook.save(fast, "program.billhook.safetensors")
-    >>> torch.equal(load_compiled("program.billhook.safetensors")(x), fast(x))
-    True
-    """
-    with Reader(path) as file:
-        ops, shape, plan = unpack_program(file)
-    isa = _isa_of(plan)
-    network = NetworkModule(Network(ops, shape, plan.layers, isa)).eval()
-    return _finish(network, plan, f"a program was loaded from {os.fspath(path)}", [], {})
-
-
-def _isa_of(plan: Plan) -> int:
-    isa = kernels.ISA_NAMES.index(plan.isa)
-    if not kernels.available() or isa > kernels.isa():
-        raise CompileError(
-            f"the plan needs {plan.isa} kernels, which this machine does not run: "
-            "compile without plan="
-        )
-    return isa
-
-
 def _check(model: nn.Module, inputs: tuple[Any, ...]) -> None:
     training = next((name for name, m in model.named_modules() if m.training), None)
     if training is not None:
@@ -215,18 +105,14 @@ def _raced(model: nn.Module, inputs: tuple[Any, ...]) -> CompiledModel:
     if not kernels.available():
         return _dense(model, "this installation has no native kernels (no compiler at build time)")
     isa = kernels.isa()
-    choices: dict[str, Choice]
-    layers: list[LayerReport]
+    mode: Mode
     try:
         ops = _capture(model, inputs)
         choices, layers = race_network(ops, inputs[0], isa)
         mode, why = "network", "the whole network is one program"
         program = _network(ops, inputs[0], choices, isa)
     except UnsupportedError as obstacle:
-        mode, why = (
-            "modules",
-            f"layers are replaced one by one; no network plan, because {obstacle}",
-        )
+        mode, why = "modules", _one_by_one(model, obstacle)
         choices, layers = choose_modules(model, lambda m: m(*inputs), isa)
         program = replace_modules(model, choices, isa)
     times = race({"dense": lambda: model(*inputs), "compiled": lambda: program(*inputs)})
@@ -234,30 +120,15 @@ def _raced(model: nn.Module, inputs: tuple[Any, ...]) -> CompiledModel:
         return _dense(model, "no layer is faster sparse", layers, times)
     if winner(times, "dense") == "dense":
         return _dense(model, "the whole model is as fast dense in torch", layers, times)
-    return _finish(program, Plan(_mode(mode), kernels.ISA_NAMES[isa], choices), why, layers, times)
+    plan = Plan(mode, kernels.ISA_NAMES[isa], choices)
+    return finish(program, plan, why, describe(model), layers=layers, times=times)
 
 
-def _mode(name: str) -> Any:
-    return name
-
-
-def _finish(
-    program: nn.Module,
-    plan: Plan,
-    why: str,
-    layers: list[LayerReport],
-    times: Mapping[str, float],
-) -> CompiledModel:
-    report = Report(
-        plan.mode,
-        why,
-        plan.isa,
-        torch.get_num_threads(),
-        times.get("dense"),
-        times.get("compiled"),
-        tuple(layers),
-    )
-    return CompiledModel(program, plan, report)
+def _one_by_one(model: nn.Module, obstacle: UnsupportedError) -> str:
+    norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+    # Only a graph shows that nothing but the norm reads what a layer gives.
+    unfolded = ", batch norm is not folded" if norms else ""
+    return f"layers are replaced one by one{unfolded}; no network plan, because {obstacle}"
 
 
 def _dense(
@@ -268,14 +139,14 @@ def _dense(
 ) -> CompiledModel:
     times = {} if times is None else {"dense": times["dense"], "compiled": times["dense"]}
     isa = kernels.ISA_NAMES[kernels.isa()] if kernels.available() else "portable"
-    plan = Plan("dense", isa)
-    return _finish(copy.deepcopy(model).eval(), plan, why, layers or [], times)
+    program = copy.deepcopy(model).eval()
+    return finish(program, Plan("dense", isa), why, describe(model), layers=layers, times=times)
 
 
 def _replayed(model: nn.Module, inputs: tuple[Any, ...], plan: Plan) -> CompiledModel:
     if plan.mode == "dense":
         return _dense(model, "the plan says so")
-    isa = _isa_of(plan)
+    isa = isa_of(plan)
     choices = dict(plan.layers)
     if plan.mode == "modules":
         program = replace_modules(model, choices, isa)
@@ -284,14 +155,12 @@ def _replayed(model: nn.Module, inputs: tuple[Any, ...], plan: Plan) -> Compiled
             ops = _capture(model, inputs)
         except UnsupportedError as obstacle:
             raise CompileError(f"the plan is of a whole network, but {obstacle}") from obstacle
-        names = {op.name for op in ops if isinstance(op, Conv | Linear)}
-        if names != set(choices):
-            different = sorted(names ^ set(choices))[0]
-            raise CompileError(
-                f"the plan and the model differ in layer {different!r}: compile without plan="
-            )
+        try:
+            check_choices(ops, choices)
+        except ValueError as error:
+            raise CompileError(f"{error}: compile without plan=") from error
         program = _network(ops, inputs[0], choices, isa)
-    return _finish(program, plan, "a plan was replayed", [], {})
+    return finish(program, plan, "a plan was replayed", describe(model))
 
 
 def _verify(compiled: CompiledModel, inputs: tuple[Any, ...], expected: Any) -> None:
@@ -307,9 +176,10 @@ def _verify(compiled: CompiledModel, inputs: tuple[Any, ...], expected: Any) -> 
     for got, wanted in pairs:
         if not torch.is_tensor(wanted) or not wanted.is_floating_point():
             continue
-        size = float(torch.linalg.vector_norm(wanted))
-        distance = float(torch.linalg.vector_norm(got - wanted))
-        if distance > TOLERANCE * size:
+        finite = wanted.isfinite()
+        size = float(torch.linalg.vector_norm(wanted[finite]))
+        distance = float(torch.linalg.vector_norm((got - wanted)[finite]))
+        if not distance <= TOLERANCE * size:  # so that NaN is refused
             raise CompileError(
                 f"the compiled model's outputs differ by {distance / max(size, 1e-38):.1e} "
                 f"from the dense model's on the example inputs ({TOLERANCE} is allowed): "

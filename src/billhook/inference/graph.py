@@ -104,6 +104,21 @@ def _pair(value: Any) -> tuple[int, int]:
     return int(pair[0]), int(pair[-1])
 
 
+def _conv_padding(
+    padding: Any, kernel: Shape, dilation: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """Top, left, bottom, right; "same" pads the end more if it cannot pad both ends alike.
+
+    >>> _conv_padding("same", (1, 4), (1, 1))
+    (0, 1, 0, 2)
+    """
+    if padding == "same":
+        height, width = (d * (k - 1) for k, d in zip(kernel, dilation, strict=True))
+        return height // 2, width // 2, height - height // 2, width - width // 2
+    height, width = (0, 0) if padding == "valid" else _pair(padding)
+    return height, width, height, width
+
+
 @dataclass(frozen=True)
 class _Value:
     """A node's result: the operation that makes it, and zero padding still to be applied."""
@@ -188,7 +203,9 @@ class _Capture:
         if node is None:
             return None
         if node.name not in self.names:
-            raise UnsupportedError(f"the weight {node} is computed")
+            raise UnsupportedError(
+                f"the weight {node} is computed (torch.nn.utils.prune.remove makes masks permanent)"
+            )
         tensor: torch.Tensor = self.tensors[self.names[node.name]].detach()
         return tensor
 
@@ -210,11 +227,8 @@ class _Capture:
     def conv2d(self, node: fx.Node, a: dict[str, Any]) -> _Value:
         weight = self._tensor(a["weight"])
         assert weight is not None
-        if isinstance(a["padding"], str):
-            raise UnsupportedError(f"padding={a['padding']!r} of a convolution")
         value = self.values[a["input"]]
-        height, width = _pair(a["padding"])
-        own = (height, width, height, width)
+        own = _conv_padding(a["padding"], tuple(weight.shape[2:]), _pair(a["dilation"]))
         padding = tuple(p + q for p, q in zip(own, value.padding, strict=True))
         name = self.names[a["weight"].name].removesuffix(".weight")
         op = Conv(

@@ -4,7 +4,6 @@ import threading
 
 import numpy as np
 import torch
-from torch import nn
 
 from billhook.errors import ConfigurationError
 from billhook.inference import kernels
@@ -15,12 +14,14 @@ from billhook.inference.packing import (
     Csr,
     LaneRows,
     SparseRows,
+    SparseWeight,
     floats,
     panel_rows,
     to_csr,
     to_lanes,
     with_width,
 )
+from billhook.inference.sparse_layer import SparseLayer, Weight, check_input
 
 __all__ = ["SparseLinear", "SparseMatrix", "panel_width"]
 
@@ -103,22 +104,15 @@ class SparseMatrix:
             )
         return y
 
-
-def check_input(name: str, x: torch.Tensor) -> None:
-    """Sparse layers take fp32 CPU tensors and build no graph for autograd."""
-    if x.device.type != "cpu" or x.dtype != torch.float32:
-        raise ConfigurationError(
-            f"{name} was compiled for fp32 on the CPU, its input is {x.dtype} on {x.device}: "
-            "convert the input"
-        )
-    if torch.is_grad_enabled() and x.requires_grad:
-        raise ConfigurationError(
-            f"{name} is compiled for inference and its input requires a gradient: "
-            "call it under torch.no_grad()"
-        )
+    def apply(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., columns) to (..., rows), whatever the strides of x."""
+        flat = x.detach().resolve_neg().reshape(-1, self.csr.shape[1])
+        if flat.stride(-1) != 1:
+            flat = flat.contiguous()
+        return self.multiply(flat).reshape(*x.shape[:-1], self.csr.shape[0])
 
 
-class SparseLinear(nn.Module):
+class SparseLinear(SparseLayer):
     """``y = x W^T + b`` with a pruned ``W``: what :class:`torch.nn.Linear` computes.
 
     Args:
@@ -132,10 +126,16 @@ class SparseLinear(nn.Module):
     tensor([[9., 5.]])
     """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, isa: int) -> None:
-        super().__init__()
-        self.out_features, self.in_features = weight.shape
-        self.matrix = SparseMatrix(to_csr(weight), floats(bias), isa)
+    def __init__(self, weight: Weight, bias: torch.Tensor | None, isa: int) -> None:
+        csr = to_csr(weight)
+        vectors = {} if bias is None else {"bias": bias.detach()}
+        super().__init__({"weight": SparseWeight(csr.shape, csr), **vectors})
+        self.out_features, self.in_features = csr.shape
+        self.matrix = SparseMatrix(csr, floats(bias), isa)
+
+    @property
+    def nbytes(self) -> int:
+        return self.matrix.nbytes
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in_features) to (..., out_features)."""
@@ -145,11 +145,4 @@ class SparseLinear(nn.Module):
                 f"the input's last dimension is {tuple(x.shape[-1:])}, "
                 f"this layer takes {self.in_features} features"
             )
-        flat = x.detach().reshape(-1, self.in_features)
-        if flat.stride(-1) != 1:
-            flat = flat.contiguous()
-        return self.matrix.multiply(flat).reshape(*x.shape[:-1], self.out_features)
-
-    def extra_repr(self) -> str:
-        nnz = self.matrix.csr.nnz
-        return f"in={self.in_features}, out={self.out_features}, nonzeros={nnz}"
+        return self.matrix.apply(x)

@@ -1,8 +1,6 @@
-"""Module replacement: the general way, for any model built of layers we have kernels for."""
+"""Races the layers of a model that is not one program: each by itself, dense among its forms."""
 
-import copy
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,115 +9,16 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from billhook.errors import CompileError, ConfigurationError
-from billhook.inference.graph import INPUT, Conv
-from billhook.inference.linear import SparseLinear, check_input
-from billhook.inference.lstm import SparseLSTM
-from billhook.inference.network import Network
+from billhook.inference.conv import SparseConv, as_image, describe_conv, sized
+from billhook.inference.layers import candidates, dense_only, make_sparse, obstacle
 from billhook.inference.network_race import race_network
+from billhook.inference.packing import SparseWeight
 from billhook.inference.plan import Choice
-from billhook.inference.race import race, winner
+from billhook.inference.race import interleaved_times, race, winner
 from billhook.inference.report import LayerReport
+from billhook.inference.sparse_layer import SparseLayer
 
-__all__ = ["SparseConv2d", "choose_modules", "replace_modules"]
-
-NETWORKS_KEPT = 8  # input sizes a SparseConv2d keeps programs for
-
-
-class SparseConv2d(nn.Module):
-    """What an eval-mode :class:`torch.nn.Conv2d` with zero padding computes, with pruned weights.
-
-    One small program for each input height and width seen lately.
-
-    Args:
-        conv: The dense module.
-        choice: The kernel.
-        isa: The instruction set, an index into ``kernels.ISA_NAMES``.
-
-    >>> import torch
-    >>> dense = torch.nn.Conv2d(2, 3, 3, padding=1).eval()
-    >>> x = torch.ones(1, 2, 4, 4)
-    >>> torch.allclose(SparseConv2d(dense, Choice("spmm"), 0)(x), dense(x), atol=1e-5)
-    True
-    """
-
-    def __init__(self, conv: nn.Conv2d, choice: Choice, isa: int) -> None:
-        super().__init__()
-        self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
-        self.choice, self.isa = choice, isa
-        self._conv = describe_conv(conv)
-        self._size = _output_size(conv)
-        self._networks: dict[tuple[int, int, int], Network] = {}
-        self._lock = threading.Lock()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) or (C, H, W), as Conv2d."""
-        check_input("SparseConv2d", x)
-        if x.dim() not in (3, 4) or x.shape[-3] != self.in_channels:
-            raise ConfigurationError(
-                f"the input's shape is {tuple(x.shape)}: this convolution takes "
-                f"(N, {self.in_channels}, H, W) or ({self.in_channels}, H, W)"
-            )
-        batch = x if x.dim() == 4 else x.unsqueeze(0)
-        y = self._network((x.shape[-3], x.shape[-2], x.shape[-1]))(batch)
-        return y if x.dim() == 4 else y[0]
-
-    def _network(self, shape: tuple[int, int, int]) -> Network:
-        with self._lock:
-            network = self._networks.get(shape)
-            if network is None:
-                op = sized(self._conv, self._size(shape[1], shape[2]))
-                network = Network([op], shape, {op.name: self.choice}, self.isa)
-                if len(self._networks) == NETWORKS_KEPT:
-                    del self._networks[next(iter(self._networks))]
-                self._networks[shape] = network
-            return network
-
-
-def describe_conv(conv: nn.Conv2d) -> Conv:
-    """The module as an operation, its output's size still unknown."""
-    top, left = _padding(conv)
-    return Conv(
-        name="conv",
-        inputs=(INPUT,),
-        shape=(conv.out_channels, 0, 0),
-        weight=conv.weight.detach(),
-        bias=None if conv.bias is None else conv.bias.detach(),
-        stride=conv.stride,  # type: ignore[arg-type]
-        padding=(top, left, top, left),
-        dilation=conv.dilation,  # type: ignore[arg-type]
-        groups=conv.groups,
-    )
-
-
-def sized(conv: Conv, size: tuple[int, int]) -> Conv:
-    """The operation with its output's height and width."""
-    return Conv(**{**conv.__dict__, "shape": (conv.shape[0], *size)})
-
-
-def _padding(conv: nn.Conv2d) -> tuple[int, int]:
-    """Rows and columns; a padding that is a word has been refused before."""
-    assert not isinstance(conv.padding, str)
-    return conv.padding[0], conv.padding[1]
-
-
-def _output_size(conv: nn.Conv2d) -> Callable[[int, int], tuple[int, int]]:
-    kernel, stride, padding, dilation = conv.kernel_size, conv.stride, _padding(conv), conv.dilation
-
-    def size(height: int, width: int) -> tuple[int, int]:
-        sides = [
-            (n + 2 * p - d * (k - 1) - 1) // s + 1
-            for n, p, d, k, s in zip(
-                (height, width), padding, dilation, kernel, stride, strict=True
-            )
-        ]
-        if min(sides) < 1:
-            raise ConfigurationError(
-                f"an input of {height} x {width} is smaller than the {kernel} kernel needs"
-            )
-        return sides[0], sides[1]
-
-    return size
+__all__ = ["choose_modules", "time_modules"]
 
 
 @dataclass
@@ -130,39 +29,29 @@ class _Layer:
     module: nn.Module
     call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
 
-
-def _candidates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    for name, module in model.named_modules():
-        # Exactly these types: a subclass computes something of its own.
-        if type(module) in (nn.Linear, nn.Conv2d, nn.LSTM):
-            yield name, module
-
-
-def _obstacle(module: nn.Module) -> str | None:
-    """Why a layer has no sparse form, if so."""
-    if any(p.dtype != torch.float32 for p in module.parameters()):
-        return "its weights are not fp32"
-    if isinstance(module, nn.LSTM) and module.proj_size:
-        return "an LSTM with projections has no sparse kernel"
-    if isinstance(module, nn.Conv2d) and (
-        module.padding_mode != "zeros" or isinstance(module.padding, str)
-    ):
-        return f"padding {module.padding!r} ({module.padding_mode}) has no sparse kernel"
-    return None
+    @property
+    def input(self) -> Any:
+        """The first argument of the recorded call."""
+        assert self.call is not None
+        return next(iter((*self.call[0], *self.call[1].values())))
 
 
 def choose_modules(
     model: nn.Module, run: Callable[[nn.Module], object], isa: int
 ) -> tuple[dict[str, Choice], list[LayerReport]]:
-    """Races every layer on the input it sees in ``run(model)``: its choice and its times."""
-    layers = {name: _Layer(name, module) for name, module in _candidates(model)}
+    """Races every layer on the input it sees in ``run(model)``: its choice and its times.
+
+    The reports name every module with weights, also those that no kernel knows.
+    """
+    layers = {name: _Layer(name, module) for name, module in candidates(model)}
     _record_calls(layers, lambda: run(model))
-    choices, reports = {}, []
+    choices, reports = {}, {}
     for layer in layers.values():
-        choice, report = _choose(layer, isa)
-        choices[layer.name] = choice
-        reports.append(report)
-    return choices, reports
+        choices[layer.name], reports[layer.name] = _choose(layer, isa)
+    for name, module, why in dense_only(model):
+        reports[name] = _dense_report(name, module, why)
+    order = {name: place for place, (name, _) in enumerate(model.named_modules())}
+    return choices, sorted(reports.values(), key=lambda report: order[report.name])
 
 
 def _record_calls(layers: dict[str, _Layer], run: Callable[[], object]) -> None:
@@ -183,104 +72,94 @@ def _record_calls(layers: dict[str, _Layer], run: Callable[[], object]) -> None:
             hook.remove()
 
 
-def _choose(layer: _Layer, isa: int) -> tuple[Choice, LayerReport]:
-    weights = [p for p in layer.module.parameters() if p.dim() > 1]
+def _report(
+    name: str, module: nn.Module, shape: torch.Size, nonzeros: float, positions: int, **rest: Any
+) -> LayerReport:
+    return LayerReport(
+        name=name,
+        kind=type(module).__name__,
+        shape=tuple(shape),
+        sparsity=1 - nonzeros,
+        positions=positions,
+        **rest,
+    )
+
+
+def _dense_report(name: str, module: nn.Module, why: str) -> LayerReport:
+    """Of a module that stays dense without a race; ``parameters`` are all that it owns."""
+    weights = [p for p in module.parameters() if p.dim() > 1]
     total = sum(p.numel() for p in weights)
-    sparsity = 1 - sum(int(p.count_nonzero()) for p in weights) / max(total, 1)
+    share = sum(int(p.count_nonzero()) for p in weights) / max(total, 1)
+    unknown = {"dense_ms": None, "sparse_ms": None, "chosen": "dense", "reason": why}
+    return _report(name, module, weights[0].shape, share, 0, **unknown)
 
-    def report(chosen: Choice, why: str, dense: float | None, sparse: float | None) -> Any:
-        kind = type(layer.module).__name__
-        shape = tuple(weights[0].shape)
-        return chosen, LayerReport(
-            layer.name,
-            kind,
-            shape,
-            sparsity,
-            positions=_positions(layer),
-            dense_ms=dense,
-            sparse_ms=sparse,
-            chosen=chosen.kernel,
-            reason=why,
-        )
 
-    obstacle = _obstacle(layer.module)
-    if obstacle is None and layer.call is None:
-        obstacle = "the example input does not reach it"
-    if obstacle is not None:
-        return report(Choice("dense"), obstacle, None, None)  # type: ignore[no-any-return]
+def _choose(layer: _Layer, isa: int) -> tuple[Choice, LayerReport]:
+    why = obstacle(layer.module)
+    if why is None and layer.call is None:
+        why = "the example input does not reach it"
+    if why is None and getattr(layer.input, "is_nested", False):
+        why = "it is given nested tensors; build its encoder with enable_nested_tensor=False"
+    if why is not None:
+        return Choice("dense"), _dense_report(layer.name, layer.module, why)
     args, kwargs = layer.call or ((), {})
-    options = {choice: _sparse(layer.module, choice, isa) for choice in _options(layer, isa)}
-    options[Choice("dense")] = layer.module
-    times = race({key: partial(module, *args, **kwargs) for key, module in options.items()})
-    best = winner(times, Choice("dense"))
-    dense = times.pop(Choice("dense"))
-    fastest = min(times.values())
-    why = f"{dense / fastest:.1f} times as fast as torch"
+    sparse = _sparse_choice(layer, isa)
+    replaced = make_sparse(layer.module, sparse, isa)
+    forms = {sparse: replaced, Choice("dense"): layer.module}
+    times = race({choice: partial(form, *args, **kwargs) for choice, form in forms.items()})
+    best, dense, ours = winner(times, Choice("dense")), times[Choice("dense")], times[sparse]
+    why = f"{dense / ours:.1f} times as fast as torch"
     if best.kernel == "dense":
-        why = f"dense is as fast here ({dense:.3f} against {fastest:.3f} ms)"
-    return report(best, why, dense, fastest)  # type: ignore[no-any-return]
+        why = f"dense is as fast here ({dense:.3f} against {ours:.3f} ms)"
+    times_and_choice = {"dense_ms": dense, "sparse_ms": ours, "chosen": best.kernel, "reason": why}
+    return best, _sparse_report(layer, replaced, **times_and_choice)
 
 
-def _positions(layer: _Layer) -> int:
-    """How often the recorded call uses each weight."""
-    if layer.call is None:
-        return 0
-    x = (layer.call[0] or tuple(layer.call[1].values()))[0]
-    if isinstance(layer.module, nn.Conv2d):
-        height, width = _output_size(layer.module)(x.shape[-2], x.shape[-1])
-        return int(height * width * (len(x) if x.dim() == 4 else 1))
+def _sparse_report(layer: _Layer, sparse: SparseLayer, **measured: Any) -> LayerReport:
+    matrices = [w for w in sparse.weights.values() if isinstance(w, SparseWeight)]
+    total = sum(torch.Size(w.shape).numel() for w in matrices)
+    return _report(
+        *(layer.name, layer.module, torch.Size(matrices[0].shape)),
+        sum(w.csr.nnz for w in matrices) / max(total, 1),
+        _positions(sparse, layer.input),
+        **measured,
+    )
+
+
+def time_modules(
+    program: nn.Module, run: Callable[[], object], rounds: int = 20
+) -> list[LayerReport]:
+    """Each sparse layer of a program by itself, on the input it sees in ``run()``."""
+    sparse = {name: m for name, m in program.named_modules() if isinstance(m, SparseLayer)}
+    layers = {name: _Layer(name, module) for name, module in sparse.items()}
+    _record_calls(layers, run)
+    layers = {name: layer for name, layer in layers.items() if layer.call is not None}
+    calls = {}
+    for name, layer in layers.items():
+        args, kwargs = layer.call or ((), {})
+        calls[name] = partial(layer.module, *args, **kwargs)
+    times = interleaved_times(calls, rounds)
+    unknown = {"dense_ms": None, "chosen": "sparse", "reason": ""}
+    return [
+        _sparse_report(layer, sparse[name], sparse_ms=times[name][0], **unknown)
+        for name, layer in layers.items()
+    ]
+
+
+def _sparse_choice(layer: _Layer, isa: int) -> Choice:
+    """The fastest sparse kernel."""
+    if not isinstance(layer.module, nn.Conv1d | nn.Conv2d):
+        return Choice("sparse")
+    module, image = layer.module, as_image(layer.input, len(layer.module.kernel_size))
+    bias = None if module.bias is None else module.bias.detach()
+    op = sized(describe_conv(module, module.weight.detach(), bias), *image.shape[2:])
+    best = race_network([op], image, isa)[0]["conv"]
+    return best if best.kernel != "dense" else Choice("spmm")
+
+
+def _positions(layer: SparseLayer, x: Any) -> int:
+    """How often a call uses each weight."""
+    if isinstance(layer, SparseConv):
+        return layer.positions(x)
     data = x.data if isinstance(x, PackedSequence) else x
     return int(data.numel() // data.shape[-1])
-
-
-def _options(layer: _Layer, isa: int) -> list[Choice]:
-    """The sparse kernels worth a race."""
-    if not isinstance(layer.module, nn.Conv2d):
-        return [Choice("sparse")]
-    assert layer.call is not None
-    x = (layer.call[0] or tuple(layer.call[1].values()))[0]
-    batch = x if x.dim() == 4 else x.unsqueeze(0)
-    size = _output_size(layer.module)(x.shape[-2], x.shape[-1])
-    choices, _ = race_network([sized(describe_conv(layer.module), size)], batch, isa)
-    best = choices["conv"]
-    return [best if best.kernel != "dense" else Choice("spmm")]
-
-
-def _sparse(module: nn.Module, choice: Choice, isa: int) -> nn.Module:
-    if isinstance(module, nn.Conv2d):
-        return SparseConv2d(module, choice, isa)
-    if isinstance(module, nn.LSTM):
-        return SparseLSTM(module, isa)
-    assert isinstance(module, nn.Linear)
-    return SparseLinear(module.weight, module.bias, isa)
-
-
-def replace_modules(model: nn.Module, choices: dict[str, Choice], isa: int) -> nn.Module:
-    """A copy of the model in which the layers that are not chosen dense are sparse ones.
-
-    Raises:
-        CompileError: A choice names a layer that the model does not have.
-    """
-    model = copy.deepcopy(model)
-    layers = dict(_candidates(model))
-    for name, choice in choices.items():
-        if name not in layers:
-            raise CompileError(
-                f"the plan has a layer {name!r} that this model lacks: "
-                "it was made for another model; compile without plan="
-            )
-        if choice.kernel == "dense":
-            continue
-        obstacle = _obstacle(layers[name])
-        if obstacle is not None:
-            raise CompileError(f"the plan makes {name!r} sparse, but {obstacle}")
-        sparse = _sparse(layers[name], choice, isa)
-        if not name:
-            return sparse.eval()
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, sparse.eval())
-    for module in model.modules():
-        # Its fast path reads the weights of its linear layers instead of calling them.
-        if isinstance(module, nn.TransformerEncoderLayer):
-            module.activation_relu_or_gelu = 0
-    return model.eval()

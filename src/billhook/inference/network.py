@@ -7,11 +7,14 @@ import torch
 
 from billhook.errors import ConfigurationError
 from billhook.inference import kernels
-from billhook.inference.graph import Op
+from billhook.inference.dense_steps import dense_weight
+from billhook.inference.graph import Conv, Linear, Op
 from billhook.inference.lowering import Lowering, Native
 from billhook.inference.plan import Choice
 
 __all__ = ["Network"]
+
+MAX_FLOATS = 2**31 - 1  # of a workspace: offsets have 32 bits
 
 
 class Network:
@@ -36,14 +39,24 @@ class Network:
         self.ops, self.input_shape, self.choices, self.isa = ops, input_shape, dict(choices), isa
         self.output_shape = ops[-1].shape
         self.lowering = Lowering(ops, input_shape, self.choices)
+        if self.lowering.place.size > MAX_FLOATS:
+            raise ConfigurationError(
+                f"a sample of {tuple(input_shape)} needs {self.lowering.place.size} floats, the "
+                f"kernels count to {MAX_FLOATS}: compile for a smaller input"
+            )
         self.program = self.lowering.program()
         self._pool: list[torch.Tensor] = []
         self._lock = threading.Lock()
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the packed weights."""
-        return sum(p.nbytes for p in self.lowering.packed)
+        """Bytes of the packed weights, and of those that torch uses."""
+        dense = (
+            dense_weight(op).nbytes
+            for op in self.ops
+            if isinstance(op, Conv | Linear) and self.choices[op.name].kernel == "dense"
+        )
+        return sum(dense) + sum(p.nbytes for p in self.lowering.packed)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if tuple(x.shape[1:]) != self.input_shape:
@@ -51,8 +64,8 @@ class Network:
                 f"the input's shape is {tuple(x.shape)}: this program was compiled for "
                 f"(N, {', '.join(map(str, self.input_shape))}); compile it again for another size"
             )
-        x = x.detach().contiguous()
-        y = torch.empty(x.shape[0], *self.output_shape)
+        x = x.detach().resolve_neg().contiguous()
+        y = x.new_empty(x.shape[0], *self.output_shape)
         workspace = self.take()
         try:
             self._run(workspace, x, y)
@@ -65,7 +78,7 @@ class Network:
         with self._lock:
             if self._pool:
                 return self._pool.pop()
-        return torch.zeros(self.lowering.place.size)
+        return torch.zeros(self.lowering.place.size, dtype=torch.float32, device="cpu")
 
     def give(self, workspace: torch.Tensor) -> None:
         """Back into the pool."""

@@ -45,7 +45,7 @@ def race_network(
 
 def time_layers(network: Network, rounds: int = 20) -> list[LayerReport]:
     """Each layer of a program by itself, as it runs there; there is no dense form to compare."""
-    x = torch.rand(1, *network.input_shape)
+    x = torch.rand(1, *network.input_shape, dtype=torch.float32)
     network(x)
     racer = _Racer(network, x)
     users = network.lowering.place.users
@@ -112,7 +112,7 @@ class _Racer:
     def __init__(self, network: Network, x: torch.Tensor) -> None:
         self.network, self.ops, self.x = network, network.ops, x
         self.workspace = network.take()
-        self.y = torch.empty(1, *network.output_shape)
+        self.y = x.new_empty(1, *network.output_shape)
         self.choices: dict[str, Choice] = {}
         self.reports: dict[str, LayerReport] = {}
         self.times: dict[str, float] = {}
@@ -143,7 +143,7 @@ class _Racer:
         if has_kernel(op):
             sparse.append(Choice("depthwise"))
         shape = (1, *self.network.lowering.shape(op.inputs[0]))
-        operand = torch.rand(shape)
+        operand = torch.rand(shape, dtype=torch.float32)
         padding = (0, 0)
         if op.padding[:2] == op.padding[2:]:
             padding = op.padding[0], op.padding[1]
@@ -161,7 +161,7 @@ class _Racer:
 
     def linear(self, index: int, op: Linear) -> None:
         sparse = [Choice("sparse")] if op.weight.shape[1] <= MAX_LANE_COLUMNS else []
-        operand, weight = torch.rand(1, op.weight.shape[1]), dense_weight(op)
+        operand, weight = torch.rand(1, op.weight.shape[1], dtype=torch.float32), dense_weight(op)
         self._choose(index, op, sparse, lambda: F.linear(operand, weight, op.bias))
 
     def _choose(

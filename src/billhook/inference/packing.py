@@ -5,7 +5,7 @@ Zeros are dropped, so a pruned weight contributes nothing, whatever its input (a
 """
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -32,6 +32,7 @@ MAX_LANE_COLUMNS = 2**16 - 1  # uint16 columns, and one more for the fill
 # are cut into blocks of matrix columns, as long as a row still has this many nonzeros in a block.
 PANEL_FLOATS = 8192
 MIN_NONZEROS = 12
+ROWS_AT_ONCE = 256  # that are packed into lanes
 
 
 @dataclass(frozen=True)
@@ -223,23 +224,29 @@ def panel_rows(
     )
 
 
-def _lane_arrays(
-    csr: Csr, order: NDArray[np.int64], lengths: NDArray[np.int64]
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """group_ptr, and for each nonzero its step and its lane, rows taken in ``order``."""
+def _lane_groups(csr: Csr, order: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """group_ptr, and each row's first place in (steps, lanes), rows taken in ``order``."""
     groups = -(-len(order) // LANES)
     padded = np.zeros(groups * LANES, np.int64)
-    padded[: len(order)] = lengths[order]
+    padded[: len(order)] = np.diff(csr.row_ptr)[order]
     steps = padded.reshape(groups, LANES).max(axis=1, initial=0)
     group_ptr = np.zeros(groups + 1, np.int32)
     np.cumsum(steps, out=group_ptr[1:])
-    position = np.empty(len(order), np.int32)
-    position[order] = np.arange(len(order), dtype=np.int32)
-    position = np.repeat(position, lengths)  # of each nonzero's row in the order
-    step = np.arange(csr.nnz, dtype=np.int32)
-    step -= np.repeat(csr.row_ptr[:-1], lengths)
-    step += group_ptr[position // LANES]
-    return group_ptr, step, position % LANES
+    position = np.empty(len(order), np.int64)
+    position[order] = np.arange(len(order))
+    return group_ptr, group_ptr[position // LANES].astype(np.int64) * LANES + position % LANES
+
+
+def _lane_places(csr: Csr, first: NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[np.int64]]]:
+    """Some nonzeros at a time, and their places: whole arrays of them take several times the memory
+    of what is packed."""
+    for start in range(0, len(first), ROWS_AT_ONCE):
+        row_ptr = csr.row_ptr[start : start + ROWS_AT_ONCE + 1].astype(np.int64)
+        place = np.arange(row_ptr[0], row_ptr[-1]) * LANES
+        place += np.repeat(
+            first[start : start + ROWS_AT_ONCE] - row_ptr[:-1] * LANES, np.diff(row_ptr)
+        )
+        yield slice(int(row_ptr[0]), int(row_ptr[-1])), place
 
 
 def to_lanes(
@@ -248,14 +255,14 @@ def to_lanes(
     """Eight rows a group, longest rows first, ties in row order; 8x1 blocks share their columns."""
     if _shares_columns(csr.row_ptr, csr.column):
         return _to_blocks(csr, bias, activation)
-    lengths = np.diff(csr.row_ptr).astype(np.int64)
-    order = np.argsort(-lengths, kind="stable")
-    group_ptr, step, lane = _lane_arrays(csr, order, lengths)
+    order = np.argsort(-np.diff(csr.row_ptr), kind="stable")
+    group_ptr, first = _lane_groups(csr, order)
     total = int(group_ptr[-1])
     column = np.full((total, LANES), csr.shape[1], np.uint16)
     value = np.zeros((total, LANES), np.float32)
-    column[step, lane] = csr.column
-    value[step, lane] = csr.value
+    for some, place in _lane_places(csr, first):
+        column.reshape(-1)[place] = csr.column[some]
+        value.reshape(-1)[place] = csr.value[some]
     row = np.full((len(group_ptr) - 1) * LANES, -1, np.int32)
     row[: len(order)] = order
     return LaneRows(csr.shape, group_ptr, column, value, row, False, bias, activation)
@@ -275,14 +282,13 @@ def _shares_columns(row_ptr: NDArray[np.int32], column: Columns) -> bool:
 
 
 def _to_blocks(csr: Csr, bias: NDArray[np.float32] | None, activation: str) -> LaneRows:
-    groups = csr.shape[0] // LANES
-    lengths = np.diff(csr.row_ptr).astype(np.int64)
-    group_ptr, step, lane = _lane_arrays(csr, np.arange(csr.shape[0]), lengths)
+    group_ptr, first = _lane_groups(csr, np.arange(csr.shape[0]))
     value = np.zeros((int(group_ptr[-1]), LANES), np.float32)
-    value[step, lane] = csr.value
     column = np.zeros(int(group_ptr[-1]), np.uint16)
-    column[step] = csr.column
-    row = np.arange(groups * LANES, dtype=np.int32)
+    for some, place in _lane_places(csr, first):
+        column[place // LANES] = csr.column[some]
+        value.reshape(-1)[place] = csr.value[some]
+    row = np.arange(csr.shape[0], dtype=np.int32)
     return LaneRows(csr.shape, group_ptr, column, value, row, True, bias, activation)
 
 

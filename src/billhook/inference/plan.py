@@ -7,7 +7,7 @@ from typing import Any, Literal
 from billhook.errors import ConfigurationError
 from billhook.inference.kernels import ISA_NAMES, MAX_VECTORS
 
-__all__ = ["Choice", "Plan"]
+__all__ = ["Choice", "Mode", "Plan"]
 
 VERSION = 1
 KERNELS = ("dense", "spmm", "spmm_packed", "depthwise", "fused", "sparse")

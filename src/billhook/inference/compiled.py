@@ -1,0 +1,132 @@
+"""A compiled model: what ``compile`` returns and ``load_compiled`` opens."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from billhook.errors import CompileError, ConfigurationError
+from billhook.inference import kernels
+from billhook.inference.module_program import module_tensors, tensor_bytes
+from billhook.inference.network import Network
+from billhook.inference.plan import Plan
+from billhook.inference.program import network_tensors
+from billhook.inference.report import LayerReport, Report
+from billhook.inference.sparse_layer import check_input
+
+__all__ = ["CompiledModel", "NetworkModule", "finish", "isa_of"]
+
+
+class NetworkModule(nn.Module):
+    """A whole network plan as a module of one input."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        check_input("this program", x)
+        return self.network(x)
+
+
+def _refuse_gradients(*inputs: Any) -> None:
+    """The outputs would not depend on the inputs, as far as autograd knows."""
+    if any(torch.is_tensor(x) and x.requires_grad for x in pytree.tree_leaves(inputs)):
+        raise ConfigurationError(
+            "the input requires a gradient and a compiled model has none: call it under "
+            "torch.no_grad(), or detach the input"
+        )
+
+
+class CompiledModel(nn.Module):
+    """A compiled model: the signature and the outputs of the model it was made of.
+
+    It runs without autograd. Several threads may call it at once.
+    """
+
+    def __init__(
+        self, program: nn.Module, plan: Plan, report: Report, architecture: Mapping[str, Any]
+    ) -> None:
+        super().__init__()
+        self.program = program
+        self._plan, self._report, self._architecture = plan, report, architecture
+        self.eval()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the model's own ``forward``."""
+        if torch.is_grad_enabled():
+            _refuse_gradients(args, kwargs)
+        if isinstance(self.program, NetworkModule):  # has neither hooks nor gradients
+            return self.program.forward(*args, **kwargs)
+        with torch.no_grad():
+            return self.program(*args, **kwargs)
+
+    def train(self, mode: bool = True) -> "CompiledModel":
+        """A compiled model stays in evaluation mode."""
+        if mode:
+            raise ConfigurationError(
+                "a compiled model is for inference only: train the model and compile it again"
+            )
+        return super().train(False)
+
+    def state_dict(self, *_: Any, **__: Any) -> Any:
+        """The program as tensors, for :func:`billhook.save`; ``load_compiled`` reads them."""
+        if isinstance(self.program, NetworkModule):
+            return network_tensors(self.program.network, self._plan)
+        return module_tensors(self.program, self._plan, self._architecture)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors torch uses, and of the packed weights that kernels have read."""
+        if isinstance(self.program, NetworkModule):
+            return self.program.network.nbytes
+        return tensor_bytes(self.program)
+
+    def report(self) -> Report:
+        """Each layer's times, what runs it, and why; ``print`` it for a table."""
+        return self._report
+
+    @property
+    def plan(self) -> Plan:
+        """What was chosen, as data; ``compile(model, inputs, plan=...)`` replays it."""
+        return self._plan
+
+
+def isa_of(plan: Plan) -> int:
+    """The instruction set of a plan, an index into ``kernels.ISA_NAMES``.
+
+    Raises:
+        CompileError: This machine does not run it.
+    """
+    isa = kernels.ISA_NAMES.index(plan.isa)
+    if not kernels.available() or isa > kernels.isa():
+        raise CompileError(
+            f"the plan needs {plan.isa} kernels, which this machine does not run: "
+            "compile without plan="
+        )
+    return isa
+
+
+def finish(
+    program: nn.Module,
+    plan: Plan,
+    why: str,
+    architecture: Mapping[str, Any],
+    *,
+    layers: list[LayerReport] | None = None,
+    times: Mapping[str, float] | None = None,
+) -> CompiledModel:
+    """The program with its report; ``times`` are those of "dense" and "compiled"."""
+    times = times or {}
+    report = Report(
+        plan.mode,
+        why,
+        plan.isa,
+        torch.get_num_threads(),
+        times.get("dense"),
+        times.get("compiled"),
+        tuple(layers or ()),
+    )
+    return CompiledModel(program, plan, report, architecture)

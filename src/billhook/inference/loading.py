@@ -1,0 +1,102 @@
+"""``load_compiled``: from a file that ``billhook.save`` wrote to a program that runs."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from billhook.errors import ConfigurationError, FormatError
+from billhook.format.reader import Reader
+from billhook.inference.compiled import CompiledModel, NetworkModule, finish, isa_of
+from billhook.inference.module_program import open_modules
+from billhook.inference.network import Network
+from billhook.inference.plan import Plan
+from billhook.inference.program import read_network
+from billhook.inference.program_file import TEXT, read_text
+
+__all__ = ["is_program", "load_compiled"]
+
+
+def load_compiled(path: str | os.PathLike[str], model: nn.Module | None = None) -> CompiledModel:
+    """The program that ``billhook.save(compiled, path)`` wrote, ready to run.
+
+    No weight that runs sparse is ever dense, so starting takes little more memory than the program.
+
+    Args:
+        path: The file.
+        model: The model that was compiled, whatever its weights: it is not changed, its parameters
+            and buffers are not read, and it takes no memory if built under
+            ``torch.device("meta")``. A whole network's file needs none and ignores it: only the
+            code of models whose layers were replaced one by one (``compiled.plan.mode``) is not in
+            the file.
+
+    Raises:
+        FormatError: The file is damaged, or holds no compiled program.
+        ConfigurationError: The file needs a model, and none is given.
+        CompileError: The model is another one, or the program needs kernels that this machine does
+            not run.
+
+    >>> import billhook, torch
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()).eval()
+    >>> x = torch.rand(1, 3, 16, 16)
+    >>> layers = {"0": {"kernel": "spmm", "vectors": 8}}
+    >>> plan = {"version": 1, "mode": "network", "isa": "portable", "layers": layers}
+    >>> fast = billhook.compile(model, x, plan=plan)
+    >>> _ = billhook.save(fast, "program.billhook.safetensors")
+    >>> torch.equal(load_compiled("program.billhook.safetensors")(x), fast(x))
+    True
+
+    >>> lstm, plan = torch.nn.LSTM(16, 16).eval(), {**plan, "mode": "modules"}
+    >>> fast = billhook.compile(lstm, x[0], plan={**plan, "layers": {"": {"kernel": "sparse"}}})
+    >>> _ = billhook.save(fast, "lstm.billhook.safetensors")
+    >>> with torch.device("meta"):
+    ...     lstm = torch.nn.LSTM(16, 16)
+    >>> again = load_compiled("lstm.billhook.safetensors", lstm)
+    >>> torch.equal(again(x[0])[0], fast(x[0])[0])
+    True
+    """
+    why = f"a program was loaded from {os.fspath(path)}"
+    with Reader(path) as file:
+        with _readable(file.path):
+            data, plan = read_text(file)
+        isa = 0 if plan.mode == "dense" else isa_of(plan)
+        if plan.mode != "network":
+            program = _modules(file, plan, data, model, isa)
+            return finish(program, plan, why, data["architecture"])
+        with _readable(file.path):
+            ops, shape = read_network(file, plan, data)
+    # Only now that the file is let go of: both together would be the peak of the memory it takes.
+    with _readable(path):
+        network = NetworkModule(Network(ops, shape, plan.layers, isa)).eval()
+    return finish(network, plan, why, {})
+
+
+def _modules(
+    file: Reader, plan: Plan, data: Mapping[str, Any], model: nn.Module | None, isa: int
+) -> nn.Module:
+    if model is None:
+        raise ConfigurationError(
+            f"{file.path} is of a model whose layers were replaced one by one, its code is not "
+            'in the file: load_compiled(path, model), built under torch.device("meta")'
+        )
+    with _readable(file.path):
+        return open_modules(file, plan, data["architecture"], model, isa)
+
+
+def is_program(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is of a compiled model, not of weights."""
+    with Reader(path) as file:
+        return TEXT in list(file)
+
+
+@contextmanager
+def _readable(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Whatever does not fit in a file is a defect of the file."""
+    try:
+        yield
+    except FormatError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise FormatError(f"{os.fspath(path)}: the program cannot be read ({error})") from error

@@ -1,0 +1,119 @@
+"""What the files of compiled models are made of: a text of JSON, dense tensors, sparse weights.
+
+Everything is checked before a kernel reads it: the file may be damaged, or made to do harm.
+"""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from billhook.errors import ConfigurationError, FormatError
+from billhook.format.reader import Reader
+from billhook.format.record import Record
+from billhook.inference.packing import Csr, SparseWeight, narrow, to_csr
+from billhook.inference.plan import Plan
+
+__all__ = [
+    "PARTS",
+    "TEXT",
+    "program_text",
+    "read_dense",
+    "read_sparse",
+    "read_text",
+    "sparse_tensors",
+]
+
+VERSION = 1
+TEXT = "program"
+PARTS = ("row_ptr", "column", "value")
+
+
+def program_text(plan: Plan, **rest: Any) -> dict[str, torch.Tensor]:
+    """The plan, and what else is not a tensor, as the tensor ``program`` of JSON text."""
+    text = json.dumps({"version": VERSION, "plan": plan.to_dict(), **rest})
+    return {TEXT: torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)}
+
+
+def read_text(file: Reader) -> tuple[dict[str, Any], Plan]:
+    """What :func:`program_text` wrote, and its plan.
+
+    Raises:
+        FormatError: The file holds no program.
+        ValueError: The program is of another version, or none.
+    """
+    if TEXT not in list(file):
+        raise FormatError(
+            f"{file.path} holds no compiled program: billhook.load gives its tensors, "
+            "billhook.save(billhook.compile(...), path) writes programs"
+        )
+    data = json.loads(bytes(file.tensor(TEXT).numpy()))
+    if data["version"] != VERSION:
+        raise ConfigurationError(f"the program has version {data['version']!r}, not {VERSION}")
+    return data, Plan.from_dict(data["plan"])
+
+
+def sparse_tensors(name: str, weight: torch.Tensor | SparseWeight) -> dict[str, torch.Tensor]:
+    """The nonzeros of a weight: ``name.row_ptr``, ``name.column`` and ``name.value``."""
+    csr = to_csr(weight)
+    return {f"{name}.{part}": torch.from_numpy(getattr(csr, part)) for part in PARTS}
+
+
+def read_dense(file: Reader, name: str, shape: tuple[int, ...], dtype: str = "F32") -> torch.Tensor:
+    """A tensor that must have this shape and type; nothing is decoded otherwise.
+
+    Raises:
+        ValueError: It has another.
+    """
+    record = _record(file, name)
+    if record.shape != tuple(shape) or record.dtype != dtype:
+        raise ValueError(
+            f"{name!r} is {record.dtype} {list(record.shape)}, not {dtype} {list(shape)}"
+        )
+    return file.tensor(name)
+
+
+def read_sparse(file: Reader, name: str, shape: tuple[int, ...]) -> SparseWeight:
+    """A weight's nonzeros, checked: the kernels read wherever these numbers point.
+
+    Raises:
+        ValueError: They do not fit the shape.
+    """
+    rows, columns = shape[0], math.prod(shape[1:])
+    nonzeros = _record(file, f"{name}.value").shape
+    # Each value that is stored takes a byte or more, whatever the record claims.
+    sized = len(nonzeros) == 1 and nonzeros[0] <= min(rows * columns, file.nbytes)
+    if not sized or _record(file, f"{name}.column").shape != nonzeros:
+        raise ValueError(f"the nonzeros of {name!r} do not fit its shape {list(shape)}")
+    row_ptr = read_dense(file, f"{name}.row_ptr", (rows + 1,), "I32").numpy()
+    kind = "U16" if columns < 2**16 else "I32"
+    column = read_dense(file, f"{name}.column", nonzeros, kind).numpy()
+    value = read_dense(file, f"{name}.value", nonzeros).numpy()
+    sound = (
+        row_ptr[0] == 0
+        and row_ptr[-1] == len(value)
+        and bool((np.diff(row_ptr) >= 0).all())
+        and (len(column) == 0 or (column.min() >= 0 and column.max() < columns))
+    )
+    if not (sound and _ascending(row_ptr, column)):
+        raise ValueError(f"the nonzeros of {name!r} do not fit its shape {list(shape)}")
+    return SparseWeight(tuple(shape), Csr((rows, columns), row_ptr, narrow(column, columns), value))
+
+
+def _ascending(row_ptr: NDArray[np.int32], column: NDArray[Any]) -> bool:
+    """Whether each row's columns ascend, so that none is there twice."""
+    rises = column[1:] > column[:-1]
+    begins = row_ptr[1:-1]
+    rises[begins[(begins > 0) & (begins < len(column))] - 1] = True
+    return bool(rises.all())
+
+
+def _record(file: Reader, name: str) -> Record:
+    """The record of a tensor, or of the one it is tied to."""
+    record = file.record(name)
+    while not isinstance(record, Record):
+        record = file.record(record.target)
+    return record

@@ -1,0 +1,149 @@
+"""Inputs that are laid out otherwise, or that no program takes: the right answer or an error."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+from billhook.errors import ConfigurationError
+from billhook.inference import CompiledModel, kernels
+
+from .test_compile import CNNS, Tagger, forced, pruned, relative_error
+from .test_linear_kernels import torch_threads
+
+pytestmark = pytest.mark.skipif(not kernels.available(), reason="no native kernels")
+
+LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "network": (CNNS["residual"][0], (2, 3, 24, 24)),
+    "conv2d": (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU()), (2, 3, 9, 7)),
+    "conv1d": (lambda: nn.Conv1d(3, 8, 3), (2, 3, 9)),
+    "linear": (lambda: nn.Linear(12, 8), (2, 12)),
+    "attention": (lambda: nn.TransformerEncoderLayer(12, 2, 16, batch_first=True), (2, 5, 12)),
+    "lstm": (lambda: nn.LSTM(12, 8, batch_first=True), (2, 5, 12)),
+    "gru": (lambda: nn.GRU(12, 8, batch_first=True), (2, 5, 12)),
+}
+
+
+def compiled(name: str) -> tuple[nn.Module, CompiledModel, torch.Tensor]:
+    make, shape = LAYERS[name]
+    model, x = pruned(make(), 0.5), torch.randn(shape)
+    return model, forced(model, x), x
+
+
+def first(output: Any) -> torch.Tensor:
+    result: torch.Tensor = output[0] if isinstance(output, tuple) else output
+    return result
+
+
+def strided(x: torch.Tensor) -> torch.Tensor:
+    return x.repeat_interleave(2, -1)[..., ::2]
+
+
+FORMS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "channels last": lambda x: x.transpose(1, -1).contiguous().transpose(1, -1),
+    "every second": strided,
+    "expanded": lambda x: x[:1].expand_as(x),
+    "flipped": lambda x: x.flip(0),
+    "negative bit": torch._neg_view,
+    "parameter": lambda x: nn.Parameter(x, requires_grad=False),
+    "misaligned": lambda x: torch.cat([x.new_zeros(1), x.flatten()])[1:].view_as(x),
+    "no samples": lambda x: x[:0],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", LAYERS)
+def test_any_layout_gives_the_right_answer(name: str, form: str) -> None:
+    model, fast, x = compiled(name)
+    x = FORMS[form](x)
+    if form == "no samples" and name in ("lstm", "gru"):
+        with pytest.raises(ConfigurationError, match="empty"):
+            fast(x)
+        return
+    with torch.no_grad():
+        wanted, given = first(model(x)), first(fast(x))
+    assert given.shape == wanted.shape
+    if len(x):
+        assert relative_error(given, wanted) <= 1e-5
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_other_types_places_and_layouts_are_errors(name: str) -> None:
+    _, fast, x = compiled(name)
+    bad: list[Any] = [x.double(), x.half(), x.to(torch.int64), x.to(torch.complex64)]
+    bad += [x.to("meta"), x.to_sparse(), x.numpy(), x.clone().requires_grad_()]
+    for value in bad:
+        # Ours, except where torch has the input before any sparse layer does.
+        with pytest.raises((ConfigurationError, AttributeError, RuntimeError, TypeError)):
+            fast(value)
+    with torch.no_grad():
+        fast(x.clone().requires_grad_())
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_other_shapes_are_errors(name: str) -> None:
+    _, fast, x = compiled(name)
+    wrong = [torch.cat([x, x], 1 if "conv" in name or name == "network" else -1), x[None, None]]
+    wrong += [x.flatten()[0], x.flatten()]
+    for value in wrong:
+        if name == "linear" and value.dim() == 4:
+            assert fast(value).shape == (1, 1, 2, 8)
+            continue
+        with pytest.raises((ConfigurationError, AssertionError, RuntimeError)):
+            fast(value)
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_torchs_default_type_and_device_change_nothing(name: str) -> None:
+    _, fast, x = compiled(name)
+    wanted = first(fast(x))
+    with default_dtype(torch.float64), torch.device("meta"):
+        assert torch.equal(first(fast(x)), wanted)
+        assert torch.equal(first(fast(x[:1])), first(fast(x[:1])))
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_packed_sequences_through_a_compiled_model(name: str) -> None:
+    model, fast, x = compiled(name)
+    packed = pack_padded_sequence(x, torch.tensor([2, 5]), batch_first=True, enforce_sorted=False)
+    with torch.no_grad():
+        wanted, given = model(packed)[0], fast(packed)[0]
+    assert isinstance(given, PackedSequence)
+    assert relative_error(given.data, wanted.data) <= 1e-5
+    with pytest.raises(ConfigurationError, match="float64"):
+        fast(packed.to(torch.float64))
+    with pytest.raises(ConfigurationError, match="requires a gradient"):
+        fast(PackedSequence(x[0].clone().requires_grad_(), torch.ones(5, dtype=torch.long)))
+
+
+def test_a_model_of_replaced_layers_may_be_called_from_several_threads() -> None:
+    fast = forced(pruned(Tagger(), 0.5), (torch.zeros(2, 4, dtype=torch.long),))
+    conv = compiled("conv2d")[1]
+    rng = np.random.default_rng(0)
+    shapes = [(int(n), int(t)) for n, t in rng.integers(1, 9, (40, 2))]
+    words = [torch.randint(20, shape) for shape in shapes]
+    images = [torch.randn(n, 3, 3 + t, 8) for n, t in shapes]  # more sizes than programs are kept
+    for threads in (1, 2):
+        with torch_threads(threads), ThreadPoolExecutor(4) as pool:
+            texts = list(pool.map(fast, words))
+            maps = list(pool.map(conv, images))
+            for x, given in zip(words, texts, strict=True):
+                assert torch.equal(given["logits"], fast(x)["logits"])
+            for x, given in zip(images, maps, strict=True):
+                assert torch.equal(given, conv(x))
