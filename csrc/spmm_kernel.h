@@ -15,6 +15,12 @@ BILLHOOK_INLINE Vec load_pixels(const float* p, int i, int64_t tail) {
   return load_first(p + kLanes * i, tail);
 }
 
+// Small tiles are those of small batches, which read every weight from the third-level cache or memory;
+// as spmv_kernel.h has it.
+template <int N>
+constexpr bool kStreams = kLanes == 16 && N <= 2;
+constexpr int64_t kAhead = 512;
+
 // Adds one row's products to acc. Several chains hide the latency of FMA where a tile has few
 // vectors.
 template <int N>
@@ -27,6 +33,10 @@ BILLHOOK_INLINE void accumulate_row(const SparseRows& w, int64_t row, const floa
   int64_t j = w.row_ptr[row];
   const int64_t end = w.row_ptr[row + 1];
   for (; j + kChains <= end; j += kChains) {
+    if constexpr (kStreams<N>) {
+      __builtin_prefetch(w.value + j + kAhead);
+      __builtin_prefetch(w.offset + j + kAhead);
+    }
     for (int c = 0; c < kChains; ++c) {
       const float* p = x + w.offset[j + c];
       const Vec value = splat(w.value[j + c]);
