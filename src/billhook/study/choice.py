@@ -101,7 +101,7 @@ def groups(plan: Plan, store: Store) -> list[Group]:
     known = []
     for key, group in every.items():
         leader = every[(*key[:-1], plan.study.seeds[0])]
-        settled = group if group is leader else group.following(leader, store)
-        if settled is not None:
-            known.append(settled)
+        open_now = group if group is leader else group.following(leader, store)
+        if open_now is not None:
+            known.append(open_now)
     return known
