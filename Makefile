@@ -23,11 +23,12 @@ build: .venv/.installed
 demo: build
 	$(BIN)/billhook study run digits
 
+# A file at a time: the blocks of a page build on each other.
 test: build
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: build
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: build
 	$(BIN)/ruff check .
