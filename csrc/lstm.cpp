@@ -17,25 +17,26 @@ LstmCell lstm_cell_for(int64_t isa) {
   return version_for<LstmCell>(isa, portable::lstm_cell, avx2::lstm_cell, avx512::lstm_cell);
 }
 
-constexpr int64_t kUnitBlock = 32;
+constexpr int64_t kUnitBlock = kChunk / 4;
 
 struct UnitBlock {
   int64_t units, first, last;  // of all the units, these
   int64_t width, count;
 };
 
-// The four gates of some units, before their activations: kUnitBlock rows each, near the core.
-// `inputs` has a row of 4 * units a sample.
-const float* block_gates(const UnitBlock& b, const SparseRows& recurrent, const float* inputs,
-                         const float* h, SpmmTile tile) {
-  float* gates = scratch(2, 4 * kUnitBlock * b.width);
-  for (int64_t gate = 0; gate < 4; ++gate) {
-    const int64_t first = gate * b.units + b.first, last = gate * b.units + b.last;
-    float* rows = gates + gate * kUnitBlock * b.width;
-    transpose(inputs + first, 4 * b.units, b.count, last - first, rows, b.width);
-    rows -= first * b.width;
-    tile(recurrent, first, last, {h, rows, nullptr, rows, b.width, b.width, b.count});
-  }
+// The four gates of some units, before their activations: kUnitBlock rows each, one chunk of the
+// matrix. `inputs` has a row of 4 * units a sample.
+const float* block_gates(const UnitBlock& b, Blocks recurrent, const float* inputs, const float* h,
+                         SpmmTile tile) {
+  float* gates = scratch(2, kChunk * b.width);
+  for (int64_t gate = 0; gate < 4; ++gate)
+    transpose(inputs + gate * b.units + b.first, 4 * b.units, b.count, b.last - b.first,
+              gates + gate * kUnitBlock * b.width, b.width);
+  const int64_t first = 4 * b.first;
+  float* rows = gates - first * b.width;  // row `first` of the matrix is the first one there
+  const Tile t{h, b.width, rows, nullptr, rows, b.width, b.width, b.count};
+  for (int64_t i = 0; i < recurrent.count; ++i)
+    tile(recurrent.first[i], first, first + kChunk, t);
   return gates;
 }
 
@@ -75,14 +76,15 @@ BILLHOOK_API void billhook_lstm_vector(const billhook::LaneRows* recurrent, cons
 // Up to `width` samples. Step t has counts[t] samples, rows from first[t] of inputs (4 * units
 // floats, biases included) and of outputs (output_stride). h and c are units x width; a sample's
 // state changes in the steps it takes part in and stays otherwise, so that either direction handles
-// sequences of unequal length sorted by falling length. The matrix is for panels of `width` columns.
-BILLHOOK_API void billhook_lstm_batch(const billhook::SparseRows* recurrent, const float* inputs,
-                                      float* h, float* c, float* outputs, int64_t output_stride,
-                                      int64_t width, const int64_t* first, const int64_t* counts,
-                                      int64_t time_steps, int64_t reverse, int64_t threads,
-                                      int64_t isa) {
+// sequences of unequal length sorted by falling length. A chunk of the matrix has the gates of
+// kUnitBlock units, the last one empty rows for those that it lacks.
+BILLHOOK_API void billhook_lstm_batch(const billhook::Blocks* recurrent, const float* inputs,
+                                      float* h, float* c, int64_t units, float* outputs,
+                                      int64_t output_stride, int64_t width, const int64_t* first,
+                                      const int64_t* counts, int64_t time_steps, int64_t reverse,
+                                      int64_t threads, int64_t isa) {
   using namespace billhook;
-  const int64_t units = recurrent->rows / 4, parts = (units + kUnitBlock - 1) / kUnitBlock;
+  const int64_t parts = (units + kUnitBlock - 1) / kUnitBlock;
   const SpmmTile tile = spmm_tile_for(isa);
   const LstmCell cell = lstm_cell_for(isa);
   float* now = h;

@@ -2,12 +2,29 @@
 
 #include <cstring>
 #include <memory>
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
 
 namespace billhook {
 
 namespace {
 constexpr int kSlots = 4;
 constexpr int64_t kAlignment = 16;  // floats
+constexpr int64_t kSquare = 4;
+
+// kSquare rows of as many columns; in registers every x86-64 has.
+inline void transpose_square(const float* x, int64_t x_stride, float* y, int64_t y_stride) {
+#if defined(__SSE__)
+  __m128 row[kSquare];
+  for (int64_t i = 0; i < kSquare; ++i) row[i] = _mm_loadu_ps(x + i * x_stride);
+  _MM_TRANSPOSE4_PS(row[0], row[1], row[2], row[3]);
+  for (int64_t i = 0; i < kSquare; ++i) _mm_storeu_ps(y + i * y_stride, row[i]);
+#else
+  for (int64_t c = 0; c < kSquare; ++c)
+    for (int64_t r = 0; r < kSquare; ++r) y[c * y_stride + r] = x[r * x_stride + c];
+#endif
+}
 }  // namespace
 
 float* scratch(int slot, int64_t floats) {
@@ -36,15 +53,13 @@ void gather_panel(const float* x, const int32_t* offset, int64_t rows, int64_t n
 
 void transpose(const float* x, int64_t x_stride, int64_t rows, int64_t columns, float* y,
                int64_t y_stride) {
-  constexpr int64_t kBlock = 8;
-  for (int64_t c0 = 0; c0 < columns; c0 += kBlock) {
-    const int64_t c1 = c0 + kBlock < columns ? c0 + kBlock : columns;
-    for (int64_t r0 = 0; r0 < rows; r0 += kBlock) {
-      const int64_t r1 = r0 + kBlock < rows ? r0 + kBlock : rows;
-      for (int64_t c = c0; c < c1; ++c)
-        for (int64_t r = r0; r < r1; ++r) y[c * y_stride + r] = x[r * x_stride + c];
-    }
-  }
+  const int64_t whole_rows = rows / kSquare * kSquare, whole_columns = columns / kSquare * kSquare;
+  for (int64_t c = 0; c < whole_columns; c += kSquare)
+    for (int64_t r = 0; r < whole_rows; r += kSquare)
+      transpose_square(x + r * x_stride + c, x_stride, y + c * y_stride + r, y_stride);
+  for (int64_t c = 0; c < columns; ++c)
+    for (int64_t r = c < whole_columns ? whole_rows : 0; r < rows; ++r)
+      y[c * y_stride + r] = x[r * x_stride + c];
 }
 
 }  // namespace billhook

@@ -17,24 +17,27 @@ int64_t split_rows(const SparseRows& rows, int64_t part, int64_t parts) {
   if (part >= parts) return rows.rows;
   const int64_t groups = rows.rows / rows.group;
   const int64_t target = static_cast<int64_t>(rows.row_ptr[groups]) * part / parts;
-  return (std::lower_bound(rows.row_ptr, rows.row_ptr + groups, target) - rows.row_ptr) *
-         rows.group;
+  const int64_t row =
+      (std::lower_bound(rows.row_ptr, rows.row_ptr + groups, target) - rows.row_ptr) * rows.group;
+  return rows.column == nullptr ? row : row / kChunk * kChunk;
 }
-
-constexpr int64_t kRowBlock = 256;
 
 void spmm_blocks(Blocks blocks, int64_t first, int64_t last, const Tile& tile, SpmmTile kernel) {
   if (blocks.count == 1) return kernel(*blocks.first, first, last, tile);
   const int64_t width = (tile.n + 7) / 8 * 8, stride = (tile.n + 15) / 16 * 16;
-  float* sums = scratch(3, kRowBlock * stride);
-  for (int64_t r = first; r < last; r += kRowBlock) {
+  float* sums = scratch(3, kChunk * stride);
+  for (int64_t r = first; r < last; r += kChunk) {
     float* rows = sums - r * stride;  // row r of the matrix is the first one there
-    const int64_t n = tile.addend == nullptr ? width : tile.n;
-    const Tile begin{tile.x, tile.addend, nullptr, rows, tile.addend_stride, stride, n};
-    const Tile middle{tile.x, rows, nullptr, rows, stride, stride, width};
-    const Tile end{tile.x, rows, tile.keep, tile.y, stride, tile.y_stride, tile.n};
+    Tile begin = tile, middle = tile, end = tile;
+    begin.keep = middle.keep = nullptr;
+    begin.y = middle.y = rows;
+    begin.y_stride = middle.y_stride = stride;
+    middle.addend = end.addend = rows;
+    middle.addend_stride = end.addend_stride = stride;
+    middle.n = width;
+    if (tile.addend == nullptr) begin.n = width;
     for (int64_t b = 0; b < blocks.count; ++b)
-      kernel(blocks.first[b], r, std::min(r + kRowBlock, last),
+      kernel(blocks.first[b], r, std::min(r + kChunk, last),
              b == 0 ? begin : b + 1 < blocks.count ? middle : end);
   }
 }
@@ -53,10 +56,10 @@ struct Span {
 
 // Rows of one tile, turned back to one sample a row of y.
 void linear_tile(Blocks blocks, Operand x, Span rows, float* y, int64_t y_stride, SpmmTile tile) {
-  float* sums = scratch(1, kRowBlock * x.width);
-  for (int64_t r = rows.first; r < rows.last; r += kRowBlock) {
-    const int64_t end = std::min(r + kRowBlock, rows.last);
-    const Tile t{x.panel, nullptr, nullptr, sums - r * x.width, 0, x.width, x.count};
+  float* sums = scratch(1, kChunk * x.width);
+  for (int64_t r = rows.first; r < rows.last; r += kChunk) {
+    const int64_t end = std::min(r + kChunk, rows.last);
+    const Tile t{x.panel, x.width, nullptr, nullptr, sums - r * x.width, 0, x.width, x.count};
     spmm_blocks(blocks, r, end, t, tile);
     transpose(sums, x.width, end - r, x.count, y + r, y_stride);
   }
@@ -68,7 +71,7 @@ void linear_tile(Blocks blocks, Operand x, Span rows, float* y, int64_t y_stride
 
 // y[s, r] = act(bias[r] + sum_j value[j] * x[s, column[j]]) for `samples` rows of x. The matrix
 // comes in blocks of columns, summed in order: the first has the bias, the last the activation.
-// offset[j] must be column[j] * width; width is a multiple of 8 up to 64.
+// width is a multiple of 8 up to 64.
 BILLHOOK_API void billhook_linear(const billhook::Blocks* matrix, const float* x, int64_t x_stride,
                                   int64_t columns, float* y, int64_t y_stride, int64_t samples,
                                   int64_t width, int64_t threads, int64_t isa) {

@@ -15,6 +15,25 @@ BILLHOOK_INLINE Vec load_pixels(const float* p, int i, int64_t tail) {
   return load_first(p + kLanes * i, tail);
 }
 
+// Where nonzero j of a tile's rows finds its operand.
+struct Panel {
+  const float* x;
+  int64_t width;
+  const uint16_t* column;
+  Panel(const SparseRows& w, const Tile& tile)
+      : x(tile.x + w.first_column * tile.x_width), width(tile.x_width), column(w.column) {}
+  const float* operator[](int64_t j) const { return x + column[j] * width; }
+  void prefetch(int64_t j) const { __builtin_prefetch(column + j); }
+};
+
+struct Planes {
+  const float* x;
+  const int32_t* offset;
+  Planes(const SparseRows& w, const Tile& tile) : x(tile.x), offset(w.offset) {}
+  const float* operator[](int64_t j) const { return x + offset[j]; }
+  void prefetch(int64_t j) const { __builtin_prefetch(offset + j); }
+};
+
 // Small tiles are those of small batches, which read every weight from the third-level cache or memory;
 // as spmv_kernel.h has it.
 template <int N>
@@ -23,28 +42,28 @@ constexpr int64_t kAhead = 512;
 
 // Adds one row's products to acc. Several chains hide the latency of FMA where a tile has few
 // vectors.
-template <int N>
-BILLHOOK_INLINE void accumulate_row(const SparseRows& w, int64_t row, const float* x, int64_t tail,
-                                    Vec* acc) {
-  constexpr int kChains = N <= 2 ? 4 : N == 3 ? 3 : N <= 6 ? 2 : 1;
+template <int N, typename Operand>
+BILLHOOK_INLINE void accumulate_row(const SparseRows& w, int64_t place, const Operand& x,
+                                    int64_t tail, Vec* acc) {
+  constexpr int kChains = N == 1 && kLanes == 16 ? 8 : N <= 2 ? 4 : N == 3 ? 3 : N <= 6 ? 2 : 1;
   Vec chain[kChains][N];
   for (int c = 0; c < kChains; ++c)
     for (int i = 0; i < N; ++i) chain[c][i] = c == 0 ? acc[i] : splat(0.0f);
-  int64_t j = w.row_ptr[row];
-  const int64_t end = w.row_ptr[row + 1];
+  int64_t j = w.row_ptr[place];
+  const int64_t end = w.row_ptr[place + 1];
   for (; j + kChains <= end; j += kChains) {
     if constexpr (kStreams<N>) {
       __builtin_prefetch(w.value + j + kAhead);
-      __builtin_prefetch(w.offset + j + kAhead);
+      x.prefetch(j + kAhead);
     }
     for (int c = 0; c < kChains; ++c) {
-      const float* p = x + w.offset[j + c];
+      const float* p = x[j + c];
       const Vec value = splat(w.value[j + c]);
       for (int i = 0; i < N; ++i) chain[c][i] = fma(value, load_pixels<N>(p, i, tail), chain[c][i]);
     }
   }
   for (; j < end; ++j) {
-    const float* p = x + w.offset[j];
+    const float* p = x[j];
     const Vec value = splat(w.value[j]);
     for (int i = 0; i < N; ++i) chain[0][i] = fma(value, load_pixels<N>(p, i, tail), chain[0][i]);
   }
@@ -88,13 +107,15 @@ BILLHOOK_INLINE void finish_row(const SparseRows& w, int64_t row, const Tile& ti
     store_first(y + kLanes * (N - 1), acc[N - 1], tail);
 }
 
-template <int N>
+template <int N, typename Operand>
 void rows_of_tile(const SparseRows& w, int64_t first_row, int64_t last_row, const Tile& tile) {
   const int64_t tail = tile.n - kLanes * (N - 1);
-  for (int64_t row = first_row; row < last_row; ++row) {
+  const Operand x(w, tile);
+  for (int64_t place = first_row; place < last_row; ++place) {
+    const int64_t row = w.row != nullptr ? w.row[place] : place;
     Vec acc[N];
     begin_row<N>(w, row, tile, tail, acc);
-    accumulate_row<N>(w, row, tile.x, tail, acc);
+    accumulate_row<N>(w, place, x, tail, acc);
     finish_row<N>(w, row, tile, tail, acc);
   }
 }
@@ -104,9 +125,10 @@ constexpr int kRegisterRows = kLanes == 16 ? 8 : 4;
 constexpr int kRegisterVectors = 3;
 
 // The same for groups: a vector of the operand is loaded once for several rows.
-template <int N>
+template <int N, typename Operand>
 void groups_of_tile(const SparseRows& w, int64_t first_row, int64_t last_row, const Tile& tile) {
   const int64_t tail = tile.n - kLanes * (N - 1);
+  const Operand operand(w, tile);
   for (int64_t row = first_row; row < last_row; row += kRegisterRows) {
     Vec acc[kRegisterRows][N];
 #pragma GCC unroll 8
@@ -115,7 +137,7 @@ void groups_of_tile(const SparseRows& w, int64_t first_row, int64_t last_row, co
     const int64_t end = w.row_ptr[row / kGroup + 1];
     for (int64_t j = w.row_ptr[row / kGroup]; j < end; ++j) {
       Vec x[N];
-      for (int i = 0; i < N; ++i) x[i] = load_pixels<N>(tile.x + w.offset[j], i, tail);
+      for (int i = 0; i < N; ++i) x[i] = load_pixels<N>(operand[j], i, tail);
 #pragma GCC unroll 8
       for (int r = 0; r < kRegisterRows; ++r)
         for (int i = 0; i < N; ++i)
@@ -126,12 +148,14 @@ void groups_of_tile(const SparseRows& w, int64_t first_row, int64_t last_row, co
   }
 }
 
-}  // namespace
-
-void spmm_tile(const SparseRows& w, int64_t first_row, int64_t last_row, const Tile& tile) {
-  constexpr SpmmTile rows[] = {rows_of_tile<1>, rows_of_tile<2>, rows_of_tile<3>, rows_of_tile<4>,
-                               rows_of_tile<5>, rows_of_tile<6>, rows_of_tile<7>, rows_of_tile<8>};
-  constexpr SpmmTile groups[] = {groups_of_tile<1>, groups_of_tile<2>, groups_of_tile<3>};
+template <typename Operand>
+void tile_of(const SparseRows& w, int64_t first_row, int64_t last_row, const Tile& tile) {
+  constexpr SpmmTile rows[] = {rows_of_tile<1, Operand>, rows_of_tile<2, Operand>,
+                               rows_of_tile<3, Operand>, rows_of_tile<4, Operand>,
+                               rows_of_tile<5, Operand>, rows_of_tile<6, Operand>,
+                               rows_of_tile<7, Operand>, rows_of_tile<8, Operand>};
+  constexpr SpmmTile groups[] = {groups_of_tile<1, Operand>, groups_of_tile<2, Operand>,
+                                 groups_of_tile<3, Operand>};
   const SpmmTile* by_vectors = w.group == 1 ? rows : groups;
   const int64_t widest = kLanes * (w.group == 1 ? 8 : kRegisterVectors);
   for (int64_t p = 0; p < tile.n; p += widest) {
@@ -143,6 +167,12 @@ void spmm_tile(const SparseRows& w, int64_t first_row, int64_t last_row, const T
     part.n = tile.n - p < widest ? tile.n - p : widest;
     by_vectors[(part.n + kLanes - 1) / kLanes - 1](w, first_row, last_row, part);
   }
+}
+
+}  // namespace
+
+void spmm_tile(const SparseRows& w, int64_t first_row, int64_t last_row, const Tile& tile) {
+  (w.column != nullptr ? tile_of<Panel> : tile_of<Planes>)(w, first_row, last_row, tile);
 }
 
 }  // namespace billhook::BILLHOOK_NAMESPACE

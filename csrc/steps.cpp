@@ -34,7 +34,7 @@ const float* operand(const Step& step, const float* x, int64_t first, int64_t co
   if (step.depthwise.rows > 0) {
     const int64_t whole = (count + 7) / 8 * 8;
     tile(step.depthwise, 0, step.depthwise.rows,
-         {x + first, nullptr, nullptr, panel, 0, width, whole});
+         {x + first, 0, nullptr, nullptr, panel, 0, width, whole});
   } else {
     gather_panel(x + first, step.panel, step.channels, count, width, panel);
   }
@@ -57,6 +57,7 @@ void run_spmm(const Step& step, const Context& context) {
     const int64_t first = unit * (units * index / tiles);
     const int64_t last = std::min(unit * (units * (index + 1) / tiles), step.pixels);
     const Tile tile{operand(step, x, first, last - first, context.tile),
+                    8 * step.vectors,
                     addend == nullptr ? nullptr : addend + first,
                     step.keep == nullptr ? nullptr : step.keep + first,
                     y + first,

@@ -28,11 +28,14 @@ class View(ctypes.Structure):
 
 
 class SparseRowsStruct(ctypes.Structure):
-    """CSR with operand offsets; see ``spmm.h``."""
+    """CSR whose operand is a panel or planes; see ``spmm.h``."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("rows", "activation", "group")),
-        *((name, ctypes.c_void_p) for name in ("row_ptr", "offset", "value", "bias")),
+        *((name, ctypes.c_int64) for name in ("rows", "activation", "group", "first_column")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("row_ptr", "row", "offset", "column", "value", "bias")
+        ),
     )
 
 
@@ -205,7 +208,7 @@ def lstm_vector(
 
 
 def lstm_batch(
-    recurrent: SparseRowsStruct,
+    recurrent: BlocksStruct,
     inputs: torch.Tensor,
     state: tuple[torch.Tensor, torch.Tensor],
     outputs: torch.Tensor,
@@ -217,12 +220,13 @@ def lstm_batch(
     isa: int,
 ) -> None:
     """``billhook_lstm_batch``: inputs and outputs are rows, the state's h and c (units, width)."""
-    argtypes = (_P, _P, _P, _P, _P, _I, _I, _P, _P, _I, _I, _I, _I)
+    argtypes = (_P, _P, _P, _P, _I, _P, _I, _I, _P, _P, _I, _I, _I, _I)
     _kernel("billhook_lstm_batch", argtypes, None)(
         ctypes.addressof(recurrent),
         inputs.data_ptr(),
         state[0].data_ptr(),
         state[1].data_ptr(),
+        state[0].shape[0],
         outputs.data_ptr(),
         outputs.stride(0),
         state[0].shape[1],

@@ -7,19 +7,18 @@ import torch
 
 from billhook.errors import ConfigurationError
 from billhook.inference import kernels
-from billhook.inference.kernels import ISA_NAMES, LANES
+from billhook.inference.kernels import ISA_NAMES
 from billhook.inference.packing import (
     MAX_LANE_COLUMNS,
     BlockedRows,
     Csr,
     LaneRows,
-    SparseRows,
     SparseWeight,
     floats,
+    gate_rows,
     panel_rows,
     to_csr,
     to_lanes,
-    with_width,
 )
 from billhook.inference.sparse_layer import SparseLayer, Weight, check_input
 
@@ -53,7 +52,7 @@ class SparseMatrix:
     def __init__(self, csr: Csr, bias: np.ndarray | None, isa: int) -> None:
         self.csr, self.bias, self.isa = csr, bias, isa
         self._blocks: dict[int, BlockedRows] = {}
-        self._whole: dict[int, SparseRows] = {}
+        self._gates: dict[int, BlockedRows] = {}
         self._lanes: LaneRows | None = None
         self._lock = threading.Lock()
 
@@ -61,7 +60,7 @@ class SparseMatrix:
     def nbytes(self) -> int:
         """Bytes of everything packed so far."""
         blocks = sum(rows.nbytes for rows in self._blocks.values())
-        blocks += sum(rows.nbytes for rows in self._whole.values())
+        blocks += sum(rows.nbytes for rows in self._gates.values())
         return blocks + (0 if self._lanes is None else self._lanes.nbytes)
 
     def lanes(self) -> LaneRows:
@@ -77,15 +76,12 @@ class SparseMatrix:
                 self._blocks[width] = panel_rows(self.csr, width, self.bias)
             return self._blocks[width]
 
-    def whole(self, width: int) -> SparseRows:
-        """The matrix in one piece for panels of ``width`` columns."""
+    def gates(self, width: int) -> BlockedRows:
+        """The same of an LSTM's recurrent matrix, the four gates of its units side by side."""
         with self._lock:
-            if width not in self._whole:
-                rows = with_width(self.csr, width, self.bias)
-                # The four gates of an LSTM are taken apart: each has to begin with a group.
-                whole_groups = self.csr.shape[0] % (4 * LANES) == 0
-                self._whole[width] = rows.grouped() if whole_groups else rows
-            return self._whole[width]
+            if width not in self._gates:
+                self._gates[width] = panel_rows(gate_rows(self.csr), width, None)
+            return self._gates[width]
 
     def multiply(self, x: torch.Tensor) -> torch.Tensor:
         """(samples, columns) to (samples, rows); both fp32 on the CPU, x's rows contiguous."""

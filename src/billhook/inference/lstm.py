@@ -87,7 +87,7 @@ def _some_samples(
         panel[:, : stop - start] = given[start:stop].t()
     outputs = y if whole else x.new_empty(len(rows), units)
     kernels.lstm_batch(
-        d.recurrent.whole(width).struct,
+        d.recurrent.gates(width).struct,
         d.input.multiply(x if whole else x[rows]),
         (panels[0], panels[1]),
         outputs,

@@ -28,10 +28,11 @@ Columns = NDArray[np.int32] | NDArray[np.uint16]  # the narrower one where all c
 Struct = TypeVar("Struct", bound=ctypes.Structure)
 
 MAX_LANE_COLUMNS = 2**16 - 1  # uint16 columns, and one more for the fill
-# Panel floats in use at a time (the first-level cache), beyond which panels of more than 16 columns
-# are cut into blocks of matrix columns, as long as a row still has this many nonzeros in a block.
-PANEL_FLOATS = 8192
-MIN_NONZEROS = 12
+CHUNK = 256  # rows that are put in another order among themselves; mirrored by spmm.h
+# Panel floats in use at a time (the first-level cache), beyond which panels are cut into blocks of
+# matrix columns, as long as a row still has this many nonzeros in a block.
+PANEL_FLOATS = 12288
+MIN_NONZEROS = 16
 ROWS_AT_ONCE = 256  # that are packed into lanes
 
 
@@ -60,53 +61,63 @@ class SparseWeight:
 
 @dataclass(frozen=True)
 class SparseRows:
-    """The arrays of csrc's SparseRows, and the structure that points to them."""
+    """The arrays of csrc's SparseRows, and the structure that points to them.
+
+    ``place`` is where a nonzero finds its operand: uint16 columns of a panel, counted from
+    ``first_column``, or int32 offsets into planes.
+    """
 
     row_ptr: NDArray[np.int32]
-    offset: NDArray[np.int32]
+    place: NDArray[np.uint16] | NDArray[np.int32]
     value: NDArray[np.float32]
     bias: NDArray[np.float32] | None = None
     activation: str = "none"
     group: int = 1
+    first_column: int = 0
+    row: NDArray[np.int32] | None = None
 
     def grouped(self) -> "SparseRows":
-        """The same in groups of eight rows, if each eight have the same offsets.
+        """The same in groups of eight rows, if each eight have the same operands.
 
-        >>> rows = to_csr(torch.ones(8, 2)), 1, None
-        >>> with_width(*rows).grouped().offset.tolist()
+        >>> csr = to_csr(torch.ones(8, 2))
+        >>> SparseRows(csr.row_ptr, csr.column, csr.value).grouped().place.tolist()
         [0, 1]
         """
-        if self.group != 1 or not _shares_columns(self.row_ptr, self.offset):
+        if self.group != 1 or not _shares_columns(self.row_ptr, self.place):
             return self
         row_ptr = self.row_ptr[::LANES] // LANES
         first = self.row_ptr[:-1:LANES].repeat(np.diff(row_ptr))
         within = np.arange(row_ptr[-1]) - row_ptr[:-1].repeat(np.diff(row_ptr))
         length = np.diff(row_ptr).repeat(np.diff(row_ptr))
-        place = (first + within)[:, None] + length[:, None] * np.arange(LANES)
+        source = (first + within)[:, None] + length[:, None] * np.arange(LANES)
         return replace(
             self,
             row_ptr=row_ptr.astype(np.int32),
-            offset=self.offset[first + within],
-            value=self.value[place],
+            place=self.place[first + within],
+            value=self.value[source],
             group=LANES,
         )
 
     @cached_property
     def struct(self) -> SparseRowsStruct:
+        panel = self.place.dtype == np.uint16
         return SparseRowsStruct(
             rows=(len(self.row_ptr) - 1) * self.group,
             activation=ACTIVATIONS.index(self.activation),
             group=self.group,
+            first_column=self.first_column,
             row_ptr=pointer(self.row_ptr),
-            offset=pointer(self.offset),
+            row=pointer(self.row),
+            offset=None if panel else pointer(self.place),
+            column=pointer(self.place) if panel else None,
             value=pointer(self.value),
             bias=pointer(self.bias),
         )
 
     @property
     def nbytes(self) -> int:
-        bias = 0 if self.bias is None else self.bias.nbytes
-        return self.row_ptr.nbytes + self.offset.nbytes + self.value.nbytes + bias
+        arrays = (self.row_ptr, self.place, self.value, self.bias, self.row)
+        return sum(array.nbytes for array in arrays if array is not None)
 
 
 @dataclass(frozen=True)
@@ -196,32 +207,78 @@ def to_csr(weight: torch.Tensor | SparseWeight) -> Csr:
     return Csr(shape, row_ptr, narrow(columns, shape[1]), dense[rows, columns])
 
 
-def with_width(
-    csr: Csr, width: int, bias: NDArray[np.float32] | None, activation: str = "none"
-) -> SparseRows:
-    """Rows whose operand is a panel of ``width`` columns: a nonzero's offset is column * width."""
-    offset = csr.column * np.int32(width)
-    return SparseRows(csr.row_ptr, offset, csr.value, bias, activation)
-
-
 def panel_rows(
     csr: Csr, width: int, bias: NDArray[np.float32] | None, activation: str = "none"
 ) -> BlockedRows:
-    """The same in blocks of columns: the first adds the bias, the last applies the activation."""
+    """Rows whose operand is a panel of ``width`` columns, in blocks of matrix columns: the first
+    adds the bias, the last applies the activation."""
     rows, columns = csr.shape
-    block = columns
-    if width > 2 * LANES and csr.nnz:
-        block = max(PANEL_FLOATS // width, MIN_NONZEROS * rows * columns // csr.nnz)
-    parts = [csr] if block >= columns else _column_blocks(csr, block)
-    last = len(parts) - 1
-    return BlockedRows(
-        tuple(
-            with_width(
-                p, width, bias if i == 0 else None, activation if i == last else "none"
-            ).grouped()
-            for i, p in enumerate(parts)
-        )
-    )
+    block = max(PANEL_FLOATS // width, MIN_NONZEROS * rows * columns // max(csr.nnz, 1))
+    count = max(1, -(-columns // min(block, MAX_LANE_COLUMNS)))
+    block = -(-columns // count)
+    shared = _shares_columns(csr.row_ptr, csr.column)
+    parts = [_column_block(csr, i * block, (i + 1) * block, shared) for i in range(count)]
+    parts[0] = replace(parts[0], bias=bias)
+    parts[-1] = replace(parts[-1], activation=activation)
+    return BlockedRows(tuple(part.grouped() if shared else part for part in parts))
+
+
+def _column_block(csr: Csr, first: int, last: int, in_order: bool) -> SparseRows:
+    """Some columns of a panel's matrix; the rows of a chunk longest first unless ``in_order``.
+
+    >>> rows = _column_block(to_csr(torch.tensor([[1.0, 0, 2], [0, 3, 4]])), 1, 3, False)
+    >>> rows.row.tolist(), rows.place.tolist(), rows.value.tolist()
+    ([1, 0], [0, 1, 1], [3.0, 4.0, 2.0])
+    """
+    in_block = [len(_inside(csr, start, first, last)) for start in range(0, csr.shape[0], CHUNK)]
+    place, value = np.empty(sum(in_block), np.uint16), np.empty(sum(in_block), np.float32)
+    row_ptr, row = np.zeros(csr.shape[0] + 1, np.int32), np.arange(csr.shape[0], dtype=np.int32)
+    at = 0
+    for i, count in enumerate(in_block):  # arrays of all nonzeros would take several times as much
+        rows, inside = slice(i * CHUNK, (i + 1) * CHUNK), _inside(csr, i * CHUNK, first, last)
+        of = np.searchsorted(csr.row_ptr, inside, side="right") - 1 - rows.start
+        length = np.bincount(of, minlength=len(row[rows]))
+        order = np.arange(len(length)) if in_order else np.argsort(-length, kind="stable")
+        source = inside[np.argsort(np.argsort(order)[of], kind="stable")]
+        place[at : at + count] = csr.column[source] - first
+        value[at : at + count] = csr.value[source]
+        row[rows] = rows.start + order
+        row_ptr[rows.start + 1 : rows.stop + 1] = length[order]
+        at += count
+    np.cumsum(row_ptr, out=row_ptr)
+    return SparseRows(row_ptr, place, value, first_column=first, row=None if in_order else row)
+
+
+def _inside(csr: Csr, start: int, first: int, last: int) -> NDArray[np.int64]:
+    """The nonzeros of a chunk of rows in columns [first, last)."""
+    begin, end = csr.row_ptr[start], csr.row_ptr[min(start + CHUNK, csr.shape[0])]
+    column = csr.column[begin:end]
+    inside: NDArray[np.int64] = np.flatnonzero((column >= first) & (column < last)) + begin
+    return inside
+
+
+def gate_rows(csr: Csr) -> Csr:
+    """An LSTM's recurrent matrix with the four gates of a chunk's units together: all of i, then f,
+    g and o; the last chunk has empty rows for the units that it lacks."""
+    units = csr.shape[0] // 4
+    chunks, own = -(-units // (CHUNK // 4)), CHUNK // 4
+    unit = np.arange(chunks)[:, None, None] * own + np.arange(own)
+    gate = np.arange(4)[:, None] * units
+    order = np.where(unit < units, gate + unit, csr.shape[0]).ravel()
+    row_ptr, source = _taken(np.append(csr.row_ptr, csr.row_ptr[-1]), order)
+    return Csr((len(order), csr.shape[1]), row_ptr, csr.column[source], csr.value[source])
+
+
+def _taken(
+    row_ptr: NDArray[np.int32], order: NDArray[Any]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The row_ptr of rows taken in another order, and where their nonzeros were."""
+    length = np.diff(row_ptr)[order]
+    taken = np.zeros(len(order) + 1, np.int32)
+    np.cumsum(length, out=taken[1:])
+    source = np.repeat(row_ptr[order] - taken[:-1], length)
+    source += np.arange(taken[-1], dtype=np.int32)
+    return taken, source
 
 
 def _lane_groups(csr: Csr, order: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -290,19 +347,6 @@ def _to_blocks(csr: Csr, bias: NDArray[np.float32] | None, activation: str) -> L
         value.reshape(-1)[place] = csr.value[some]
     row = np.arange(csr.shape[0], dtype=np.int32)
     return LaneRows(csr.shape, group_ptr, column, value, row, True, bias, activation)
-
-
-def _column_blocks(csr: Csr, block: int) -> list[Csr]:
-    """The matrix in equal blocks of at most ``block`` columns; columns keep their numbers."""
-    row = np.repeat(np.arange(csr.shape[0]), np.diff(csr.row_ptr))
-    block = -(-csr.shape[1] // -(-csr.shape[1] // block))
-    parts = []
-    for start in range(0, csr.shape[1], block):
-        inside = (csr.column >= start) & (csr.column < start + block)
-        row_ptr = np.zeros(csr.shape[0] + 1, np.int32)
-        np.cumsum(np.bincount(row[inside], minlength=csr.shape[0]), out=row_ptr[1:])
-        parts.append(Csr(csr.shape, row_ptr, csr.column[inside], csr.value[inside]))
-    return parts
 
 
 def struct_array(structs: Sequence[Struct]) -> "ctypes.Array[Struct]":
