@@ -23,7 +23,6 @@ struct Panel {
   Panel(const SparseRows& w, const Tile& tile)
       : x(tile.x + w.first_column * tile.x_width), width(tile.x_width), column(w.column) {}
   const float* operator[](int64_t j) const { return x + column[j] * width; }
-  void prefetch(int64_t j) const { __builtin_prefetch(column + j); }
 };
 
 struct Planes {
@@ -31,14 +30,7 @@ struct Planes {
   const int32_t* offset;
   Planes(const SparseRows& w, const Tile& tile) : x(tile.x), offset(w.offset) {}
   const float* operator[](int64_t j) const { return x + offset[j]; }
-  void prefetch(int64_t j) const { __builtin_prefetch(offset + j); }
 };
-
-// Small tiles are those of small batches, which read every weight from the third-level cache or memory;
-// as spmv_kernel.h has it.
-template <int N>
-constexpr bool kStreams = kLanes == 16 && N <= 2;
-constexpr int64_t kAhead = 512;
 
 // Adds one row's products to acc. Several chains hide the latency of FMA where a tile has few
 // vectors.
@@ -52,10 +44,6 @@ BILLHOOK_INLINE void accumulate_row(const SparseRows& w, int64_t place, const Op
   int64_t j = w.row_ptr[place];
   const int64_t end = w.row_ptr[place + 1];
   for (; j + kChains <= end; j += kChains) {
-    if constexpr (kStreams<N>) {
-      __builtin_prefetch(w.value + j + kAhead);
-      x.prefetch(j + kAhead);
-    }
     for (int c = 0; c < kChains; ++c) {
       const float* p = x[j + c];
       const Vec value = splat(w.value[j + c]);

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from billhook.inference import kernels, reference
 from billhook.inference.linear import SparseLinear, SparseMatrix
-from billhook.inference.packing import to_csr, to_lanes
+from billhook.inference.packing import CHUNK, to_csr, to_lanes
 
 from .strategies import assert_close, misaligned, sparse, values
 
@@ -35,7 +35,9 @@ def torch_threads(count: int) -> Iterator[None]:
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_linear_equals_the_oracle(data: st.DataObject) -> None:
-    rows, columns = data.draw(st.integers(1, 70)), data.draw(st.integers(1, 90))
+    # Less than a chunk of rows and a block of columns, or several.
+    rows = data.draw(st.integers(1, 70) | st.integers(CHUNK - 1, 2 * CHUNK + 9))
+    columns = data.draw(st.integers(1, 90) | st.integers(700, 1300))
     samples = data.draw(st.sampled_from([1, 2, 7, 8, 9, 17, 33, 64, 65, 130]))
     weight = data.draw(sparse((rows, columns)))
     x = misaligned(data.draw(values((samples, columns))), data.draw(st.integers(0, 15)))
@@ -92,6 +94,22 @@ def test_wide_panels_are_cut_into_blocks_of_columns() -> None:
         layer(x), torch.nn.functional.linear(x, weight, torch.from_numpy(layer.matrix.bias))
     )
     assert len(layer.matrix.blocks(64).blocks) > 1
+
+
+def test_columns_beyond_sixteen_bits() -> None:
+    weight = torch.zeros(3, 70_000)
+    weight[1, [0, 65_534, 65_535, 65_536, 69_999]] = torch.arange(1.0, 6.0)
+    x = torch.arange(140_000.0).reshape(2, -1) % 1000
+    assert_close(SparseLinear(weight, None, kernels.isa())(x), x @ weight.t())
+
+
+def test_rows_of_a_chunk_stand_longest_first() -> None:
+    weight = torch.rand(2 * CHUNK, 40) * (torch.rand(2 * CHUNK, 40) < torch.rand(2 * CHUNK, 1))
+    (rows,) = SparseMatrix(to_csr(weight), None, 0).blocks(16).blocks
+    assert rows.row is not None
+    for chunk in (slice(0, CHUNK), slice(CHUNK, 2 * CHUNK)):
+        assert sorted(rows.row[chunk]) == list(range(chunk.start, chunk.stop))
+        assert (np.diff(np.diff(rows.row_ptr)[chunk]) <= 0).all()
 
 
 @pytest.mark.parametrize("samples", [0, 1, 3, 70])

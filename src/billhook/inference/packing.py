@@ -28,7 +28,7 @@ Columns = NDArray[np.int32] | NDArray[np.uint16]  # the narrower one where all c
 Struct = TypeVar("Struct", bound=ctypes.Structure)
 
 MAX_LANE_COLUMNS = 2**16 - 1  # uint16 columns, and one more for the fill
-CHUNK = 256  # rows that are put in another order among themselves; mirrored by spmm.h
+CHUNK = 128  # rows that are put in another order among themselves; mirrored by spmm.h
 # Panel floats in use at a time (the first-level cache), beyond which panels are cut into blocks of
 # matrix columns, as long as a row still has this many nonzeros in a block.
 PANEL_FLOATS = 12288
