@@ -7,12 +7,18 @@ namespace billhook::BILLHOOK_NAMESPACE {
 
 namespace {
 
-// Vector i of the N that hold a tile's pixels; the last one has `tail` of them. Reads may be rounded
-// up to eight floats, not to more.
+// How many pixels of a tile its last vector holds, and in which lanes.
+struct Tail {
+  int64_t count;
+  Mask lanes;
+  explicit Tail(int64_t pixels) : count(pixels), lanes(lanes_between(0, pixels)) {}
+};
+
+// Vector i of the N that hold a tile's pixels. Reads may be rounded up to eight floats, not to more.
 template <int N>
-BILLHOOK_INLINE Vec load_pixels(const float* p, int i, int64_t tail) {
+BILLHOOK_INLINE Vec load_pixels(const float* p, int i, const Tail& tail) {
   if (kLanes == 8 || i + 1 < N) return load(p + kLanes * i);
-  return load_first(p + kLanes * i, tail);
+  return load_where(p + kLanes * i, tail.lanes);
 }
 
 // Where nonzero j of a tile's rows finds its operand.
@@ -36,7 +42,7 @@ struct Planes {
 // vectors.
 template <int N, typename Operand>
 BILLHOOK_INLINE void accumulate_row(const SparseRows& w, int64_t place, const Operand& x,
-                                    int64_t tail, Vec* acc) {
+                                    const Tail& tail, Vec* acc) {
   constexpr int kChains = N == 1 && kLanes == 16 ? 8 : N <= 2 ? 4 : N == 3 ? 3 : N <= 6 ? 2 : 1;
   Vec chain[kChains][N];
   for (int c = 0; c < kChains; ++c)
@@ -61,17 +67,17 @@ BILLHOOK_INLINE void accumulate_row(const SparseRows& w, int64_t place, const Op
 }
 
 template <int N>
-BILLHOOK_INLINE void add_row(const Tile& tile, int64_t row, int64_t tail, Vec* acc) {
+BILLHOOK_INLINE void add_row(const Tile& tile, int64_t row, const Tail& tail, Vec* acc) {
   const float* addend = tile.addend + row * tile.addend_stride;
   for (int i = 0; i < N; ++i) {
-    const bool whole = i + 1 < N || tail == kLanes;
-    acc[i] += whole ? load(addend + kLanes * i) : load_first(addend + kLanes * i, tail);
+    const bool whole = i + 1 < N || tail.count == kLanes;
+    acc[i] += whole ? load(addend + kLanes * i) : load_first(addend + kLanes * i, tail.count);
   }
 }
 
 // The bias and the addend of a row.
 template <int N>
-BILLHOOK_INLINE void begin_row(const SparseRows& w, int64_t row, const Tile& tile, int64_t tail,
+BILLHOOK_INLINE void begin_row(const SparseRows& w, int64_t row, const Tile& tile, const Tail& tail,
                                Vec* acc) {
   const Vec bias = splat(w.bias != nullptr ? w.bias[row] : 0.0f);
   for (int i = 0; i < N; ++i) acc[i] = bias;
@@ -79,7 +85,7 @@ BILLHOOK_INLINE void begin_row(const SparseRows& w, int64_t row, const Tile& til
 }
 
 template <int N>
-BILLHOOK_INLINE void finish_row(const SparseRows& w, int64_t row, const Tile& tile, int64_t tail,
+BILLHOOK_INLINE void finish_row(const SparseRows& w, int64_t row, const Tile& tile, const Tail& tail,
                                 Vec* acc) {
   activate<N>(w.activation, acc);
   if (tile.keep != nullptr) {
@@ -89,15 +95,15 @@ BILLHOOK_INLINE void finish_row(const SparseRows& w, int64_t row, const Tile& ti
   }
   float* y = tile.y + row * tile.y_stride;
   for (int i = 0; i + 1 < N; ++i) store(y + kLanes * i, acc[i]);
-  if (tail == kLanes)
+  if (tail.count == kLanes)
     store(y + kLanes * (N - 1), acc[N - 1]);
   else
-    store_first(y + kLanes * (N - 1), acc[N - 1], tail);
+    store_first(y + kLanes * (N - 1), acc[N - 1], tail.count);
 }
 
 template <int N, typename Operand>
 void rows_of_tile(const SparseRows& w, int64_t first_row, int64_t last_row, const Tile& tile) {
-  const int64_t tail = tile.n - kLanes * (N - 1);
+  const Tail tail(tile.n - kLanes * (N - 1));
   const Operand x(w, tile);
   for (int64_t place = first_row; place < last_row; ++place) {
     const int64_t row = w.row != nullptr ? w.row[place] : place;
@@ -115,7 +121,7 @@ constexpr int kRegisterVectors = 3;
 // The same for groups: a vector of the operand is loaded once for several rows.
 template <int N, typename Operand>
 void groups_of_tile(const SparseRows& w, int64_t first_row, int64_t last_row, const Tile& tile) {
-  const int64_t tail = tile.n - kLanes * (N - 1);
+  const Tail tail(tile.n - kLanes * (N - 1));
   const Operand operand(w, tile);
   for (int64_t row = first_row; row < last_row; row += kRegisterRows) {
     Vec acc[kRegisterRows][N];
