@@ -29,7 +29,7 @@ struct SparseRows {
 };
 
 constexpr int64_t kGroup = 8;
-constexpr int64_t kChunk = 128;  // rows; mirrored by packing.py
+constexpr int64_t kChunk = 128;  // rows; mirrored by panels.py
 
 // y[r, p] = act(bias[r] + addend[r, p] + sum_j value[j] * x[at(j) + p]) for p in [0, n), with at(j) =
 // (first_column + column[j]) * x_width or offset[j]; where keep[p] is 0 the result is replaced by

@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billhook.inference import kernels, reference
+from billhook.inference.csr import to_csr
+from billhook.inference.lanes import to_lanes
 from billhook.inference.linear import SparseLinear, SparseMatrix
-from billhook.inference.packing import CHUNK, to_csr, to_lanes
+from billhook.inference.panels import CHUNK
 
 from .strategies import assert_close, misaligned, sparse, values
 

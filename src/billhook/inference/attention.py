@@ -5,8 +5,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from billhook.errors import ConfigurationError
+from billhook.inference.csr import Csr, floats, to_csr
 from billhook.inference.linear import SparseMatrix
-from billhook.inference.packing import Csr, floats, to_csr
 from billhook.inference.sparse_layer import (
     SparseLayer,
     Weights,

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from billhook.errors import ConfigurationError
+from billhook.inference.csr import SparseWeight
 from billhook.inference.graph import INPUT, Conv
 from billhook.inference.network import Network
-from billhook.inference.packing import SparseWeight
 from billhook.inference.plan import Choice
 from billhook.inference.sparse_layer import (
     SparseLayer,

@@ -3,9 +3,10 @@
 import numpy as np
 
 from billhook.errors import ConfigurationError
+from billhook.inference.csr import floats, to_csr
 from billhook.inference.graph import Conv
 from billhook.inference.kernels import DEPTHWISE, MAX_TAPS, Step, View
-from billhook.inference.packing import BlockedRows, SparseRows, floats, to_csr
+from billhook.inference.panels import BlockedRows, SparseRows
 
 __all__ = ["depthwise_rows", "depthwise_step", "has_kernel"]
 

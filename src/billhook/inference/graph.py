@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from billhook.inference.packing import SparseWeight
+from billhook.inference.csr import SparseWeight
 
 __all__ = ["INPUT", "Conv", "Linear", "Op", "Other", "Pool", "UnsupportedError", "capture"]
 

@@ -5,7 +5,8 @@ Arrays that a structure points to must outlive it; each packed weight keeps its 
 
 import ctypes
 import functools
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ MAX_TAPS = 64  # of a depthwise filter
 LANES = 8  # rows of a group, pixels of a plan's vector, and what reads are rounded up to
 
 Array = NDArray[Any]
+Struct = TypeVar("Struct", bound=ctypes.Structure)
 
 
 class View(ctypes.Structure):
@@ -115,6 +117,11 @@ _P, _I = ctypes.c_void_p, ctypes.c_int64
 def pointer(array: Array | None) -> int | None:
     """The address of an array's data, None for None."""
     return None if array is None else int(array.ctypes.data)
+
+
+def struct_array(structs: Sequence[Struct]) -> "ctypes.Array[Struct]":
+    """The structures one after another, as a kernel reads them."""
+    return (type(structs[0]) * len(structs))(*structs)
 
 
 WORKSPACE, SOURCE, RESULT = range(3)  # the buffers of a network

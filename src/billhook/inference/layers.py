@@ -8,10 +8,10 @@ from torch.nn.utils.prune import BasePruningMethod
 
 from billhook.inference.attention import SparseMultiheadAttention, attention_obstacle
 from billhook.inference.conv import SparseConv
+from billhook.inference.csr import SparseWeight
 from billhook.inference.gru import SparseGRU
 from billhook.inference.linear import SparseLinear
 from billhook.inference.lstm import SparseLSTM
-from billhook.inference.packing import SparseWeight
 from billhook.inference.plan import Choice
 from billhook.inference.sparse_layer import SparseLayer, Weights, sparse_weights, vector
 

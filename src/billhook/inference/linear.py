@@ -7,19 +7,10 @@ import torch
 
 from billhook.errors import ConfigurationError
 from billhook.inference import kernels
+from billhook.inference.csr import Csr, SparseWeight, floats, to_csr
 from billhook.inference.kernels import ISA_NAMES
-from billhook.inference.packing import (
-    MAX_LANE_COLUMNS,
-    BlockedRows,
-    Csr,
-    LaneRows,
-    SparseWeight,
-    floats,
-    gate_rows,
-    panel_rows,
-    to_csr,
-    to_lanes,
-)
+from billhook.inference.lanes import MAX_LANE_COLUMNS, LaneRows, to_lanes
+from billhook.inference.panels import BlockedRows, gate_rows, panel_rows
 from billhook.inference.sparse_layer import SparseLayer, Weight, check_input
 
 __all__ = ["SparseLinear", "SparseMatrix", "panel_width"]

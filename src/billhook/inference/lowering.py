@@ -8,21 +8,22 @@ import numpy as np
 
 from billhook.errors import ConfigurationError
 from billhook.inference import kernels
+from billhook.inference.csr import floats, to_csr
 from billhook.inference.dense_steps import Dense, dense_conv, dense_linear
 from billhook.inference.depthwise import depthwise_rows, depthwise_step
 from billhook.inference.graph import INPUT, Conv, Linear, Op, Other, Pool
-from billhook.inference.kernels import ACTIVATIONS, RESULT, SOURCE, WORKSPACE, Step, View
-from billhook.inference.layout import PlaneLayout
-from billhook.inference.packing import (
-    BlockedRows,
-    LaneRows,
-    SparseRows,
-    floats,
-    panel_rows,
+from billhook.inference.kernels import (
+    ACTIVATIONS,
+    RESULT,
+    SOURCE,
+    WORKSPACE,
+    Step,
+    View,
     struct_array,
-    to_csr,
-    to_lanes,
 )
+from billhook.inference.lanes import LaneRows, to_lanes
+from billhook.inference.layout import PlaneLayout
+from billhook.inference.panels import BlockedRows, SparseRows, panel_rows
 from billhook.inference.placement import Placement
 from billhook.inference.plan import Choice
 from billhook.inference.taps import conv_rows, panel_offsets, strided

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from billhook.inference import kernels
+from billhook.inference.lanes import MAX_LANE_COLUMNS
 from billhook.inference.linear import panel_width
-from billhook.inference.packing import MAX_LANE_COLUMNS
 from billhook.inference.recurrent import Counts, Direction, SparseRecurrent, State, time_steps
 
 __all__ = ["SparseLSTM"]

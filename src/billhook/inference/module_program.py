@@ -17,8 +17,8 @@ from billhook.errors import CompileError
 from billhook.format.dtypes import dtype_name
 from billhook.format.reader import Reader
 from billhook.inference.architecture import check_architecture, dense_tensors
+from billhook.inference.csr import SparseWeight
 from billhook.inference.layers import make_sparse
-from billhook.inference.packing import SparseWeight
 from billhook.inference.plan import Plan
 from billhook.inference.program_file import (
     PARTS,

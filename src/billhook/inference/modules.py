@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from billhook.inference.conv import SparseConv, as_image, describe_conv, sized
+from billhook.inference.csr import SparseWeight
 from billhook.inference.layers import candidates, dense_only, make_sparse, obstacle
 from billhook.inference.network_race import race_network
-from billhook.inference.packing import SparseWeight
 from billhook.inference.plan import Choice
 from billhook.inference.race import interleaved_times, race, winner
 from billhook.inference.report import LayerReport

@@ -7,12 +7,13 @@ import torch
 from torch.nn import functional as F
 
 from billhook.inference import kernels
+from billhook.inference.csr import SparseWeight
 from billhook.inference.dense_steps import ACTIVATE, dense_weight
 from billhook.inference.depthwise import has_kernel
 from billhook.inference.graph import Conv, Linear, Op
+from billhook.inference.lanes import MAX_LANE_COLUMNS
 from billhook.inference.lowering import native
 from billhook.inference.network import Network
-from billhook.inference.packing import MAX_LANE_COLUMNS, SparseWeight
 from billhook.inference.plan import Choice
 from billhook.inference.race import interleaved_times, race, winner
 from billhook.inference.report import LayerReport

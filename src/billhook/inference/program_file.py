@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from billhook.errors import ConfigurationError, FormatError
 from billhook.format.reader import Reader
 from billhook.format.record import Record
-from billhook.inference.packing import Csr, SparseWeight, narrow, to_csr
+from billhook.inference.csr import Csr, SparseWeight, narrow, to_csr
 from billhook.inference.plan import Plan
 
 __all__ = [

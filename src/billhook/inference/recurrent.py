@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from billhook.errors import ConfigurationError
+from billhook.inference.csr import floats, to_csr
 from billhook.inference.linear import SparseMatrix
-from billhook.inference.packing import floats, to_csr
 from billhook.inference.sparse_layer import (
     SparseLayer,
     Weights,

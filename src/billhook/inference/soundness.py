@@ -10,7 +10,7 @@ import torch
 from billhook.inference.depthwise import has_kernel
 from billhook.inference.graph import INPUT, Conv, Linear, Op, Other, Pool, Shape
 from billhook.inference.kernels import ACTIVATIONS
-from billhook.inference.packing import MAX_LANE_COLUMNS
+from billhook.inference.lanes import MAX_LANE_COLUMNS
 from billhook.inference.plan import Choice
 
 __all__ = ["check_choices", "check_ops"]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from billhook.errors import ConfigurationError
-from billhook.inference.packing import SparseWeight, to_csr
+from billhook.inference.csr import SparseWeight, to_csr
 
 __all__ = [
     "SparseLayer",

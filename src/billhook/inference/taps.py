@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from billhook.inference.csr import floats, to_csr
 from billhook.inference.graph import Conv
 from billhook.inference.layout import PlaneLayout
-from billhook.inference.packing import SparseRows, floats, to_csr
+from billhook.inference.panels import SparseRows
 
 __all__ = ["Reach", "conv_rows", "panel_offsets", "reach", "strided"]
 

@@ -1,0 +1,86 @@
+"""Dense weights to the nonzeros that every layout is made of.
+
+Zeros are dropped, so a pruned weight contributes nothing, whatever its input (a dense layer makes
+0 * inf = NaN); every other value is kept bit for bit.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from billhook.inference.kernels import LANES
+
+__all__ = ["Csr", "SparseWeight", "floats", "narrow", "shares_columns", "to_csr"]
+
+Columns = NDArray[np.int32] | NDArray[np.uint16]  # the narrower one where all columns fit
+
+
+@dataclass(frozen=True)
+class Csr:
+    """A sparse matrix: row r holds ``value[row_ptr[r]:row_ptr[r + 1]]``, columns ascending."""
+
+    shape: tuple[int, int]
+    row_ptr: NDArray[np.int32]
+    column: Columns
+    value: NDArray[np.float32]
+
+    @property
+    def nnz(self) -> int:
+        return len(self.value)
+
+
+@dataclass(frozen=True)
+class SparseWeight:
+    """A pruned weight that is never dense: its shape, and its nonzeros with all but the first
+    dimension flattened into the columns."""
+
+    shape: tuple[int, ...]
+    csr: Csr
+
+
+def floats(tensor: torch.Tensor | None) -> NDArray[np.float32] | None:
+    """A private fp32 copy of a tensor as the array the kernels read."""
+    if tensor is None:
+        return None
+    return np.array(tensor.detach().to("cpu", torch.float32).contiguous().numpy(), order="C")
+
+
+def narrow(column: NDArray[Any], columns: int) -> Columns:
+    """Column numbers in two bytes where they fit, otherwise in four."""
+    if columns < 2**16:
+        return column.astype(np.uint16, copy=False)
+    return column.astype(np.int32, copy=False)
+
+
+def to_csr(weight: torch.Tensor | SparseWeight) -> Csr:
+    """The nonzeros of a weight, row-major; dimensions beyond the first are the columns.
+
+    >>> csr = to_csr(torch.tensor([[0.0, 2.0], [0.0, 0.0], [3.0, 0.0]]))
+    >>> csr.row_ptr.tolist(), csr.column.tolist(), csr.value.tolist()
+    ([0, 1, 1, 2], [1, 0], [2.0, 3.0])
+    """
+    if isinstance(weight, SparseWeight):
+        return weight.csr
+    dense = floats(weight.flatten(1))
+    assert dense is not None
+    rows, columns = np.nonzero(dense)
+    row_ptr = np.zeros(len(dense) + 1, np.int32)
+    np.cumsum(np.bincount(rows, minlength=len(dense)), out=row_ptr[1:])
+    shape = (dense.shape[0], dense.shape[1])
+    return Csr(shape, row_ptr, narrow(columns, shape[1]), dense[rows, columns])
+
+
+def shares_columns(row_ptr: NDArray[np.int32], column: Columns) -> bool:
+    """Whether each eight rows from a multiple of eight have the same columns."""
+    if (len(row_ptr) - 1) % LANES or len(column) == 0:
+        return False
+    lengths = np.diff(row_ptr).reshape(-1, LANES)
+    if (lengths != lengths[:, :1]).any():
+        return False
+    starts = row_ptr[:-1].reshape(-1, LANES)
+    within = np.arange(lengths.sum(axis=1).sum()) - np.repeat(row_ptr[:-1], lengths.ravel())
+    first = np.repeat(np.repeat(starts[:, 0], LANES), lengths.ravel()) + within
+    return bool((column == column[first]).all())
