@@ -64,14 +64,14 @@ class SparseMatrix:
         """The matrix in blocks of columns for panels of ``width`` columns."""
         with self._lock:
             if width not in self._blocks:
-                self._blocks[width] = panel_rows(self.csr, width, self.bias)
+                self._blocks[width] = panel_rows(self.csr, width, self.bias, self.isa)
             return self._blocks[width]
 
     def gates(self, width: int) -> BlockedRows:
         """The same of an LSTM's recurrent matrix, the four gates of its units side by side."""
         with self._lock:
             if width not in self._gates:
-                self._gates[width] = panel_rows(gate_rows(self.csr), width, None)
+                self._gates[width] = panel_rows(gate_rows(self.csr), width, None, self.isa)
             return self._gates[width]
 
     def multiply(self, x: torch.Tensor) -> torch.Tensor:

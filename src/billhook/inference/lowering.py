@@ -49,12 +49,17 @@ class Lowering:
         ops: The operations, as :func:`billhook.inference.graph.capture` gives them.
         input_shape: (C, H, W) of one sample.
         choices: One choice for each convolution and linear layer, by name.
+        isa: The instruction set, an index into ``kernels.ISA_NAMES``.
     """
 
     def __init__(
-        self, ops: list[Op], input_shape: tuple[int, int, int], choices: Mapping[str, Choice]
+        self,
+        ops: list[Op],
+        input_shape: tuple[int, int, int],
+        choices: Mapping[str, Choice],
+        isa: int,
     ) -> None:
-        self.ops, self.input_shape, self.choices = ops, input_shape, choices
+        self.ops, self.input_shape, self.choices, self.isa = ops, input_shape, choices, isa
         self.fused = {
             op.inputs[0]: i
             for i, op in enumerate(ops)
@@ -199,7 +204,9 @@ class Lowering:
         packed = choice.kernel == "spmm_packed" or depthwise is not None
         if packed:
             width = kernels.LANES * choice.vectors
-            rows = panel_rows(to_csr(conv.weight), width, floats(conv.bias), conv.activation)
+            rows = panel_rows(
+                to_csr(conv.weight), width, floats(conv.bias), self.isa, conv.activation
+            )
         else:
             rows = BlockedRows((conv_rows(conv, layout).grouped(),))
         self.packed.append(rows)

@@ -38,7 +38,7 @@ class Network:
     ) -> None:
         self.ops, self.input_shape, self.choices, self.isa = ops, input_shape, dict(choices), isa
         self.output_shape = ops[-1].shape
-        self.lowering = Lowering(ops, input_shape, self.choices)
+        self.lowering = Lowering(ops, input_shape, self.choices, isa)
         if self.lowering.place.size > MAX_FLOATS:
             raise ConfigurationError(
                 f"a sample of {tuple(input_shape)} needs {self.lowering.place.size} floats, the "

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from billhook.inference.csr import Csr, shares_columns
 from billhook.inference.kernels import (
     ACTIVATIONS,
+    ISA_NAMES,
     LANES,
     BlocksStruct,
     SparseRowsStruct,
@@ -23,8 +24,8 @@ __all__ = ["CHUNK", "BlockedRows", "SparseRows", "gate_rows", "panel_rows"]
 CHUNK = 128  # rows that are put in another order among themselves; mirrored by spmm.h
 # Panel floats in use at a time (the first-level cache), beyond which panels are cut into blocks of
 # matrix columns, as long as a row still has this many nonzeros in a block.
-PANEL_FLOATS = 12288
-MIN_NONZEROS = 16
+PANEL_FLOATS = {"portable": 8192, "avx2": 8192, "avx512": 12288}
+MIN_NONZEROS = 12
 MAX_COLUMNS = 2**16  # of a block
 
 
@@ -111,12 +112,14 @@ class BlockedRows:
 
 
 def panel_rows(
-    csr: Csr, width: int, bias: NDArray[np.float32] | None, activation: str = "none"
+    csr: Csr, width: int, bias: NDArray[np.float32] | None, isa: int, activation: str = "none"
 ) -> BlockedRows:
     """Rows whose operand is a panel of ``width`` columns, in blocks of matrix columns: the first
     adds the bias, the last applies the activation."""
     rows, columns = csr.shape
-    block = max(PANEL_FLOATS // width, MIN_NONZEROS * rows * columns // max(csr.nnz, 1))
+    block = max(
+        PANEL_FLOATS[ISA_NAMES[isa]] // width, MIN_NONZEROS * rows * columns // max(csr.nnz, 1)
+    )
     count = max(1, -(-columns // min(block, MAX_COLUMNS)))
     block = -(-columns // count)
     shared = shares_columns(csr.row_ptr, csr.column)
