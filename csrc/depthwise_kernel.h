@@ -17,7 +17,6 @@ struct Tap {
 // The pixels of a plane's columns [column, column + kLanes), and the nonzero taps of its filter.
 struct Strip {
   int64_t column;
-  Mask inside;
   Vec bias;
   int64_t count;
   Tap taps[kMaxTaps];
@@ -27,7 +26,6 @@ void prepare_strip(const Step& step, int64_t channel, int64_t j, Strip& strip) {
   const SparseRows& w = *step.rows.first;
   const auto width = static_cast<int32_t>(step.kernel_width);
   strip.column = j;
-  strip.inside = lanes_between(0, step.width - j);
   strip.bias = splat(w.bias != nullptr ? w.bias[channel] : 0.0f);
   strip.count = 0;
   for (int64_t k = w.row_ptr[channel]; k < w.row_ptr[channel + 1]; ++k) {
@@ -59,7 +57,7 @@ BILLHOOK_INLINE void rows_of_strip(const Step& step, const Strip& strip, int64_t
   }
   activate<kRows>(step.rows.first->activation, acc);
   for (int r = 0; r < kRows; ++r)
-    store_where(y + (i + r) * step.y.pitch + strip.column, acc[r], strip.inside);
+    store_up_to(y + (i + r) * step.y.pitch + strip.column, acc[r], step.width - strip.column);
 }
 
 template <int kStride>

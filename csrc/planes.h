@@ -1,4 +1,4 @@
-// Steps that treat every channel's plane alone: copies, pooling, addition.
+// Steps that treat every channel's plane alone: copies, means, addition.
 #pragma once
 #include "steps.h"
 
@@ -7,8 +7,6 @@ namespace billhook {
 // Phase (a, b) of a stride (sh, sw) holds y[i, j] = x[i * sh + a, j * sw + b], zero where x ends and
 // up to the pitch. The phases of one channel lie one after another, y.plane / (sh * sw) apart.
 void copy_phases(const Step& step, const float* x, float* y);
-void max_pool(const Step& step, const float* x, float* y);
-void average_pool(const Step& step, const float* x, float* y);
 float mean(const Step& step, const float* x);
 // y = act(x + addend); addend may be null.
 void add(const Step& step, const float* x, const float* addend, float* y);

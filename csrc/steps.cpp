@@ -9,6 +9,7 @@
 #include "panel.h"
 #include "parallel.h"
 #include "planes.h"
+#include "pool.h"
 
 namespace billhook {
 
@@ -85,6 +86,7 @@ void run_planes(const Step& step, const Context& context) {
   const float* x = at(step.x, context);
   const float* addend = at(step.addend, context);
   float* y = at(step.y, context);
+  const PoolPlane pool = pool_plane_for(context.isa);
   const int64_t chunks = std::min(step.channels, 4 * context.threads);
   parallel_for(chunks, context.threads, [&](int64_t chunk) {
     const int64_t last = step.channels * (chunk + 1) / chunks;
@@ -92,8 +94,8 @@ void run_planes(const Step& step, const Context& context) {
       const float* plane = x + c * step.x.plane;
       switch (step.op) {
         case kCopy: copy_phases(step, plane, y + c * step.y.plane); break;
-        case kMaxPool: max_pool(step, plane, y + c * step.y.plane); break;
-        case kAvgPool: average_pool(step, plane, y + c * step.y.plane); break;
+        case kMaxPool:
+        case kAvgPool: pool(step, plane, y + c * step.y.plane); break;
         case kMean: y[c * step.y.plane] = mean(step, plane); break;
         default: {
           const float* other = addend == nullptr ? nullptr : addend + c * step.addend.plane;

@@ -1,0 +1,2 @@
+#define BILLHOOK_NAMESPACE portable
+#include "pool_kernel.h"
