@@ -1,5 +1,4 @@
 // The plane kernel of pool.h, for the instruction set of the file that includes it.
-#include <algorithm>
 #include <limits>
 
 #include "panel.h"
@@ -20,19 +19,28 @@ struct Sum {
   Vec operator()(Vec a, Vec b) const { return a + b; }
 };
 
-// The fold over rows [first, last) of a plane, each column by itself.
+// Pixels [first, last) of one side of a plane: those of a window that are inside.
+struct Span {
+  int64_t first, last;
+  Span(int64_t start, int64_t kernel, int64_t size)
+      : first(start < 0 ? 0 : start), last(start + kernel < size ? start + kernel : size) {}
+  int64_t count() const { return last - first; }
+};
+
+// The fold over some rows of a plane, each column by itself.
 template <typename Fold>
-void fold_rows(const Step& step, const float* x, int64_t first, int64_t last, float* row) {
+void fold_rows(const Step& step, const float* x, const Span& rows, float* row) {
   const int64_t rest = step.in_width % kLanes, whole = step.in_width - rest;
   for (int64_t j = 0; j < whole; j += kLanes) {
     Vec acc = splat(Fold::kStart);
-    for (int64_t r = first; r < last; ++r) acc = Fold{}(acc, load(x + r * step.x.pitch + j));
+    for (int64_t r = rows.first; r < rows.last; ++r)
+      acc = Fold{}(acc, load(x + r * step.x.pitch + j));
     store(row + j, acc);
   }
   if (rest == 0) return;
   const Mask lanes = lanes_between(0, rest);
   Vec acc = splat(Fold::kStart);
-  for (int64_t r = first; r < last; ++r)
+  for (int64_t r = rows.first; r < rows.last; ++r)
     acc = Fold{}(acc, load_where(x + r * step.x.pitch + whole, lanes));
   store_where(row + whole, acc, lanes);
 }
@@ -54,8 +62,8 @@ BILLHOOK_INLINE Vec fold_columns(const Step& step, const float* row) {
   return acc;
 }
 
-int64_t covered(int64_t start, int64_t kernel, int64_t size) {
-  return std::min(start + kernel, size) - std::max<int64_t>(start, 0);
+void fill(float* from, float* to, float value) {
+  for (float* p = from; p < to; ++p) *p = value;
 }
 
 // How many columns each window is divided by, up to a whole vector.
@@ -64,33 +72,31 @@ void count_columns(const Step& step, float* columns) {
     const int64_t start = j * step.stride_width - step.pad_left;
     const bool whole = step.count_padding || j >= step.width;
     columns[j] = static_cast<float>(
-        whole ? step.kernel_width : covered(start, step.kernel_width, step.in_width));
+        whole ? step.kernel_width : Span(start, step.kernel_width, step.in_width).count());
   }
 }
 
 template <typename Fold>
 void pool(const Step& step, const float* x, float* y) {
   // One row of the plane with its padding, and room for the windows of a whole vector.
-  const int64_t room =
-      std::max(step.pad_left + step.in_width,
-               (step.width + kLanes) * step.stride_width + step.kernel_width) + kLanes;
+  const int64_t room = step.pad_left + step.in_width +
+                       (step.width + kLanes) * step.stride_width + step.kernel_width + kLanes;
   float* row = scratch(0, room);
   float* columns = scratch(1, step.width + kLanes);
-  std::fill(row, row + room, Fold::kStart);
+  fill(row, row + room, Fold::kStart);
   count_columns(step, columns);
   for (int64_t i = 0; i < step.height; ++i) {
-    const int64_t top = i * step.stride_height - step.pad_top;
-    const int64_t first = std::max<int64_t>(top, 0);
-    const int64_t last = std::min(top + step.kernel_height, step.in_height);
-    fold_rows<Fold>(step, x, first, last, row + step.pad_left);
-    const auto rows = static_cast<float>(step.count_padding ? step.kernel_height : last - first);
+    const Span window(i * step.stride_height - step.pad_top, step.kernel_height, step.in_height);
+    fold_rows<Fold>(step, x, window, row + step.pad_left);
+    const auto rows =
+        static_cast<float>(step.count_padding ? step.kernel_height : window.count());
     float* to = y + i * step.y.pitch;
     for (int64_t j = 0; j < step.width; j += kLanes) {
       Vec acc = fold_columns<Fold>(step, row + j * step.stride_width);
       if (step.op == kAvgPool) acc /= splat(rows) * load(columns + j);
       store_up_to(to + j, acc, step.width - j);
     }
-    std::fill(to + step.width, to + step.y.pitch, 0.0f);
+    fill(to + step.width, to + step.y.pitch, 0.0f);
   }
 }
 
