@@ -100,6 +100,23 @@ def test_saturated_gates_and_nan(isa: int, batch: int) -> None:
         assert_close(given_, expected)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("units", "group"), [(40, 8), (36, 1)])
+def test_blocks_of_8x1_stay_groups_where_the_gates_are_whole_ones(
+    isa: int, units: int, group: int
+) -> None:
+    lstm = pruned_lstm(0, 1.0, 5, units)
+    with torch.no_grad():
+        lstm.weight_hh_l0.mul_((torch.rand(units // 2, units) < 0.2).repeat_interleave(8, 0))
+    sparse, x = SparseLSTM(lstm, isa), torch.randn(4, 3, 5)
+    with torch.no_grad():
+        wanted = parts(lstm(x))
+    for given_, expected in zip(parts(sparse(x)), wanted, strict=True):
+        assert_close(given_, expected)
+    ((direction,),) = sparse.layers
+    assert direction.recurrent.gates(8).blocks[0].group == group
+
+
 def test_an_unbatched_input_gives_an_unbatched_output() -> None:
     lstm = pruned_lstm(0, 0.5, 3, 4, 2)
     x = torch.randn(5, 3)
