@@ -107,7 +107,8 @@ def test_blocks_of_8x1_stay_groups_where_the_gates_are_whole_ones(
 ) -> None:
     lstm = pruned_lstm(0, 1.0, 5, units)
     with torch.no_grad():
-        lstm.weight_hh_l0.mul_((torch.rand(units // 2, units) < 0.2).repeat_interleave(8, 0))
+        recurrent = lstm.get_parameter("weight_hh_l0")
+        recurrent.mul_((torch.rand(units // 2, units) < 0.2).repeat_interleave(8, 0))
     sparse, x = SparseLSTM(lstm, isa), torch.randn(4, 3, 5)
     with torch.no_grad():
         wanted = parts(lstm(x))
