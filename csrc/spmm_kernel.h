@@ -41,14 +41,14 @@ struct Planes {
 // Adds one row's products to acc. Several chains hide the latency of FMA where a tile has few
 // vectors.
 template <int N, typename Operand>
-BILLHOOK_INLINE void accumulate_row(const SparseRows& w, int64_t place, const Operand& x,
+BILLHOOK_INLINE void accumulate_row(const SparseRows& w, int64_t position, const Operand& x,
                                     const Tail& tail, Vec* acc) {
   constexpr int kChains = N == 1 && kLanes == 16 ? 8 : N <= 2 ? 4 : N == 3 ? 3 : N <= 6 ? 2 : 1;
   Vec chain[kChains][N];
   for (int c = 0; c < kChains; ++c)
     for (int i = 0; i < N; ++i) chain[c][i] = c == 0 ? acc[i] : splat(0.0f);
-  int64_t j = w.row_ptr[place];
-  const int64_t end = w.row_ptr[place + 1];
+  int64_t j = w.row_ptr[position];
+  const int64_t end = w.row_ptr[position + 1];
   for (; j + kChains <= end; j += kChains) {
     for (int c = 0; c < kChains; ++c) {
       const float* p = x[j + c];
@@ -105,11 +105,11 @@ template <int N, typename Operand>
 void rows_of_tile(const SparseRows& w, int64_t first_row, int64_t last_row, const Tile& tile) {
   const Tail tail(tile.n - kLanes * (N - 1));
   const Operand x(w, tile);
-  for (int64_t place = first_row; place < last_row; ++place) {
-    const int64_t row = w.row != nullptr ? w.row[place] : place;
+  for (int64_t position = first_row; position < last_row; ++position) {
+    const int64_t row = w.row != nullptr ? w.row[position] : position;
     Vec acc[N];
     begin_row<N>(w, row, tile, tail, acc);
-    accumulate_row<N>(w, place, x, tail, acc);
+    accumulate_row<N>(w, position, x, tail, acc);
     finish_row<N>(w, row, tile, tail, acc);
   }
 }
