@@ -95,10 +95,7 @@ BILLHOOK_INLINE void finish_row(const SparseRows& w, int64_t row, const Tile& ti
   }
   float* y = tile.y + row * tile.y_stride;
   for (int i = 0; i + 1 < N; ++i) store(y + kLanes * i, acc[i]);
-  if (tail.count == kLanes)
-    store(y + kLanes * (N - 1), acc[N - 1]);
-  else
-    store_first(y + kLanes * (N - 1), acc[N - 1], tail.count);
+  store_up_to(y + kLanes * (N - 1), acc[N - 1], tail.count);
 }
 
 template <int N, typename Operand>

@@ -86,14 +86,6 @@ BILLHOOK_INLINE Vec even_lanes(Vec a, Vec b) {
 #endif
 #endif
 
-// The first `count` lanes, or all if it is no less: a masked store of all is slow on some AVX2 machines.
-BILLHOOK_INLINE void store_up_to(float* p, Vec v, int64_t count) {
-  if (count >= kLanes)
-    store(p, v);
-  else
-    store_where(p, v, lanes_between(0, count));
-}
-
 // The first `count` lanes; load_first sets the others to zero.
 #if defined(__AVX512F__)
 BILLHOOK_INLINE void store_first(float* p, Vec v, int64_t count) {
@@ -112,5 +104,13 @@ BILLHOOK_INLINE Vec load_first(const float* p, int64_t count) {
   return v;
 }
 #endif
+
+// The first `count` lanes, or all if it is no less.
+BILLHOOK_INLINE void store_up_to(float* p, Vec v, int64_t count) {
+  if (count >= kLanes)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
 
 }  // namespace billhook::BILLHOOK_NAMESPACE
