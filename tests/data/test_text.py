@@ -57,6 +57,28 @@ def test_text_names_the_line_that_is_no_utf8(ptb: Path) -> None:
         load_text(ptb)
 
 
+def test_text_of_fewer_words_writes_unk_for_the_rare_ones(ptb: Path) -> None:
+    data = load_text(ptb).with_vocab(4)
+    assert data.vocab == ("<eos>", "the", "cat", "<unk>")
+    assert data.train.tolist() == [1, 2, 3, 0, 1, 3, 3, 0]
+    assert data.valid.tolist() == [1, 2, 3, 0]
+    assert "4 kept" in data.found
+
+
+def test_text_without_unk_gets_one(ptb: Path) -> None:
+    for split in ("train", "valid", "test"):
+        (ptb / f"ptb.{split}.txt").write_text("the the cat\nthe dog\n")
+    data = load_text(ptb).with_vocab(3)
+    assert data.vocab == ("the", "<eos>", "<unk>")
+    assert data.test.tolist() == [0, 0, 2, 1, 0, 2, 1]
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_text_refuses_vocabularies_it_cannot_have(ptb: Path, size: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"vocab {size} .* from 2 to its 6"):
+        load_text(ptb).with_vocab(size)
+
+
 def test_embedded_prose_is_in_the_form_of_the_ptb_files() -> None:
     data = load_text(None)
     assert {"<unk>", "<eos>", "N", "the"} <= set(data.vocab)

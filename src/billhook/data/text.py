@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
-from billhook.errors import DataError
+from billhook.errors import ConfigurationError, DataError
 
 __all__ = ["EOS", "TextData", "from_lines", "load_text"]
 
-EOS = "<eos>"
+EOS, UNK = "<eos>", "<unk>"
 SPLITS = ("train", "valid", "test")
 
 
@@ -28,6 +28,33 @@ class TextData:
     test: torch.Tensor
     vocab: tuple[str, ...]
     found: str
+
+    def with_vocab(self, size: int) -> "TextData":
+        """The same text in ``size`` words: ``<unk>``, the last, stands for all but the others.
+
+        The others are the most frequent ones of the training split.
+
+        Raises:
+            ConfigurationError: ``size`` is below 2 or more than there are words.
+
+        >>> load_text(None).with_vocab(4).vocab
+        ('the', '<eos>', 'a', '<unk>')
+        """
+        if not 2 <= size <= len(self.vocab):
+            raise ConfigurationError(
+                f"[data] vocab {size:,} has to be from 2 to its {len(self.vocab):,} words, for "
+                f"{self.found}"
+            )
+        kept = [number for number, word in enumerate(self.vocab) if word != UNK][: size - 1]
+        number_of = torch.full((len(self.vocab),), size - 1)
+        number_of[kept] = torch.arange(size - 1)
+        return TextData(
+            number_of[self.train],
+            number_of[self.valid],
+            number_of[self.test],
+            (*(self.vocab[number] for number in kept), UNK),
+            f"{self.found}; {size:,} kept, {UNK} for the others",
+        )
 
 
 def load_text(where: str | Path | None) -> TextData:

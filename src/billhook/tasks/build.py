@@ -75,8 +75,9 @@ def _pictures(recipe: Recipe) -> ImageData:
 
 
 def _words(recipe: Recipe) -> TextData:
-    words = torch.randint(PTB_VOCAB, (recipe.training.batch_size * (recipe.data.window + 1),))
-    return TextData(words, words, words, tuple(map(str, range(PTB_VOCAB))), "noise")
+    vocab = recipe.data.vocab or PTB_VOCAB
+    words = torch.randint(vocab, (recipe.training.batch_size * (recipe.data.window + 1),))
+    return TextData(words, words, words, tuple(map(str, range(vocab))), "noise")
 
 
 def _letters(recipe: Recipe) -> ParallelData:

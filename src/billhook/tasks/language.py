@@ -27,8 +27,8 @@ class LanguageModelling(Task):
     original, what does not fill the last window of a training epoch is left out; evaluation leaves
     out nothing.
 
-    The vocabulary is the data's unless the recipe sets ``[model] vocab``, which then has to hold
-    it.
+    The vocabulary is the data's, or its most frequent words where the recipe sets ``[data] vocab``,
+    unless ``[model] vocab`` is larger.
 
     Args:
         recipe: rows, window, seed; the model unless one is given.
@@ -49,14 +49,15 @@ class LanguageModelling(Task):
     ) -> None:
         size, self.window = recipe.training.batch_size, recipe.data.window
         shard.check(size)
+        if recipe.data.vocab:
+            data = data.with_vocab(recipe.data.vocab)
         self.data, self.found = data, data.found
         given = {} if model is not None else recipe.model
         self.arguments: dict[str, Any] = {"vocab": len(data.vocab)} | given
         if self.arguments["vocab"] < len(data.vocab):
             raise DataError(
                 f"the data has {len(data.vocab):,} different words ({data.found}), the model's "
-                f"vocabulary {self.arguments['vocab']:,}: raise [model] vocab, or write <unk> for "
-                "more rare words"
+                f"vocabulary {self.arguments['vocab']:,}: raise [model] vocab, or set [data] vocab"
             )
         self.model = ptb_lstm(**self.arguments) if model is None else model
         if len(data.train) < recipe.data.train:

@@ -65,6 +65,8 @@ class Data(Section):
     train: int = Field(default=0, ge=0)  # pictures, words or pairs to train on; 0: all there are
     validation: float = Field(default=0.0, ge=0, lt=1)  # share of the training pictures held out
     window: int = 0  # LSTM language model: words a window, the steps of back-propagation
+    # Words of text, rarer ones become <unk>; 0: all. Written only where set, as `bf16` below.
+    vocab: int = Field(default=0, ge=0, exclude_if=operator.not_)
     source: str = ""  # translation: suffixes of the files
     target: str = ""
     pieces: int = 0  # translation: size of a side's BPE vocabulary
