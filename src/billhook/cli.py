@@ -46,9 +46,9 @@ def _options(
 @app.command()
 def inspect(file: Annotated[Path, typer.Argument(help="A billhook or safetensors file.")]) -> None:
     """Show what a file holds: tensor, shape, sparsity, nonzeros, coding, bytes."""
-    from rich.console import Console
+    from billhook.render import terminal
 
-    Console().print(billhook.inspect(file))
+    terminal().print(billhook.inspect(file))
 
 
 @app.command()
@@ -74,9 +74,9 @@ def footprint(
 
         typer.echo(dumps(footprint_command.as_json(found), indent=2))
     else:
-        from rich.console import Console
+        from billhook.render import terminal
 
-        Console().print(footprint_command.as_table(found))
+        terminal().print(footprint_command.as_table(found))
 
 
 @app.command()
@@ -105,9 +105,8 @@ def convert(
     ] = None,
 ) -> None:
     """Rewrite a checkpoint: other tools' masks applied, every tensor coded anew."""
-    from rich.console import Console
-
     from billhook.format.interchange import read
+    from billhook.render import terminal
 
     report = billhook.save(
         read(source, masks),
@@ -117,7 +116,7 @@ def convert(
         keep_survivors=keep_survivors,
         canonical_zeros=canonical_zeros,
     )
-    Console().print(report)
+    terminal().print(report)
 
 
 app.command("train")(train_command)
@@ -163,9 +162,8 @@ def plan(
 
     billhook plan --learning-rate mine:rate --steps 20000 --begin 2000 --end 14000
     """
-    from rich.console import Console
-
     from billhook import plan_command
+    from billhook.render import terminal
 
     of_recipe = {"recipe": recipe, "data": data, "steps_per_epoch": steps_per_epoch}
     of_own = {"steps": steps, "frequency": frequency}
@@ -191,7 +189,7 @@ def plan(
             end=end,
             frequency=100 if frequency is None else frequency,
         )
-    Console().print(found)
+    terminal().print(found)
     if plot is not None:
         found.plot(plot)
 

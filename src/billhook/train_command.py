@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 
 from billhook.atomic import replacing
 from billhook.errors import ConfigurationError
 from billhook.format import load
+from billhook.render import terminal
 from billhook.tasks.recipe import Recipe, load_recipe
 from billhook.train import MODEL_FILE, SCHEMES, Sparsity
 
@@ -129,7 +129,7 @@ def _run(
     from billhook.train import test_metrics, train
 
     accelerator = accelerator_for(recipe)
-    console = Console(quiet=not accelerator.is_main_process)
+    console = terminal(quiet=not accelerator.is_main_process)
     torch.manual_seed(recipe.training.seed)
     shard = Shard(accelerator.process_index, accelerator.num_processes)
     task = build_task(recipe, data, shard)
@@ -182,7 +182,7 @@ def _dry_run(recipe: Recipe, sparsity: float | None) -> None:
     from billhook.tasks.build import synthetic_task
     from billhook.train import Run
 
-    console = Console()
+    console = terminal()
     started = time.monotonic()
     task = synthetic_task(recipe)
     target = None if sparsity is None else Sparsity(sparsity, 0, 1)

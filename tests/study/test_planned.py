@@ -21,8 +21,8 @@ def test_nnz_of_every_published_point(family: str) -> None:
         assert abs(row.nnz / 1e6 - point.nonzero / 1e6) < 1.15 * 10**-decimals, (point, row.nnz)
 
 
-def plan(*arguments: str) -> str:
-    result = CliRunner().invoke(app, ["study", "plan", *arguments], env={"COLUMNS": "250"})
+def plan(*arguments: str, columns: str | None = "250") -> str:
+    result = CliRunner().invoke(app, ["study", "plan", *arguments], env={"COLUMNS": columns})
     assert result.exit_code == 0, result.exception
     return result.output
 
@@ -45,3 +45,10 @@ def test_digits_lists_all_runs() -> None:
     output = plan("digits")
     assert "390 runs, 6 sizes of file, 10 seeds, 3 trials" in output
     assert "small-dense-longer" not in output
+
+
+@pytest.mark.parametrize("columns", [None, "80"])
+def test_a_plan_in_a_pipe_or_a_narrow_terminal_cuts_nothing(columns: str | None) -> None:
+    output = plan("digits", columns=columns)
+    assert "…" not in output
+    assert columns or "large-sparse standard │" in output

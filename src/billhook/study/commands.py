@@ -42,8 +42,7 @@ def plan_command(
     Without --data, a family of the paper is counted on noise if its study says how many examples
     it trains on.
     """
-    from rich.console import Console
-
+    from billhook.render import terminal
     from billhook.study.family import WIDTH_NAMES, Place
     from billhook.study.grid import plan
     from billhook.study.planned import sheets, summary
@@ -52,7 +51,7 @@ def plan_command(
     spec = load_study(study)
     dry = data is None and spec.family in WIDTH_NAMES and spec.recipe.data.train > 0
     found = plan(spec, Place(data, study_folder(study)), dry=dry)
-    console = Console()
+    console = terminal()
     console.print(summary(found), highlight=False)
     for sheet in sheets(found):
         console.print(sheet.rich())
@@ -87,8 +86,7 @@ def run(
     ] = False,
 ) -> None:
     """Train what is missing, then report. Stopped at any time, the same command continues."""
-    from rich.console import Console
-
+    from billhook.render import terminal
     from billhook.study.choice import groups
     from billhook.study.family import Place
     from billhook.study.grid import plan
@@ -103,7 +101,7 @@ def run(
             f"--workers {workers} is for processes of this machine, the CPUs of {ray} are "
             "the cluster's own: leave --workers out"
         )
-    console = Console()
+    console = terminal()
     place = Place(data, study_folder(study))
     grid = plan(load_study(study), place)
     store = Store(Path("runs") / grid.study.name if results is None else results)
@@ -134,13 +132,12 @@ def run(
 @app.command()
 def report(folder: Folder) -> None:
     """Make tables, plot and page anew from the rows that a study has so far."""
-    from rich.console import Console
-
+    from billhook.render import terminal
     from billhook.study.output import print_report, write_report
     from billhook.study.report import load_report
     from billhook.study.store import Store
 
-    console, store = Console(), Store(folder)
+    console, store = terminal(), Store(folder)
     finished = load_report(store)
     write_report(finished, store)
     print_report(finished, console)
@@ -156,9 +153,8 @@ def compare(
     ] = None,
 ) -> None:
     """Two finished studies beside each other: what differs in them and in their results."""
-    from rich.console import Console
-
     from billhook.atomic import write_text
+    from billhook.render import terminal
     from billhook.study.report import load_report
     from billhook.study.side_by_side import configuration_sheet, difference_sheet
     from billhook.study.store import Store
@@ -166,7 +162,7 @@ def compare(
     reports = load_report(Store(first)), load_report(Store(second))
     sheets = configuration_sheet(*reports), difference_sheet(*reports)
     for sheet in sheets:
-        Console().print(sheet.rich())
+        terminal().print(sheet.rich())
     if markdown is not None:
         parts = [f"## {sheet.title}\n\n{sheet.markdown()}\n" for sheet in sheets]
         write_text(markdown, "\n".join(parts))
@@ -175,12 +171,11 @@ def compare(
 @app.command()
 def status(folder: Folder) -> None:
     """How much of a study is finished, what runs now, what failed and why."""
-    from rich.console import Console
-
+    from billhook.render import terminal
     from billhook.study.progress import print_status
     from billhook.study.store import Store
 
-    print_status(Console(), Store(folder))
+    print_status(terminal(), Store(folder))
 
 
 def _train(console: "Console", store: "Store", grid: "Plan", pool: "Pool") -> None:

@@ -27,7 +27,7 @@ class Sheet:
         """For a terminal."""
         table = Table(title=self.title, title_justify="left", title_style="bold")
         for heading in self.headings:
-            table.add_column(heading, justify="right")
+            table.add_column(heading, justify="right", overflow="fold")
         for row in self.rows:
             table.add_row(*row)
         return table
