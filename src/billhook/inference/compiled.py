@@ -56,10 +56,9 @@ class CompiledModel(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the model's own ``forward``."""
-        if torch.is_grad_enabled():
-            _refuse_gradients(args, kwargs)
-        if isinstance(self.program, NetworkModule):  # has neither hooks nor gradients
-            return self.program.forward(*args, **kwargs)
+        if not torch.is_grad_enabled():
+            return self.program(*args, **kwargs)
+        _refuse_gradients(args, kwargs)
         with torch.no_grad():
             return self.program(*args, **kwargs)
 

@@ -95,7 +95,7 @@ def available() -> bool:
 @functools.cache
 def isa() -> int:
     """The best instruction set of this processor, an index into ``ISA_NAMES``."""
-    return int(_kernel("billhook_isa", ())())
+    return int(_kernel("billhook_isa")())
 
 
 def lanes(isa: int) -> int:
@@ -103,15 +103,23 @@ def lanes(isa: int) -> int:
     return 16 if ISA_NAMES[isa] == "avx512" else LANES
 
 
+_P, _I = ctypes.c_void_p, ctypes.c_int64
+_ARGTYPES = {
+    "billhook_isa": (),
+    "billhook_run": (_P, _I, _P, _P, _I, _I, _I, _I),
+    "billhook_linear": (_P, _P, _I, _I, _P, _I, _I, _I, _I, _I),
+    "billhook_spmv": (_P, _P, _I, _P, _I, _I, _I, _I),
+    "billhook_lstm_vector": (_P, _P, _P, _P, _P, _I, _I, _I, _I, _I),
+    "billhook_lstm_batch": (_P, _P, _P, _P, _I, _P, _I, _I, _P, _P, _I, _I, _I, _I),
+}
+
+
 @functools.cache
-def _kernel(name: str, argtypes: tuple[Any, ...], restype: Any = ctypes.c_int64) -> Any:
-    kernel = native.function(name, argtypes, restype)
+def _kernel(name: str) -> Any:
+    kernel = native.function(name, _ARGTYPES[name], _I if name == "billhook_isa" else None)
     if kernel is None:
         raise RuntimeError("there is no native library; callers ask kernels.available() first")
     return kernel
-
-
-_P, _I = ctypes.c_void_p, ctypes.c_int64
 
 
 def pointer(array: Array | None) -> int | None:
@@ -139,7 +147,7 @@ def run_steps(
     isa: int,
 ) -> None:
     """``billhook_run``: the steps (a ctypes array) once for every sample."""
-    _kernel("billhook_run", (_P, _I, _P, _P, _I, _I, _I, _I), None)(
+    _kernel("billhook_run")(
         ctypes.byref(steps),
         len(steps),
         _Buffers(*buffers),
@@ -161,7 +169,7 @@ def linear(
     isa: int,
 ) -> None:
     """``billhook_linear``: y (samples, rows) from x (samples, columns), panels ``width`` wide."""
-    _kernel("billhook_linear", (_P, _P, _I, _I, _P, _I, _I, _I, _I, _I), None)(
+    _kernel("billhook_linear")(
         ctypes.addressof(blocks),
         x.data_ptr(),
         x.stride(0),
@@ -177,7 +185,7 @@ def linear(
 
 def spmv(rows: LaneRowsStruct, x: torch.Tensor, y: torch.Tensor, *, threads: int, isa: int) -> None:
     """``billhook_spmv``: y (samples, rows) from x (samples, columns), one sample at a time."""
-    _kernel("billhook_spmv", (_P, _P, _I, _P, _I, _I, _I, _I), None)(
+    _kernel("billhook_spmv")(
         ctypes.addressof(rows),
         x.data_ptr(),
         x.stride(0),
@@ -200,7 +208,7 @@ def lstm_vector(
     isa: int,
 ) -> None:
     """``billhook_lstm_vector``: inputs (T, 4 units), state h and c (units,), outputs (T, units)."""
-    _kernel("billhook_lstm_vector", (_P, _P, _P, _P, _P, _I, _I, _I, _I, _I), None)(
+    _kernel("billhook_lstm_vector")(
         ctypes.addressof(rows),
         inputs.data_ptr(),
         state[0].data_ptr(),
@@ -227,8 +235,7 @@ def lstm_batch(
     isa: int,
 ) -> None:
     """``billhook_lstm_batch``: inputs and outputs are rows, the state's h and c (units, width)."""
-    argtypes = (_P, _P, _P, _P, _I, _P, _I, _I, _P, _P, _I, _I, _I, _I)
-    _kernel("billhook_lstm_batch", argtypes, None)(
+    _kernel("billhook_lstm_batch")(
         ctypes.addressof(recurrent),
         inputs.data_ptr(),
         state[0].data_ptr(),

@@ -55,24 +55,26 @@ class SparseMatrix:
         return blocks + (0 if self._lanes is None else self._lanes.nbytes)
 
     def lanes(self) -> LaneRows:
-        with self._lock:
-            if self._lanes is None:
-                self._lanes = to_lanes(self.csr, self.bias)
-            return self._lanes
+        if self._lanes is None:
+            with self._lock:
+                self._lanes = self._lanes or to_lanes(self.csr, self.bias)
+        return self._lanes
 
     def blocks(self, width: int) -> BlockedRows:
         """The matrix in blocks of columns for panels of ``width`` columns."""
-        with self._lock:
-            if width not in self._blocks:
-                self._blocks[width] = panel_rows(self.csr, width, self.bias, self.isa)
-            return self._blocks[width]
+        if width not in self._blocks:
+            with self._lock:
+                if width not in self._blocks:
+                    self._blocks[width] = panel_rows(self.csr, width, self.bias, self.isa)
+        return self._blocks[width]
 
     def gates(self, width: int) -> BlockedRows:
         """The same of an LSTM's recurrent matrix, the four gates of its units side by side."""
-        with self._lock:
-            if width not in self._gates:
-                self._gates[width] = panel_rows(gate_rows(self.csr), width, None, self.isa)
-            return self._gates[width]
+        if width not in self._gates:
+            with self._lock:
+                if width not in self._gates:
+                    self._gates[width] = panel_rows(gate_rows(self.csr), width, None, self.isa)
+        return self._gates[width]
 
     def multiply(self, x: torch.Tensor) -> torch.Tensor:
         """(samples, columns) to (samples, rows); both fp32 on the CPU, x's rows contiguous."""
@@ -93,10 +95,12 @@ class SparseMatrix:
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
         """(..., columns) to (..., rows), whatever the strides of x."""
-        flat = x.detach().resolve_neg().reshape(-1, self.csr.shape[1])
-        if flat.stride(-1) != 1:
-            flat = flat.contiguous()
-        return self.multiply(flat).reshape(*x.shape[:-1], self.csr.shape[0])
+        rows, columns = self.csr.shape
+        flat = x if x.dim() == 2 else x.reshape(-1, columns)
+        if flat.is_neg() or flat.stride(1) != 1:
+            flat = flat.resolve_neg().contiguous()
+        y = self.multiply(flat)
+        return y if x.dim() == 2 else y.reshape(*x.shape[:-1], rows)
 
 
 class SparseLinear(SparseLayer):

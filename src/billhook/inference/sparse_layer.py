@@ -84,7 +84,7 @@ def check_input(name: str, x: torch.Tensor) -> None:
             f"{name} takes no nested tensors, which a TransformerEncoder makes of padded batches "
             "unless it is built with enable_nested_tensor=False"
         )
-    if x.device.type != "cpu" or x.dtype != torch.float32 or x.layout != torch.strided:
+    if not x.is_cpu or x.dtype != torch.float32 or x.layout != torch.strided:
         raise ConfigurationError(
             f"{name} was compiled for fp32 on the CPU, its input is {x.dtype} on {x.device} "
             f"({x.layout}): convert the input"
