@@ -31,7 +31,8 @@ BILLHOOK_INLINE Vec at_least(Vec a, Vec low) { return a < low ? low : a; }
 BILLHOOK_INLINE Vec at_most(Vec a, Vec high) { return a > high ? high : a; }
 
 // Mask: some lanes of a vector; lanes_between: those from `first` up to, not including, `last`.
-// load_where: zero in the other lanes, whose memory is not touched. even_lanes: of a, then of b.
+// load_where: zero in the other lanes, whose memory is not touched. load_four: four floats, wherever
+// splat_of, of which one fills a vector, finds them. even_lanes: of a, then of b.
 #if defined(__AVX512F__)
 typedef __mmask16 Mask;
 BILLHOOK_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
@@ -45,6 +46,11 @@ BILLHOOK_INLINE Vec load_where(const float* p, Mask lanes) {
 }
 BILLHOOK_INLINE void store_where(float* p, Vec v, Mask lanes) {
   _mm512_mask_storeu_ps(p, lanes, v);
+}
+BILLHOOK_INLINE Vec load_four(const float* p) { return _mm512_broadcast_f32x4(_mm_loadu_ps(p)); }
+template <int K>
+BILLHOOK_INLINE Vec splat_of(Vec four) {
+  return _mm512_permute_ps(four, 0x55 * K);
 }
 BILLHOOK_INLINE Vec even_lanes(Vec a, Vec b) {
   const VecInt even = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
@@ -65,6 +71,13 @@ BILLHOOK_INLINE Vec load_where(const float* p, Mask lanes) {
 BILLHOOK_INLINE void store_where(float* p, Vec v, Mask lanes) {
   _mm256_maskstore_ps(p, (__m256i)lanes, v);
 }
+BILLHOOK_INLINE Vec load_four(const float* p) {
+  return _mm256_broadcast_ps(reinterpret_cast<const __m128*>(p));
+}
+template <int K>
+BILLHOOK_INLINE Vec splat_of(Vec four) {
+  return _mm256_permute_ps(four, 0x55 * K);
+}
 BILLHOOK_INLINE Vec even_lanes(Vec a, Vec b) {
   const __m256d pairs = _mm256_castps_pd(_mm256_shuffle_ps(a, b, 0x88));
   return _mm256_castpd_ps(_mm256_permute4x64_pd(pairs, 0xd8));
@@ -79,6 +92,13 @@ BILLHOOK_INLINE Vec load_where(const float* p, Mask lanes) {
 BILLHOOK_INLINE void store_where(float* p, Vec v, Mask lanes) {
   for (int64_t lane = 0; lane < kLanes; ++lane)
     if (lanes[lane]) p[lane] = v[lane];
+}
+BILLHOOK_INLINE Vec load_four(const float* p) {
+  return Vec{p[0], p[1], p[2], p[3], 0.0f, 0.0f, 0.0f, 0.0f};
+}
+template <int K>
+BILLHOOK_INLINE Vec splat_of(Vec four) {
+  return splat(four[K]);
 }
 BILLHOOK_INLINE Vec even_lanes(Vec a, Vec b) {
   return Vec{a[0], a[2], a[4], a[6], b[0], b[2], b[4], b[6]};
