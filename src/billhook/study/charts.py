@@ -100,15 +100,9 @@ def over_latency(metric: Metric, records: Records) -> Any:
             *tooltips(metric),
         ],
     )
-    y = alt.Y("mean:Q", scale=alt.Scale(zero=False), axis=axis)
-    bars = base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", axis=axis), y2="high:Q")
-    line = base.mark_line(strokeWidth=1.5).encode(
-        y=y, strokeDash=alt.StrokeDash("by:N", scale=scale, legend=legend)
-    )
-    points = base.mark_point(filled=True, size=70, opacity=1).encode(
-        y=y, shape=alt.Shape("by:N", scale=scale, legend=legend)
-    )
-    return (bars + line + points).properties(width=2 * WIDTH, height=270)
+    dash = alt.StrokeDash("by:N", scale=scale, legend=legend)
+    shape = alt.Shape("by:N", scale=scale, legend=legend)
+    return _means(alt, base, axis, shape, strokeDash=dash).properties(width=2 * WIDTH, height=270)
 
 
 def _scores(metric: Metric, cells: Sequence[Cell], place: str, x_axis: dict[str, Any]) -> Any:
@@ -138,12 +132,18 @@ def _scores(metric: Metric, cells: Sequence[Cell], place: str, x_axis: dict[str,
             *tooltips(metric),
         ],
     )
-    y = alt.Y("mean:Q", scale=alt.Scale(zero=False), axis=y_axis)
     band = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", axis=y_axis), y2="high:Q")
-    bars = base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", axis=y_axis), y2="high:Q")
-    line = base.mark_line(strokeWidth=2).encode(y=y)
-    points = base.mark_point(filled=True, size=70, opacity=1).encode(y=y, shape=series["shape"])
-    return (band + bars + line + points).properties(width=WIDTH, height=270)
+    means = _means(alt, base, y_axis, series["shape"])
+    return (band + means).properties(width=WIDTH, height=270)
+
+
+def _means(alt: Any, base: Any, axis: Any, shape: Any, **line: Any) -> Any:
+    """Means as a line with points, and their intervals, wherever ``base`` places them."""
+    y = alt.Y("mean:Q", scale=alt.Scale(zero=False), axis=axis)
+    bars = base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", axis=axis), y2="high:Q")
+    lines = base.mark_line(strokeWidth=2).encode(y=y, **line)
+    points = base.mark_point(filled=True, size=70, opacity=1).encode(y=y, shape=shape)
+    return bars + lines + points
 
 
 def _differences(findings: Sequence[Findings], x_axis: dict[str, Any]) -> Any:
