@@ -60,6 +60,16 @@ def test_a_clear_difference_has_a_winner_whose_numbers_are_said(tiny: Study) -> 
     )
 
 
+@pytest.mark.parametrize("differences", [CLEAR, NOISY])
+def test_a_metric_without_a_unit_is_said_without_one(
+    tiny: Study, differences: Sequence[float]
+) -> None:
+    pure = dataclasses.replace(ACCURACY, scale=1.0, unit="")
+    said = at_point(comparisons_with(tiny, [differences], pure)[0])
+    assert "  " not in said
+    assert "points" not in said
+
+
 def test_the_sign_and_the_metric_decide_who_wins(tiny: Study) -> None:
     less = [-x for x in CLEAR]
     assert comparisons_with(tiny, [less])[0].difference.winner == DENSE

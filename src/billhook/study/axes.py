@@ -18,8 +18,8 @@ __all__ = [
     "score_axis",
     "shown",
     "signed_axis",
+    "titled",
     "tooltips",
-    "unit_of",
 ]
 
 #: What a chart shows, a mark each.
@@ -35,13 +35,17 @@ def score_axis(metric: Metric, split: str = "test") -> Any:
     """The axis of a metric."""
     import altair as alt
 
-    unit = unit_of(metric)
-    return alt.Axis(title=f"{split} {metric.label}" + (f" ({unit})" if unit else ""))
+    return alt.Axis(title=titled(f"{split} {metric.label}", metric.shown_in))
 
 
-def unit_of(metric: Metric) -> str:
-    """What a metric's axis is in."""
-    return "%" if metric.scale == 100 else metric.unit
+def titled(what: str, *notes: str) -> str:
+    """What is shown, its unit and other notes in brackets, without those that are empty.
+
+    >>> titled("perplexity", "", "lower is better")
+    'perplexity (lower is better)'
+    """
+    inside = ", ".join(note for note in notes if note)
+    return f"{what} ({inside})" if inside else what
 
 
 def by_series(alt: Any, records: Records) -> dict[str, Any]:
@@ -67,7 +71,7 @@ def tooltips(metric: Metric, *, signed: bool = False) -> list[Any]:
     import altair as alt
 
     form = f"{'+' if signed else ','}.{metric.digits}f"
-    title = f"sparse minus dense ({metric.unit})" if signed else f"test {metric.label}"
+    title = titled("sparse minus dense", metric.unit) if signed else f"test {metric.label}"
     return [
         alt.Tooltip("mean:Q", title=title, format=form),
         alt.Tooltip("low:Q", title="from", format=form),
@@ -110,7 +114,7 @@ def signed_axis(alt: Any, metric: Metric, better: str, records: Records) -> tupl
     high = max(0.0, *(record["high"] for record in records))
     ticks = _signed_ticks(low, high)
     axis = alt.Axis(
-        title=[f"sparse minus dense ({metric.unit})", f"above 0: {better} ahead"],
+        title=[titled("sparse minus dense", metric.unit), f"above 0: {better} ahead"],
         values=ticks,
         labelExpr="datum.value == 0 ? '0' : format(datum.value, '+~g')",
         labelOverlap=False,

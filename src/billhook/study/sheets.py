@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from billhook.study.axes import titled
 from billhook.study.cells import Cell
 from billhook.study.comparison import CLAIM_SEEDS, Comparison
 from billhook.study.energy import energy
@@ -198,16 +199,12 @@ def _winner(comparison: Comparison) -> str:
 def _title(findings: Findings, what: str) -> str:
     metric = findings.metric
     better = "higher" if metric.higher_is_better else "lower"
-    scheme = "" if findings.scheme in ("", "standard") else f", {findings.scheme} pruning"
-    return f"Test {metric.label} {what} ({_unit(metric)}, {better} is better{scheme})"
+    scheme = "" if findings.scheme in ("", "standard") else f"{findings.scheme} pruning"
+    return titled(f"Test {metric.label} {what}", metric.shown_in, f"{better} is better", scheme)
 
 
 def _heading(metric: Metric) -> str:
-    return f"test {metric.label} ({_unit(metric)})"
-
-
-def _unit(metric: Metric) -> str:
-    return "%" if metric.scale == 100 else metric.unit
+    return titled(f"test {metric.label}", metric.shown_in)
 
 
 def _mean(metric: Metric, interval: Interval) -> str:

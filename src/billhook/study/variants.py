@@ -109,10 +109,10 @@ def _sentence(factor: str, found: Sequence[Variant], metric: Metric, p: float | 
     means = [each.score.mean for each in found]
     reach = metric.scale * (max(means) - min(means))
     scatter = metric.scale * spread([list(each.scores.values()) for each in found])
+    size = metric.with_unit(f"{reach:.{metric.digits}f}")
     sentence = (
-        f"{factor}: the means of {len(found)} settings range over {reach:.{metric.digits}f} "
-        f"{metric.unit}, the seeds of one setting scatter by {scatter:.{metric.digits}f} (standard "
-        "deviation)"
+        f"{factor}: the means of {len(found)} settings range over {size}, the seeds of one "
+        f"setting scatter by {scatter:.{metric.digits}f} (standard deviation)"
     )
     if p is None:
         return f"{sentence}; too few seeds to say more"

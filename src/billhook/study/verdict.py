@@ -83,19 +83,17 @@ def _lead(difference: Difference) -> str:
     """Who is ahead and by how much, or that it is undecided."""
     metric, against = difference.metric, difference.against
     shown = difference.interval.scaled(metric.scale)
-    size = f"{abs(shown.mean):.{metric.digits}f} {metric.unit}"
+    size = metric.with_unit(f"{abs(shown.mean):.{metric.digits}f}")
     if not difference.claimed:
         ahead = difference.ahead
         lead = "the arms are equal" if ahead is None else f"{ahead} is ahead by {size}"
         return f"{lead} ({difference.seeds} seeds: {_DEMONSTRATION})"
     seeds = f"{LEVEL:.0%} interval {{}}, {difference.seeds} seeds"
     if difference.winner is None:
+        mean = metric.with_unit(f"{shown.mean:+.{metric.digits}f}")
         signed = f"{shown.low:+.{metric.digits}f} to {shown.high:+.{metric.digits}f}"
         why = "" if shown.low <= 0 <= shown.high else " after Holm's correction"
-        return (
-            f"undecided{why}: {SPARSE} minus {against} is {shown.mean:+.{metric.digits}f} "
-            f"{metric.unit} ({seeds.format(signed)})"
-        )
+        return f"undecided{why}: {SPARSE} minus {against} is {mean} ({seeds.format(signed)})"
     nearest, farthest = sorted((abs(shown.low), abs(shown.high)))
     ends = f"{nearest:.{metric.digits}f} to {farthest:.{metric.digits}f}"
     return f"{difference.winner} wins by {size} ({seeds.format(ends)})"

@@ -52,6 +52,19 @@ class Metric:
         """The name in words."""
         return self.name.replace("_", "-" if self.name == "cross_entropy" else " ")
 
+    @property
+    def shown_in(self) -> str:
+        """What its values are in, "" for a pure number; differences of per cents are in points."""
+        return "%" if self.scale == 100 else self.unit
+
+    def with_unit(self, difference: str) -> str:
+        """A difference's figures and, if there is one, the unit.
+
+        >>> Metric("perplexity", False, scale=1.0, unit="", digits=2).with_unit("0.36")
+        '0.36'
+        """
+        return f"{difference} {self.unit}".rstrip()
+
 
 class Task(abc.ABC):
     """A model with its data, its loss and its metrics, of which the first is the one that counts.
