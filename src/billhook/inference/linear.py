@@ -1,6 +1,7 @@
 """Sparse linear layers: SpMV for one sample, SpMM on transposed panels for a batch."""
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -62,19 +63,24 @@ class SparseMatrix:
 
     def blocks(self, width: int) -> BlockedRows:
         """The matrix in blocks of columns for panels of ``width`` columns."""
-        if width not in self._blocks:
-            with self._lock:
-                if width not in self._blocks:
-                    self._blocks[width] = panel_rows(self.csr, width, self.bias, self.isa)
-        return self._blocks[width]
+        return self._packed(
+            self._blocks, width, lambda: panel_rows(self.csr, width, self.bias, self.isa)
+        )
 
     def gates(self, width: int) -> BlockedRows:
         """The same of an LSTM's recurrent matrix, the four gates of its units side by side."""
-        if width not in self._gates:
+        return self._packed(
+            self._gates, width, lambda: panel_rows(gate_rows(self.csr), width, None, self.isa)
+        )
+
+    def _packed(
+        self, packings: dict[int, BlockedRows], width: int, pack: Callable[[], BlockedRows]
+    ) -> BlockedRows:
+        if width not in packings:
             with self._lock:
-                if width not in self._gates:
-                    self._gates[width] = panel_rows(gate_rows(self.csr), width, None, self.isa)
-        return self._gates[width]
+                if width not in packings:
+                    packings[width] = pack()
+        return packings[width]
 
     def multiply(self, x: torch.Tensor) -> torch.Tensor:
         """(samples, columns) to (samples, rows); both fp32 on the CPU, x's rows contiguous."""
