@@ -9,18 +9,19 @@ from typing import Any
 
 import torch
 from rich.console import Group
-from rich.table import Table
 from torch import nn
 
 from billhook.footprint import TensorSpec, expected_footprint
 from billhook.format.relative_index import RelativeIndex
 from billhook.named_model import build_model
+from billhook.render import Table
 from billhook.selection import named_weights, select_weights
 
 __all__ = ["PAPER_SPARSITIES", "Row", "as_json", "as_table", "file_specs", "rows"]
 
 PAPER_SPARSITIES = (0.0, 0.5, 0.75, 0.9, 0.95)
 _MB = 1e6
+_KEYS = ("model", "sparsity")
 _BYTES = 4  # a value in fp32
 
 
@@ -122,27 +123,29 @@ def file_specs(model: nn.Module, sparsity: float) -> tuple[list[TensorSpec], int
 
 def as_table(found: Sequence[Row]) -> Group:
     """The rows for people: the paper's arithmetic beside the exact counts, then the files."""
-    counts = _table(
-        "MB of 1e6 bytes, norms not counted: the paper's arithmetic (P) and exact counts (E)",
-        *("NNZ", "P mask", "P CSR(C)", "P total", "E total", "E 4-bit, padded*"),
-    )
-    files = _table("Bytes of whole files", "dense", "bitmask", "relative index*", "auto*")
+    counts, files = [], []
     for row in found:
         name = row.model, f"{row.sparsity:.1%}"
         paper = (row.paper_mask, row.paper_index, row.paper_total)
         exact = (row.exact_total / _MB, row.exact_padded_index / _MB)
-        counts.add_row(*name, f"{row.nnz:,}", *(f"{v:.2f}" for v in (*paper, *exact)))
+        counts.append((*name, f"{row.nnz:,}", *(f"{v:.2f}" for v in (*paper, *exact))))
         sizes = (row.file_dense, row.file_bitmask, row.file_relative_index, row.file_auto)
-        files.add_row(*name, *(f"{size:,}" for size in sizes))
-    return Group(counts, files, "* expected for random masks; everything else is exact")
-
-
-def _table(title: str, *headings: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("model", overflow="fold")
-    for heading in ("sparsity", *headings):
-        table.add_column(heading, justify="right")
-    return table
+        files.append((*name, *(f"{size:,}" for size in sizes)))
+    return Group(
+        Table(
+            "MB of 1e6 bytes, norms not counted: the paper's arithmetic (P) and exact counts (E)",
+            (*_KEYS, "NNZ", "P mask", "P CSR(C)", "P total", "E total", "E 4-bit, padded*"),
+            counts,
+            keys=len(_KEYS),
+        ),
+        Table(
+            "Bytes of whole files",
+            (*_KEYS, "dense", "bitmask", "relative index*", "auto*"),
+            files,
+            keys=len(_KEYS),
+        ),
+        "* expected for random masks; everything else is exact",
+    )
 
 
 def as_json(found: Sequence[Row]) -> dict[str, Any]:

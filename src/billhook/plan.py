@@ -13,13 +13,12 @@ import warnings
 from collections.abc import Callable, Iterator
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from billhook.errors import ConfigurationError
 from billhook.mask import survivors
-from billhook.render import as_text
+from billhook.render import Table, as_text
 from billhook.schedule import Schedule
 from billhook.selection import Rules, select_weights
 
@@ -61,14 +60,11 @@ class Plan:
 
     def __rich__(self) -> RenderableType:
         title = f"{len(self.updates)} mask updates in {self.steps:,} optimizer steps"
-        table = Table()
-        for heading in ("step", "sparsity", "learning rate"):
-            table.add_column(heading, justify="right")
         stride = max(1, len(self.updates) // 12)
         shown = [*self.updates[:-1:stride], *self.updates[-1:]]
-        for step, sparsity, rate in shown:
-            table.add_row(f"{step:,}", f"{sparsity:.2%}", f"{rate:.3g}")
-        return Group(title, table, *(f"warning: {each}" for each in self.warnings), self.suggestion)
+        rows = [(f"{step:,}", f"{sparsity:.2%}", f"{rate:.3g}") for step, sparsity, rate in shown]
+        table = Table(title, ("step", "sparsity", "learning rate"), rows)
+        return Group(table, *(f"warning: {each}" for each in self.warnings), self.suggestion)
 
     def __str__(self) -> str:
         return as_text(self)

@@ -1,11 +1,16 @@
-"""Where commands print, and what rich would print as plain text."""
+"""Where commands print, tables that no terminal cuts, and what rich would print as plain text."""
 
+import dataclasses
 import os
 import sys
+from collections.abc import Iterator, Sequence
 
-from rich.console import Console, RenderableType
+from rich import table
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType, RenderResult
+from rich.text import Text
 
-__all__ = ["as_text", "terminal"]
+__all__ = ["Table", "as_text", "terminal"]
 
 
 def terminal(*, quiet: bool = False) -> Console:
@@ -28,3 +33,58 @@ def as_text(value: RenderableType) -> str:
     with console.capture() as capture:
         console.print(value)
     return capture.get().rstrip("\n")
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Headings and rows of text, whole in any terminal.
+
+    Columns that have no room side by side go on in further blocks below, each with the first
+    ``keys`` columns again. Only text too long for such a block is folded. Numbers stand right.
+    """
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    keys: int = 1
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(self.title, style="bold")
+        for widths in self._blocks(options.max_width):
+            block = table.Table()
+            for column, width in widths.items():
+                text = any(row[column][:1].isalpha() for row in self.rows)
+                justify: JustifyMethod = "left" if text else "right"
+                heading = self.headings[column]
+                block.add_column(heading, justify=justify, overflow="fold", width=width)
+            for row in self.rows:
+                block.add_row(*(row[column] for column in widths))
+            yield block
+
+    def _blocks(self, room: int) -> Iterator[dict[int, int]]:
+        """The width of each column that goes into a block, block by block."""
+        cells = [max(map(cell_len, column), default=0) for column in zip(*self.rows, strict=True)]
+        cells = cells or [0] * len(self.headings)
+        whole = [max(pair) for pair in zip(cells, map(cell_len, self.headings), strict=True)]
+        if _drawn(whole) <= room:
+            yield dict(enumerate(whole))
+            return
+        words = [max(map(cell_len, heading.split()), default=0) for heading in self.headings]
+        narrow = [max(pair) for pair in zip(cells, words, strict=True)]
+        half = room // 2
+        first = dict(enumerate(narrow[: self.keys]))
+        if _drawn([*first.values()]) > half:
+            first = {column: min(width, half // self.keys - 3) for column, width in first.items()}
+        block = dict(first)
+        for column in range(self.keys, len(narrow)):
+            width = min(narrow[column], room - _drawn([*first.values(), 0]))
+            if _drawn([*block.values(), width]) > room and len(block) > self.keys:
+                yield block
+                block = dict(first)
+            block[column] = width
+        yield block
+
+
+def _drawn(widths: Sequence[int]) -> int:
+    """Columns of the terminal that a table of these widths takes, with padding and lines."""
+    return sum(width + 3 for width in widths) + 1

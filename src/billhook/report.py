@@ -4,9 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
-from rich.table import Table
-
-from billhook.render import as_text
+from billhook.render import Table, as_text
 
 __all__ = ["PruningReport", "TensorReport"]
 
@@ -58,15 +56,18 @@ class PruningReport:
         return 1.0 - sum(row.kept for row in self) / self.numel if self.numel else 0.0
 
     def __rich__(self) -> Table:
-        table = Table(title=f"step {self.step:,}: {self.sparsity:.2%} of {self.numel:,} masked")
-        table.add_column("tensor")
-        for heading in ("shape", "nonzero", "sparsity", "final"):
-            table.add_column(heading, justify="right")
-        for row in self:
-            shape = "x".join(map(str, row.shape))
-            cells = f"{row.nonzero:,}", f"{row.sparsity:.2%}", f"{row.target:.2%}"
-            table.add_row(row.name, shape, *cells)
-        return table
+        title = f"step {self.step:,}: {self.sparsity:.2%} of {self.numel:,} masked"
+        rows = [
+            (
+                row.name,
+                "x".join(map(str, row.shape)),
+                f"{row.nonzero:,}",
+                f"{row.sparsity:.2%}",
+                f"{row.target:.2%}",
+            )
+            for row in self
+        ]
+        return Table(title, ("tensor", "shape", "nonzero", "sparsity", "final"), rows)
 
     def __str__(self) -> str:
         return as_text(self)

@@ -57,14 +57,10 @@ class TensorSummary:
 
 def table(tensors: Sequence[TensorSummary], title: str) -> Any:
     """A rich table of the tensors."""
-    from rich.table import Table
+    from billhook.render import Table
 
-    result = Table(title=title, title_justify="left")
-    result.add_column("tensor", overflow="fold")
-    for heading in ("shape", "dtype", "sparsity", "NNZ", "coding", "bytes", "floor"):
-        result.add_column(heading, justify="left" if heading == "coding" else "right")
-    for each in tensors:
-        result.add_row(
+    rows = [
+        (
             each.name,
             "x".join(map(str, each.shape)) or "scalar",
             each.dtype,
@@ -74,4 +70,7 @@ def table(tensors: Sequence[TensorSummary], title: str) -> Any:
             f"{each.nbytes:,}",
             f"{each.floor_bytes:,}",
         )
-    return result
+        for each in tensors
+    ]
+    headings = "tensor", "shape", "dtype", "sparsity", "NNZ", "coding", "bytes", "floor"
+    return Table(title, headings, rows)

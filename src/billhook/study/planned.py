@@ -73,7 +73,7 @@ def _runs(plan: Plan) -> Sheet:
         *("training", "inference", "runs"),
     )
     title = "Runs; training and inference in multiply-adds of a run and of an example"
-    return Sheet(title, headings, tuple(rows))
+    return Sheet(title, headings, tuple(rows), keys=2)
 
 
 def _paper(plan: Plan) -> Iterator[Sheet]:

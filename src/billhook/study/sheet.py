@@ -4,14 +4,14 @@ import csv
 import dataclasses
 import io
 
-from rich.table import Table
+from billhook.render import Table
 
 __all__ = ["Sheet"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Sheet:
-    """A title, headings, and rows of text.
+    """A title, headings, and rows of text; the first ``keys`` columns say what a row is about.
 
     >>> print(Sheet("sizes", ("file", "bytes"), (("a", "12"),)).markdown())
     | file | bytes |
@@ -22,15 +22,11 @@ class Sheet:
     title: str
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    keys: int = 1
 
     def rich(self) -> Table:
         """For a terminal."""
-        table = Table(title=self.title, title_justify="left", title_style="bold")
-        for heading in self.headings:
-            table.add_column(heading, justify="right", overflow="fold")
-        for row in self.rows:
-            table.add_row(*row)
-        return table
+        return Table(self.title, self.headings, self.rows, self.keys)
 
     def markdown(self) -> str:
         """For a page; without the title."""
