@@ -114,7 +114,16 @@ def test_headline_counts(tiny: Study) -> None:
     assert headline(comparisons_with(tiny, [less, NOISY, CLEAR])) == (
         "accuracy: large-sparse wins at 1 of 3 sizes, small-dense at 1, 1 undecided"
     )
-    assert headline(comparisons_with(tiny, [NOISY])) == "accuracy: undecided at each of 1 sizes"
+    noisy = [NOISY, NOISY]
+    assert headline(comparisons_with(tiny, noisy)) == "accuracy: undecided at each of 2 sizes"
+
+
+def test_the_only_size_is_said_once(tiny: Study) -> None:
+    rows = rows_with(study_of(tiny, (12,)), [CLEAR], ACCURACY)
+    (comparison,) = compare(rows, ACCURACY, PAIRED, scheme="standard")
+    lines = verdict(find(rows, ACCURACY, PAIRED, 0.01, "standard"))
+    assert lines[0] == f"accuracy: {at_point(comparison)}"
+    assert sum("bytes" in line for line in lines) == 1
 
 
 def test_crossover_lies_between_the_sizes_where_the_sign_changes(tiny: Study) -> None:

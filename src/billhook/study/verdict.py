@@ -17,11 +17,13 @@ _DEMONSTRATION = "a demonstration, no interval claimed"
 
 
 def headline(comparisons: Sequence[Comparison]) -> str:
-    """One neutral line: at how many sizes each arm wins.
+    """One neutral line: at how many sizes each arm wins, or what the only size says.
 
     Such as "accuracy: large-sparse wins at 3 of 6 sizes, small-dense at 1, 2 undecided".
     """
     label, total = comparisons[0].difference.metric.label, len(comparisons)
+    if total == 1:
+        return f"{label}: {at_point(comparisons[0])}"
     if not any(c.difference.claimed for c in comparisons):
         first = sum(c.difference.ahead == SPARSE for c in comparisons)
         return f"{label}: {SPARSE} is ahead at {first} of {total} sizes ({_DEMONSTRATION})"
@@ -42,10 +44,10 @@ def verdict(findings: Findings) -> list[str]:
     named = findings.scheme in ("", "standard")
     first = headline(comparisons) if comparisons else f"{findings.metric.label}: {_NOTHING}"
     lines = [first if named else f"{findings.scheme} {first}"]
-    if findings.contrast is not None:
+    if findings.contrast is not None and len(comparisons) > 1:
         ends = f"{comparisons[0].point:,} to {comparisons[-1].point:,} bytes"
         lines.append(f"the mean over log-bytes from {ends}: {_lead(findings.contrast)}")
-    lines += map(at_point, comparisons)
+    lines += map(at_point, comparisons if len(comparisons) > 1 else ())
     for low, high, place in crossovers(comparisons):
         lines.append(
             f"the mean difference changes sign between {low.point:,} and {high.point:,} bytes "
