@@ -56,6 +56,22 @@ def browser(folder: Path) -> Iterator[Any]:
     driver.quit()
 
 
+def test_curves_are_of_what_validation_measured(study_results: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    shutil.copytree(study_results, folder)
+    manifest = json.loads((folder / "study.json").read_text())
+    first, _ = manifest["study"]["metrics"]
+    assert first["name"] == manifest["study"]["metric"]
+    first["test_only"] = True
+    (folder / "study.json").write_text(json.dumps(manifest))
+    _edit(folder / "curves.csv", lambda line: {k: v for k, v in line.items() if k != first["name"]})
+    store = Store(folder)
+    write_report(load_report(store), store)
+    page = (folder / "report.html").read_text()
+    section = page[page.index("While training") :]
+    assert 'id="chart-' in section[: section.index("Sparsity of every layer")]
+
+
 def test_every_chart_is_drawn_and_the_console_is_silent(browser: Any) -> None:
     charts = browser.execute_script(
         "return document.querySelectorAll('.charts > div > div').length"

@@ -112,7 +112,7 @@ def _sections(report: Report) -> list[_Section]:
         (
             "While training",
             "Means over the seeds of the chosen runs, on validation data (the paper's figure 2).",
-            _curves(report, metric),
+            _curves(report, report.study.watched if metric.test_only else metric),
         ),
         (
             "Sparsity of every layer",

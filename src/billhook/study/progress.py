@@ -14,11 +14,10 @@ from rich.text import Text
 
 from billhook.study.grid import Plan, Trial
 from billhook.study.rows import runs_of
-from billhook.study.spec import Study
 from billhook.study.store import Identified, Sighting, Store
 from billhook.tasks.task import Metric
 
-__all__ = ["Display", "print_status", "retry_hint", "shown_metric"]
+__all__ = ["Display", "print_status", "retry_hint"]
 
 _RECOUNT = 0.5  # seconds
 
@@ -33,7 +32,7 @@ class Display:
     """
 
     def __init__(self, console: Console, store: Store, plan: Plan) -> None:
-        self._console, self._store, self._metric = console, store, shown_metric(plan.study)
+        self._console, self._store, self._metric = console, store, plan.study.watched
         self._total = plan.study.runs
         self._pending = [trial for trial in plan.trials if not store.settled(trial)]
         self.settled = len(plan.trials) - len(self._pending)  # finished or failed
@@ -132,18 +131,13 @@ def print_status(console: Console, store: Store) -> None:
     ]
     counts += [f"{waiting} waiting"] if waiting else []
     lines = [f"{study.name}: {', '.join(counts)}; {len(recorded)} in rows.csv"]
-    metric = shown_metric(study)
+    metric = study.watched
     lines += [f"running  {_sighting_line(run, seen, metric)}" for run, seen in running.items()]
     lines += [f"failed   {run}: {reason}" for run, reason in failures.items()]
     if failures:
         lines.append(retry_hint(store))
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def shown_metric(study: Study) -> Metric:
-    """The metric to watch: the first one that validation data have."""
-    return next(metric for metric in study.metrics if not metric.test_only)
 
 
 def retry_hint(store: Store) -> str:

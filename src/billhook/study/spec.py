@@ -119,6 +119,11 @@ class Study(Section):
         tuned = len(self.seeds) if self.tune == "each-seed" else 1
         return arms * (tuned * trials + len(self.seeds) - tuned)
 
+    @property
+    def watched(self) -> Metric:
+        """The first metric that validation data have, from which curves are drawn."""
+        return next(metric for metric in self.metrics if not metric.test_only)
+
     def measured(self, name: str) -> Metric:
         """The metric of that name.
 
