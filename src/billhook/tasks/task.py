@@ -49,8 +49,15 @@ class Metric:
 
     @property
     def label(self) -> str:
-        """The name in words."""
-        return self.name.replace("_", "-" if self.name == "cross_entropy" else " ")
+        """The name in words, one that is its unit written as the unit is.
+
+        >>> Metric("bleu_greedy", True, scale=1.0, unit="BLEU", digits=2).label
+        'BLEU greedy'
+        """
+        if self.name == "cross_entropy":
+            return "cross-entropy"
+        unit = self.unit
+        return " ".join(unit if word == unit.lower() else word for word in self.name.split("_"))
 
     @property
     def shown_in(self) -> str:
