@@ -60,7 +60,7 @@ def published_points(table: PublishedTable) -> Any:
         for point in table.points
     ]
     nonzero = [point.nonzero for point in table.points]
-    axis = alt.Axis(title=f"the paper: {table.metric}, {table.data} (Table {table.number})")
+    axis = alt.Axis(title=f"the paper: {table.metric} (Table {table.number})")
     return (
         alt.Chart(alt.InlineData(values=records))
         .mark_point(filled=True, size=70, opacity=1)
