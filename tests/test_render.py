@@ -8,7 +8,7 @@ from rich.console import Console
 
 from billhook.render import Table
 
-_words = st.text("abcdefgh-0123456789,.%", min_size=1, max_size=12)
+_words = st.text("abcdefgh-0123456789,.%[/]", min_size=1, max_size=12)
 _headings = st.lists(_words, min_size=1, max_size=3).map(" ".join)
 
 
@@ -54,3 +54,8 @@ def test_a_text_longer_than_the_terminal_is_folded_and_not_cut() -> None:
     lines = _lines(Table("t", ("run", "reason"), [("a", reason)]), 60)
     assert sum(line.count("x") for line in lines) == 100
     assert max(map(len, lines)) <= 60
+
+
+@given(table=_tables(), width=st.integers(1, 59))
+def test_no_terminal_is_too_narrow_to_print(table: Table, width: int) -> None:
+    assert _lines(table, width)

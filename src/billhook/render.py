@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich import table
 from rich.cells import cell_len
@@ -40,7 +40,8 @@ class Table:
     """Headings and rows of text, whole in any terminal.
 
     Columns that have no room side by side go on in further blocks below, each with the first
-    ``keys`` columns again. Only text too long for such a block is folded. Numbers stand right.
+    ``keys`` columns again. Only text too long for such a block is folded. Numbers stand right, and
+    brackets are no markup: names come from files of strangers.
     """
 
     title: str
@@ -55,29 +56,31 @@ class Table:
             for column, width in widths.items():
                 text = any(row[column][:1].isalpha() for row in self.rows)
                 justify: JustifyMethod = "left" if text else "right"
-                heading = self.headings[column]
+                heading = Text(self.headings[column])
                 block.add_column(heading, justify=justify, overflow="fold", width=width)
             for row in self.rows:
-                block.add_row(*(row[column] for column in widths))
+                block.add_row(*(Text(row[column]) for column in widths))
             yield block
 
     def _blocks(self, room: int) -> Iterator[dict[int, int]]:
         """The width of each column that goes into a block, block by block."""
-        cells = [max(map(cell_len, column), default=0) for column in zip(*self.rows, strict=True)]
-        cells = cells or [0] * len(self.headings)
-        whole = [max(pair) for pair in zip(cells, map(cell_len, self.headings), strict=True)]
+        columns = list(zip(self.headings, *self.rows, strict=True))
+        whole = [max(map(cell_len, column)) for column in columns]
         if _drawn(whole) <= room:
             yield dict(enumerate(whole))
             return
-        words = [max(map(cell_len, heading.split()), default=0) for heading in self.headings]
-        narrow = [max(pair) for pair in zip(cells, words, strict=True)]
+        narrow = [
+            max(map(cell_len, (*heading.split(), *cells)), default=0) for heading, *cells in columns
+        ]
         half = room // 2
         first = dict(enumerate(narrow[: self.keys]))
-        if _drawn([*first.values()]) > half:
-            first = {column: min(width, half // self.keys - 3) for column, width in first.items()}
+        if _drawn(first.values()) > half:
+            share = max(1, half // self.keys - 3)
+            first = {column: min(width, share) for column, width in first.items()}
+        rest = max(1, room - _drawn([*first.values(), 0]))
         block = dict(first)
         for column in range(self.keys, len(narrow)):
-            width = min(narrow[column], room - _drawn([*first.values(), 0]))
+            width = min(narrow[column], rest)
             if _drawn([*block.values(), width]) > room and len(block) > self.keys:
                 yield block
                 block = dict(first)
@@ -85,6 +88,6 @@ class Table:
         yield block
 
 
-def _drawn(widths: Sequence[int]) -> int:
+def _drawn(widths: Iterable[int]) -> int:
     """Columns of the terminal that a table of these widths takes, with padding and lines."""
     return sum(width + 3 for width in widths) + 1

@@ -13,6 +13,7 @@ from billhook.study.details import read_table
 from billhook.study.output import write_report
 from billhook.study.report import load_report
 from billhook.study.store import Store
+from billhook.tasks.digits import Digits
 
 HOSTILE = "</script><script>window.pwned = 1</script><img src=x onerror='window.pwned = 2'>"
 FLAGS = (
@@ -70,6 +71,7 @@ def test_curves_are_of_what_validation_measured(study_results: Path, tmp_path: P
     page = (folder / "report.html").read_text()
     section = page[page.index("While training") :]
     assert 'id="chart-' in section[: section.index("Sparsity of every layer")]
+    assert f"validation {Digits.metrics[1].label}" in page
 
 
 def test_every_chart_is_drawn_and_the_console_is_silent(browser: Any) -> None:

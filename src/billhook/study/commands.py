@@ -54,7 +54,7 @@ def plan_command(
     console = terminal()
     console.print(summary(found), highlight=False)
     for sheet in sheets(found):
-        console.print(sheet.rich())
+        console.print(sheet)
 
 
 @app.command()
@@ -162,7 +162,7 @@ def compare(
     reports = load_report(Store(first)), load_report(Store(second))
     sheets = configuration_sheet(*reports), difference_sheet(*reports)
     for sheet in sheets:
-        terminal().print(sheet.rich())
+        terminal().print(sheet)
     if markdown is not None:
         parts = [f"## {sheet.title}\n\n{sheet.markdown()}\n" for sheet in sheets]
         write_text(markdown, "\n".join(parts))

@@ -23,7 +23,7 @@ FILES = "comparison.csv", "plot.png", "plot.svg", "report.html", "report.md"
 def print_report(report: Report, console: Console) -> None:
     """Tables and verdict for a terminal."""
     for sheet in report.sheets:
-        console.print(sheet.rich())
+        console.print(sheet)
     for line in notes(report):
         console.print(line, style="dim", highlight=False, markup=False)
     if report.partial:

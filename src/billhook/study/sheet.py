@@ -1,7 +1,6 @@
 """One table, shown in a terminal, in Markdown, on a page, or as CSV."""
 
 import csv
-import dataclasses
 import io
 
 from billhook.render import Table
@@ -9,24 +8,14 @@ from billhook.render import Table
 __all__ = ["Sheet"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Sheet:
-    """A title, headings, and rows of text; the first ``keys`` columns say what a row is about.
+class Sheet(Table):
+    """A table that is also Markdown and CSV.
 
     >>> print(Sheet("sizes", ("file", "bytes"), (("a", "12"),)).markdown())
     | file | bytes |
     |---:|---:|
     | a | 12 |
     """
-
-    title: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    keys: int = 1
-
-    def rich(self) -> Table:
-        """For a terminal."""
-        return Table(self.title, self.headings, self.rows, self.keys)
 
     def markdown(self) -> str:
         """For a page; without the title."""

@@ -121,7 +121,7 @@ class Study(Section):
 
     @property
     def watched(self) -> Metric:
-        """The first metric that validation data have, from which curves are drawn."""
+        """The first metric that validation data have."""
         return next(metric for metric in self.metrics if not metric.test_only)
 
     def measured(self, name: str) -> Metric:

@@ -44,10 +44,11 @@ def verdict(findings: Findings) -> list[str]:
     named = findings.scheme in ("", "standard")
     first = headline(comparisons) if comparisons else f"{findings.metric.label}: {_NOTHING}"
     lines = [first if named else f"{findings.scheme} {first}"]
-    if findings.contrast is not None and len(comparisons) > 1:
-        ends = f"{comparisons[0].point:,} to {comparisons[-1].point:,} bytes"
-        lines.append(f"the mean over log-bytes from {ends}: {_lead(findings.contrast)}")
-    lines += map(at_point, comparisons if len(comparisons) > 1 else ())
+    if len(comparisons) > 1:  # of the only size the headline says all
+        if findings.contrast is not None:
+            ends = f"{comparisons[0].point:,} to {comparisons[-1].point:,} bytes"
+            lines.append(f"the mean over log-bytes from {ends}: {_lead(findings.contrast)}")
+        lines += map(at_point, comparisons)
     for low, high, place in crossovers(comparisons):
         lines.append(
             f"the mean difference changes sign between {low.point:,} and {high.point:,} bytes "
