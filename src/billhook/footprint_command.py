@@ -130,28 +130,13 @@ def as_table(found: Sequence[Row]) -> Group:
         counts.append((*name, f"{row.nnz:,}", *(f"{v:.2f}" for v in (*paper, *exact))))
         sizes = (row.file_dense, row.file_bitmask, row.file_relative_index, row.file_auto)
         files.append((*name, *(f"{size:,}" for size in sizes)))
+    about = "model", "sparsity"
+    counted = (*about, "NNZ", "P mask", "P CSR(C)", "P total", "E total", "E 4-bit, padded*")
+    stored = (*about, "dense", "bitmask", "relative index*", "auto*")
+    title = "MB of 1e6 bytes, norms not counted: the paper's arithmetic (P) and exact counts (E)"
     return Group(
-        Table(
-            "MB of 1e6 bytes, norms not counted: the paper's arithmetic (P) and exact counts (E)",
-            (
-                "model",
-                "sparsity",
-                "NNZ",
-                "P mask",
-                "P CSR(C)",
-                "P total",
-                "E total",
-                "E 4-bit, padded*",
-            ),
-            counts,
-            keys=2,
-        ),
-        Table(
-            "Bytes of whole files",
-            ("model", "sparsity", "dense", "bitmask", "relative index*", "auto*"),
-            files,
-            keys=2,
-        ),
+        Table(title, counted, counts, keys=2),
+        Table("Bytes of whole files", stored, files, keys=2),
         "* expected for random masks; everything else is exact",
     )
 
