@@ -1,7 +1,7 @@
 # Every target works on a fresh machine with Python >= 3.11 (venv), a C++ compiler and make.
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*.* csrc/*/*)
 
 .PHONY: help build demo test test-all check format sanitize
 

@@ -17,15 +17,32 @@ CORE = {
 #: What each part may import of billhook; "public" is `import billhook` and names from it.
 ALLOWED = {
     "format": {"atomic", "errors", "native", "render", "format"},
-    "footprint": {"errors", "format"},
+    "footprint": {"errors", "format", "mask", "selection"},
     "models": {"errors", "models"},
     "data": {"errors", "data"},
     "settings": set(),
+    "named_model": {"errors", "public"},
+    "storage_table": {"footprint", "format", "named_model", "render", "selection"},
     "tasks": {"errors", "data", "models", "settings", "tasks"},
     "inference": {"errors", "native", "render", "format", "inference", "public"},
+    "bench": {"errors", "native", "render", "inference", "bench", "public"},
+    "training": {
+        *(
+            "allocation",
+            "atomic",
+            "errors",
+            "format",
+            "plan",
+            "render",
+            "schedule",
+            "settings",
+            "tasks",
+        ),
+        *("pruner", "training", "public"),
+    },
     "study": {
         *("atomic", "footprint", "schedule", "errors", "study", "render", "native", "public"),
-        *("footprint_command", "models", "named_model", "precision", "settings", "tasks", "train"),
+        *("models", "named_model", "settings", "storage_table", "tasks", "training"),
     },
     "integrations": {"atomic", "errors", "schedule", "integrations", "public"},
 } | dict.fromkeys(CORE, CORE)

@@ -1,5 +1,5 @@
 """``python -m billhook``: the command line, also for ``accelerate launch -m billhook``."""
 
-from billhook.cli import main
+from billhook.cli.app import main
 
 main()

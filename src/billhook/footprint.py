@@ -16,11 +16,13 @@ from billhook.errors import ConfigurationError
 from billhook.format.coding import Coding, Layout
 from billhook.format.codings import Encoding, choose, resolve
 from billhook.format.dtypes import dtype_name
-from billhook.format.plan import Stored, build
+from billhook.format.file_layout import Stored, build
 from billhook.format.prepare import Prepared, prepare, tensors_of
 from billhook.format.record import Record, Tied
+from billhook.mask import survivors
+from billhook.selection import named_weights, select_weights
 
-__all__ = ["Footprint", "TensorSpec", "expected_footprint", "footprint"]
+__all__ = ["Footprint", "TensorSpec", "expected_footprint", "file_specs", "footprint"]
 
 
 @dataclass(frozen=True)
@@ -124,3 +126,28 @@ def _expect(spec: TensorSpec) -> _Measured:
             )
         ),
     )
+
+
+def file_specs(model: nn.Module, sparsity: float) -> tuple[list[TensorSpec], int]:
+    """The tensors of the model's file, and how many weights are pruned to ``sparsity``."""
+    rules = getattr(model, "prune_rules", None)
+    pruned = {
+        name: (share, weight.names[0])
+        for weight, share in select_weights(model, rules, sparsity).pruned
+        for name in weight.names
+    }
+    first = {name: weight.names[0] for weight in named_weights(model) for name in weight.names}
+    specs, prunable = [], 0
+    for name, tensor in model.state_dict().items():
+        tied = first.get(name, name)
+        numel = tensor.numel()
+        nnz = numel
+        if name in pruned:
+            nnz = survivors(numel, pruned[name][0])
+            prunable += numel if tied == name else 0
+        specs.append(
+            TensorSpec(
+                name, tuple(tensor.shape), nnz, tensor.dtype, tied_to="" if tied == name else tied
+            )
+        )
+    return specs, prunable

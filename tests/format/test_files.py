@@ -9,7 +9,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import billhook
-from billhook.cli import app
+from billhook.cli.app import app
 from billhook.errors import ConfigurationError, FormatError, StateError
 from billhook.format import Reader
 

@@ -12,7 +12,7 @@ from torch.nn.utils import prune
 from typer.testing import CliRunner
 
 import billhook
-from billhook.cli import app
+from billhook.cli.app import app
 from billhook.errors import FormatError
 from billhook.format.interchange import read, to_dense
 

@@ -43,7 +43,7 @@ def forced(model: nn.Module, example: Any) -> CompiledModel:
 def forced_plan(model: nn.Module, example: Any) -> Plan:
     from billhook.inference.compiler import _capture
     from billhook.inference.graph import Conv, Linear, UnsupportedError
-    from billhook.inference.layers import candidates, obstacle
+    from billhook.inference.layers.kinds import candidates, obstacle
 
     isa = kernels.ISA_NAMES[kernels.isa()]
     try:
@@ -157,7 +157,9 @@ def test_a_raced_plan_replays_bit_for_bit_also_through_json(name: str) -> None:
 def test_dense_wins_unless_sparse_is_faster_by_more_than_noise(
     name: str, sparse_ms: float, runs_dense: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from billhook.inference import compiler, modules, network_race
+    from billhook.inference import compiler
+    from billhook.inference.layers import race as modules
+    from billhook.inference.network import race as network_race
 
     def race(candidates: dict[Any, Any]) -> dict[Any, float]:
         dense = (Choice("dense"), "dense", "torch", "apart")

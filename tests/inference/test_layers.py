@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from billhook.errors import CompileError, ConfigurationError
 from billhook.inference import Choice, compile, kernels
-from billhook.inference.layers import candidates, dense_only, make_sparse, obstacle
+from billhook.inference.layers.kinds import candidates, dense_only, make_sparse, obstacle
 from billhook.models.lstm import OneBiasLSTM
 
 from .strategies import assert_close

@@ -12,11 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from billhook.inference import kernels, reference
-from billhook.inference.csr import to_csr
-from billhook.inference.lanes import to_lanes
-from billhook.inference.linear import SparseLinear, SparseMatrix
-from billhook.inference.panels import CHUNK
+from billhook.inference import kernels
+from billhook.inference.layers.linear import SparseLinear, SparseMatrix
+from billhook.inference.weights.csr import to_csr
+from billhook.inference.weights.lanes import to_lanes
+from billhook.inference.weights.panels import CHUNK
+from tests.inference import reference
 
 from .strategies import assert_close, misaligned, sparse, values
 

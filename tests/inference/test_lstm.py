@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from billhook.errors import ConfigurationError
-from billhook.inference import kernels, reference
-from billhook.inference.lstm import SparseLSTM
+from billhook.inference import kernels
+from billhook.inference.layers.lstm import SparseLSTM
+from tests.inference import reference
 
 from .strategies import assert_close
 from .test_linear_kernels import ISAS, torch_threads

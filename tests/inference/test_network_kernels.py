@@ -9,12 +9,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from billhook.errors import ConfigurationError
-from billhook.inference import kernels, reference
-from billhook.inference.dense_steps import dense_weight
-from billhook.inference.depthwise import has_kernel
+from billhook.inference import kernels
 from billhook.inference.graph import INPUT, Conv, Pool
-from billhook.inference.network import Network
+from billhook.inference.network.dense_steps import dense_weight
+from billhook.inference.network.depthwise import has_kernel
+from billhook.inference.network.network import Network
 from billhook.inference.plan import Choice
+from tests.inference import reference
 
 from .strategies import Floats, assert_close, misaligned, sparse, values
 from .test_linear_kernels import ISAS, torch_threads

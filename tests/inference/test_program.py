@@ -15,7 +15,7 @@ import billhook
 from billhook.errors import CompileError, FormatError
 from billhook.inference import kernels
 from billhook.inference.compiled import NetworkModule
-from billhook.inference.csr import SparseWeight
+from billhook.inference.weights.csr import SparseWeight
 
 from .test_compile import CNNS, forced, pruned
 

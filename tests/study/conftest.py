@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from billhook.study.grid import plan
-from billhook.study.output import write_report
-from billhook.study.report import load_report
+from billhook.study.records.store import Store
+from billhook.study.report.output import write_report
+from billhook.study.report.report import load_report
+from billhook.study.run.workers import run_trials
 from billhook.study.spec import Study, load_study
-from billhook.study.store import Store
-from billhook.study.workers import run_trials
 from tests.study.in_process import InProcess
 
 TINY = """

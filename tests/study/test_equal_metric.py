@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from billhook.study.comparison import Design
-from billhook.study.equal_metric import Reading, read_across
+from billhook.study.analysis.comparison import Design
+from billhook.study.analysis.equal_metric import Reading, read_across
 from billhook.study.grid import DENSE, LARGE, SPARSE
-from billhook.study.rows import Row
+from billhook.study.records.rows import Row
 from billhook.tasks.digits import Digits
 from tests.study.outcomes import row
 

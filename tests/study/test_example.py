@@ -4,7 +4,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from billhook.cli import app
+from billhook.cli.app import app
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SHORT = """

@@ -5,8 +5,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from billhook.study.details import read_table
 from billhook.study.grid import DENSE, LARGE, LONGER, SPARSE, plan
+from billhook.study.records.details import read_table
 from billhook.study.spec import Study, load_study
 
 

@@ -7,16 +7,16 @@ import pytest
 
 from billhook.errors import CompileError
 from billhook.native import library
-from billhook.study import latency
-from billhook.study.details import read_table
 from billhook.study.family import Place
 from billhook.study.grid import Plan, plan
-from billhook.study.latency import FILE, measure_latency
-from billhook.study.notes import notes
-from billhook.study.page import page
-from billhook.study.report import load_report
+from billhook.study.records.details import read_table
+from billhook.study.records.store import Store
+from billhook.study.report.notes import notes
+from billhook.study.report.page import page
+from billhook.study.report.report import load_report
+from billhook.study.run import latency
+from billhook.study.run.latency import FILE, measure_latency
 from billhook.study.spec import Study
-from billhook.study.store import Store
 
 pytestmark = pytest.mark.skipif(library() is None, reason="built without kernels")
 

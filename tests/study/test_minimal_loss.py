@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from billhook.study.comparison import Design
+from billhook.study.analysis.comparison import Design
+from billhook.study.analysis.minimal_loss import largest_at_minimal_loss, losses
 from billhook.study.grid import LARGE, SPARSE
-from billhook.study.minimal_loss import largest_at_minimal_loss, losses
-from billhook.study.rows import Row
+from billhook.study.records.rows import Row
 from billhook.tasks.digits import Digits
 from tests.study.outcomes import row
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from billhook.study.details import read_table
-from billhook.study.output import write_report
-from billhook.study.report import load_report
-from billhook.study.store import Store
+from billhook.study.records.details import read_table
+from billhook.study.records.store import Store
+from billhook.study.report.output import write_report
+from billhook.study.report.report import load_report
 from billhook.tasks.digits import Digits
 
 HOSTILE = "</script><script>window.pwned = 1</script><img src=x onerror='window.pwned = 2'>"

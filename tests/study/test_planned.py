@@ -3,8 +3,8 @@
 import pytest
 from typer.testing import CliRunner
 
-from billhook.cli import app
-from billhook.footprint_command import rows
+from billhook.cli.app import app
+from billhook.storage_table import rows
 from billhook.study.family import WIDTH_NAMES
 from billhook.study.published import published_table
 

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from billhook.errors import ConfigurationError
-from billhook.study.ray_pool import RayPool
-from billhook.study.store import Store
+from billhook.study.records.store import Store
+from billhook.study.run.ray_pool import RayPool
 
 SCRIPT = """
 import sys
 from pathlib import Path
 from billhook.study.grid import plan
-from billhook.study.ray_pool import RayPool
+from billhook.study.run.ray_pool import RayPool
 from billhook.study.spec import load_study
-from billhook.study.store import Store
+from billhook.study.records.store import Store
 from tests.study.in_process import HERE
 from tests.study.test_workers import kill_at_checkpoint, long, of
 
@@ -30,7 +30,7 @@ pool = RayPool(store, "local", 2, HERE)
 submitted = []
 submit = pool.submit
 pool.submit = lambda group, trial: submitted.append(trial) or submit(group, trial)
-from billhook.study.workers import run_trials
+from billhook.study.run.workers import run_trials
 run_trials(store, of(grid, *trials), pool, lambda: None)
 pool.close()
 assert not killer.is_alive()

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from billhook.cli import app
+from billhook.cli.app import app
 from billhook.errors import StateError
-from billhook.study import attempt
-from billhook.study.choice import groups
 from billhook.study.family import Place
 from billhook.study.grid import DENSE, Plan, Trial, plan
-from billhook.study.report import load_report
-from billhook.study.rows import Row, rows_as_csv
+from billhook.study.records.rows import Row, rows_as_csv
+from billhook.study.records.store import Store
+from billhook.study.report.report import load_report
+from billhook.study.run import attempt
+from billhook.study.run.choice import groups
+from billhook.study.run.trial import measure_test, run_trial
+from billhook.study.run.workers import ATTEMPTS, run_trials
 from billhook.study.spec import Study
-from billhook.study.store import Store
-from billhook.study.trial import measure_test, run_trial
-from billhook.study.workers import ATTEMPTS, run_trials
 from tests.study.in_process import HERE, InProcess
 
 RECORDS = "study.json", "rows.csv", "curves.csv", "layers.csv"

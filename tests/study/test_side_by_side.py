@@ -8,14 +8,14 @@ import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
-from billhook.cli import app
+from billhook.cli.app import app
 from billhook.errors import ConfigurationError
-from billhook.study.comparison import Design
-from billhook.study.findings import find
+from billhook.study.analysis.comparison import Design
+from billhook.study.analysis.findings import find
 from billhook.study.grid import DENSE, LARGE, SPARSE
-from billhook.study.report import Report, load_report
-from billhook.study.side_by_side import configuration_sheet, difference_sheet
-from billhook.study.store import Store
+from billhook.study.records.store import Store
+from billhook.study.report.report import Report, load_report
+from billhook.study.report.side_by_side import configuration_sheet, difference_sheet
 from billhook.tasks.digits import Digits
 from tests.study.outcomes import row
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from billhook.errors import ConfigurationError
-from billhook.study.statistics import (
+from billhook.study.analysis.statistics import (
     holm,
     log_weights,
     mean_of,

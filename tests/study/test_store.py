@@ -10,9 +10,9 @@ import pytest
 import billhook
 from billhook.errors import ConfigurationError, FormatError
 from billhook.study.grid import Trial, plan
-from billhook.study.rows import Row, parse_rows, rows_as_csv
+from billhook.study.records.rows import Row, parse_rows, rows_as_csv
+from billhook.study.records.store import Store
 from billhook.study.spec import Study
-from billhook.study.store import Store
 from tests.study.outcomes import outcome
 
 OUTCOME = outcome({"accuracy": 2 / 3, "cross_entropy": 0.1})

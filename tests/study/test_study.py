@@ -13,21 +13,21 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from billhook.cli import app
+from billhook.cli.app import app
 from billhook.study.grid import plan
+from billhook.study.records.store import Store
 from billhook.study.spec import Study
-from billhook.study.store import Store
 
-CLI = [sys.executable, "-W", "error", "-c", "from billhook.cli import main; main()", "study"]
+CLI = [sys.executable, "-W", "error", "-c", "from billhook.cli.app import main; main()", "study"]
 WORKER = """
 import sys
 from pathlib import Path
-from billhook.study import attempt
+from billhook.study.run import attempt
 from billhook.study.family import Place
 from billhook.study.grid import plan
 from billhook.study.spec import load_study
-from billhook.study.store import Store
-from billhook.study.workers import run_trials, settle_in
+from billhook.study.records.store import Store
+from billhook.study.run.workers import run_trials, settle_in
 from tests.study.in_process import InProcess
 
 real = attempt.run_trial
@@ -85,7 +85,7 @@ def test_a_finished_study_answers_without_training(
     def refuse(*_: object) -> None:
         raise AssertionError("a finished study must not train")
 
-    monkeypatch.setattr("billhook.study.workers.run_trials", refuse)
+    monkeypatch.setattr("billhook.study.run.workers.run_trials", refuse)
     rows = (finished / "rows.csv").read_bytes()
     result = CliRunner().invoke(app, ["study", "run", str(tiny_file), "--results", str(finished)])
     assert result.exit_code == 0, result.output

@@ -8,11 +8,11 @@ import torch
 
 import billhook
 from billhook.errors import StateError
-from billhook.study.choice import groups
 from billhook.study.grid import SPARSE, Trial, plan
+from billhook.study.records.store import Store
+from billhook.study.run.choice import groups
+from billhook.study.run.trial import MODEL_FILE, Progress, run_trial
 from billhook.study.spec import Study
-from billhook.study.store import Store
-from billhook.study.trial import MODEL_FILE, Progress, run_trial
 from billhook.tasks.digits import Digits, digits
 from billhook.tasks.recipe import load_recipe
 from tests.study.outcomes import outcome

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from billhook.study.comparison import Design
+from billhook.study.analysis.comparison import Design
+from billhook.study.analysis.variants import variants, what_mattered
 from billhook.study.grid import SPARSE
-from billhook.study.rows import Row
-from billhook.study.variants import variants, what_mattered
+from billhook.study.records.rows import Row
 from billhook.tasks.digits import Digits
 from tests.study.outcomes import row
 

@@ -9,14 +9,14 @@ import pytest
 from scipy import stats
 
 from billhook.errors import FormatError
-from billhook.study.comparison import Comparison, Design, compare, contrast, crossovers
+from billhook.study.analysis.comparison import Comparison, Design, compare, contrast, crossovers
+from billhook.study.analysis.findings import find
+from billhook.study.analysis.statistics import log_weights
+from billhook.study.analysis.verdict import at_point, headline, verdict
 from billhook.study.family import Metric
-from billhook.study.findings import find
 from billhook.study.grid import DENSE, SPARSE, plan
-from billhook.study.rows import Row
+from billhook.study.records.rows import Row
 from billhook.study.spec import Study
-from billhook.study.statistics import log_weights
-from billhook.study.verdict import at_point, headline, verdict
 from billhook.tasks.digits import Digits
 from tests.study.outcomes import outcome
 

@@ -14,12 +14,12 @@ from rich.console import Console
 
 from billhook.study.family import Place
 from billhook.study.grid import Plan, Trial, plan
-from billhook.study.progress import print_status
-from billhook.study.rows import parse_rows, rows_as_csv
+from billhook.study.records.rows import parse_rows, rows_as_csv
+from billhook.study.records.store import Store
+from billhook.study.run.progress import print_status
+from billhook.study.run.trial import run_trial
+from billhook.study.run.workers import ATTEMPTS, LocalPool, run_trials
 from billhook.study.spec import Study
-from billhook.study.store import Store
-from billhook.study.trial import run_trial
-from billhook.study.workers import ATTEMPTS, LocalPool, run_trials
 from tests.study.in_process import HERE, InProcess
 
 
@@ -100,7 +100,7 @@ def test_a_failed_run_is_recorded_skipped_and_retried(
             raise error
         return run_trial(trial, folder, lambda _: None, place)
 
-    monkeypatch.setattr("billhook.study.attempt.run_trial", run)
+    monkeypatch.setattr("billhook.study.run.attempt.run_trial", run)
     run_trials(store, grid, InProcess(store), lambda: None)
     assert store.failure(broken) == f"{type(error).__name__}: {error}"
     rows = store.records.rows()

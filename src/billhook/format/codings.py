@@ -7,7 +7,7 @@ from billhook.format.bitmask import Bitmask
 from billhook.format.coding import Coding, Layout
 from billhook.format.dense import Dense
 from billhook.format.entropy import Entropy
-from billhook.format.plan import Stored, header_bytes
+from billhook.format.file_layout import Stored, header_bytes
 from billhook.format.relative_index import RelativeIndex
 
 __all__ = ["CODINGS", "Encoding", "choose", "find", "resolve"]

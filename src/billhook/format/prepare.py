@@ -11,7 +11,7 @@ from torch import nn
 from billhook.errors import ConfigurationError
 from billhook.format.coding import Coding, Layout
 from billhook.format.dtypes import Elements, dtype_name, to_elements
-from billhook.format.plan import Stored
+from billhook.format.file_layout import Stored
 from billhook.format.record import SUFFIX, Record, Tied
 from billhook.format.values import applies, quantise
 

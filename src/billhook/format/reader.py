@@ -18,7 +18,7 @@ from billhook.format.coding import Encoded
 from billhook.format.codings import find
 from billhook.format.container import Entry, parse_header
 from billhook.format.dtypes import Elements, check_shape, from_elements, width
-from billhook.format.plan import VERSION
+from billhook.format.file_layout import VERSION
 from billhook.format.record import SUFFIX, Record, Tied, checksum, is_record, parse
 from billhook.format.summary import TensorSummary, table
 from billhook.format.values import check_record, dequantise

@@ -15,7 +15,7 @@ from billhook.atomic import replacing
 from billhook.format.coding import Coding
 from billhook.format.codings import Encoding, choose, resolve
 from billhook.format.dtypes import dtype_name, to_elements
-from billhook.format.plan import Stored, build
+from billhook.format.file_layout import Stored, build
 from billhook.format.prepare import Prepared, prepare, tensors_of, tied_names
 from billhook.format.record import Record, Tied, checksum
 from billhook.format.save_report import SaveReport, gzip_size

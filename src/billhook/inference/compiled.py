@@ -9,12 +9,12 @@ from torch.utils import _pytree as pytree
 
 from billhook.errors import CompileError, ConfigurationError
 from billhook.inference import kernels
-from billhook.inference.module_program import module_tensors, tensor_bytes
-from billhook.inference.network import Network
+from billhook.inference.layers.base import check_input
+from billhook.inference.layers.program import module_tensors, tensor_bytes
+from billhook.inference.network.network import Network
+from billhook.inference.network.program import network_tensors
 from billhook.inference.plan import Plan
-from billhook.inference.program import network_tensors
 from billhook.inference.report import LayerReport, Report
-from billhook.inference.sparse_layer import check_input
 
 __all__ = ["CompiledModel", "NetworkModule", "finish", "isa_of"]
 

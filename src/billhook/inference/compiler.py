@@ -10,17 +10,17 @@ from torch.utils import _pytree as pytree
 
 from billhook.errors import CompileError, ConfigurationError
 from billhook.inference import kernels
-from billhook.inference.architecture import describe
 from billhook.inference.compiled import CompiledModel, NetworkModule, finish, isa_of
 from billhook.inference.graph import UnsupportedError, capture
-from billhook.inference.modules import choose_modules
-from billhook.inference.network import Network
-from billhook.inference.network_race import race_network
+from billhook.inference.graph.soundness import check_choices
+from billhook.inference.layers.architecture import describe
+from billhook.inference.layers.race import choose_modules
+from billhook.inference.layers.replacement import replace_modules
+from billhook.inference.network.network import Network
+from billhook.inference.network.race import race_network
 from billhook.inference.plan import Choice, Mode, Plan
 from billhook.inference.race import race, winner
-from billhook.inference.replacement import replace_modules
 from billhook.inference.report import LayerReport
-from billhook.inference.soundness import check_choices
 
 __all__ = ["compile"]
 

@@ -10,10 +10,10 @@ from torch import nn
 from billhook.errors import ConfigurationError, FormatError
 from billhook.format.reader import Reader
 from billhook.inference.compiled import CompiledModel, NetworkModule, finish, isa_of
-from billhook.inference.module_program import open_modules
-from billhook.inference.network import Network
+from billhook.inference.layers.program import open_modules
+from billhook.inference.network.network import Network
+from billhook.inference.network.program import read_network
 from billhook.inference.plan import Plan
-from billhook.inference.program import read_network
 from billhook.inference.program_file import TEXT, read_text
 
 __all__ = ["is_program", "load_compiled"]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from billhook.errors import ConfigurationError, FormatError
 from billhook.format.reader import Reader
 from billhook.format.record import Record
-from billhook.inference.csr import Csr, SparseWeight, narrow, to_csr
 from billhook.inference.plan import Plan
+from billhook.inference.weights.csr import Csr, SparseWeight, narrow, to_csr
 
 __all__ = [
     "PARTS",

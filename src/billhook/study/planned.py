@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from billhook import footprint_command
+from billhook import storage_table
 from billhook.study.family import WIDTH_NAMES
 from billhook.study.grid import LARGE, Plan, Trial
 from billhook.study.published import published_storage, published_table
-from billhook.study.sheet import Sheet
+from billhook.study.report.sheet import Sheet
 
 __all__ = ["sheets", "summary"]
 
@@ -105,7 +105,7 @@ def _paper(plan: Plan) -> Iterator[Sheet]:
     yield Sheet(title, columns, tuple(stored))
 
 
-def _counted(family: str, width: float, sparsity: float) -> footprint_command.Row:
+def _counted(family: str, width: float, sparsity: float) -> storage_table.Row:
     value = int(width) if width == int(width) and family != "mobilenet_v1" else width
-    (row,) = footprint_command.rows([f"{family}({WIDTH_NAMES[family]}={value})"], [sparsity])
+    (row,) = storage_table.rows([f"{family}({WIDTH_NAMES[family]}={value})"], [sparsity])
     return row

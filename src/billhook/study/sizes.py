@@ -11,7 +11,7 @@ from torch import nn
 
 import billhook
 from billhook.errors import ConfigurationError
-from billhook.footprint_command import file_specs
+from billhook.footprint import file_specs
 
 __all__ = ["file_bytes", "nonzeros", "sparsity_for", "width_for"]
 

@@ -1,2 +1,0 @@
-#define BILLHOOK_NAMESPACE avx512
-#include "depthwise_kernel.h"

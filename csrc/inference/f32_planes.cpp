@@ -1,0 +1,52 @@
+#include "f32_planes.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace billhook {
+
+void copy_phases(const Step& step, const float* x, float* y) {
+  const int64_t sh = step.stride_height, sw = step.stride_width;
+  const int64_t phase_plane = step.y.plane / (sh * sw);
+  for (int64_t a = 0; a < sh; ++a)
+    for (int64_t b = 0; b < sw; ++b) {
+      float* phase = y + (a * sw + b) * phase_plane;
+      for (int64_t i = 0; i < step.height; ++i) {
+        float* to = phase + i * step.y.pitch;
+        const bool inside = i * sh + a < step.in_height;
+        const int64_t available = inside ? (step.in_width - b + sw - 1) / sw : 0;
+        const int64_t count = std::clamp<int64_t>(available, 0, step.width);
+        const float* from = x + (i * sh + a) * step.x.pitch + b;
+        if (sw == 1)
+          std::memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
+        else if (sw == 2)
+          for (int64_t j = 0; j < count; ++j) to[j] = from[2 * j];
+        else
+          for (int64_t j = 0; j < count; ++j) to[j] = from[j * sw];
+        std::fill(to + count, to + step.y.pitch, 0.0f);
+      }
+    }
+}
+
+float mean(const Step& step, const float* x) {
+  double sum = 0.0;
+  for (int64_t i = 0; i < step.in_height; ++i)
+    for (int64_t j = 0; j < step.in_width; ++j) sum += x[i * step.x.pitch + j];
+  return static_cast<float>(sum / static_cast<double>(step.in_height * step.in_width));
+}
+
+void add(const Step& step, const float* x, const float* addend, float* y) {
+  for (int64_t i = 0; i < step.height; ++i) {
+    float* to = y + i * step.y.pitch;
+    for (int64_t j = 0; j < step.width; ++j) {
+      float value = x[i * step.x.pitch + j];
+      if (addend != nullptr) value += addend[i * step.addend.pitch + j];
+      if (step.activation != kNone && value < 0.0f) value = 0.0f;
+      if (step.activation == kRelu6 && value > 6.0f) value = 6.0f;
+      to[j] = value;
+    }
+    std::fill(to + step.width, to + step.y.pitch, 0.0f);
+  }
+}
+
+}  // namespace billhook

@@ -1,0 +1,40 @@
+// The steps of a feed-forward program: planned once, run with one call a network.
+#pragma once
+#include <cstdint>
+
+#include "f32_spmm.h"
+#include "f32_spmv.h"
+
+namespace billhook {
+
+enum Op : int64_t { kCopy = 0, kSpmm = 1, kMaxPool = 2, kAvgPool = 3, kMean = 4, kAdd = 5,
+                  kLinear = 6, kDepthwise = 7 };
+
+// Channel-major planes: element (c, i, j) is at offset + c * plane + i * pitch + j.
+struct View {
+  int64_t buffer;  // index into the buffers of the call, -1 for none
+  int64_t offset;
+  int64_t plane;
+  int64_t pitch;
+};
+
+// Mirrored by kernels.py.
+struct Step {
+  int64_t op;
+  View x, y, addend;
+  int64_t channels;       // of x; kSpmm, packed: rows of a panel
+  int64_t in_height, in_width, height, width;
+  int64_t kernel_height, kernel_width, stride_height, stride_width, pad_top, pad_left;
+  int64_t count_padding;  // kAvgPool: divide by the whole window
+  int64_t activation;     // kAdd
+  int64_t pixels;         // kSpmm: columns of the product, row ends included
+  int64_t vectors;        // kSpmm: widest tile, in vectors of eight pixels
+  int64_t packed;         // kSpmm: offsets are into a panel of 8 * vectors columns
+  const int32_t* keep;    // kSpmm: see Tile
+  const int32_t* panel;   // kSpmm, packed: where each of the `channels` rows of a panel begins in x
+  Blocks rows;            // kSpmm; kDepthwise: one block, offset[j] = ky * kernel_width + kx
+  SparseRows depthwise;   // kSpmm: fills the panel when it has rows
+  LaneRows lanes;         // kLinear: x and y are vectors
+};
+
+}  // namespace billhook

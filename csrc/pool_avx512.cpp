@@ -1,2 +1,0 @@
-#define BILLHOOK_NAMESPACE avx512
-#include "pool_kernel.h"

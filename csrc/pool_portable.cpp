@@ -1,2 +1,0 @@
-#define BILLHOOK_NAMESPACE portable
-#include "pool_kernel.h"

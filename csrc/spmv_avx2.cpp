@@ -1,2 +1,0 @@
-#define BILLHOOK_NAMESPACE avx2
-#include "spmv_kernel.h"

@@ -1,0 +1,1 @@
+"""How fast a model runs, in every form, beside other runtimes."""

@@ -1,0 +1,184 @@
+"""``billhook bench``: a model beside its dense forms, each layer beside the machine's limits."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from billhook.bench.peers import PEERS, missing, peer
+from billhook.inference.compiled import CompiledModel
+from billhook.inference.compiler import compile
+from billhook.inference.race import interleaved_times
+from billhook.inference.report import LayerReport
+
+__all__ = [
+    "Limits",
+    "Result",
+    "bench",
+    "layer_table",
+    "measure_limits",
+    "with_steady_memory",
+]
+
+# Without these the C library returns every large tensor's memory to the system and gets it back
+# page by page: whoever allocates less looks faster than it is.
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "1000000000"}
+
+
+def with_steady_memory() -> None:
+    """Starts this process anew with an allocator that keeps its memory, if it does not yet."""
+    if any(os.environ.get(name) != value for name, value in _MALLOC.items()):
+        arguments = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(sys.executable, arguments, {**os.environ, **_MALLOC})
+
+
+@dataclass(frozen=True)
+class Result:
+    """Milliseconds of each form of one model, in rounds in which they took turns, sorted."""
+
+    workload: str
+    threads: int
+    times: dict[str, list[float]]
+    compiled: CompiledModel
+    absent: tuple[str, ...]
+
+    def median(self, form: str) -> float:
+        """The median round's milliseconds of one form."""
+        return self.times[form][len(self.times[form]) // 2]
+
+    def best(self, form: str) -> float:
+        """The fastest round's: what is left of a time when nothing else disturbs."""
+        return self.times[form][0]
+
+    def ratios(self, form: str) -> tuple[float, float]:
+        """How many times as fast as another form the compiled model is: medians, fastest rounds."""
+        return self.median(form) / self.median("billhook"), self.best(form) / self.best("billhook")
+
+    def __str__(self) -> str:
+        heading = f"{self.workload}, {self.threads} thread(s)"
+        lines = [f"{heading:<40} {'median':>10} {'best':>10} {'ratio':>7} {'of best':>7}"]
+        for form in self.times:
+            ratio, of_best = self.ratios(form)
+            lines.append(
+                f"  {form:<38} {self.median(form):>7.3f} ms {self.best(form):>7.3f} ms "
+                f"{ratio:>7.2f} {of_best:>7.2f}"
+            )
+        lines += [f"  {name:<38} not installed" for name in self.absent]
+        return "\n".join(lines)
+
+
+def bench(
+    workload: str,
+    model: nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    *,
+    threads: int = 1,
+    rounds: int = 15,
+    repeats: int = 1,
+    peers: Sequence[str] = PEERS,
+    extra: dict[str, Callable[[], object]] | None = None,
+) -> Result:
+    """Compiles a model, if it is not yet, and times it in turn with ``peers`` and ``extra`` calls.
+
+    torch's thread count is as before afterwards.
+
+    >>> result = bench("tiny", nn.Linear(8, 8).eval(), (torch.ones(1, 8),), peers=["eager"])
+    >>> sorted(result.times)
+    ['billhook', 'eager']
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    absent = tuple(name for name in peers if missing(name))
+    try:
+        with torch.no_grad():
+            compiled = model if isinstance(model, CompiledModel) else compile(model, inputs)
+            calls: dict[str, Callable[[], object]] = {"billhook": lambda: compiled(*inputs)}
+            for name in peers:
+                if name not in absent:
+                    calls[name] = peer(name, model, inputs, threads)
+            calls |= extra or {}
+            times = interleaved_times(calls, rounds, repeats)
+    finally:
+        torch.set_num_threads(before)
+    return Result(workload, threads, times, compiled, absent)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What this machine was measured to do on one thread: multiply-add rate and reading memory."""
+
+    gflops: float
+    gbytes: float
+
+    def milliseconds(self, operations: int, nbytes: int) -> float:
+        """The least time for that much arithmetic and that many bytes, whichever takes longer."""
+        return max(operations / self.gflops, nbytes / self.gbytes) / 1e6
+
+
+def measure_limits() -> Limits:
+    """The best of a few dense products, and of sums over 8 MB; about half a second."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    a, flat = torch.rand(768, 768), torch.rand(1 << 21)
+    try:
+        product = min(_seconds(lambda: a @ a) for _ in range(15))
+        reading = min(_seconds(flat.sum) for _ in range(50))
+    finally:
+        torch.set_num_threads(before)
+    return Limits(2 * len(a) ** 3 / product / 1e9, 4 * len(flat) / reading / 1e9)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def layer_table(layers: Sequence[LayerReport], limits: Limits) -> str:
+    """Each layer's times, its gain, and how far its sparse kernel is from the limits.
+
+    A layer needs 2 * nonzeros * positions operations and reads 6 bytes a nonzero at least. The last
+    line sums up what is gained where, if the dense times are known.
+    """
+    lines = [
+        f"one thread: {limits.gflops:.0f} GFLOP/s dense, {limits.gbytes:.0f} GB/s",
+        f"{'layer':<32} {'zeros':>6} {'dense':>9} {'sparse':>9} {'gain':>6} "
+        f"{'limit':>9} {'of it':>6}  runs",
+    ]
+    for layer in layers:
+        if layer.sparse_ms is None:
+            lines.append(f"{layer.name:<32} {layer.sparsity:>6.1%} {layer.reason}")
+            continue
+        weights = torch.Size(layer.shape).numel()
+        nonzeros = round((1 - layer.sparsity) * weights)
+        limit = limits.milliseconds(2 * nonzeros * layer.positions, 6 * nonzeros)
+        dense = gain = "-"
+        if layer.dense_ms is not None:
+            dense, gain = f"{layer.dense_ms:.3f}", f"{layer.dense_ms / layer.sparse_ms:.2f}"
+        lines.append(
+            f"{layer.name:<32} {layer.sparsity:>6.1%} {dense:>9} {layer.sparse_ms:>9.3f} "
+            f"{gain:>6} {limit:>9.3f} {limit / layer.sparse_ms:>6.0%}  {layer.chosen}"
+        )
+    return "\n".join([*lines, *_summary(layers)])
+
+
+def _summary(layers: Sequence[LayerReport]) -> list[str]:
+    """What the layers that run sparse gain, and how much time is in those that do not."""
+    timed = [
+        (layer.chosen == "dense", layer.dense_ms, layer.sparse_ms)
+        for layer in layers
+        if layer.dense_ms is not None and layer.sparse_ms is not None
+    ]
+    if not timed:
+        return []
+    stay = [dense for is_dense, dense, _ in timed if is_dense]
+    before = sum(dense for is_dense, dense, _ in timed if not is_dense)
+    after = sum(sparse for is_dense, _, sparse in timed if not is_dense)
+    return [
+        f"{len(timed) - len(stay)} layers run sparse: {before:.3f} ms dense, {after:.3f} ms so; "
+        f"{len(stay)} stay dense: {sum(stay):.3f} ms"
+    ]

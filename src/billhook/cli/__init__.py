@@ -1,0 +1,1 @@
+"""The command line, ``billhook``: one module per command."""

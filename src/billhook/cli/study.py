@@ -1,0 +1,229 @@
+"""``billhook study plan | run | report | compare | status``; each imports what it needs."""
+
+import contextlib
+import functools
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from billhook.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from billhook.study.family import Place
+    from billhook.study.grid import Plan
+    from billhook.study.records.store import Store
+    from billhook.study.run.workers import Pool
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="At equal stored bytes, is a large pruned model better than a small dense one?",
+)
+
+Folder = Annotated[Path, typer.Argument(help="The results folder of a study.")]
+Data = Annotated[
+    Path | None, typer.Option(help="Folder of the data set; without it the family's embedded one.")
+]
+
+
+@app.command("plan")
+def plan_command(
+    study: Annotated[str, typer.Argument(help="A study that ships (digits), or a TOML file.")],
+    data: Data = None,
+) -> None:
+    """Every run with parameters, NNZ, bytes and cost, and the matched pairs; trains nothing.
+
+    Without --data, a family of the paper is counted on noise if its study says how many examples
+    it trains on.
+    """
+    from billhook.render import terminal
+    from billhook.study.family import WIDTH_NAMES, Place
+    from billhook.study.grid import plan
+    from billhook.study.planned import sheets, summary
+    from billhook.study.spec import load_study, study_folder
+
+    spec = load_study(study)
+    dry = data is None and spec.family in WIDTH_NAMES and spec.recipe.data.train > 0
+    found = plan(spec, Place(data, study_folder(study)), dry=dry)
+    console = terminal()
+    console.print(summary(found), highlight=False)
+    for sheet in sheets(found):
+        console.print(sheet)
+
+
+@app.command()
+def run(
+    study: Annotated[str, typer.Argument(help="A study that ships (digits), or a TOML file.")],
+    *,
+    results: Annotated[
+        Path | None, typer.Option(help="Folder for the results; runs/NAME unless given.")
+    ] = None,
+    data: Data = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes that train at the same time, a core each; two unless given.",
+            show_default=False,
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS|local",
+            help="Train on this Ray cluster (HOST:PORT, ray://HOST:PORT, auto), which sees the "
+            "results folder under the same path; local starts one here.",
+        ),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Also run again what failed before.")
+    ] = False,
+) -> None:
+    """Train what is missing, then report. Stopped at any time, the same command continues."""
+    from billhook.render import terminal
+    from billhook.study.family import Place
+    from billhook.study.grid import plan
+    from billhook.study.records.store import Store
+    from billhook.study.report.output import print_report, write_report
+    from billhook.study.report.report import load_report
+    from billhook.study.run.choice import groups
+    from billhook.study.run.latency import FILE, measure_latency
+    from billhook.study.spec import load_study, study_folder
+
+    if ray not in (None, "local") and workers is not None:
+        raise ConfigurationError(
+            f"--workers {workers} is for processes of this machine, the CPUs of {ray} are "
+            "the cluster's own: leave --workers out"
+        )
+    console = terminal()
+    place = Place(data, study_folder(study))
+    grid = plan(load_study(study), place)
+    store = Store(Path("runs") / grid.study.name if results is None else results)
+    trains = retry_failed or not all(group.recorded(store) for group in groups(grid, store))
+    if trains:
+        begin = functools.partial(store.begin, grid.study, _command(study, results))
+        if (store.folder / "study.json").exists():
+            begin()  # another study's folder: said before any worker starts
+        pool = _pool(store, ray, workers or min(2, os.cpu_count() or 1), place)
+        with contextlib.closing(pool):
+            begin()
+            if retry_failed:
+                console.print(f"{store.retry(grid.trials)} failed runs to be run again")
+            _train(console, store, grid, pool)
+    store.begin(grid.study)  # finished: but is it this study?
+    stale = trains or not all((store.folder / name).exists() for name in ("report.md", FILE))
+    unmeasured = measure_latency(store, grid, place)
+    if unmeasured:
+        console.print(f"latency left out: {unmeasured}", highlight=False)
+    finished = load_report(store)
+    if stale:
+        write_report(finished, store)
+    print_report(finished, console)
+    _say_failures(console, store)
+    _say_where(console, store)
+
+
+@app.command()
+def report(folder: Folder) -> None:
+    """Make tables, plot and page anew from the rows that a study has so far."""
+    from billhook.render import terminal
+    from billhook.study.records.store import Store
+    from billhook.study.report.output import print_report, write_report
+    from billhook.study.report.report import load_report
+
+    console, store = terminal(), Store(folder)
+    finished = load_report(store)
+    write_report(finished, store)
+    print_report(finished, console)
+    _say_where(console, store)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="The results folder of a finished study.")],
+    second: Annotated[Path, typer.Argument(help="The results folder of another one.")],
+    markdown: Annotated[
+        Path | None, typer.Option(help="Also write the tables to this Markdown file.")
+    ] = None,
+) -> None:
+    """Two finished studies beside each other: what differs in them and in their results."""
+    from billhook.atomic import write_text
+    from billhook.render import terminal
+    from billhook.study.records.store import Store
+    from billhook.study.report.report import load_report
+    from billhook.study.report.side_by_side import configuration_sheet, difference_sheet
+
+    reports = load_report(Store(first)), load_report(Store(second))
+    sheets = configuration_sheet(*reports), difference_sheet(*reports)
+    for sheet in sheets:
+        terminal().print(sheet)
+    if markdown is not None:
+        parts = [f"## {sheet.title}\n\n{sheet.markdown()}\n" for sheet in sheets]
+        write_text(markdown, "\n".join(parts))
+
+
+@app.command()
+def status(folder: Folder) -> None:
+    """How much of a study is finished, what runs now, what failed and why."""
+    from billhook.render import terminal
+    from billhook.study.records.store import Store
+    from billhook.study.run.progress import print_status
+
+    print_status(terminal(), Store(folder))
+
+
+def _train(console: "Console", store: "Store", grid: "Plan", pool: "Pool") -> None:
+    from billhook.study.run.progress import Display
+    from billhook.study.run.workers import run_trials
+
+    console.print(
+        f"Study {grid.study.name}: {grid.study.runs} runs, {len(grid.points)} sizes of file, "
+        f"{len(grid.study.seeds)} seeds; results in {store.folder}"
+    )
+    try:
+        with Display(console, store, grid) as display:
+            run_trials(store, grid, pool, display)
+    except KeyboardInterrupt:
+        console.print("Stopped; finished runs are kept, and the same command continues.")
+        raise typer.Exit(130) from None
+
+
+def _pool(store: "Store", ray: str | None, workers: int, place: "Place") -> "Pool":
+    from billhook.study.run.workers import LocalPool
+
+    if ray is None:
+        return LocalPool(store, workers, place)
+    from billhook.study.run.ray_pool import RayPool
+
+    return RayPool(store, ray, workers, place)
+
+
+def _command(study: str, results: Path | None) -> str:
+    """What a reader types to run the study; of absolute paths the last part, as it is public."""
+
+    def public(path: Path) -> str:
+        return shlex.quote(path.name if path.is_absolute() else str(path))
+
+    folder = "" if results is None else f" --results {public(results)}"
+    return f"billhook study run {public(Path(study))}{folder}"
+
+
+def _say_failures(console: "Console", store: "Store") -> None:
+    from billhook.study.run.progress import retry_hint
+
+    failed = [row for row in store.records.rows() if row.failure]
+    for row in failed:
+        console.print(f"failed: {row.run}: {row.failure}", highlight=False, markup=False)
+    if failed:
+        console.print(retry_hint(store), highlight=False, markup=False)
+
+
+def _say_where(console: "Console", store: "Store") -> None:
+    names = "report.html, report.md, plot.png, rows.csv, comparison.csv"
+    console.print(f"\n{names} in {store.folder}", highlight=False, soft_wrap=True)

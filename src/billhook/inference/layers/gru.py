@@ -1,0 +1,41 @@
+"""Sparse GRU: the input matrix for all time steps at once, the recurrent one step by step."""
+
+import torch
+
+from billhook.inference.layers.recurrent import (
+    Counts,
+    Direction,
+    SparseRecurrent,
+    State,
+    time_steps,
+)
+
+__all__ = ["SparseGRU"]
+
+
+class SparseGRU(SparseRecurrent):
+    """What an eval-mode :class:`torch.nn.GRU` computes, with pruned weights.
+
+    r, z = sigmoid of their gates; n = tanh(W_in x + b_in + r (W_hn h + b_hn));
+    h = (1 - z) n + z h. One native call for the input, then one a step.
+
+    >>> import torch
+    >>> dense = torch.nn.GRU(3, 4).eval()
+    >>> x = torch.ones(5, 2, 3)
+    >>> torch.allclose(SparseGRU(dense, 0)(x)[0], dense(x)[0], atol=1e-6)
+    True
+    """
+
+    state_names = ("h_0",)
+    joins_biases = False
+
+    def _direction(
+        self, d: Direction, x: torch.Tensor, counts: Counts, state: State, y: torch.Tensor
+    ) -> None:
+        gates, (h,) = d.input.multiply(x), state
+        for n, rows in time_steps(counts, d.reverse):
+            r, z, new = gates[rows].chunk(3, 1)
+            hidden_r, hidden_z, hidden_new = d.recurrent.multiply(h[:n]).chunk(3, 1)
+            new = (new + (r + hidden_r).sigmoid() * hidden_new).tanh()
+            h[:n] = new + (z + hidden_z).sigmoid() * (h[:n] - new)
+            y[rows] = h[:n]

@@ -1,0 +1,99 @@
+"""The kinds of layers that have a sparse form, and why each other one has none."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.nn.utils.prune import BasePruningMethod
+
+from billhook.inference.layers.attention import SparseMultiheadAttention, attention_obstacle
+from billhook.inference.layers.base import SparseLayer, Weights, sparse_weights, vector
+from billhook.inference.layers.conv import SparseConv
+from billhook.inference.layers.gru import SparseGRU
+from billhook.inference.layers.linear import SparseLinear
+from billhook.inference.layers.lstm import SparseLSTM
+from billhook.inference.plan import Choice
+from billhook.inference.weights.csr import SparseWeight
+
+__all__ = ["KINDS", "candidates", "dense_only", "make_sparse", "obstacle"]
+
+KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.LSTM, nn.GRU, nn.MultiheadAttention)
+
+
+# What decides a layer's outputs beside its parameters; a subclass with these as they were is alike.
+_RUNS = ("__call__", "_call_impl", "forward", "_conv_forward", "__getattr__")
+
+
+def candidates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The layers of a model whose kind has a sparse form, by name.
+
+    >>> [name for name, _ in candidates(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))]
+    ['0']
+    """
+    # An attention reads the weight of its projection instead of calling it.
+    attentions = [m for m in model.modules() if isinstance(m, nn.MultiheadAttention)]
+    inner = {id(part) for attention in attentions for part in attention.children()}
+    for name, module in model.named_modules():
+        if _base(module) and _runs_as_base(module) and id(module) not in inner:
+            yield name, module
+
+
+def _base(module: nn.Module) -> type[nn.Module] | None:
+    return next((base for base in KINDS if isinstance(module, base)), None)
+
+
+def _runs_as_base(module: nn.Module) -> bool:
+    kind, base = type(module), _base(module)
+    return all(getattr(kind, name, None) is getattr(base, name, None) for name in _RUNS)
+
+
+def dense_only(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """The other modules that own weights of two or more dimensions, and why they stay dense."""
+    inside = {id(part) for _, layer in candidates(model) for part in layer.modules()}
+    for name, module in model.named_modules():
+        own = [p for p in module.parameters(recurse=False) if p.dim() > 1]
+        if own and id(module) not in inside:
+            yield name, module, _why_dense(module)
+
+
+def _why_dense(module: nn.Module) -> str:
+    kind, base = type(module).__name__, _base(module)
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return "rows are looked up, nothing is multiplied"
+    if base is not None and not _runs_as_base(module):
+        return f"{kind} runs otherwise than {base.__name__}, of which it is a subclass"
+    if base is not None:
+        return "its attention reads its weight instead of calling it"
+    return f"{kind} has no sparse form"
+
+
+def obstacle(module: nn.Module) -> str | None:
+    """Why a layer of one of ``KINDS`` has no sparse form, if so."""
+    if any(p.dtype != torch.float32 for p in module.parameters()):
+        return "its weights are not fp32"
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    if any(not isinstance(hook, BasePruningMethod) for hook in hooks):
+        return "it has forward hooks, which a replacement would lose"
+    if isinstance(module, nn.MultiheadAttention):
+        return attention_obstacle(module)
+    if isinstance(module, nn.Conv1d | nn.Conv2d) and module.padding_mode != "zeros":
+        return f"padding of {module.padding_mode} has no sparse form"
+    return None
+
+
+def make_sparse(
+    module: nn.Module, choice: Choice, isa: int, weights: Weights | None = None
+) -> SparseLayer:
+    """The sparse form of a layer, with its own weights or the ones given."""
+    if isinstance(module, nn.LSTM):
+        return SparseLSTM(module, isa, weights)
+    if isinstance(module, nn.GRU):
+        return SparseGRU(module, isa, weights)
+    if isinstance(module, nn.MultiheadAttention):
+        return SparseMultiheadAttention(module, isa, weights)
+    if isinstance(module, nn.Conv1d | nn.Conv2d):
+        return SparseConv(module, choice, isa, weights)
+    own = sparse_weights(module) if weights is None else weights
+    weight = own["weight"]
+    assert isinstance(weight, SparseWeight)
+    return SparseLinear(weight, vector(own, "bias"), isa)

@@ -1,0 +1,165 @@
+"""Races the layers of a model that is not one program: each by itself, dense among its forms."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence
+
+from billhook.inference.layers.base import SparseLayer
+from billhook.inference.layers.conv import SparseConv, as_image, describe_conv, sized
+from billhook.inference.layers.kinds import candidates, dense_only, make_sparse, obstacle
+from billhook.inference.network.race import race_network
+from billhook.inference.plan import Choice
+from billhook.inference.race import interleaved_times, race, winner
+from billhook.inference.report import LayerReport
+from billhook.inference.weights.csr import SparseWeight
+
+__all__ = ["choose_modules", "time_modules"]
+
+
+@dataclass
+class _Layer:
+    """A layer that could be replaced, and one recorded call of it."""
+
+    name: str
+    module: nn.Module
+    call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+
+    @property
+    def input(self) -> Any:
+        """The first argument of the recorded call."""
+        assert self.call is not None
+        return next(iter((*self.call[0], *self.call[1].values())))
+
+
+def choose_modules(
+    model: nn.Module, run: Callable[[nn.Module], object], isa: int
+) -> tuple[dict[str, Choice], list[LayerReport]]:
+    """Races every layer on the input it sees in ``run(model)``: its choice and its times.
+
+    The reports name every module with weights, also those that no kernel knows.
+    """
+    layers = {name: _Layer(name, module) for name, module in candidates(model)}
+    _record_calls(layers, lambda: run(model))
+    choices, reports = {}, {}
+    for layer in layers.values():
+        choices[layer.name], reports[layer.name] = _choose(layer, isa)
+    for name, module, why in dense_only(model):
+        reports[name] = _dense_report(name, module, why)
+    order = {name: place for place, (name, _) in enumerate(model.named_modules())}
+    return choices, sorted(reports.values(), key=lambda report: order[report.name])
+
+
+def _record_calls(layers: dict[str, _Layer], run: Callable[[], object]) -> None:
+    def recorder(layer: _Layer) -> Callable[..., None]:
+        def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            layer.call = args, kwargs
+
+        return record
+
+    hooks = [
+        layer.module.register_forward_pre_hook(recorder(layer), with_kwargs=True)
+        for layer in layers.values()
+    ]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _report(
+    name: str, module: nn.Module, shape: torch.Size, nonzeros: float, positions: int, **rest: Any
+) -> LayerReport:
+    return LayerReport(
+        name=name,
+        kind=type(module).__name__,
+        shape=tuple(shape),
+        sparsity=1 - nonzeros,
+        positions=positions,
+        **rest,
+    )
+
+
+def _dense_report(name: str, module: nn.Module, why: str) -> LayerReport:
+    """Of a module that stays dense without a race; ``parameters`` are all that it owns."""
+    weights = [p for p in module.parameters() if p.dim() > 1]
+    total = sum(p.numel() for p in weights)
+    share = sum(int(p.count_nonzero()) for p in weights) / max(total, 1)
+    unknown = {"dense_ms": None, "sparse_ms": None, "chosen": "dense", "reason": why}
+    return _report(name, module, weights[0].shape, share, 0, **unknown)
+
+
+def _choose(layer: _Layer, isa: int) -> tuple[Choice, LayerReport]:
+    why = obstacle(layer.module)
+    if why is None and layer.call is None:
+        why = "the example input does not reach it"
+    if why is None and getattr(layer.input, "is_nested", False):
+        why = "it is given nested tensors; build its encoder with enable_nested_tensor=False"
+    if why is not None:
+        return Choice("dense"), _dense_report(layer.name, layer.module, why)
+    args, kwargs = layer.call or ((), {})
+    sparse = _sparse_choice(layer, isa)
+    replaced = make_sparse(layer.module, sparse, isa)
+    forms = {sparse: replaced, Choice("dense"): layer.module}
+    times = race({choice: partial(form, *args, **kwargs) for choice, form in forms.items()})
+    best, dense, ours = winner(times, Choice("dense")), times[Choice("dense")], times[sparse]
+    why = f"{dense / ours:.1f} times as fast as torch"
+    if best.kernel == "dense":
+        why = f"dense is as fast here ({dense:.3f} against {ours:.3f} ms)"
+    times_and_choice = {"dense_ms": dense, "sparse_ms": ours, "chosen": best.kernel, "reason": why}
+    return best, _sparse_report(layer, replaced, **times_and_choice)
+
+
+def _sparse_report(layer: _Layer, sparse: SparseLayer, **measured: Any) -> LayerReport:
+    matrices = [w for w in sparse.weights.values() if isinstance(w, SparseWeight)]
+    total = sum(torch.Size(w.shape).numel() for w in matrices)
+    return _report(
+        *(layer.name, layer.module, torch.Size(matrices[0].shape)),
+        sum(w.csr.nnz for w in matrices) / max(total, 1),
+        _positions(sparse, layer.input),
+        **measured,
+    )
+
+
+def time_modules(
+    program: nn.Module, run: Callable[[], object], rounds: int = 20
+) -> list[LayerReport]:
+    """Each sparse layer of a program by itself, on the input it sees in ``run()``."""
+    sparse = {name: m for name, m in program.named_modules() if isinstance(m, SparseLayer)}
+    layers = {name: _Layer(name, module) for name, module in sparse.items()}
+    _record_calls(layers, run)
+    layers = {name: layer for name, layer in layers.items() if layer.call is not None}
+    calls = {}
+    for name, layer in layers.items():
+        args, kwargs = layer.call or ((), {})
+        calls[name] = partial(layer.module, *args, **kwargs)
+    times = interleaved_times(calls, rounds)
+    unknown = {"dense_ms": None, "chosen": "sparse", "reason": ""}
+    return [
+        _sparse_report(layer, sparse[name], sparse_ms=times[name][0], **unknown)
+        for name, layer in layers.items()
+    ]
+
+
+def _sparse_choice(layer: _Layer, isa: int) -> Choice:
+    """The fastest sparse kernel."""
+    if not isinstance(layer.module, nn.Conv1d | nn.Conv2d):
+        return Choice("sparse")
+    module, image = layer.module, as_image(layer.input, len(layer.module.kernel_size))
+    bias = None if module.bias is None else module.bias.detach()
+    op = sized(describe_conv(module, module.weight.detach(), bias), *image.shape[2:])
+    best = race_network([op], image, isa)[0]["conv"]
+    return best if best.kernel != "dense" else Choice("spmm")
+
+
+def _positions(layer: SparseLayer, x: Any) -> int:
+    """How often a call uses each weight."""
+    if isinstance(layer, SparseConv):
+        return layer.positions(x)
+    data = x.data if isinstance(x, PackedSequence) else x
+    return int(data.numel() // data.shape[-1])

@@ -1,0 +1,109 @@
+"""The network plan: a feed-forward CNN as steps over one workspace, one native call a batch."""
+
+import threading
+from collections.abc import Mapping
+
+import torch
+
+from billhook.errors import ConfigurationError
+from billhook.inference import kernels
+from billhook.inference.graph import Conv, Linear, Op
+from billhook.inference.network.dense_steps import dense_weight
+from billhook.inference.network.lowering import Lowering, Native
+from billhook.inference.plan import Choice
+
+__all__ = ["Network"]
+
+MAX_FLOATS = 2**31 - 1  # of a workspace: offsets have 32 bits
+
+
+class Network:
+    """A CNN for inputs ``(N, *input_shape)``, any N; results ``(N, *output_shape)``, fp32.
+
+    Several threads may call it at once; each call takes a workspace of its own from a pool.
+
+    Args:
+        ops: The operations, as :func:`billhook.inference.graph.capture.capture` gives them.
+        input_shape: (C, H, W) of one sample.
+        choices: The plan: one choice for each convolution and linear layer, by name.
+        isa: The instruction set, an index into ``kernels.ISA_NAMES``.
+    """
+
+    def __init__(
+        self,
+        ops: list[Op],
+        input_shape: tuple[int, int, int],
+        choices: Mapping[str, Choice],
+        isa: int,
+    ) -> None:
+        self.ops, self.input_shape, self.choices, self.isa = ops, input_shape, dict(choices), isa
+        self.output_shape = ops[-1].shape
+        self.lowering = Lowering(ops, input_shape, self.choices, isa)
+        if self.lowering.place.size > MAX_FLOATS:
+            raise ConfigurationError(
+                f"a sample of {tuple(input_shape)} needs {self.lowering.place.size} floats, the "
+                f"kernels count to {MAX_FLOATS}: compile for a smaller input"
+            )
+        self.program = self.lowering.program()
+        self._pool: list[torch.Tensor] = []
+        self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed weights, and of those that torch uses."""
+        dense = (
+            dense_weight(op).nbytes
+            for op in self.ops
+            if isinstance(op, Conv | Linear) and self.choices[op.name].kernel == "dense"
+        )
+        return sum(dense) + sum(p.nbytes for p in self.lowering.packed)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if tuple(x.shape[1:]) != self.input_shape:
+            raise ConfigurationError(
+                f"the input's shape is {tuple(x.shape)}: this program was compiled for "
+                f"(N, {', '.join(map(str, self.input_shape))}); compile it again for another size"
+            )
+        x = x.detach().resolve_neg().contiguous()
+        y = x.new_empty(x.shape[0], *self.output_shape)
+        workspace = self.take()
+        try:
+            self._run(workspace, x, y)
+        finally:
+            self.give(workspace)
+        return y
+
+    def take(self) -> torch.Tensor:
+        """A workspace whose padding is zero."""
+        with self._lock:
+            if self._pool:
+                return self._pool.pop()
+        return torch.zeros(self.lowering.place.size, dtype=torch.float32, device="cpu")
+
+    def give(self, workspace: torch.Tensor) -> None:
+        """Back into the pool."""
+        with self._lock:
+            self._pool.append(workspace)
+
+    def _run(self, workspace: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
+        if len(self.program) == 1 and isinstance(self.program[0], Native):
+            self.run_native(self.program[0], workspace, x, y)
+            return
+        for i in range(len(x)):
+            for part in self.program:
+                if isinstance(part, Native):
+                    self.run_native(part, workspace, x[i : i + 1], y[i : i + 1])
+                else:
+                    part(workspace, x[i], y[i])
+
+    def run_native(
+        self, part: Native, workspace: torch.Tensor, x: torch.Tensor, y: torch.Tensor
+    ) -> None:
+        """The steps for every sample of x."""
+        buffers = (workspace.data_ptr(), x.data_ptr(), y.data_ptr())
+        samples = x.shape[0]
+        strides = (0, x.numel() // max(samples, 1), y.numel() // max(samples, 1))
+        threads = torch.get_num_threads()
+        kernels.run_steps(
+            part.steps, buffers, strides, samples=samples, threads=threads, isa=self.isa
+        )

@@ -1,0 +1,81 @@
+"""A network plan as tensors, and back: what ``billhook.save(compiled)`` writes of a whole program.
+
+The text lists the operations and the plan. The weight of operation i
+is ``i.row_ptr``, ``i.column`` and ``i.value`` where it runs sparse, and ``i.weight`` where it runs
+dense; its bias is ``i.bias``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import torch
+
+from billhook.format.reader import Reader
+from billhook.inference.graph import Conv, Linear, Op, Other, Pool
+from billhook.inference.graph.soundness import check_choices, check_ops
+from billhook.inference.network.network import Network
+from billhook.inference.plan import Plan
+from billhook.inference.program_file import program_text, read_dense, read_sparse, sparse_tensors
+
+__all__ = ["network_tensors", "read_network"]
+
+_KINDS: dict[str, type[Op]] = {kind.__name__: kind for kind in (Conv, Linear, Pool, Other)}
+
+
+def network_tensors(network: Network, plan: Plan) -> dict[str, torch.Tensor]:
+    """The program's tensors by name."""
+    tensors: dict[str, torch.Tensor] = {}
+    for index, op in enumerate(network.ops):
+        if isinstance(op, Conv | Linear):
+            tensors |= _weight_tensors(index, op, plan.layers[op.name].kernel == "dense")
+    ops = [{"type": type(op).__name__, **_settings(op)} for op in network.ops]
+    return tensors | program_text(plan, shape=network.input_shape, ops=ops)
+
+
+def _settings(op: Op) -> dict[str, Any]:
+    settings = {f.name: getattr(op, f.name) for f in fields(op) if f.name not in ("weight", "bias")}
+    if isinstance(op, Conv | Linear):
+        settings["weight_shape"] = list(op.weight.shape)
+    return settings
+
+
+def _weight_tensors(index: int, op: Conv | Linear, dense: bool) -> dict[str, torch.Tensor]:
+    tensors = {} if op.bias is None else {f"{index}.bias": op.bias}
+    if dense:
+        assert isinstance(op.weight, torch.Tensor)
+        return {**tensors, f"{index}.weight": op.weight}
+    return {**tensors, **sparse_tensors(str(index), op.weight)}
+
+
+def read_network(
+    file: Reader, plan: Plan, data: Mapping[str, Any]
+) -> tuple[list[Op], tuple[int, int, int]]:
+    """The operations and the input's shape of a file's text and tensors.
+
+    Raises:
+        ValueError: They do not fit together.
+    """
+    ops = [_op(file, index, dict(settings), plan) for index, settings in enumerate(data["ops"])]
+    channels, height, width = data["shape"]
+    check_ops(ops, (channels, height, width))
+    check_choices(ops, plan.layers)
+    return ops, (channels, height, width)
+
+
+def _op(file: Reader, index: int, settings: dict[str, Any], plan: Plan) -> Op:
+    kind = _KINDS[settings.pop("type")]
+    shape = settings.pop("weight_shape", None)
+    values: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()
+    }
+    if shape is not None:
+        dense = plan.layers[settings["name"]].kernel == "dense"
+        values["weight"] = (
+            read_dense(file, f"{index}.weight", tuple(shape))
+            if dense
+            else read_sparse(file, str(index), tuple(shape))
+        )
+        bias = f"{index}.bias"
+        values["bias"] = read_dense(file, bias, (shape[0],)) if bias in set(file) else None
+    return kind(**values)

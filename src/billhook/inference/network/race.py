@@ -1,0 +1,236 @@
+"""Races the kernels of a network's layers where they will run: in the network's own workspace."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from billhook.inference import kernels
+from billhook.inference.graph import Conv, Linear, Op
+from billhook.inference.network.dense_steps import ACTIVATE, dense_weight
+from billhook.inference.network.depthwise import has_kernel
+from billhook.inference.network.lowering import native
+from billhook.inference.network.network import Network
+from billhook.inference.plan import Choice
+from billhook.inference.race import interleaved_times, race, winner
+from billhook.inference.report import LayerReport
+from billhook.inference.weights.csr import SparseWeight
+from billhook.inference.weights.lanes import MAX_LANE_COLUMNS
+
+__all__ = ["race_network", "time_layers"]
+
+# The widest tiles that are tried, in vectors of eight pixels, by instruction set.
+TILES = {"portable": (8, 6, 4), "avx2": (8, 6, 4), "avx512": (16, 12, 8, 4)}
+Candidates = dict[Any, Callable[[], object]]
+
+
+def race_network(
+    ops: list[Op], x: torch.Tensor, isa: int
+) -> tuple[dict[str, Choice], list[LayerReport]]:
+    """The fastest kernel for each convolution and linear layer on one sample, and the times."""
+    shape = (x.shape[1], x.shape[2], x.shape[3])
+    start = {op.name: _first_choice(op) for op in ops if isinstance(op, Conv | Linear)}
+    network = Network(ops, shape, start, isa)
+    sample = x[:1].contiguous()
+    network(sample)  # leaves every value in the pooled workspace
+    racer = _Racer(network, sample)
+    for index, op in enumerate(ops):
+        if isinstance(op, Conv):
+            racer.conv(index, op)
+        elif isinstance(op, Linear):
+            racer.linear(index, op)
+    racer.fuse()
+    return racer.choices, list(racer.reports.values())
+
+
+def time_layers(network: Network, rounds: int = 20) -> list[LayerReport]:
+    """Each layer of a program by itself, as it runs there; there is no dense form to compare."""
+    x = torch.rand(1, *network.input_shape, dtype=torch.float32)
+    network(x)
+    racer = _Racer(network, x)
+    users = network.lowering.place.users
+    layers = {
+        index: (op, network.choices[op.name])
+        for index, op in enumerate(network.ops)
+        if isinstance(op, Conv | Linear)
+    }
+    calls = {
+        index: racer.runs(index, choice, network.lowering.filled_by(index))
+        for index, (_, choice) in layers.items()
+        if choice != Choice("fused")
+    }
+    times = {index: times[0] for index, times in interleaved_times(calls, rounds).items()}
+    reports = []
+    for index, (op, choice) in layers.items():
+        spent, reason = times.get(index), ""
+        if spent is None:
+            reason = f"runs with {network.ops[users[index][0]].name}"
+        elif choice.kernel == "dense":
+            spent, reason = None, f"dense, {spent:.3f} ms"
+        reports.append(
+            _layer_report(
+                op, dense_ms=None, sparse_ms=spent, chosen=_describe(choice), reason=reason
+            )
+        )
+    return reports
+
+
+def _layer_report(op: Conv | Linear, **measured: Any) -> LayerReport:
+    weight = op.weight
+    nonzeros = weight.csr.nnz if isinstance(weight, SparseWeight) else int(weight.count_nonzero())
+    return LayerReport(
+        name=op.name,
+        kind="conv" if isinstance(op, Conv) else "linear",
+        shape=tuple(weight.shape),
+        sparsity=1 - nonzeros / max(torch.Size(weight.shape).numel(), 1),
+        positions=op.shape[1] * op.shape[2] if isinstance(op, Conv) else 1,
+        **measured,
+    )
+
+
+def _first_choice(op: Op) -> Choice:
+    if isinstance(op, Linear):
+        return Choice("dense" if op.weight.shape[1] > MAX_LANE_COLUMNS else "sparse")
+    return Choice("spmm")
+
+
+def even_tiles(vectors: int, isa: int) -> list[int]:
+    """The widths of tiles that share so many vectors of eight pixels evenly.
+
+    AVX-512's own vectors are two of them, so its tiles are even.
+
+    >>> even_tiles(25, 1), even_tiles(25, 2)
+    ([4, 5, 7], [4, 8, 10, 14])
+    """
+    unit = kernels.lanes(isa) // kernels.LANES
+    units = -(-vectors // unit)
+    most = [t // unit for t in TILES[kernels.ISA_NAMES[isa]]]
+    return sorted({unit * -(-units // -(-units // t)) for t in most})
+
+
+class _Racer:
+    def __init__(self, network: Network, x: torch.Tensor) -> None:
+        self.network, self.ops, self.x = network, network.ops, x
+        self.workspace = network.take()
+        self.y = x.new_empty(1, *network.output_shape)
+        self.choices: dict[str, Choice] = {}
+        self.reports: dict[str, LayerReport] = {}
+        self.times: dict[str, float] = {}
+
+    def runs(
+        self, index: int, choice: Choice, depthwise: int | None = None
+    ) -> Callable[[], object]:
+        """The layer as the network would run it."""
+        op = self.ops[index]
+        if isinstance(op, Conv) and choice.kernel != "dense":
+            parts: list[Any] = list(self.network.lowering.conv_steps(index, choice, depthwise))
+            if self.network.lowering.imports(index, choice):
+                parts.insert(0, self.network.lowering.import_step())
+        else:
+            parts = self.network.lowering.lower(index, choice)
+        if callable(parts[0]):
+            dense = parts[0]
+            return lambda: dense(self.workspace, self.x[0], self.y[0])
+        program = native(parts)
+        return lambda: self.network.run_native(program, self.workspace, self.x, self.y)
+
+    def conv(self, index: int, op: Conv) -> None:
+        layout = self.network.lowering.place.layout(index)
+        tiles = even_tiles(layout.pixels_rounded // kernels.LANES, self.network.isa)
+        sparse = [Choice("spmm", t) for t in tiles]
+        if op.groups == 1:
+            sparse += [Choice("spmm_packed", t) for t in tiles]
+        if has_kernel(op):
+            sparse.append(Choice("depthwise"))
+        shape = (1, *self.network.lowering.shape(op.inputs[0]))
+        operand = torch.rand(shape, dtype=torch.float32)
+        padding = (0, 0)
+        if op.padding[:2] == op.padding[2:]:
+            padding = op.padding[0], op.padding[1]
+        else:
+            top, left, bottom, right = op.padding
+            operand = F.pad(operand, (left, right, top, bottom))
+        activate, weight = ACTIVATE[op.activation], dense_weight(op)
+
+        def torch_form() -> object:
+            return activate(
+                F.conv2d(operand, weight, op.bias, op.stride, padding, op.dilation, op.groups)
+            )
+
+        self._choose(index, op, sparse, torch_form)
+
+    def linear(self, index: int, op: Linear) -> None:
+        sparse = [Choice("sparse")] if op.weight.shape[1] <= MAX_LANE_COLUMNS else []
+        operand, weight = torch.rand(1, op.weight.shape[1], dtype=torch.float32), dense_weight(op)
+        self._choose(index, op, sparse, lambda: F.linear(operand, weight, op.bias))
+
+    def _choose(
+        self, index: int, op: Conv | Linear, sparse: list[Choice], torch_form: Callable[[], object]
+    ) -> None:
+        candidates: Candidates = {choice: self.runs(index, choice) for choice in sparse}
+        candidates[Choice("dense")] = self.runs(index, Choice("dense"))
+        candidates["torch"] = torch_form
+        times = race(candidates)
+        alone = times.pop("torch")
+        best = winner(times, Choice("dense"))
+        self.choices[op.name], self.times[op.name] = best, times[best]
+        fastest = min((times[c] for c in sparse), default=None)
+        self.reports[op.name] = _layer_report(
+            op,
+            dense_ms=alone,
+            sparse_ms=fastest,
+            chosen=_describe(best),
+            reason=_reason(best, alone, times, fastest),
+        )
+
+    def fuse(self) -> None:
+        """Lets depthwise convolutions fill the panels of the 1x1 after them, where faster."""
+        users = self.network.lowering.place.users
+        for index, op in enumerate(self.ops):
+            if not (isinstance(op, Conv) and op.depthwise and len(users[index]) == 1):
+                continue
+            after = self.ops[users[index][0]]
+            alone = (
+                self.choices[op.name].kernel,
+                self.choices[after.name].kernel if isinstance(after, Conv) else "",
+            )
+            if not (isinstance(after, Conv) and after.pointwise) or "dense" in alone:
+                continue
+            options: Candidates = {
+                Choice("spmm_packed", t): self.runs(
+                    users[index][0], Choice("spmm_packed", t), index
+                )
+                for t in TILES[kernels.ISA_NAMES[self.network.isa]]
+            }
+            options["apart"] = self._pair(index, users[index][0])
+            times = race(options)
+            best = min(times, key=lambda option: times[option])
+            if best == "apart":
+                continue
+            saved = f"{times['apart']:.3f} ms apart, {times[best]:.3f} ms together"
+            self.choices[op.name], self.choices[after.name] = Choice("fused"), best
+            for layer, chosen in ((op, "fused into the 1x1 after it"), (after, _describe(best))):
+                old = self.reports[layer.name]
+                self.reports[layer.name] = LayerReport(
+                    **{**old.__dict__, "chosen": chosen, "reason": saved}
+                )
+
+    def _pair(self, first: int, second: int) -> Callable[[], object]:
+        calls = [self.runs(i, self.choices[self.ops[i].name]) for i in (first, second)]
+        return lambda: [call() for call in calls]
+
+
+def _describe(choice: Choice) -> str:
+    if choice.kernel in ("dense", "sparse", "fused", "depthwise"):
+        return choice.kernel
+    return f"{choice.kernel}, {choice.vectors * 8} pixels a tile"
+
+
+def _reason(best: Choice, alone: float, times: dict[Any, float], fastest: float | None) -> str:
+    if fastest is None:
+        return "no sparse kernel for this layer"
+    dense = times[Choice("dense")]
+    if best.kernel == "dense":
+        return f"dense is as fast here ({dense:.3f} against {fastest:.3f} ms)"
+    return f"{alone / times[best]:.1f} times as fast as torch"

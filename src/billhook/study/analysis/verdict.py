@@ -1,0 +1,124 @@
+"""What the numbers support, in words, and no more than that."""
+
+import math
+from collections.abc import Sequence
+
+from billhook.study.analysis.comparison import Comparison, Difference, crossovers
+from billhook.study.analysis.equal_metric import Reading
+from billhook.study.analysis.findings import Findings
+from billhook.study.analysis.minimal_loss import largest_at_minimal_loss
+from billhook.study.analysis.statistics import LEVEL
+from billhook.study.grid import DENSE, SPARSE
+
+__all__ = ["at_point", "headline", "saved", "verdict"]
+
+_NOTHING = "no size has runs of both arms to compare"
+_DEMONSTRATION = "a demonstration, no interval claimed"
+
+
+def headline(comparisons: Sequence[Comparison]) -> str:
+    """One neutral line: at how many sizes each arm wins, or what the only size says.
+
+    Such as "accuracy: large-sparse wins at 3 of 6 sizes, small-dense at 1, 2 undecided".
+    """
+    label, total = comparisons[0].difference.metric.label, len(comparisons)
+    if total == 1:
+        return f"{label}: {at_point(comparisons[0])}"
+    if not any(c.difference.claimed for c in comparisons):
+        first = sum(c.difference.ahead == SPARSE for c in comparisons)
+        return f"{label}: {SPARSE} is ahead at {first} of {total} sizes ({_DEMONSTRATION})"
+    winners = [c.difference.winner for c in comparisons]
+    counts = [(arm, winners.count(arm)) for arm in (SPARSE, DENSE)]
+    counts.sort(key=lambda entry: -entry[1])
+    undecided = winners.count(None)
+    (first_arm, most), (second_arm, fewer) = counts
+    if most == 0:
+        return f"{label}: undecided at each of {total} sizes"
+    text = f"{label}: {first_arm} wins at {most} of {total} sizes, {second_arm} at {fewer}"
+    return f"{text}, {undecided} undecided" if undecided else text
+
+
+def verdict(findings: Findings) -> list[str]:
+    """The headline, the declared contrast, every size, and what pruning costs and saves."""
+    comparisons = findings.comparisons
+    named = findings.scheme in ("", "standard")
+    first = headline(comparisons) if comparisons else f"{findings.metric.label}: {_NOTHING}"
+    lines = [first if named else f"{findings.scheme} {first}"]
+    if len(comparisons) > 1:  # of the only size the headline says all
+        if findings.contrast is not None:
+            ends = f"{comparisons[0].point:,} to {comparisons[-1].point:,} bytes"
+            lines.append(f"the mean over log-bytes from {ends}: {_lead(findings.contrast)}")
+        lines += map(at_point, comparisons)
+    for low, high, place in crossovers(comparisons):
+        lines.append(
+            f"the mean difference changes sign between {low.point:,} and {high.point:,} bytes "
+            f"(near {place:,.0f} by interpolation), from {low.difference.ahead} to "
+            f"{high.difference.ahead}"
+        )
+    if findings.control_contrast is not None:
+        sizes = ", ".join(f"{c.point:,}" for c in findings.control)
+        lines.append(
+            "with the small dense networks trained longer, to equal training operations, at "
+            f"{sizes} bytes: {_lead(findings.control_contrast)}"
+        )
+    if findings.losses:
+        lines.append(_minimal_loss(findings))
+    return lines
+
+
+def at_point(comparison: Comparison) -> str:
+    """One size in words.
+
+    Such as "at 4,952 bytes large-sparse wins by 0.93 points (95% interval 0.41 to 1.45, 10 seeds)".
+    """
+    return f"at {comparison.point:,} bytes {_lead(comparison.difference)}"
+
+
+def saved(reading: Reading) -> str:
+    """The factor of a reading with its interval, such as "2.10 (1.62 to beyond 2.90)"."""
+    factor = _factor(reading.factor, reading)
+    if not reading.claimed:
+        return factor
+    return f"{factor} ({_factor(reading.low, reading)} to {_factor(reading.high, reading)})"
+
+
+def _lead(difference: Difference) -> str:
+    """Who is ahead and by how much, or that it is undecided."""
+    metric, against = difference.metric, difference.against
+    shown = difference.interval.scaled(metric.scale)
+    size = metric.with_unit(f"{abs(shown.mean):.{metric.digits}f}")
+    if not difference.claimed:
+        ahead = difference.ahead
+        lead = "the arms are equal" if ahead is None else f"{ahead} is ahead by {size}"
+        return f"{lead} ({difference.seeds} seeds: {_DEMONSTRATION})"
+    seeds = f"{LEVEL:.0%} interval {{}}, {difference.seeds} seeds"
+    if difference.winner is None:
+        mean = metric.with_unit(f"{shown.mean:+.{metric.digits}f}")
+        signed = f"{shown.low:+.{metric.digits}f} to {shown.high:+.{metric.digits}f}"
+        why = "" if shown.low <= 0 <= shown.high else " after Holm's correction"
+        return f"undecided{why}: {SPARSE} minus {against} is {mean} ({seeds.format(signed)})"
+    nearest, farthest = sorted((abs(shown.low), abs(shown.high)))
+    ends = f"{nearest:.{metric.digits}f} to {farthest:.{metric.digits}f}"
+    return f"{difference.winner} wins by {size} ({seeds.format(ends)})"
+
+
+def _minimal_loss(findings: Findings) -> str:
+    """The paper's headline: how many nonzeros fewer, at a loss within the margin."""
+    margin = f"{findings.margin:.1%}".replace(".0%", "%")
+    claimed = all(loss.claimed for loss in findings.losses)
+    basis = "by its interval" if claimed else f"by its mean alone, {_DEMONSTRATION}"
+    bound = f"at most {margin} worse than the large network left dense ({basis})"
+    best = largest_at_minimal_loss(findings.losses)
+    if best is None:
+        verb = "is shown to be" if claimed else "is"
+        return f"no sparsity from {findings.losses[0].sparsity:.1%} up {verb} {bound}"
+    return (
+        f"minimal loss: at {best.sparsity:.1%} sparsity, with {best.reduction:.1f} times fewer "
+        f"nonzeros, still {bound}"
+    )
+
+
+def _factor(factor: float, reading: Reading) -> str:
+    if factor == 0.0:
+        return f"below {reading.smallest:.2f}"
+    return f"beyond {reading.largest:.2f}" if math.isinf(factor) else f"{factor:.2f}"

@@ -1,0 +1,1 @@
+"""What a study keeps of its runs, in small files from which it resumes."""

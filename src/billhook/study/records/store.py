@@ -1,0 +1,269 @@
+"""A study's results folder: what is finished, who is at work on what, and nothing half written.
+
+::
+
+    study.json        the study, and the versions and machine it was begun with
+    runs/<identity>/  config.json, metrics.csv, model.billhook.safetensors; outcome.json: the
+                      marker, or failure.json in its place; before that checkpoint, progress.json;
+                      test.json of the chosen ones, once measured
+    rows.csv, curves.csv, layers.csv   see billhook.study.records.records: all that reports need,
+                      and all that has to be kept; runs/ matters for groups that have no rows yet
+
+``outcome.json`` is put in place last, in one step, so a trial is finished if and only if it is
+there: a process killed at any time loses the steps since its trial's last checkpoint. A trial is
+taken by locking ``runs/<identity>/lock``; the system drops the lock when its holder dies, however
+it dies.
+"""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+import billhook
+from billhook.atomic import write_text
+from billhook.errors import ConfigurationError, FormatError, StateError
+from billhook.study.grid import Trial
+from billhook.study.records.lock import lock
+from billhook.study.records.provenance import provenance
+from billhook.study.records.records import Records
+from billhook.study.run.trial import Outcome, Progress
+from billhook.study.spec import Study
+
+__all__ = ["Identified", "Run", "Sighting", "Store"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sighting:
+    """Where a trial stood when its process ``pid`` last left word of it.
+
+    ``seconds_left`` is reckoned from the steps that this process has taken, None after the first.
+    """
+
+    progress: Progress
+    pid: int
+    seconds_left: float | None
+
+
+class Identified(Protocol):
+    """A run by its identity: a trial of a plan, or one found in the folder."""
+
+    @property
+    def identity(self) -> str:
+        """The name of its folder in runs/ and in rows.csv."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run that was found in the folder."""
+
+    identity: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """The results folder at ``folder``. Safe to use from many processes at once."""
+
+    folder: Path
+
+    def begin(self, study: Study, command: str = "billhook study run") -> None:
+        """Make the folder this study's, or see that it is.
+
+        Args:
+            command: what began it, for the report.
+
+        Raises:
+            ConfigurationError: it holds another study, or one begun with another billhook.
+        """
+        path = self.folder / "study.json"
+        if not path.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            names = {f.name for f in self.folder.iterdir() if not f.name.startswith(".")}
+            if names and path.name not in names:  # there by now if another process began too
+                raise ConfigurationError(
+                    f"{self.folder} is not empty and holds no study: give an empty or new folder "
+                    "with --results"
+                )
+            write_text(path, json.dumps(_manifest(study, command), indent=2) + "\n")
+        begun = self.provenance().get("billhook")
+        if begun != billhook.__version__:
+            raise ConfigurationError(
+                f"{self.folder} was begun with billhook {begun}, this is {billhook.__version__}: "
+                "its rows could not be compared with new ones; give another folder with --results"
+            )
+        theirs = self.study()
+        if theirs != study:
+            differing = [n for n in Study.model_fields if getattr(theirs, n) != getattr(study, n)]
+            raise ConfigurationError(
+                f"{self.folder} holds another study ({', '.join(differing)} differ): give this one "
+                "a folder of its own with --results, or delete that one"
+            )
+
+    def study(self) -> Study:
+        """The study that this folder holds."""
+        try:
+            return Study.model_validate(self._read_manifest()["study"])
+        except ValidationError as error:
+            raise FormatError(
+                f"{self.folder / 'study.json'} is damaged, or of another billhook than this "
+                f"{billhook.__version__}: {error}"
+            ) from None
+
+    def provenance(self) -> dict[str, str]:
+        """Versions, commit and machine of the process that began this study."""
+        found: dict[str, str] = self._read_manifest()["provenance"]
+        return found
+
+    @property
+    def records(self) -> Records:
+        """The rows of the groups that are settled, with curves and layers."""
+        return Records(self.folder)
+
+    def runs(self) -> list[Run]:
+        """Every run that is recorded or has a folder."""
+        begun = sorted(path.name for path in (self.folder / "runs").glob("*/"))
+        return [Run(run) for run in dict.fromkeys((*self.records.by_run(), *begun))]
+
+    def run_folder(self, trial: Identified) -> Path:
+        """Where the trial's files are."""
+        return self.folder / "runs" / trial.identity
+
+    @contextlib.contextmanager
+    def take(self, trial: Identified) -> Iterator[bool]:
+        """Take ``trial`` for as long as the block runs.
+
+        Yields:
+            Whether the caller has it: False if another process does. It may be settled by now.
+        """
+        run = self.run_folder(trial)
+        run.mkdir(parents=True, exist_ok=True)
+        with (run / "lock").open("w") as file:
+            yield lock(file, exclusive=True)
+
+    def running(self, trial: Identified) -> bool:
+        """Whether some process has taken ``trial`` and is alive."""
+        path = self.run_folder(trial) / "lock"
+        if not path.exists():
+            return False
+        with path.open() as file:
+            return not lock(file, exclusive=False)
+
+    def note(self, trial: Identified, sighting: Sighting) -> None:
+        """Leave word of where a trial stands that the caller has taken."""
+        text = json.dumps(dataclasses.asdict(sighting))
+        write_text(self.run_folder(trial) / "progress.json", text + "\n")
+
+    def sighting(self, trial: Identified) -> Sighting | None:
+        """The last word of a trial that is not settled, None before the first."""
+        try:
+            text = (self.run_folder(trial) / "progress.json").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        found = json.loads(text)
+        return Sighting(**found | {"progress": Progress(**found["progress"])})
+
+    def finish(self, trial: Trial, outcome: Outcome) -> None:
+        """Record a trial whose file is written; from here on it counts."""
+        run = self.run_folder(trial)
+        write_text(run / "config.json", trial.canonical + "\n")
+        write_text(run / "outcome.json", json.dumps(dataclasses.asdict(outcome)) + "\n")
+        for name in ("progress.json", "checkpoint.pt"):
+            (run / name).unlink(missing_ok=True)
+
+    def finish_test(self, trial: Identified, test: dict[str, float]) -> None:
+        """Record what a chosen trial's network came to on test data: once and for all."""
+        write_text(self.run_folder(trial) / "test.json", json.dumps(test) + "\n")
+
+    def fail(self, trial: Identified, reason: str, trace: str) -> None:
+        """Record that a trial failed and is not to be run again until :meth:`retry`."""
+        run = self.run_folder(trial)
+        (run / "progress.json").unlink(missing_ok=True)
+        content = {"reason": reason, "traceback": trace}
+        write_text(run / "failure.json", json.dumps(content, indent=2) + "\n")
+
+    def retry(self, trials: Iterable[Identified]) -> int:
+        """Let those of ``trials`` that failed run again, from their checkpoints; how many.
+
+        Raises:
+            StateError: another process is at work on the study's records.
+        """
+        failed = [trial for trial in trials if self.failure(trial) is not None]
+        if failed and not self.records.drop({trial.identity for trial in failed}):
+            raise StateError(
+                f"another process is writing the records in {self.folder}: give the command again"
+            )
+        if failed:
+            (self.folder / "latency.csv").unlink(missing_ok=True)  # others may be chosen
+        for trial in failed:
+            (self.run_folder(trial) / "failure.json").unlink(missing_ok=True)
+        return len(failed)
+
+    def finished(self, trial: Identified) -> bool:
+        """Whether the trial has an outcome."""
+        return self.outcome(trial) is not None
+
+    def failure(self, trial: Identified) -> str | None:
+        """Why the trial failed, None if it did not."""
+        row = self.records.by_run().get(trial.identity)
+        if row is not None:
+            return row.failure or None
+        found = self._read(trial, "failure.json")
+        return None if found is None else str(found["reason"])
+
+    def settled(self, trial: Identified) -> bool:
+        """Whether the trial needs no run any more: finished or failed."""
+        run = self.run_folder(trial)
+        return trial.identity in self.records.by_run() or any(
+            (run / name).exists() for name in ("outcome.json", "failure.json")
+        )
+
+    def outcome(self, trial: Identified) -> Outcome | None:
+        """What a finished trial came to, None of any other."""
+        row = self.records.by_run().get(trial.identity)
+        if row is not None:
+            return row.outcome
+        found = self._read(trial, "outcome.json")
+        if found is None or self.failure(trial) is not None:  # it may have failed on test data
+            return None
+        return Outcome(**found)
+
+    def test(self, trial: Identified) -> dict[str, float] | None:
+        """The test metrics of a trial that was chosen and measured, None of any other."""
+        row = self.records.by_run().get(trial.identity)
+        if row is not None and row.chosen:
+            return row.test
+        return self._read(trial, "test.json")
+
+    def _read(self, trial: Identified, name: str) -> dict[str, Any] | None:
+        try:
+            text = (self.run_folder(trial) / name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def _read_manifest(self) -> dict[str, Any]:
+        path = self.folder / "study.json"
+        if not path.exists():
+            raise ConfigurationError(
+                f"{self.folder} holds no study (no study.json): give the folder that "
+                "`billhook study run` wrote"
+            )
+        try:
+            manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            manifest["study"], manifest["provenance"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise FormatError(f"{path} is damaged ({error!r}): restore it or delete it") from None
+        return manifest
+
+
+def _manifest(study: Study, command: str) -> dict[str, Any]:
+    return {
+        "study": study.model_dump(mode="json"),
+        "provenance": {"command": command, **provenance()},
+    }

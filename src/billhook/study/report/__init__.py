@@ -1,0 +1,1 @@
+"""A study's results for a person: tables, Markdown, one HTML page."""

@@ -1,0 +1,144 @@
+"""The report of a study: everything that its folder says so far, weighed."""
+
+import dataclasses
+from pathlib import Path
+
+from billhook.errors import StateError
+from billhook.study.analysis.comparison import Design
+from billhook.study.analysis.findings import Findings, find
+from billhook.study.analysis.variants import variants, what_mattered
+from billhook.study.analysis.verdict import verdict
+from billhook.study.published import PublishedTable, published_table
+from billhook.study.records.details import read_table
+from billhook.study.records.rows import Row, runs_of
+from billhook.study.records.store import Store
+from billhook.study.report.sheet import Sheet
+from billhook.study.report.sheets import (
+    comparison_sheet,
+    control_sheet,
+    cost_sheet,
+    failure_sheet,
+    latency_sheet,
+    loss_sheet,
+    published_sheet,
+    reading_sheet,
+    size_sheet,
+    variant_sheet,
+)
+from billhook.study.run.latency import FILE as LATENCY_FILE
+from billhook.study.spec import Study
+from billhook.tasks.task import Metric
+
+__all__ = ["Report", "load_report"]
+
+#: A line of curves.csv or layers.csv by column.
+Table = list[dict[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Everything a study has to say so far.
+
+    ``findings`` has a list for each metric, the study's first one first, with one for each scheme.
+    """
+
+    study: Study
+    provenance: dict[str, str]
+    rows: list[Row]
+    design: Design
+    findings: list[list[Findings]]
+    curves: Table
+    layers: Table
+    latency: Table
+    published: PublishedTable | None
+
+    @property
+    def partial(self) -> bool:
+        """Whether runs are missing."""
+        return len(self.rows) < runs_of(self.study, self.rows)
+
+    @property
+    def standing(self) -> str:
+        """That the study is partial, and what follows from that; "" if it is not."""
+        if not self.partial:
+            return ""
+        total = runs_of(self.study, self.rows)
+        return (
+            f"Partial: {len(self.rows)} of {total} runs are in. Intervals and p-values hold for a "
+            "study whose length was fixed beforehand: the verdict is the whole one's."
+        )
+
+    @property
+    def verdicts(self) -> list[list[str]]:
+        """The words of every metric and scheme, the headline first."""
+        words = [verdict(each) for findings in self.findings for each in findings]
+        for findings in self.findings:
+            metric = findings[0].metric
+            words += what_mattered(variants(self.rows, metric), metric, self.design)
+        return words
+
+    @property
+    def sheets(self) -> list[Sheet]:
+        """Every table with anything in it."""
+        flat = [each for findings in self.findings for each in findings]
+        cells = self.findings[0][0].cells
+        sheets = [comparison_sheet(each) for each in flat if each.comparisons]
+        sheets += [control_sheet(each) for each in flat if each.control]
+        sheets += [loss_sheet(each) for each in flat]
+        sheets += [reading_sheet(each) for each in flat]
+        sheets += [variant_sheet(findings[0].metric, self.rows) for findings in self.findings]
+        sheets += [size_sheet(cells), cost_sheet(cells), latency_sheet(cells, self.latency)]
+        sheets.append(failure_sheet(self.rows))
+        if self.published is not None:
+            sheets.append(published_sheet(self.published))
+        return [sheet for sheet in sheets if sheet.rows]
+
+
+def load_report(store: Store) -> Report:
+    """The report of a study, from study.json and the CSV files alone.
+
+    Raises:
+        StateError: no run has succeeded yet.
+    """
+    study, rows = store.study(), store.records.rows()
+    if not any(row.chosen for row in rows):
+        raise StateError(_nothing(store, rows))
+    design = Design(paired=study.own_splits)
+    return Report(
+        study=study,
+        provenance=store.provenance(),
+        rows=rows,
+        design=design,
+        findings=[
+            [find(rows, metric, design, study.margin, scheme) for scheme in study.schemes]
+            for metric in _reported(study, rows)
+        ],
+        curves=_table(store.folder / "curves.csv"),
+        layers=_table(store.folder / "layers.csv"),
+        latency=_table(store.folder / LATENCY_FILE),
+        published=published_table(study.family),
+    )
+
+
+def _nothing(store: Store, rows: list[Row]) -> str:
+    if not rows:
+        return (
+            f"{store.folder} has no rows to report yet, they come with the first finished runs: "
+            "`billhook study run` continues it"
+        )
+    return (
+        f"all {len(rows)} runs failed, the first with {rows[0].failure}: see {store.folder}, "
+        "repair that, and give --retry-failed"
+    )
+
+
+def _reported(study: Study, rows: list[Row]) -> list[Metric]:
+    """The study's metric first, then the others that were measured on test data."""
+    measured = {name for row in rows for name in row.test}
+    metrics = [metric for metric in study.metrics if metric.name in measured]
+    return sorted(metrics, key=lambda metric: metric.name != study.metric)
+
+
+def _table(path: Path) -> Table:
+    """The lines of a CSV file; none where it is not there."""
+    return read_table(path) if path.exists() else []

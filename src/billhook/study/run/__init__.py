@@ -1,0 +1,1 @@
+"""Trials trained: one of them, many at once, what is chosen, what is timed."""

@@ -1,0 +1,149 @@
+"""One trial: train a network by its configuration, write its file, look at validation data.
+
+It is :func:`billhook.training.loop.train` that trains: a trial that was killed continues from
+its last checkpoint, and ends as if it had never stopped. Its folder gets
+``model.billhook.safetensors`` and ``metrics.csv``, a line an evaluation.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import nn
+
+import billhook
+from billhook.errors import ConfigurationError, StateError
+from billhook.study.family import Place, Subject
+from billhook.study.grid import Trial
+from billhook.study.operations import operations, uses
+from billhook.tasks.task import Task
+from billhook.training.loop import MODEL_FILE, SCHEMES, Sparsity, test_metrics, train
+from billhook.training.precision import accelerator_for
+
+__all__ = ["MODEL_FILE", "Outcome", "Progress", "load_network", "measure_test", "run_trial"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where a trial stands; ``metric`` is the task's first one on validation data."""
+
+    identity: str
+    step: int
+    steps: int
+    sparsity: float
+    metric: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a trial came to; the fields are those of :class:`billhook.study.records.rows.Row`."""
+
+    parameters: int
+    nonzero: int
+    bytes: int
+    bytes_dense: int
+    bytes_bitmask: int
+    bytes_relative_index: int
+    bytes_entropy: int
+    training_operations: int
+    inference_operations: int
+    seconds: float
+    validation: dict[str, float]
+
+
+def run_trial(
+    trial: Trial, folder: Path, report: Callable[[Progress], None], place: Place = Place()
+) -> Outcome:
+    """Train ``trial`` in ``folder``, from its checkpoint where there is one.
+
+    The configuration determines the result: initial weights, the order of the examples and dropout
+    come from the seed alone. The test examples are not touched.
+
+    Raises:
+        StateError: the loss is no longer finite, or the file has not the bytes that were planned.
+        ConfigurationError: the data are not those of the plan.
+    """
+
+    def watch(step: int, sparsity: float, metrics: dict[str, float | str]) -> None:
+        first = next(iter(_numbers(metrics).values()))
+        report(Progress(trial.identity, step, trial.steps, sparsity, first))
+
+    sparse = Sparsity(trial.sparsity, allocation=SCHEMES[trial.scheme]) if trial.scheme else None
+    with torch.random.fork_rng(devices=[]):
+        task = _task(trial, place)
+        torch.manual_seed(trial.seed + 1)  # of dropout
+        result = train(
+            task,
+            trial.recipe,
+            folder,
+            sparsity=sparse,
+            accelerator=accelerator_for(trial.recipe),
+            console=Console(quiet=True),
+            tensorboard=False,
+            encoding=trial.codings,
+            watch=watch,
+        )
+    assert result is not None  # it was not told to stop
+    file, size = folder / MODEL_FILE, result["file_bytes"]
+    if trial.scheme != "global" and size != trial.expected_bytes:
+        raise StateError(
+            f"{file} has {size:,} bytes, {trial.expected_bytes:,} were planned: the network has "
+            "other tensors at the end than at the start, or weights that were kept are zero"
+        )
+    return _measure(trial, task, file, result)
+
+
+def measure_test(trial: Trial, folder: Path, place: Place) -> dict[str, float]:
+    """The test metrics of a finished trial's network, read back from its file.
+
+    Raises:
+        StateError: a metric of the study is missing.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return _numbers(test_metrics(_task(trial, place), folder, torch.device("cpu")))
+
+
+def load_network(
+    trial: Trial, folder: Path, place: Place
+) -> tuple[nn.Module, tuple[torch.Tensor, ...] | None]:
+    """A finished trial's network from its file, in evaluation mode, and inputs of one example."""
+    task = _task(trial, place)
+    task.model.load_state_dict(billhook.load(folder / MODEL_FILE))
+    return task.model.eval(), task.example_inputs()
+
+
+def _task(trial: Trial, place: Place) -> Task:
+    torch.manual_seed(trial.seed)
+    task = Subject(trial.family, trial.kind, place).task(trial.recipe, trial.width)
+    if task.found != trial.found:
+        raise ConfigurationError(
+            f"the study was planned on {trial.found!r}, here is {task.found!r}: give the same data"
+        )
+    return task
+
+
+def _measure(trial: Trial, task: Task, file: Path, result: dict[str, float]) -> Outcome:
+    state = billhook.load(file)
+    sizes = billhook.footprint(state)
+    model = task.model.cpu()
+    model.load_state_dict(state)  # the moving average, where it is what counts
+    left = {name: int(each.count_nonzero()) for name, each in model.named_parameters()}
+    return Outcome(
+        parameters=int(result["parameters"]),
+        nonzero=sum(left.values()),
+        bytes=file.stat().st_size,
+        bytes_dense=sizes.file_bytes("dense"),
+        bytes_bitmask=sizes.file_bytes(("dense", "bitmask")),
+        bytes_relative_index=sizes.file_bytes(("dense", "relative_index")),
+        bytes_entropy=sizes.file_bytes(("dense", "entropy")),
+        training_operations=trial.training_operations,
+        inference_operations=operations(uses(task, model, training=False), left),
+        seconds=result["minutes_this_session"] * 60,
+        validation=_numbers(result["valid"]),  # type: ignore[arg-type]
+    )
+
+
+def _numbers(metrics: dict[str, float | str]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if not isinstance(value, str)}
