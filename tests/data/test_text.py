@@ -7,7 +7,7 @@ from tests.data.test_images import real_data
 
 from billhook.data.bpe import decode, encode, train_bpe
 from billhook.data.parallel import load_parallel
-from billhook.data.text import load_text
+from billhook.data.text import Unit, load_text
 from billhook.errors import ConfigurationError, DataError
 
 
@@ -53,12 +53,12 @@ def test_text_is_refused_with_path_and_line(
 
 def test_text_names_the_line_that_is_no_utf8(ptb: Path) -> None:
     (ptb / "ptb.test.txt").write_bytes(b"cat\nc\xe4t\n")
-    with pytest.raises(DataError, match=r"test.txt, line 2 is no UTF-8"):
+    with pytest.raises(DataError, match=r"test.txt, line 2 is not UTF-8"):
         load_text(ptb)
 
 
 def test_text_of_fewer_words_writes_unk_for_the_rare_ones(ptb: Path) -> None:
-    data = load_text(ptb).with_vocab(4)
+    data = load_text(ptb, vocab=4)
     assert data.vocab == ("<eos>", "the", "cat", "<unk>")
     assert data.train.tolist() == [1, 2, 3, 0, 1, 3, 3, 0]
     assert data.valid.tolist() == [1, 2, 3, 0]
@@ -68,15 +68,41 @@ def test_text_of_fewer_words_writes_unk_for_the_rare_ones(ptb: Path) -> None:
 def test_text_without_unk_gets_one(ptb: Path) -> None:
     for split in ("train", "valid", "test"):
         (ptb / f"ptb.{split}.txt").write_text("the the cat\nthe dog\n")
-    data = load_text(ptb).with_vocab(3)
+    data = load_text(ptb, vocab=3)
     assert data.vocab == ("the", "<eos>", "<unk>")
     assert data.test.tolist() == [0, 0, 2, 1, 0, 2, 1]
 
 
+@pytest.mark.parametrize("unit", ["word", "character"])
+def test_a_cut_vocabulary_has_room_for_what_training_never_saw(ptb: Path, unit: Unit) -> None:
+    (ptb / "ptb.test.txt").write_text("the Zebra ran\n")
+    with pytest.raises(DataError, match=r"test.txt, line 1: 'Z.* set \[data\] vocab"):
+        load_text(ptb, unit)
+    data = load_text(ptb, unit, vocab=5)
+    assert len(data.vocab) == 5
+    assert data.vocab[-1] == "<unk>"
+    for stream in (data.train, data.valid, data.test):
+        assert int(stream.max()) < 5
+
+
+def test_text_by_characters_is_what_the_files_hold(ptb: Path) -> None:
+    data = load_text(ptb, "character")
+    for split in ("train", "valid", "test"):
+        text = "".join(data.vocab[number] for number in getattr(data, split).tolist())
+        assert text == (ptb / f"ptb.{split}.txt").read_text()
+    assert data.vocab[:3] == (" ", "t", "a")
+    assert "30 / 14 / 4 characters, 14 different ones" in data.found
+
+
+def test_text_by_characters_may_have_empty_lines(ptb: Path) -> None:
+    (ptb / "ptb.train.txt").write_text("the cat\n\nran <unk>\n")
+    assert load_text(ptb, "character", vocab=3).vocab[-1] == "<unk>"
+
+
 @pytest.mark.parametrize("size", [1, 7])
 def test_text_refuses_vocabularies_it_cannot_have(ptb: Path, size: int) -> None:
-    with pytest.raises(ConfigurationError, match=f"vocab {size} .* from 2 to its 6"):
-        load_text(ptb).with_vocab(size)
+    with pytest.raises(ConfigurationError, match=f"vocab {size} .* from 2 to 6"):
+        load_text(ptb, vocab=size)
 
 
 def test_embedded_prose_is_in_the_form_of_the_ptb_files() -> None:
@@ -112,7 +138,7 @@ def test_parallel_text_splits_at_line_feeds_only(parallel: Path) -> None:
     [
         ("valid.en", b"Good day\n", r"valid.de has 2 lines, .*valid.en has 1"),
         ("train.de", b"Guten Tag\n \n", r"train.de, line 2 is empty"),
-        ("train.de", b"Guten Tag\nJ\xe4\n", r"train.de, line 2 is no UTF-8"),
+        ("train.de", b"Guten Tag\nJ\xe4\n", r"train.de, line 2 is not UTF-8"),
         ("test.de", None, r"test.de is missing"),
     ],
 )

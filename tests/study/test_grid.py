@@ -33,6 +33,20 @@ def test_the_control_takes_as_many_operations_as_the_large_network(tiny: Study) 
     assert abs(longer.training_operations - large.training_operations) < 3 * weights[12] * 32
 
 
+def test_a_control_at_every_size_comes_after_everything_else(tiny: Study) -> None:
+    study = changed(tiny, small_widths=(12, 16, 24), control="every-size")
+    trials = plan(study).trials
+    assert len(trials) == study.runs
+    arms = [trial.arm for trial in trials]
+    first = arms.index(LONGER)
+    assert set(arms[first:]) == {LONGER}
+    assert LONGER not in arms[:first]
+    large = next(trial for trial in trials if trial.arm == LARGE).training_operations
+    sizes = {t.point: t.training_operations for t in trials if t.arm == LONGER}
+    assert set(sizes) == {trial.point for trial in trials if trial.arm == DENSE}
+    assert all(abs(each - large) / large < 0.01 for each in sizes.values())
+
+
 def test_identity_is_the_configuration(tiny: Study) -> None:
     trials = plan(tiny).trials
     assert len({trial.identity for trial in trials}) == len(trials)

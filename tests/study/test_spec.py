@@ -40,6 +40,11 @@ def test_unknown_name_lists_what_ships() -> None:
             "small_widths = [12]\nvariants = [{frequancy = 3}]",
             r"unknown key frequancy: did you mean frequency",
         ),
+        (
+            "small_widths = [12]",
+            'small_widths = [12]\ncodings = ["auto", "dense"]',
+            r'codings: "auto" is all of them',
+        ),
         ('recipe = "demo"', 'recipe = "demos"', r"no recipe 'demos' for digits: take 'demo' or"),
         ("name", "name = ", r"not valid TOML"),
     ],

@@ -12,6 +12,7 @@ from billhook.study.grid import SPARSE, Trial, plan
 from billhook.study.records.store import Store
 from billhook.study.run.choice import groups
 from billhook.study.run.trial import MODEL_FILE, Progress, run_trial
+from billhook.study.sizes import encoding_of
 from billhook.study.spec import Study
 from billhook.tasks.digits import Digits, digits
 from billhook.tasks.recipe import load_recipe
@@ -79,6 +80,29 @@ def test_other_bytes_than_planned_fail(tiny: Study, tmp_path: Path) -> None:
     trial = dataclasses.replace(sparse_trial(tiny), expected_bytes=5_000)
     with pytest.raises(StateError, match=r"has 4,9\d\d bytes, 5,000 were planned"):
         run_trial(trial, tmp_path, lambda _: None)
+
+
+@pytest.mark.parametrize("codings", [("auto",), ("dense", "entropy")])
+def test_codings_whose_bytes_depend_on_the_mask(
+    tiny: Study, tmp_path: Path, codings: tuple[str, ...]
+) -> None:
+    study = Study.model_validate(tiny.model_dump() | {"codings": codings})
+    trial, point = sparse_trial(study), plan(study).points[0]
+    assert trial.expected_bytes == point.sparse_bytes <= point.dense_bytes
+    assert point.sparsity < plan(tiny).points[0].sparsity
+    found = run_trial(trial, tmp_path, lambda _: None)
+    file = tmp_path / MODEL_FILE
+    again = tmp_path / "again.billhook.safetensors"
+    billhook.save(billhook.load(file), again, encoding=encoding_of(codings))
+    assert again.read_bytes() == file.read_bytes()
+    assert 0.98 * trial.expected_bytes < found.bytes <= 1.005 * trial.expected_bytes
+    assert found.nonzero == trial.expected_nonzero
+    for wrong in (
+        dataclasses.replace(trial, expected_bytes=4_000),
+        dataclasses.replace(trial, expected_nonzero=found.nonzero - 1),
+    ):
+        with pytest.raises(StateError, match=r"at most .* were planned"):
+            run_trial(wrong, tmp_path / "x", lambda _: None)
 
 
 def test_file_holds_the_network_that_was_validated(tiny: Study, tmp_path: Path) -> None:

@@ -46,6 +46,34 @@ def test_perplexity_is_over_the_whole_stream_with_the_state_carried() -> None:
     assert perplexity(model, stream) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize(("size", "rows"), [(1500, 2), (1500, 7), (700, 3), (40, 6), (4, 32)])
+def test_perplexity_in_rows_counts_every_symbol_once_after_a_lead_in(size: int, rows: int) -> None:
+    torch.manual_seed(0)
+    model = ptb_lstm(hidden=8, vocab=9, init_scale=1.0).eval()
+    stream = torch.randint(9, (size,))
+    count = size - 1
+    length = math.ceil(count / min(rows, count))
+    losses = []
+    for start in range(0, count, length):
+        lead = min(512, length) if start else 0
+        end = min(start + length, count)
+        logits, _ = model(stream[start - lead : end].unsqueeze(0))
+        following = stream[start + 1 : end + 1]
+        losses.append(F.cross_entropy(logits[0, lead:], following, reduction="none"))
+    expected = torch.cat(losses)
+    assert len(expected) == count
+    assert perplexity(model, stream, rows) == pytest.approx(expected.mean().exp().item(), rel=1e-5)
+
+
+def test_characters_are_read_in_rows() -> None:
+    data = from_lines(LINES, "x", unit="character")
+    task = LanguageModelling(words_recipe(), data)
+    assert task.arguments["vocab"] == len("abcdefgh \n")
+    with torch.no_grad():
+        expected = perplexity(task.model.eval(), data.valid, rows=32)
+        assert task.evaluate(task.model, "valid") == {"perplexity": expected}
+
+
 def test_language_windows_cover_the_rows_in_order_and_carry_the_state() -> None:
     task = LanguageModelling(words_recipe(), from_lines(LINES, "x"))
     length = len(task.data.train) // 3  # 96 words, 32 a row

@@ -74,7 +74,7 @@ def _lines(path: Path) -> list[str]:
         try:
             line = raw.decode().strip()
         except UnicodeDecodeError as error:
-            raise DataError(f"{path}, line {number} is no UTF-8 ({error.reason})") from None
+            raise DataError(f"{path}, line {number} is not UTF-8 ({error.reason})") from None
         if not line:
             raise DataError(f"{path}, line {number} is empty: remove it here and in its partner")
         lines.append(line)

@@ -1,129 +1,153 @@
-"""Text in the form of Mikolov's Penn Treebank files: a sentence a line, words between blanks.
+"""Text in three files, by words or by characters.
 
-Every line ends with the word ``<eos>``; the vocabulary is the training split's, the most frequent
-word first, equals in alphabetical order, and has to cover the other two splits.
+By words it is in the form of Mikolov's Penn Treebank files: a sentence a line, words between
+blanks, and every line ends with the word ``<eos>``. By characters it is what the files hold,
+blanks and ends of line included. The vocabulary is the training split's, the most frequent symbol
+first, equals in alphabetical order; what the other two splits hold beside it is an error, unless a
+smaller vocabulary is asked for, whose last symbol, ``<unk>``, stands for everything else.
 """
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from billhook.errors import ConfigurationError, DataError
 
-__all__ = ["EOS", "TextData", "from_lines", "load_text"]
+__all__ = ["EOS", "TextData", "Unit", "from_lines", "load_text"]
 
 EOS, UNK = "<eos>", "<unk>"
 SPLITS = ("train", "valid", "test")
 
+Unit = Literal["word", "character"]
+
 
 @dataclasses.dataclass(frozen=True)
 class TextData:
-    """Three streams of word numbers, int64 ``(N,)``, the words, and one line on what was found."""
+    """Three streams of symbol numbers, int64 ``(N,)``, the symbols, and a line on what they are."""
 
     train: torch.Tensor
     valid: torch.Tensor
     test: torch.Tensor
     vocab: tuple[str, ...]
     found: str
-
-    def with_vocab(self, size: int) -> "TextData":
-        """The same text in ``size`` words: ``<unk>``, the last, stands for all but the others.
-
-        The others are the most frequent ones of the training split.
-
-        Raises:
-            ConfigurationError: ``size`` is below 2 or more than there are words.
-
-        >>> load_text(None).with_vocab(4).vocab
-        ('the', '<eos>', 'a', '<unk>')
-        """
-        if not 2 <= size <= len(self.vocab):
-            raise ConfigurationError(
-                f"[data] vocab {size:,} has to be from 2 to its {len(self.vocab):,} words, for "
-                f"{self.found}"
-            )
-        kept = [number for number, word in enumerate(self.vocab) if word != UNK][: size - 1]
-        number_of = torch.full((len(self.vocab),), size - 1)
-        number_of[kept] = torch.arange(size - 1)
-        return TextData(
-            number_of[self.train],
-            number_of[self.valid],
-            number_of[self.test],
-            (*(self.vocab[number] for number in kept), UNK),
-            f"{self.found}; {size:,} kept, {UNK} for the others",
-        )
+    unit: Unit = "word"
 
 
-def load_text(where: str | Path | None) -> TextData:
+def load_text(where: str | Path | None, unit: Unit = "word", vocab: int = 0) -> TextData:
     """``*.train.txt``, ``*.valid.txt``, ``*.test.txt`` (``ptb.train.txt``, ...); None: prose.
 
     The embedded prose is the reference documentation that ships inside CPython, so it differs a
     little between Python versions.
 
+    Args:
+        where: the folder.
+        unit: what the symbols are, "word" or "character".
+        vocab: how many symbols: the most frequent ones of the training split, and ``<unk>``, the
+            last, for all others; 0: all that occur in the training split.
+
     Raises:
-        DataError: a file is missing, there are several sets, a line is empty, or a word of the
-            validation or test split never occurs in training; path and line are named.
+        DataError: a file is missing, there are several sets, a line of words is empty, or, with
+            ``vocab=0``, a symbol of the validation or test split never occurs in training; path
+            and line are named.
+        ConfigurationError: ``vocab`` is 1 or more than there are symbols.
 
     >>> load_text(None).vocab[:3]
     ('the', '<eos>', 'a')
+    >>> load_text(None, vocab=4).vocab
+    ('the', '<eos>', 'a', '<unk>')
+    >>> load_text(None, "character").vocab[:3]
+    (' ', 'e', 't')
     """
     if where is None:
         from billhook.data import prose
 
-        return from_lines(prose.splits(), "prose")
+        return from_lines(prose.splits(), "prose", unit=unit, vocab=vocab)
     folder = Path(where)
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder: give the one that holds *.train.txt")
+        raise DataError(f"{folder} is not a folder: give the one that holds *.train.txt")
     paths = {split: _find(folder, split) for split in SPLITS}
     prefixes = {path.name.removesuffix(f"{split}.txt") for split, path in paths.items()}
     if len(prefixes) > 1:
         raise DataError(f"{folder} mixes several sets: {', '.join(sorted(prefixes))}")
     lines = {split: _lines(path) for split, path in paths.items()}
-    return from_lines(lines, folder.name, {split: str(path) for split, path in paths.items()})
+    names = {split: str(path) for split, path in paths.items()}
+    return from_lines(lines, folder.name, names, unit=unit, vocab=vocab)
 
 
 def from_lines(
-    lines: dict[str, list[str]], source: str, names: dict[str, str] | None = None
+    lines: dict[str, list[str]],
+    source: str,
+    names: dict[str, str] | None = None,
+    *,
+    unit: Unit = "word",
+    vocab: int = 0,
 ) -> TextData:
-    """The streams of three lists of sentences, "train", "valid" and "test"."""
+    """The streams of three lists of lines, "train", "valid" and "test"; as :func:`load_text`."""
     names = names or {split: f"{source}, {split} split" for split in SPLITS}
     for split in SPLITS:
-        if not lines[split]:
-            raise DataError(f"{names[split]} is empty")
-        for number, line in enumerate(lines[split], start=1):
-            if not line.split():
-                raise DataError(f"{names[split]}, line {number} is empty: remove it")
-    counts = Counter(_words(lines["train"]))
-    vocab = sorted(counts, key=lambda word: (-counts[word], word))
-    number_of = {word: number for number, word in enumerate(vocab)}
+        _check_lines(lines[split], names[split], unit)
+    counts = Counter(symbol for line in lines["train"] for symbol in _symbols(line, unit))
+    symbols = tuple(sorted(counts, key=lambda symbol: (-counts[symbol], symbol)))
+    different = f"{len(symbols):,} different ones"
+    rest = f", {EOS} included" if unit == "word" else ""
+    if vocab:
+        symbols = _most_frequent(symbols, vocab, f"{different} of the {unit}s in {source}")
+        rest += f"; {vocab:,} kept, {UNK} for the others"
+    number_of = {symbol: number for number, symbol in enumerate(symbols)}
+    other = number_of[UNK] if vocab else None
     streams = {
-        split: torch.tensor(list(_numbers(lines[split], number_of, names[split])))
+        split: torch.tensor(list(_numbers(lines[split], unit, number_of, other, names[split])))
         for split in SPLITS
     }
     sizes = " / ".join(f"{len(streams[split]):,}" for split in SPLITS)
-    found = f"text in {source}: {sizes} words, {len(vocab):,} different ones, {EOS} included"
-    return TextData(streams["train"], streams["valid"], streams["test"], tuple(vocab), found)
+    found = f"text in {source}: {sizes} {unit}s, {different}{rest}"
+    return TextData(streams["train"], streams["valid"], streams["test"], symbols, found, unit)
 
 
-def _words(lines: Iterable[str]) -> Iterator[str]:
-    for line in lines:
+def _check_lines(lines: list[str], name: str, unit: Unit) -> None:
+    if not lines:
+        raise DataError(f"{name} is empty")
+    if unit == "word":
+        for number, line in enumerate(lines, start=1):
+            if not line.split():
+                raise DataError(f"{name}, line {number} is empty: remove it")
+
+
+def _most_frequent(symbols: tuple[str, ...], size: int, these: str) -> tuple[str, ...]:
+    if not 2 <= size <= len(symbols):
+        raise ConfigurationError(
+            f"[data] vocab {size:,} has to be from 2 to {len(symbols):,}, the {these}"
+        )
+    return (*[symbol for symbol in symbols if symbol != UNK][: size - 1], UNK)
+
+
+def _symbols(line: str, unit: Unit) -> Iterator[str]:
+    if unit == "word":
         yield from line.split()
         yield EOS
+    else:
+        yield from line
+        yield "\n"
 
 
-def _numbers(lines: list[str], number_of: dict[str, int], name: str) -> Iterator[int]:
+def _numbers(
+    lines: list[str], unit: Unit, number_of: dict[str, int], other: int | None, name: str
+) -> Iterator[int]:
+    """The number of every symbol; ``other`` for those without one, an error if there is none."""
     for row, line in enumerate(lines, start=1):
-        for word in line.split():
-            if word not in number_of:
+        for symbol in _symbols(line, unit):
+            number = number_of.get(symbol, other)
+            if number is None:
                 raise DataError(
-                    f"{name}, line {row}: {word!r} never occurs in the training split; write "
-                    "<unk> for rare words in all three"
+                    f"{name}, line {row}: {symbol!r} never occurs in the training split; set "
+                    f"[data] vocab, and {UNK} stands for rare {unit}s"
+                    + (", or write it for them in all three files" if unit == "word" else "")
                 )
-            yield number_of[word]
-        yield number_of[EOS]
+            yield number
 
 
 def _find(folder: Path, split: str) -> Path:
@@ -139,6 +163,6 @@ def _lines(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         row = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}, line {row} is no UTF-8 ({error.reason}): convert it") from None
+        raise DataError(f"{path}, line {row} is not UTF-8 ({error.reason}): convert it") from None
     # Not splitlines(): that also splits at form feeds and other characters inside a sentence.
     return text.removesuffix("\n").split("\n") if text else []

@@ -40,7 +40,8 @@ class Point:
     """One size of file: a small dense network, and the large one pruned to match it.
 
     Where the sparsity is solved for, ``sparse_bytes`` is the largest size not above
-    ``dense_bytes``; where the width is, it may be larger, and ``mismatch`` says by how much.
+    ``dense_bytes``; where the width is, it may be larger, and ``mismatch`` says by how much. Where
+    the codings' bytes depend on where the nonzeros are, it is the size expected of random masks.
     """
 
     width: float
@@ -59,8 +60,9 @@ class Trial:
     """One network to train: its whole configuration. Equal configurations are the same trial.
 
     ``expected_*`` and the operations follow from the rest: the files of the standard and layerwise
-    schemes have exactly ``expected_bytes``; ``training_operations`` are the multiply-adds of three
-    forward passes over all examples, the weights unpruned.
+    schemes have exactly ``expected_bytes`` where the codings allow it;
+    ``training_operations`` are the multiply-adds of three forward passes over all examples, the
+    weights unpruned.
     """
 
     family: str
@@ -118,7 +120,8 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A study worked out: its points from the smallest file up, and its trials in running order.
+    """A study worked out: its points from the smallest file up, and its trials in running order:
+    seed by seed, after them the controls seed by seed.
 
     Where the first seed's validation data choose for all, ``trials`` has every combination of every
     seed, of which the other seeds will run one.
@@ -139,7 +142,7 @@ class Plan:
 
 
 def plan(study: Study, place: Place = Place(), *, dry: bool = False) -> Plan:
-    """Solve for sparsities and widths and list the trials, seed by seed; nothing is trained.
+    """Solve for sparsities and widths and list the trials; nothing is trained.
 
     Args:
         study: as loaded.
@@ -173,10 +176,13 @@ class _Planner:
 
     def plan(self) -> Plan:
         points = self._points()
+        # The controls come last, as they cost most: what they are beside is complete before.
         trials = tuple(
             self._trial(arm, seed, rate, dropout)
+            for control in (False, True)
             for seed in self.study.seeds
             for arm in self._arms(points)
+            if (arm["arm"] == LONGER) == control
             for rate in sorted(self.study.learning_rates)
             for dropout in sorted(self.study.dropouts) or (None,)
         )
@@ -237,7 +243,8 @@ class _Planner:
             here = {"point": each.dense_bytes, "sparsity": 0.0}
             dense = large | here | {"width": each.width}
             yield dense | {"arm": DENSE}
-            if study.control and index == len(points) // 2:
+            middle = index == len(points) // 2
+            if study.control == "every-size" or (study.control and middle):
                 yield dense | {"arm": LONGER}
             sparse = large | here | {"arm": SPARSE, "sparsity": each.sparsity}
             for scheme in study.schemes:

@@ -1,8 +1,11 @@
 """Bytes of a network's file at a sparsity, the sparsity for a number of bytes, and the width.
 
 Where tensors are coded dense or by bit-mask, bytes depend on shapes and numbers of nonzeros alone:
-they are known, to the byte, before anything is trained. Everything in the file counts: header,
-norms and their statistics, biases; what the network's ``prune_rules`` leave dense stays dense.
+they are known, to the byte, before anything is trained. What the other codings need depends on
+where the nonzeros are: bytes are then those of masks drawn at random, which trained ones hardly
+exceed and mostly fall short of, since rows and columns of unequal density cost less. Everything in
+the file counts: header, norms and their statistics, biases; what the network's ``prune_rules``
+leave dense stays dense.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,13 +16,26 @@ import billhook
 from billhook.errors import ConfigurationError
 from billhook.footprint import file_specs
 
-__all__ = ["file_bytes", "nonzeros", "sparsity_for", "width_for"]
+__all__ = ["EXACT", "encoding_of", "file_bytes", "nonzeros", "sparsity_for", "width_for"]
+
+
+#: The codings whose bytes follow from shapes and numbers of nonzeros.
+EXACT = frozenset({"dense", "bitmask"})
+
+
+def encoding_of(codings: Sequence[str]) -> str | tuple[str, ...]:
+    """A study's codings as :func:`billhook.save` takes them.
+
+    >>> encoding_of(("auto",)), encoding_of(("dense", "bitmask"))
+    ('auto', ('dense', 'bitmask'))
+    """
+    return "auto" if "auto" in codings else tuple(codings)
 
 
 def file_bytes(model: nn.Module, sparsity: float, codings: Sequence[str]) -> int:
     """Bytes of the file when every prunable weight of ``model`` has ``sparsity``."""
     specs, _ = file_specs(model, sparsity)
-    return billhook.expected_footprint(specs).file_bytes(tuple(codings))
+    return billhook.expected_footprint(specs).file_bytes(encoding_of(codings))
 
 
 def nonzeros(model: nn.Module, sparsity: float) -> dict[str, int]:

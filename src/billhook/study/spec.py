@@ -16,6 +16,8 @@ __all__ = ["Study", "load_study", "shipped_studies", "study_folder"]
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+# Not relative_index: its bytes grow where nonzeros are clustered, beyond those planned.
+Coding = Literal["auto", "dense", "bitmask", "entropy"]
 
 
 class Study(Section):
@@ -34,7 +36,8 @@ class Study(Section):
         sparsities: of the large network; the dense width of as many bytes is solved for.
         schemes: standard (every layer alike), layerwise (one after the other), global.
         seeds: each draws its own initial weights and order of examples.
-        codings: whose bytes count; each tensor takes the smallest of them.
+        codings: whose bytes count; each tensor takes the smallest of them. ``["auto"]`` is all that
+            billhook has, what ``billhook.save`` writes.
         metric: what the verdict is about; the task's first unless given.
         choose_by: the metric on validation data that chooses among the trials of an arm; the
             task's first that is measured on validation data unless given.
@@ -42,8 +45,8 @@ class Study(Section):
         tune: whose validation data choose among an arm's trials at a point: every seed's for itself
             (``each-seed``), or the first seed's for all of them (``first-seed``), which tries the
             combinations on that seed alone.
-        control: also train the small dense network of the middle point for as many operations as
-            the large one.
+        control: also train the small dense network of the middle point, or of ``"every-size"``,
+            for as many operations as the large one.
         margin: a loss below this share of the dense metric counts as minimal.
         variants: changes of the recipe's ``[pruning]``; the large network is pruned so too.
         metrics, found, own_splits: of the task and its data; filled in by
@@ -62,16 +65,13 @@ class Study(Section):
         tuple[Literal["standard", "layerwise", "global"], ...], Field(min_length=1)
     ] = ("standard",)
     seeds: Annotated[tuple[int, ...], Field(min_length=2)] = (0, 1, 2, 3, 4)
-    codings: Annotated[tuple[Literal["dense", "bitmask"], ...], Field(min_length=1)] = (
-        "dense",
-        "bitmask",
-    )  # those whose bytes are known before anything is trained
+    codings: Annotated[tuple[Coding, ...], Field(min_length=1)] = ("dense", "bitmask")
     metric: str = ""
     choose_by: str = ""
     learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)]
     dropouts: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = ()
     tune: Literal["each-seed", "first-seed"] = "each-seed"
-    control: bool = False
+    control: bool | Literal["every-size"] = False
     margin: Share = 0.01
     variants: tuple[dict[str, float | int | str], ...] = ()
     metrics: tuple[Metric, ...] = ()
@@ -94,6 +94,8 @@ class Study(Section):
                 f"small_widths reach {max(self.small_widths):g}, large_width is "
                 f"{self.large_width:g}: the large network must be the larger one"
             )
+        if "auto" in self.codings and len(self.codings) > 1:
+            raise ValueError('codings: "auto" is all of them, so give it alone')
         if self.dropouts and self.family not in ("ptb_lstm", "gnmt"):
             raise ValueError(f"dropouts are for ptb_lstm and gnmt, family is {self.family!r}")
         if self.task and ":" not in self.family:
@@ -114,7 +116,8 @@ class Study(Section):
         """
         points = len(self.small_widths) + len(self.small_bytes) + len(self.sparsities)
         sparse = len(self.schemes) * (1 + len(self.variants))
-        arms = 1 + points * (1 + sparse) + self.control
+        controls = points if self.control == "every-size" else int(self.control)
+        arms = 1 + points * (1 + sparse) + controls
         trials = len(self.learning_rates) * max(1, len(self.dropouts))
         tuned = len(self.seeds) if self.tune == "each-seed" else 1
         return arms * (tuned * trials + len(self.seeds) - tuned)

@@ -9,6 +9,7 @@ from torch import nn
 from billhook.data.images import ArrayImages, ImageData, load_images
 from billhook.data.parallel import Pairs, ParallelData, load_parallel
 from billhook.data.text import TextData, load_text
+from billhook.errors import ConfigurationError
 from billhook.models.ptb_lstm import PTB_VOCAB
 from billhook.tasks.classification import Classification
 from billhook.tasks.language import LanguageModelling
@@ -44,10 +45,11 @@ def build_task(
     """
     kind = kind or _KINDS.get(recipe.family, "classification")
     if kind == "language":
-        return LanguageModelling(recipe, _text(data), shard, model)
+        text = _text(data, recipe.data.unit, recipe.data.vocab)
+        return LanguageModelling(recipe, text, shard, model)
     if kind == "translation":
-        text = _parallel(data, recipe.data.source, recipe.data.target)
-        return Translation(recipe, text, shard)
+        pairs = _parallel(data, recipe.data.source, recipe.data.target)
+        return Translation(recipe, pairs, shard)
     return Classification(recipe, _images(data), shard, model)
 
 
@@ -75,9 +77,15 @@ def _pictures(recipe: Recipe) -> ImageData:
 
 
 def _words(recipe: Recipe) -> TextData:
-    vocab = recipe.data.vocab or PTB_VOCAB
+    unit = recipe.data.unit
+    vocab = recipe.data.vocab or recipe.model.get("vocab") or (PTB_VOCAB if unit == "word" else 0)
+    if not isinstance(vocab, int) or vocab < 1:
+        raise ConfigurationError(
+            "how many different characters there are is known from the data: give --data, or "
+            "vocab in [overrides.model]"
+        )
     words = torch.randint(vocab, (recipe.training.batch_size * (recipe.data.window + 1),))
-    return TextData(words, words, words, tuple(map(str, range(vocab))), "noise")
+    return TextData(words, words, words, tuple(map(str, range(vocab))), "noise", unit)
 
 
 def _letters(recipe: Recipe) -> ParallelData:

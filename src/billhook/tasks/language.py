@@ -1,4 +1,4 @@
-"""Word language modelling as in tensorflow/models' ptb_word_lm: perplexity, state carried over."""
+"""Language modelling as in tensorflow/models' ptb_word_lm: perplexity, state carried over."""
 
 import math
 from collections.abc import Iterator
@@ -17,22 +17,23 @@ from billhook.tasks.task import ALONE, Metric, Shard, Task
 
 __all__ = ["LanguageModelling", "perplexity"]
 
-EVALUATION_WINDOW = 512  # words at a time; changes speed and memory, not the result
+EVALUATION_WINDOW = 512  # words or characters at a time, and of a row's lead-in
+CHARACTER_ROWS = 32  # a text has several times as many characters as words
 
 
 class LanguageModelling(Task):
-    """The PTB LSTM on one stream of words, cut into ``batch_size`` rows read side by side.
+    """The PTB LSTM on one stream of words or characters, cut into ``batch_size`` rows that
+    are read side by side.
 
     The hidden state goes from window to window and starts at zero in every epoch. As in the
     original, what does not fill the last window of a training epoch is left out; evaluation leaves
     out nothing.
 
-    The vocabulary is the data's, or its most frequent words where the recipe sets ``[data] vocab``,
-    unless ``[model] vocab`` is larger.
+    The vocabulary is the data's, unless ``[model] vocab`` is larger.
 
     Args:
         recipe: rows, window, seed; the model unless one is given.
-        data: the words.
+        data: the words or characters.
         shard: this process's share.
         model: any network from words ``(rows, time)`` and a state, or None, to logits
             ``(rows, time, vocabulary)`` and the state ``(h, c)``.
@@ -49,20 +50,19 @@ class LanguageModelling(Task):
     ) -> None:
         size, self.window = recipe.training.batch_size, recipe.data.window
         shard.check(size)
-        if recipe.data.vocab:
-            data = data.with_vocab(recipe.data.vocab)
         self.data, self.found = data, data.found
+        units = f"{data.unit}s"
         given = {} if model is not None else recipe.model
         self.arguments: dict[str, Any] = {"vocab": len(data.vocab)} | given
         if self.arguments["vocab"] < len(data.vocab):
             raise DataError(
-                f"the data has {len(data.vocab):,} different words ({data.found}), the model's "
+                f"the data has {len(data.vocab):,} different {units} ({data.found}), the model's "
                 f"vocabulary {self.arguments['vocab']:,}: raise [model] vocab, or set [data] vocab"
             )
         self.model = ptb_lstm(**self.arguments) if model is None else model
         if len(data.train) < recipe.data.train:
             raise DataError(
-                f"[data] train {recipe.data.train:,} is more than the {len(data.train):,} words "
+                f"[data] train {recipe.data.train:,} is more than the {len(data.train):,} {units} "
                 f"there are ({data.found})"
             )
         words = data.train[: recipe.data.train] if recipe.data.train else data.train
@@ -71,7 +71,7 @@ class LanguageModelling(Task):
         self.steps_per_epoch = (length - 1) // self.window
         if self.steps_per_epoch < 1:
             raise DataError(
-                f"{len(words):,} words in {size} rows do not fill one window of {self.window}"
+                f"{len(words):,} {units} in {size} rows do not fill one window of {self.window}"
             )
         rows = words[: size * length].reshape(size, length)
         self.rows = rows[shard.rank :: shard.world]
@@ -104,9 +104,10 @@ class LanguageModelling(Task):
         return (self.rows[:1, : self.window],)
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float | str]:
-        """``perplexity`` over the whole stream of "valid" or "test"."""
+        """``perplexity`` over the whole stream of "valid" or "test"; characters in 32 rows."""
         stream = self.data.valid if split == "valid" else self.data.test
-        return {"perplexity": perplexity(model, stream)}
+        rows = 1 if self.data.unit == "word" else CHARACTER_ROWS
+        return {"perplexity": perplexity(model, stream, rows)}
 
     def state_dict(self) -> dict[str, Any]:
         """The hidden state, which the next window starts from."""
@@ -117,11 +118,13 @@ class LanguageModelling(Task):
         self.state = (state["hidden"], state["cell"]) if state else None
 
 
-def perplexity(model: nn.Module, stream: torch.Tensor) -> float:
-    """exp of the mean cross-entropy of words 1 to N - 1 of a stream ``(N,)``, all of them.
+def perplexity(model: nn.Module, stream: torch.Tensor, rows: int = 1) -> float:
+    """exp of the mean cross-entropy of symbols 1 to N - 1 of a stream ``(N,)``, each once.
 
-    One row, the state carried from the first word to the last: each word is predicted from all
-    before it, exactly once. The model is used as it is: put it in evaluation mode.
+    One row: the state is carried from the first symbol to the last, and each is predicted from all
+    before it. With more rows, parts of the stream are read side by side, which is faster: each
+    part begins with a state that has read the 512 symbols before the part, or as many as there
+    are, and goes on from there. The model is used as it is: put it in evaluation mode.
 
     >>> import billhook.models
     >>> model = billhook.models.ptb_lstm(hidden=4, vocab=7, init_scale=0.0)
@@ -129,11 +132,33 @@ def perplexity(model: nn.Module, stream: torch.Tensor) -> float:
     7.0
     """
     device = next(model.parameters()).device
+    count = len(stream) - 1
+    length = -(-count // min(rows, count))
+    rows = -(-count // length)
+    lead = min(EVALUATION_WINDOW, length) if rows > 1 else 0
+    # Row r predicts symbols r * length + 1 and on; what is before or behind the stream is padding.
+    padded = F.pad(stream, (lead, rows * length - count))
+    following = F.pad(stream[1:], (0, rows * length - count), value=_NOTHING).reshape(rows, length)
+    parts = padded[:-1].unfold(0, lead + length, length)
     total, state = 0.0, None
     with torch.no_grad():
-        for begin in range(0, len(stream) - 1, EVALUATION_WINDOW):
-            end = min(begin + EVALUATION_WINDOW, len(stream) - 1)
-            logits, state = model(stream[begin:end].unsqueeze(0).to(device), state)
-            following = stream[begin + 1 : end + 1].to(device)
-            total += float(F.cross_entropy(logits[0], following, reduction="sum"))
-    return math.exp(total / (len(stream) - 1))
+        if lead:
+            # The first row has nothing before it: its state stays zero.
+            _, (hidden, cell) = model(parts[1:, :lead].to(device), None)
+            state = tuple(F.pad(each, (0, 0, 1, 0)) for each in (hidden, cell))
+        for begin in range(0, length, EVALUATION_WINDOW):
+            end = min(begin + EVALUATION_WINDOW, length)
+            logits, state = model(parts[:, lead + begin : lead + end].to(device), state)
+            wanted = following[:, begin:end].to(device)
+            total += float(
+                F.cross_entropy(
+                    logits.flatten(0, 1),
+                    wanted.flatten(),
+                    reduction="sum",
+                    ignore_index=_NOTHING,
+                )
+            )
+    return math.exp(total / count)
+
+
+_NOTHING = -100  # no symbol: torch's own mark for targets that do not count

@@ -62,11 +62,13 @@ class Data(Section):
     pixels: int = 0
     augment: tuple[tuple[str, dict[str, Any]], ...] = ()  # kornia.augmentation classes, arguments
     workers: int = Field(default=0, ge=0)
-    train: int = Field(default=0, ge=0)  # pictures, words or pairs to train on; 0: all there are
+    train: int = Field(default=0, ge=0)  # pictures, words, characters or pairs; 0: all there are
     validation: float = Field(default=0.0, ge=0, lt=1)  # share of the training pictures held out
-    window: int = 0  # LSTM language model: words a window, the steps of back-propagation
-    # Words of text, rarer ones become <unk>; 0: all. Written only where set, as `bf16` below.
+    window: int = 0  # text: words or characters in a window, the steps of back-propagation
+    # Different words of text, rarer ones become <unk>; 0: all. Written only where set, as `bf16`.
     vocab: int = Field(default=0, ge=0, exclude_if=operator.not_)
+    # What text is made of. Written only where it is not words.
+    unit: Literal["word", "character"] = Field(default="word", exclude_if=lambda u: u == "word")
     source: str = ""  # translation: suffixes of the files
     target: str = ""
     pieces: int = 0  # translation: size of a side's BPE vocabulary
