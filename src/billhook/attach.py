@@ -5,7 +5,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from billhook.allocation import Allocation, Global
@@ -14,6 +16,7 @@ from billhook.distributed import (
     check_layout,
     check_replicas,
     is_sharded,
+    part,
     replica_groups,
 )
 from billhook.errors import ConfigurationError
@@ -22,7 +25,7 @@ from billhook.masked_weight import MaskedWeight
 from billhook.schedule import Schedule
 from billhook.selection import Selection
 
-__all__ = ["attach_weights", "check_ranks"]
+__all__ = ["attach_weights", "check_ranks", "check_weight"]
 
 
 def attach_weights(
@@ -34,6 +37,8 @@ def attach_weights(
         ConfigurationError: a trainable one is in none of the optimizers, or one is placed over the
             ranks in a way that cannot be pruned.
     """
+    for weight, _ in selection.pruned:
+        check_weight(weight.name, weight.parameter)
     owned = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
     for weight, target in selection.pruned:
         check_layout(weight.name, weight.parameter)
@@ -58,6 +63,49 @@ def attach_weights(
         )
         for weight, target in selection.pruned
     ]
+
+
+def check_weight(name: str, parameter: Tensor) -> None:
+    """Refuse what cannot hold zeros in place of its smallest values.
+
+    Raises:
+        ConfigurationError: the message names the tensor and what to do.
+    """
+    dense = f"or leave it dense with rules={{{name!r}: None}}"
+    if is_lazy(parameter):
+        cause = "has no values yet: run one batch through the lazy module first"
+    elif parameter.is_meta:
+        cause = 'is on the device "meta" and has no values: load or initialise the model first'
+    elif parameter.is_complex():
+        cause = f"is {parameter.dtype}, and complex numbers have no order: prune real weights"
+    elif not parameter.is_floating_point() or parameter.itemsize < 2:
+        cause = (
+            f"is {parameter.dtype}: billhook prunes fp16, bf16, fp32 and fp64, before quantising"
+        )
+    elif parameter.layout != torch.strided:
+        cause = f"has layout {parameter.layout}: make it dense with to_dense()"
+    elif not _can_be_zeroed(parameter):
+        cause = (
+            f"is a {type(parameter).__name__}, whose values billhook cannot write in place: prune "
+            "before the model is quantised or wrapped"
+        )
+    elif any(s == 0 and n > 1 for s, n in zip(parameter.stride(), parameter.shape, strict=True)):
+        cause = "shares memory between its own elements (it was expanded): clone() it"
+    else:
+        return
+    raise ConfigurationError(f"{name!r} is selected for pruning but {cause}, {dense}")
+
+
+def _can_be_zeroed(parameter: Tensor) -> bool:
+    """Whether values can be written in place, which of a tensor subclass only a trial tells."""
+    mine = part(parameter).detach()
+    if type(mine) in (Tensor, nn.Parameter):
+        return True
+    try:
+        mine.masked_fill_(torch.zeros_like(mine, dtype=torch.bool), 0.0)
+    except (NotImplementedError, RuntimeError, TypeError):
+        return False
+    return True
 
 
 def check_ranks(

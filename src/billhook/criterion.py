@@ -7,7 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Criterion", "Magnitude", "Random"]
+from billhook.errors import MaskError
+
+__all__ = ["Criterion", "Magnitude", "Random", "check_scores"]
 
 
 class Criterion(Protocol):
@@ -22,8 +24,54 @@ class Criterion(Protocol):
             name: the tensor's canonical name.
 
         Returns:
-            fp32 scores of ``weight``'s shape on its device. NaN is an error, infinities are not.
+            fp32 scores of ``weight``'s shape on its device. Anything else, NaN included, is an
+            error; infinities keep or prune a weight whatever the others are.
         """
+
+
+def check_scores(scores: object, weight: Tensor, name: str) -> Tensor:
+    """``scores``, once they are what a :class:`Criterion` owes ``weight``.
+
+    Called at every mask update: a score of another dtype or device would be read by its memory.
+    NaN is found where the scores are ranked, in the same pass.
+
+    Raises:
+        MaskError: the message names the tensor, what came back and what to return instead.
+
+    >>> check_scores(torch.ones(2, dtype=torch.bfloat16), torch.ones(2), "weight")
+    Traceback (most recent call last):
+    ...
+    billhook.errors.MaskError: the criterion scores 'weight' in torch.bfloat16, not torch.float32: \
+compute on weight.float(), or return scores.float()
+    """
+    if not isinstance(scores, Tensor):
+        raise MaskError(
+            f"the criterion returned a {type(scores).__name__} for {name!r}: return a tensor of "
+            f"one score for each weight, of shape {tuple(weight.shape)}"
+        )
+    if scores.shape != weight.shape:
+        raise MaskError(
+            f"the criterion returned scores of shape {tuple(scores.shape)} for {name!r} of shape "
+            f"{tuple(weight.shape)}: return one score for each weight"
+        )
+    if scores.dtype != torch.float32:
+        hint = "compute on weight.float(), or return scores.float()"
+        if scores.is_complex():
+            hint = "complex numbers have no order, return .abs() of them"
+        raise MaskError(
+            f"the criterion scores {name!r} in {scores.dtype}, not torch.float32: {hint}"
+        )
+    if scores.device != weight.device:
+        raise MaskError(
+            f"the criterion's scores for {name!r} are on {scores.device}, the weight is on "
+            f"{weight.device}: return scores.to(weight.device)"
+        )
+    if scores.layout != torch.strided:
+        raise MaskError(
+            f"the criterion's scores for {name!r} have layout {scores.layout}: return "
+            "scores.to_dense()"
+        )
+    return scores
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from billhook.allocation import Allocation, Uniform
 from billhook.attach import attach_weights, check_ranks
-from billhook.criterion import Criterion, Magnitude
+from billhook.criterion import Criterion, Magnitude, check_scores
 from billhook.distributed import (
     check_replicas,
     is_first_rank,
@@ -279,7 +279,7 @@ class Pruner:
 
     def _score(self, weight: MaskedWeight) -> Tensor:
         scores = self.criterion(weight.raw(), weight.parameter.grad, weight.name)
-        scores = part_like(scores, weight.parameter)
+        scores = part_like(check_scores(scores, weight.parameter, weight.name), weight.parameter)
         if not self.regrow:
             scores = scores.masked_fill(~weight.keep(), -torch.inf)
         return scores
