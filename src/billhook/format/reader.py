@@ -86,6 +86,12 @@ class Reader:
             raise FormatError(f"{self.path} has no tensor {name!r}; it has {known}")
         return self._records[name]
 
+    def final_record(self, name: str) -> Record:
+        """The record of the tensor ``name``, or of the one that it is tied to."""
+        record = self.record(name)
+        # A target is never tied itself: that was checked when the file was opened.
+        return record if isinstance(record, Record) else self.final_record(record.target)
+
     def entry_bytes(self, name: str) -> int:
         """Bytes of the tensor's entry; 0 for a tied one."""
         record = self.record(name)

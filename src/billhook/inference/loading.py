@@ -1,5 +1,6 @@
 """``load_compiled``: from a file that ``billhook.save`` wrote to a program that runs."""
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from billhook.errors import ConfigurationError, FormatError
 from billhook.format.reader import Reader
 from billhook.inference.compiled import CompiledModel, NetworkModule, finish, isa_of
 from billhook.inference.layers.program import open_modules
+from billhook.inference.limits import Limits
 from billhook.inference.network.network import Network
 from billhook.inference.network.program import read_network
 from billhook.inference.plan import Plan
@@ -69,7 +71,8 @@ def load_compiled(path: str | os.PathLike[str], model: nn.Module | None = None) 
             ops, shape = read_network(file, plan, data)
     # Only now that the file is let go of: both together would be the peak of the memory it takes.
     with _readable(path):
-        network = NetworkModule(Network(ops, shape, plan.layers, isa)).eval()
+        limits = Limits.of(file.nbytes, 4 * math.prod(shape))
+        network = NetworkModule(Network(ops, shape, plan.layers, isa, limits)).eval()
     return finish(network, plan, why, {})
 
 
@@ -91,6 +94,10 @@ def is_program(path: str | os.PathLike[str]) -> bool:
         return TEXT in list(file)
 
 
+# What reading a file that does not fit ends in.
+_DEFECTS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
+
+
 @contextmanager
 def _readable(path: str | os.PathLike[str]) -> Iterator[None]:
     """Whatever does not fit in a file is a defect of the file."""
@@ -98,5 +105,5 @@ def _readable(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except FormatError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+    except _DEFECTS as error:
         raise FormatError(f"{os.fspath(path)}: the program cannot be read ({error})") from error

@@ -30,9 +30,9 @@ class Choice:
     def __post_init__(self) -> None:
         if self.kernel not in KERNELS:
             raise ConfigurationError(f"a plan names the kernel {self.kernel!r}: there is none")
-        if not 1 <= self.vectors <= MAX_VECTORS:
+        if type(self.vectors) is not int or not 1 <= self.vectors <= MAX_VECTORS:
             raise ConfigurationError(
-                f"a plan has tiles of {self.vectors} vectors: 1 to {MAX_VECTORS} are possible"
+                f"a plan has tiles of {self.vectors!r} vectors: 1 to {MAX_VECTORS} are possible"
             )
 
 
@@ -61,6 +61,7 @@ class Plan:
         Raises:
             ConfigurationError: The data is no plan of this version.
         """
+        _check_form(data)
         if data.get("version") != VERSION:
             raise ConfigurationError(
                 f"the plan has version {data.get('version')!r}, this billhook reads {VERSION}: "
@@ -71,5 +72,29 @@ class Plan:
                 f"the plan's mode is {data['mode']!r} and its instruction set {data['isa']!r}: "
                 f"known are network, modules, dense and {', '.join(ISA_NAMES)}"
             )
-        layers = {name: Choice(**choice) for name, choice in data["layers"].items()}
+        layers = {name: _choice(name, choice) for name, choice in data["layers"].items()}
         return cls(data["mode"], data["isa"], layers)
+
+
+def _check_form(data: object) -> None:
+    """Raises ConfigurationError unless the data has the parts of a plan."""
+    parts = ("version", "mode", "isa", "layers")
+    whole = isinstance(data, Mapping) and all(part in data for part in parts)
+    if not isinstance(data, Mapping) or not whole or not isinstance(data["layers"], Mapping):
+        raise ConfigurationError(
+            f"a plan is a mapping with {', '.join(parts)}, of which layers is one too: give what "
+            "compiled.plan.to_dict() returned"
+        )
+    text = [data["mode"], data["isa"], *data["layers"]]
+    if not all(isinstance(each, str) for each in text):
+        raise ConfigurationError("a plan's mode, isa and the names of its layers are strings")
+
+
+def _choice(name: str, data: object) -> Choice:
+    fields = {"kernel", "vectors"}
+    if not isinstance(data, Mapping) or "kernel" not in data or not set(data) <= fields:
+        raise ConfigurationError(
+            f"the plan's choice for layer {name!r} is {data!r}: it has a kernel, and perhaps "
+            "vectors"
+        )
+    return Choice(**data)

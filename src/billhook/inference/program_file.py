@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from billhook.errors import ConfigurationError, FormatError
 from billhook.format.reader import Reader
-from billhook.format.record import Record
 from billhook.inference.plan import Plan
 from billhook.inference.weights.csr import Csr, SparseWeight, narrow, to_csr
 
@@ -50,9 +49,17 @@ def read_text(file: Reader) -> tuple[dict[str, Any], Plan]:
             f"{file.path} holds no compiled program: billhook.load gives its tensors, "
             "billhook.save(billhook.compile(...), path) writes programs"
         )
-    data = json.loads(bytes(file.tensor(TEXT).numpy()))
-    if data["version"] != VERSION:
-        raise ConfigurationError(f"the program has version {data['version']!r}, not {VERSION}")
+    record = file.final_record(TEXT)
+    if record.dtype != "U8" or len(record.shape) != 1:
+        raise FormatError(f"{file.path}: {TEXT!r} is {record.dtype} {list(record.shape)}, no text")
+    try:
+        data = json.loads(bytes(file.tensor(TEXT).numpy()))
+    except RecursionError as error:
+        raise ValueError("its text is nested too deep") from error
+    if not isinstance(data, dict):
+        raise ValueError("its text is not a JSON object")
+    if data.get("version") != VERSION or type(data["version"]) is not int:
+        raise ConfigurationError(f"the program has version {data.get('version')!r}, not {VERSION}")
     return data, Plan.from_dict(data["plan"])
 
 
@@ -68,7 +75,7 @@ def read_dense(file: Reader, name: str, shape: tuple[int, ...], dtype: str = "F3
     Raises:
         ValueError: It has another.
     """
-    record = _record(file, name)
+    record = file.final_record(name)
     if record.shape != tuple(shape) or record.dtype != dtype:
         raise ValueError(
             f"{name!r} is {record.dtype} {list(record.shape)}, not {dtype} {list(shape)}"
@@ -83,10 +90,10 @@ def read_sparse(file: Reader, name: str, shape: tuple[int, ...]) -> SparseWeight
         ValueError: They do not fit the shape.
     """
     rows, columns = shape[0], math.prod(shape[1:])
-    nonzeros = _record(file, f"{name}.value").shape
+    nonzeros = file.final_record(f"{name}.value").shape
     # Each value that is stored takes a byte or more, whatever the record claims.
     sized = len(nonzeros) == 1 and nonzeros[0] <= min(rows * columns, file.nbytes)
-    if not sized or _record(file, f"{name}.column").shape != nonzeros:
+    if not sized or file.final_record(f"{name}.column").shape != nonzeros:
         raise ValueError(f"the nonzeros of {name!r} do not fit its shape {list(shape)}")
     row_ptr = read_dense(file, f"{name}.row_ptr", (rows + 1,), "I32").numpy()
     kind = "U16" if columns < 2**16 else "I32"
@@ -95,7 +102,7 @@ def read_sparse(file: Reader, name: str, shape: tuple[int, ...]) -> SparseWeight
     sound = (
         row_ptr[0] == 0
         and row_ptr[-1] == len(value)
-        and bool((np.diff(row_ptr) >= 0).all())
+        and bool((row_ptr[1:] >= row_ptr[:-1]).all())  # differences would wrap around
         and (len(column) == 0 or (column.min() >= 0 and column.max() < columns))
     )
     if not (sound and _ascending(row_ptr, column)):
@@ -109,11 +116,3 @@ def _ascending(row_ptr: NDArray[np.int32], column: NDArray[Any]) -> bool:
     begins = row_ptr[1:-1]
     rises[begins[(begins > 0) & (begins < len(column))] - 1] = True
     return bool(rises.all())
-
-
-def _record(file: Reader, name: str) -> Record:
-    """The record of a tensor, or of the one it is tied to."""
-    record = file.record(name)
-    while not isinstance(record, Record):
-        record = file.record(record.target)
-    return record

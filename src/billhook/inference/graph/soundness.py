@@ -15,6 +15,16 @@ from billhook.inference.weights.lanes import MAX_LANE_COLUMNS
 
 __all__ = ["check_choices", "check_ops"]
 
+# Beyond these no network goes, and placing the operations would take long or recurse deep.
+MAX_OPS = 4096
+MAX_INPUTS = 16384  # of all operations together
+MAX_CONCAT_DEPTH = 256  # concatenations within concatenations
+# Sides of windows and the like. Together with the shapes they keep every product below 2**63.
+MAX_SIDE = 2**24
+MAX_CONV_SIDE = 2**15
+MAX_POOL_MARGIN = 4096  # how much wider than its map a pool's padding may be
+MAX_POOL_OVERLAP = 4096  # windows that one pixel is in, along one side
+
 
 def check_ops(ops: list[Op], input_shape: Shape) -> None:
     """Raises ValueError unless every operation's sizes follow from those of what it reads.
@@ -25,26 +35,49 @@ def check_ops(ops: list[Op], input_shape: Shape) -> None:
     ValueError: operation 0, 'c', makes (4, 9, 9) where (4, 8, 8) follows
     """
     shapes = {INPUT: tuple(input_shape)}
-    if not ops or len(input_shape) != 3 or not _counts(*input_shape):
-        raise ValueError(f"{len(ops)} operations on an input of {tuple(input_shape)}")
+    inputs = sum(len(op.inputs) for op in ops)
+    small = 0 < len(ops) <= MAX_OPS and inputs <= MAX_INPUTS
+    if not small or len(input_shape) != 3 or not _counts(*input_shape):
+        raise ValueError(
+            f"{len(ops)} operations with {inputs} inputs on an input of {tuple(input_shape)}"
+        )
+    depth = {INPUT: 0}
     for index, op in enumerate(ops):
         where = f"operation {index}, {op.name!r},"
-        if not op.inputs or any(value not in shapes for value in op.inputs):
+        if not isinstance(op.name, str):
+            raise ValueError(f"{where} has a name that is not a string")
+        if not op.inputs or any(type(v) is not int or v not in shapes for v in op.inputs):
             raise ValueError(f"{where} reads {op.inputs}")
-        if op.activation not in ACTIVATIONS:
+        if op.activation not in (ACTIVATIONS if _activates(op) else ("none",)):
             raise ValueError(f"{where} has the activation {op.activation!r}")
         try:
             follows = _result(op, [shapes[value] for value in op.inputs])
         except ValueError as error:
             raise ValueError(f"{where} {error}") from error
         # A vector may be called (F, 1, 1) too.
-        if op.shape not in (follows, (*follows, 1, 1)[:3]) or not _counts(*follows):
+        fits = op.shape in (follows, (*follows, 1, 1)[:3]) and _counts(*follows, *op.shape)
+        if not fits:
             raise ValueError(f"{where} makes {op.shape} where {follows} follows")
         shapes[index] = follows
+        depth[index] = _concat_depth(op, depth)
+        _require(depth[index] <= MAX_CONCAT_DEPTH, f"{where} joins {depth[index]} times over")
 
 
-def _counts(*numbers: object, least: int = 1) -> bool:
-    return all(type(n) is int and n >= least for n in numbers)
+def _counts(*numbers: object, least: int = 1, most: int = 2**40) -> bool:
+    return all(type(n) is int and least <= n <= most for n in numbers)
+
+
+def _activates(op: Op) -> bool:
+    """Whether an activation may be part of the operation."""
+    return isinstance(op, Conv | Linear) or (
+        isinstance(op, Other) and op.kind in ("add", "activation")
+    )
+
+
+def _concat_depth(op: Op, depth: Mapping[int, int]) -> int:
+    """How many concatenations lie within each other where this one is the outermost."""
+    joins = isinstance(op, Other) and op.kind == "concat"
+    return 1 + max(depth[value] for value in op.inputs) if joins else 0
 
 
 def _require(holds: bool, what: str) -> None:
@@ -55,8 +88,9 @@ def _require(holds: bool, what: str) -> None:
 def _result(op: Op, sources: list[Shape]) -> Shape:
     """The shape that follows from the operation's settings and what it reads."""
     if isinstance(op, Linear):
-        source, rows = _one(sources, 1), len(op.weight.shape) == 2
-        _require(rows and op.weight.shape[1] == source[0], f"cannot multiply {source}")
+        source, shape = _one(sources, 1), tuple(op.weight.shape)
+        fits = len(shape) == 2 and _counts(*shape) and shape[1] == source[0]
+        _require(fits, f"cannot multiply {source}")
         return (op.weight.shape[0],)
     if isinstance(op, Conv):
         return _conv_result(op, _one(sources, 3))
@@ -89,8 +123,9 @@ def _conv_result(conv: Conv, source: Shape) -> Shape:
     weight = tuple(conv.weight.shape)
     _require(
         len(weight) == 4
-        and _counts(*weight, conv.groups, *conv.stride, *conv.dilation)
-        and _counts(*conv.padding, least=0)
+        and _counts(*weight[:2], conv.groups)
+        and _counts(*weight[2:], *conv.stride, *conv.dilation, most=MAX_CONV_SIDE)
+        and _counts(*conv.padding, least=0, most=MAX_CONV_SIDE)
         and (len(conv.padding), len(conv.stride), len(conv.dilation)) == (4, 2, 2)
         and weight[0] % conv.groups == 0
         and weight[1] * conv.groups == source[0],
@@ -108,21 +143,25 @@ def _conv_result(conv: Conv, source: Shape) -> Shape:
 
 
 def _pool_result(pool: Pool, source: Shape) -> Shape:
-    """The pool's own shape, if it fits: rounding up or down, no window is outside of the map."""
+    """The pool's own shape, if it fits: each side rounded down or up, as torch does."""
     _require(
         pool.kind in ("max", "average")
+        and isinstance(pool.count_padding, bool)
         and (len(pool.kernel), len(pool.stride), len(pool.padding)) == (2, 2, 2)
-        and _counts(*pool.kernel, *pool.stride)
-        and _counts(*pool.padding, least=0)
-        and all(p < k for p, k in zip(pool.padding, pool.kernel, strict=True))
+        and _counts(*pool.kernel, *pool.stride, most=MAX_SIDE)
+        and _counts(*pool.padding, least=0, most=MAX_SIDE)
         and len(pool.shape) == 3
         and _counts(*pool.shape),
         f"cannot pool {source}",
     )
-    last = [
-        (n - 1) * s - p for n, s, p in zip(pool.shape[1:], pool.stride, pool.padding, strict=True)
-    ]
-    _require(all(at < n for at, n in zip(last, source[1:], strict=True)), "pools beyond the map")
+    sides = zip(pool.shape[1:], source[1:], pool.kernel, pool.stride, pool.padding, strict=True)
+    for out, n, kernel, stride, padding in sides:
+        _require(2 * padding <= kernel <= n + 2 * padding, "pools beyond the map")
+        _require(padding <= n + MAX_POOL_MARGIN, f"pads {n} pixels by {padding}")
+        whole, rest = divmod(n + 2 * padding - kernel, stride)
+        up = int(rest > 0 and (whole + 1) * stride < n + padding)  # no window is all padding
+        _require(out in (whole + 1, whole + 1 + up), "pools beyond the map")
+        _require(out == 1 or kernel <= MAX_POOL_OVERLAP * stride, "pools each pixel too often")
     return (source[0], *pool.shape[1:])
 
 

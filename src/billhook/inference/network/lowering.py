@@ -63,14 +63,16 @@ class Lowering:
         self.fused = {
             op.inputs[0]: i
             for i, op in enumerate(ops)
-            if isinstance(op, Conv)
-            and op.inputs[0] >= 0
-            and self.choices.get(ops[op.inputs[0]].name) == Choice("fused")
+            if isinstance(op, Conv) and op.inputs[0] >= 0 and self._is_fused(ops[op.inputs[0]])
         }
         self.place = Placement(ops, input_shape)
         self.packed: list[BlockedRows | SparseRows | LaneRows] = []
         self._keep: dict[object, np.ndarray | None] = {}
         self._offsets: list[np.ndarray] = []
+
+    def _is_fused(self, op: Op) -> bool:
+        """Whether the convolution after this one runs it; no other choice of the plan matters."""
+        return isinstance(op, Conv) and self.choices[op.name].kernel == "fused"
 
     def program(self) -> list[Native | Dense]:
         """The whole network: runs of native steps, and what torch does between them."""
@@ -79,7 +81,9 @@ class Lowering:
         if self._needs_import():
             pending.append(self.import_step())
         for index in range(len(self.ops)):
-            for part in self.lower(index, self.choices.get(self.ops[index].name)):
+            layer = isinstance(self.ops[index], Conv | Linear)
+            choice = self.choices[self.ops[index].name] if layer else None
+            for part in self.lower(index, choice):
                 if isinstance(part, Step):
                     pending.append(part)
                     continue
@@ -301,6 +305,8 @@ class Lowering:
 
     def _pool_step(self, index: int, op: Pool) -> Step:
         channels, height, width = self.shape(op.inputs[0])
+        # The kernel keeps room for windows beyond the last: one window's stride must not count.
+        strides = [s if n > 1 else 1 for s, n in zip(op.stride, op.shape[1:], strict=True)]
         return Step(
             op=kernels.MAX_POOL if op.kind == "max" else kernels.AVERAGE_POOL,
             x=self.view(op.inputs[0]),
@@ -313,8 +319,8 @@ class Lowering:
             width=op.shape[2],
             kernel_height=op.kernel[0],
             kernel_width=op.kernel[1],
-            stride_height=op.stride[0],
-            stride_width=op.stride[1],
+            stride_height=strides[0],
+            stride_width=strides[1],
             pad_top=op.padding[0],
             pad_left=op.padding[1],
             count_padding=int(op.count_padding),
@@ -391,6 +397,6 @@ def keep_mask(layout: PlaneLayout) -> np.ndarray | None:
     """-1 for the pixels of a plane and 0 for its row ends; None where there are only pixels."""
     if layout.pitch == layout.width and layout.pixels == layout.pixels_rounded:
         return None
-    position = np.arange(layout.pixels_rounded)
-    inside = (position % layout.pitch < layout.width) & (position < layout.pixels)
-    return np.where(inside, np.int32(-1), np.int32(0))
+    keep = np.zeros(layout.pixels_rounded, np.int32)
+    keep[: layout.pixels].reshape(layout.height, layout.pitch)[:, : layout.width] = -1
+    return keep

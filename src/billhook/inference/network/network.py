@@ -8,6 +8,7 @@ import torch
 from billhook.errors import ConfigurationError
 from billhook.inference import kernels
 from billhook.inference.graph import Conv, Linear, Op
+from billhook.inference.limits import Limits, opening_floats, work
 from billhook.inference.network.dense_steps import dense_weight
 from billhook.inference.network.lowering import Lowering, Native
 from billhook.inference.plan import Choice
@@ -27,6 +28,11 @@ class Network:
         input_shape: (C, H, W) of one sample.
         choices: The plan: one choice for each convolution and linear layer, by name.
         isa: The instruction set, an index into ``kernels.ISA_NAMES``.
+        limits: What a program from a file may take, None for one that this process made.
+
+    Raises:
+        ConfigurationError: A sample needs more floats than the kernels count to.
+        ValueError: The program takes more than its limits.
     """
 
     def __init__(
@@ -35,6 +41,7 @@ class Network:
         input_shape: tuple[int, int, int],
         choices: Mapping[str, Choice],
         isa: int,
+        limits: Limits | None = None,
     ) -> None:
         self.ops, self.input_shape, self.choices, self.isa = ops, input_shape, dict(choices), isa
         self.output_shape = ops[-1].shape
@@ -44,9 +51,19 @@ class Network:
                 f"a sample of {tuple(input_shape)} needs {self.lowering.place.size} floats, the "
                 f"kernels count to {MAX_FLOATS}: compile for a smaller input"
             )
+        if limits is not None:
+            self._check(limits)
         self.program = self.lowering.program()
         self._pool: list[torch.Tensor] = []
         self._lock = threading.Lock()
+
+    def _check(self, limits: Limits) -> None:
+        place = self.lowering.place
+        planes = [value for value in range(len(self.ops)) if place.is_planes(value)]
+        layouts = {place.layout(value) for value in planes}
+        limits.check("one sample", place.size, limits.workspace)
+        limits.check("opening it", opening_floats(self.ops, layouts), limits.opening)
+        limits.check("running it", work(self.ops, self.input_shape), limits.work)
 
     @property
     def nbytes(self) -> int:

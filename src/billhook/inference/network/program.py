@@ -14,6 +14,7 @@ import torch
 from billhook.format.reader import Reader
 from billhook.inference.graph import Conv, Linear, Op, Other, Pool
 from billhook.inference.graph.soundness import check_choices, check_ops
+from billhook.inference.limits import Limits, weight_floats
 from billhook.inference.network.network import Network
 from billhook.inference.plan import Plan
 from billhook.inference.program_file import program_text, read_dense, read_sparse, sparse_tensors
@@ -56,11 +57,25 @@ def read_network(
     Raises:
         ValueError: They do not fit together.
     """
+    _check_weights(file, plan, data["ops"])
     ops = [_op(file, index, dict(settings), plan) for index, settings in enumerate(data["ops"])]
     channels, height, width = data["shape"]
     check_ops(ops, (channels, height, width))
     check_choices(ops, plan.layers)
     return ops, (channels, height, width)
+
+
+def _check_weights(file: Reader, plan: Plan, operations: list[Mapping[str, Any]]) -> None:
+    """Before any is read: several operations may claim one tensor of the file."""
+    shapes = [
+        (tuple(settings["weight_shape"]), plan.layers[settings["name"]].kernel == "dense")
+        for settings in operations
+        if "weight_shape" in settings
+    ]
+    if not all(type(size) is int and size > 0 for shape, _ in shapes for size in shape or (0,)):
+        raise ValueError("a weight's shape is not of whole numbers above 0")
+    limits = Limits.of(file.nbytes, 0)
+    limits.check("its weights", weight_floats(shapes), limits.opening)
 
 
 def _op(file: Reader, index: int, settings: dict[str, Any], plan: Plan) -> Op:

@@ -58,7 +58,7 @@ def time_layers(network: Network, rounds: int = 20) -> list[LayerReport]:
     calls = {
         index: racer.runs(index, choice, network.lowering.filled_by(index))
         for index, (_, choice) in layers.items()
-        if choice != Choice("fused")
+        if choice.kernel != "fused"
     }
     times = {index: times[0] for index, times in interleaved_times(calls, rounds).items()}
     reports = []

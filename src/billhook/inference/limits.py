@@ -1,0 +1,80 @@
+"""What a program's file may ask of a machine: memory and work in proportion to what it is.
+
+A file of a kilobyte may describe a network that needs terabytes, or hours. It may take
+``FLOATS_PER_BYTE`` floats for every byte of the file and of one sample of its input, which is what
+a coded tensor may expand to as well; what opening it takes is paid for by the file alone.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from billhook.inference.graph import INPUT, Conv, Linear, Op, Pool
+from billhook.inference.graph.ops import Shape
+from billhook.inference.network.layout import PlaneLayout
+
+__all__ = ["FLOATS_PER_BYTE", "Limits", "opening_floats", "weight_floats", "work"]
+
+FLOATS_PER_BYTE = 4096  # 16,384 bytes: see "What load guarantees" in docs/storage.md
+WORK_PER_BYTE = 2**16  # floats read
+_COLUMN_FLOATS = 6  # an offset, and what it is computed from in 64 bits
+LEAST_FLOATS = 2**24  # that any file may take when it is opened: 64 MiB
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many floats a program may take: its workspace, and what is made when it is opened."""
+
+    workspace: int
+    opening: int
+    work: int
+
+    @classmethod
+    def of(cls, file_bytes: int, sample_bytes: int) -> "Limits":
+        """The limits of a file whose program takes samples of so many bytes."""
+        both = file_bytes + sample_bytes
+        opening = max(LEAST_FLOATS, FLOATS_PER_BYTE * file_bytes)
+        return cls(FLOATS_PER_BYTE * both, opening, WORK_PER_BYTE * both)
+
+    def check(self, what: str, floats: int, limit: int) -> None:
+        """Raises ValueError if ``floats`` is above ``limit``."""
+        if floats > limit:
+            raise ValueError(
+                f"{what} takes {floats} floats, and the sizes of the file and of its input allow "
+                f"{limit}: was it made to do harm?"
+            )
+
+
+def weight_floats(shapes: Sequence[tuple[Shape, bool]]) -> int:
+    """Floats of the weights of a program: all of a dense one, the rows of a sparse one (its
+    nonzeros are in the file one by one).
+
+    >>> weight_floats([((8, 3, 3, 3), True), ((10, 8), False)])
+    227
+    """
+    return sum(math.prod(shape) if dense else shape[0] + 1 for shape, dense in shapes)
+
+
+def opening_floats(ops: Sequence[Op], layouts: set[PlaneLayout]) -> int:
+    """Floats of what is made of a program's shapes when it is opened: the masks of its planes, and
+    where the columns of its convolutions lie."""
+    columns = sum(math.prod(op.weight.shape[1:]) for op in ops if isinstance(op, Conv | Linear))
+    return _COLUMN_FLOATS * columns + sum(layout.pixels_rounded for layout in layouts)
+
+
+def work(ops: Sequence[Op], input_shape: Shape) -> int:
+    """Floats that one sample makes the operations read, zeros of the weights counted as well."""
+    shapes = {INPUT: input_shape, **{index: op.shape for index, op in enumerate(ops)}}
+    return sum(_work(op, shapes[op.inputs[0]]) for op in ops)
+
+
+def _work(op: Op, source: Shape) -> int:
+    if isinstance(op, Conv):
+        reads = math.prod(op.weight.shape[1:])
+        return op.groups * reads * op.shape[1] * op.shape[2]
+    if isinstance(op, Linear):
+        return math.prod(op.weight.shape)
+    if isinstance(op, Pool):
+        rows = op.shape[1] * min(op.kernel[0], source[1]) * source[2]
+        return op.shape[0] * (rows + op.shape[1] * op.shape[2] * op.kernel[1])
+    return math.prod(op.shape) + math.prod(source)
