@@ -2,8 +2,6 @@
 
 import json
 import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -48,11 +46,8 @@ def op(type: str, name: str, inputs: list[Any], shape: list[Any], **settings: An
 
 
 def pool(shape: list[int], kernel: list[int], stride: list[int], padding: list[int]) -> Operation:
-    return op(
-        *("Pool", "p", [-1], shape),
-        **{"kind": "max", "kernel": kernel, "stride": stride, "padding": padding},
-        count_padding=True,
-    )
+    sides = {"kernel": kernel, "stride": stride, "padding": padding}
+    return op("Pool", "p", [-1], shape) | {"kind": "max", **sides, "count_padding": True}
 
 
 def conv(name: str, value: int, shape: list[int], weight: list[int], **settings: Any) -> Operation:
@@ -145,7 +140,8 @@ def test_claims_that_nothing_in_the_file_pays_for_are_refused_soon(
     with pytest.raises(BillhookError):
         billhook.load_compiled(path)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    assert grown < 300 and time.process_time() - begin < 30, (grown, time.process_time() - begin)
+    assert grown < 300
+    assert time.process_time() - begin < 30  # hours, if the claim were believed
 
 
 @pytest.mark.parametrize("raw", [b"[" * 200_000, b'{"version": ' + b"9" * 10_000 + b"}", b"\xff{"])
