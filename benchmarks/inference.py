@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from torch.utils import mkldnn
 
 import billhook
-from billhook.bench.measure import Result, bench, layer_table, measure_limits, with_steady_memory
+from billhook.bench.measure import Result, bench, layer_table, measure_limits
+from billhook.bench.memory import with_steady_memory
 from billhook.models import inception_v3, mobilenet_v1
 
 Shape = tuple[int, ...]

@@ -86,13 +86,30 @@ def test_the_core_needs_torch_numpy_and_rich_alone(part: str) -> None:
     assert outside <= {"torch", "numpy", "rich"} | ({"altair"} if part == "plan" else set())
 
 
-def test_importing_billhook_pulls_nothing_heavier_than_torch() -> None:
-    heavy = ["pandas", "sklearn", "scipy", "altair", "transformers", "lightning", "ray", "datasets"]
-    code = (
-        "import sys, torch; before = set(sys.modules); import billhook; "
-        f"print([m for m in {heavy} if m in sys.modules and m not in before])"
-    )
+def _imported(code: str) -> set[str]:
+    """Top-level modules that a fresh process has after ``code``."""
+    shown = "print(*{name.partition('.')[0] for name in sys.modules})"
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, check=True, text=True
+        [sys.executable, "-c", f"import sys; {code}; {shown}"],
+        capture_output=True,
+        check=True,
+        text=True,
     )
-    assert result.stdout.strip() == "[]"
+    return set(result.stdout.split())
+
+
+HEAVY = {"pandas", "sklearn", "scipy", "altair", "transformers", "lightning", "ray", "datasets"}
+
+
+def test_importing_billhook_imports_nothing_heavy() -> None:
+    assert not _imported("import billhook") & {"torch", "numpy", "rich", "pydantic", *HEAVY}
+
+
+def test_every_public_name_needs_nothing_heavier_than_torch() -> None:
+    before = _imported("import torch")
+    after = _imported("from billhook import *")
+    assert not (after - before) & HEAVY
+
+
+def test_the_options_of_all_commands_are_known_without_torch() -> None:
+    assert not _imported("import billhook.cli.app") & {"torch", "numpy", "pydantic", *HEAVY}

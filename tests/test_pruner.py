@@ -128,20 +128,18 @@ def test_rules_give_a_tensor_its_own_final_sparsity() -> None:
     assert kept == {"0.weight": 20, "0.bias": 18, "2.weight": 50}
 
 
-def test_the_choice_is_printed() -> None:
-    lines: list[str] = []
-
-    class Collect(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.append(record.getMessage())
-
-    handler = Collect()
-    logging.getLogger("billhook").addHandler(handler)
+def test_the_choice_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     model = _model()
-    Pruner(model, _sgd(model), OneShot(0.5))
-    logging.getLogger("billhook").removeHandler(handler)
-    assert "prunes 2 tensors, 300 of 325 parameters, to sparsity 0.5" in lines[0]
-    assert "left dense (bias, 25 parameters): 0.bias, 2.bias" in lines[0]
+    with caplog.at_level(logging.INFO, "billhook"):
+        Pruner(model, _sgd(model), OneShot(0.5))
+    (line,) = caplog.messages
+    assert "prunes 2 tensors, 300 of 325 parameters, to sparsity 0.5" in line
+    assert "left dense (bias, 25 parameters): 0.bias, 2.bias" in line
+
+
+def test_importing_billhook_leaves_logging_to_the_application() -> None:
+    logger = logging.getLogger("billhook")
+    assert (logger.handlers, logger.level, logger.propagate) == ([], logging.NOTSET, True)
 
 
 def test_two_optimizers_the_first_counts() -> None:

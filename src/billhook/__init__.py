@@ -1,27 +1,31 @@
-"""billhook: prune PyTorch models while they train, store them small, run them fast on CPUs."""
+"""billhook: prune PyTorch models while they train, store them small, run them fast on CPUs.
 
-import logging
+Every public name is imported when it is first used, so that ``import billhook`` takes no time and
+the command line answers ``--help`` without loading torch.
+"""
+
+import importlib
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
-from billhook.allocation import Global, LayerwiseConstant, Uniform
-from billhook.criterion import Magnitude, Random
-from billhook.errors import BillhookError
-from billhook.footprint import expected_footprint, footprint
-from billhook.format import inspect, load, save
-from billhook.granularity import Unstructured
-from billhook.plan import plan
-from billhook.pruner import Pruner
-from billhook.schedule import Cubic, OneShot, Polynomial
-
 if TYPE_CHECKING:
-    from billhook.inference import CompiledModel as CompiledModel
-    from billhook.inference import compile as compile
-    from billhook.inference import load_compiled as load_compiled
+    from billhook.allocation import Global, LayerwiseConstant, Uniform
+    from billhook.criterion import Magnitude, Random
+    from billhook.errors import BillhookError
+    from billhook.footprint import expected_footprint, footprint
+    from billhook.format import inspect, load, save
+    from billhook.granularity import Unstructured
+    from billhook.inference import CompiledModel, compile, load_compiled
+    from billhook.plan import plan
+    from billhook.pruner import Pruner
+    from billhook.schedule import Cubic, OneShot, Polynomial
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BillhookError",
+    "CompiledModel",
     "Cubic",
     "Global",
     "LayerwiseConstant",
@@ -32,29 +36,60 @@ __all__ = [
     "Random",
     "Uniform",
     "Unstructured",
+    "compile",
     "expected_footprint",
     "footprint",
     "inspect",
     "load",
+    "load_compiled",
     "plan",
     "save",
 ]
 
-# What a pruner selects is shown unless the application configures this logger otherwise, for
-# example logging.getLogger("billhook").setLevel("WARNING").
-_log = logging.getLogger(__name__)
-if not _log.handlers:
-    _log.addHandler(logging.StreamHandler())
-    _log.setLevel(logging.INFO)
-    _log.propagate = False
+#: The module that each public name comes from.
+_HOMES = {
+    "allocation": ("Global", "LayerwiseConstant", "Uniform"),
+    "criterion": ("Magnitude", "Random"),
+    "errors": ("BillhookError",),
+    "footprint": ("expected_footprint", "footprint"),
+    "format": ("inspect", "load", "save"),
+    "granularity": ("Unstructured",),
+    "inference": ("CompiledModel", "compile", "load_compiled"),
+    "plan": ("plan",),
+    "pruner": ("Pruner",),
+    "schedule": ("Cubic", "OneShot", "Polynomial"),
+}
+_HOME = {name: f"billhook.{home}" for home, names in _HOMES.items() for name in names}
 
-_LAZY = dict.fromkeys(("CompiledModel", "compile", "load_compiled"), "billhook.inference")
+
+class _Package(types.ModuleType):
+    """This package: a public name stays what it is when a module of the same name is imported."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # Python binds a submodule in its package once it is imported: `billhook.plan` and
+        # `billhook.footprint` are functions all the same.
+        if name in _HOME and isinstance(value, types.ModuleType):
+            return
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
-    """Names whose modules are imported on first use, so that ``import billhook`` stays cheap."""
-    if name not in _LAZY:
-        raise AttributeError(f"module 'billhook' has no attribute {name!r}")
-    import importlib
+    """A public name, or a module of this package, imported now."""
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    if not name.startswith("_"):
+        try:
+            return importlib.import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"{__name__}.{name}":
+                raise
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    return getattr(importlib.import_module(_LAZY[name]), name)
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -13,15 +13,22 @@ from typing import Any
 import billhook
 
 ABI_VERSION = 1
+#: Instruction sets with kernels of their own, as ``csrc/isa.h`` numbers them.
+ISA_NAMES = ("portable", "avx2", "avx512")
 _NAMES = ("libbillhook_kernels.so", "libbillhook_kernels.dylib", "billhook_kernels.dll")
+
+
+def path() -> Path | None:
+    """Where the library is, or None when this installation was built without a compiler."""
+    # An editable install has two folders on __path__: the sources' and the built files'.
+    paths = [Path(folder) / name for folder in billhook.__path__ for name in _NAMES]
+    return next((each for each in paths if each.exists()), None)
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The loaded kernels, or None when this installation was built without a compiler."""
-    # An editable install has two folders on __path__: the sources' and the built files'.
-    paths = [Path(folder) / name for folder in billhook.__path__ for name in _NAMES]
-    found = next((path for path in paths if path.exists()), None)
+    found = path()
     if found is None:
         return None
     import torch  # noqa: F401  its OpenMP runtime must be there first: the kernels use that pool

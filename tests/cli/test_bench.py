@@ -7,7 +7,7 @@ import torch
 
 import billhook
 from billhook.bench.measure import Limits, Result, bench, layer_table, measure_limits
-from billhook.cli.bench import run
+from billhook.cli.bodies.bench import run
 from billhook.errors import ConfigurationError
 from billhook.inference.report import LayerReport
 from billhook.models import mobilenet_v1
@@ -20,7 +20,7 @@ def test_every_form_has_its_time_and_every_layer_its_line(tmp_path: Path) -> Non
     model = mobilenet_v1(width=0.25, num_classes=10)
     billhook.save(model, tmp_path / "model.billhook.safetensors")
     weights = tmp_path / "model.billhook.safetensors"
-    text = "\n".join(run(SMALL, "1,3,32,32", weights=weights, rounds=1, peers=("eager",)))
+    text = "\n".join(map(str, run(SMALL, "1,3,32,32", weights=weights, rounds=1, peers=("eager",))))
     assert all(word in text for word in ("billhook", "eager", "stem", "blocks.12.pointwise"))
 
 
@@ -36,7 +36,7 @@ def test_a_compiled_program_is_measured_alone(tmp_path: Path) -> None:
     ).eval()
     path = tmp_path / "program.billhook.safetensors"
     billhook.save(billhook.compile(model, torch.rand(1, 3, 9, 9), plan=plan), path)
-    whole, layers = run(str(path), rounds=1)
+    whole, layers = map(str, run(str(path), rounds=1))
     assert "billhook" in whole
     assert [line.split()[0] for line in layers.splitlines()[2:]] == ["0", "2"]
 
@@ -51,9 +51,8 @@ def test_what_is_gained_is_summed_up() -> None:
 
 
 def test_a_model_of_tokens() -> None:
-    text = "\n".join(
-        run("ptb_lstm(hidden=16, vocab=30)", "5,2", sparsity=0.5, vocabulary=30, rounds=1)
-    )
+    parts = run("ptb_lstm(hidden=16, vocab=30)", "5,2", sparsity=0.5, vocabulary=30, rounds=1)
+    text = "\n".join(map(str, parts))
     assert "eager" in text
 
 
@@ -102,7 +101,7 @@ def test_a_compiled_model_of_replaced_layers_is_measured_with_its_model(tmp_path
     layers = {"": {"kernel": "sparse"}}
     compiled = billhook.compile(gru, torch.rand(5, 1, 8), plan={**plan, "layers": layers})
     billhook.save(compiled, path)
-    whole, table = run(target, "5,1,8", weights=path, rounds=1)
+    whole, table = map(str, run(target, "5,1,8", weights=path, rounds=1))
     assert "billhook" in whole
     assert "sparse" in table.splitlines()[2]
     with pytest.raises(ConfigurationError, match="replaced one by one"):

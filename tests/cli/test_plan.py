@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from billhook.cli import app as cli
-from billhook.cli.plan import of_own_run, of_recipe
+from billhook.cli.bodies.plan import of_own_run, of_recipe
 from billhook.errors import ConfigurationError
 from billhook.tasks.recipe import load_recipe
 

@@ -22,7 +22,7 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def said() -> Iterator[list[str]]:
+def said(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
     """What billhook logged."""
     lines: list[str] = []
 
@@ -32,7 +32,8 @@ def said() -> Iterator[list[str]]:
 
     handler = Collect()
     logging.getLogger("billhook").addHandler(handler)
-    yield lines
+    with caplog.at_level(logging.INFO, "billhook"):
+        yield lines
     logging.getLogger("billhook").removeHandler(handler)
 
 

@@ -163,6 +163,7 @@ def only_rank_0_logs() -> None:
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("billhook").addHandler(handler)
+    logging.getLogger("billhook").setLevel(logging.INFO)
     model = DistributedDataParallel(_net())
     billhook.Pruner(model, optim.SGD(model.parameters(), lr=0.05), REDRAWN)
     logging.getLogger("billhook").removeHandler(handler)

@@ -224,11 +224,11 @@ def test_the_command_trains_prunes_and_refuses(tmp_path: Path) -> None:
     again = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "b"), "--init", weights])
     assert again.exit_code == 0, again.output
     for extra, message in (
-        (["--units", "3"], "--units is no option of mobilenet_v1"),
+        (["--units", "3"], "--units is not an option of mobilenet_v1"),
         (["--begin", "3"], "give --sparsity too"),
         (["--scheme", "odd"], "'odd' is none of standard, layerwise, global"),
         (["--init", weights, "--width", "0.2"], "is of another model"),
-        (["--init", "nowhere.pt"], "nowhere.pt is no file"),
+        (["--init", "nowhere.pt"], "nowhere.pt is not a file"),
         (["--recipe", "desktop"], "no recipe 'desktop'"),
     ):
         failed = CliRunner().invoke(app, [*arguments, *extra, "--out", str(tmp_path / "c")])

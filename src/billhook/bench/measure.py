@@ -1,10 +1,9 @@
 """``billhook bench``: a model beside its dense forms, each layer beside the machine's limits."""
 
-import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,19 +20,7 @@ __all__ = [
     "bench",
     "layer_table",
     "measure_limits",
-    "with_steady_memory",
 ]
-
-# Without these the C library returns every large tensor's memory to the system and gets it back
-# page by page: whoever allocates less looks faster than it is.
-_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "1000000000"}
-
-
-def with_steady_memory() -> None:
-    """Starts this process anew with an allocator that keeps its memory, if it does not yet."""
-    if any(os.environ.get(name) != value for name, value in _MALLOC.items()):
-        arguments = [sys.executable, *sys.orig_argv[1:]]
-        os.execve(sys.executable, arguments, {**os.environ, **_MALLOC})
 
 
 @dataclass(frozen=True)
@@ -57,6 +44,19 @@ class Result:
     def ratios(self, form: str) -> tuple[float, float]:
         """How many times as fast as another form the compiled model is: medians, fastest rounds."""
         return self.median(form) / self.median("billhook"), self.best(form) / self.best("billhook")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Median and fastest milliseconds of every form, for JSON."""
+        times = {
+            form: {"median_ms": self.median(form), "best_ms": self.best(form)}
+            for form in self.times
+        }
+        return {
+            "model": self.workload,
+            "threads": self.threads,
+            "times": times,
+            "not_installed": list(self.absent),
+        }
 
     def __str__(self) -> str:
         heading = f"{self.workload}, {self.threads} thread(s)"

@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from billhook import storage_table
-from billhook.render import terminal
+from billhook.cli.options import Json, Sparsities, find_modules_here, print_json
 
 __all__ = ["footprint_command"]
 
@@ -18,17 +17,16 @@ def footprint_command(
             "'mobilenet_v1(width=0.5)'."
         ),
     ],
-    sparsity: Annotated[
-        list[float] | None, typer.Option(help="A sparsity; give it again for others.")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    sparsity: Sparsities = None,
+    json: Json = False,
 ) -> None:
     """Bytes of a pruned model: the paper's Tables 5 and 6, exact counts, and real files."""
+    from billhook import storage_table
+    from billhook.render import terminal
 
-    found = list(storage_table.rows(models, sparsity or storage_table.PAPER_SPARSITIES))
+    find_modules_here()
+    rows = list(storage_table.rows(models, sparsity or storage_table.PAPER_SPARSITIES))
     if json:
-        from json import dumps
-
-        typer.echo(dumps(storage_table.as_json(found), indent=2))
+        print_json(storage_table.as_json(rows))
     else:
-        terminal().print(storage_table.as_table(found))
+        terminal().print(storage_table.as_table(rows))

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.resources
 import os
 import shlex
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from billhook.cli.options import find_modules_here
 from billhook.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -26,6 +28,17 @@ app = typer.Typer(
     help="At equal stored bytes, is a large pruned model better than a small dense one?",
 )
 
+
+def _shipped() -> list[str]:
+    """The studies that come with billhook, for the shell's completion."""
+    folder = importlib.resources.files("billhook") / "studies"
+    return sorted(file.name.removesuffix(".toml") for file in folder.iterdir())
+
+
+Name = Annotated[
+    str,
+    typer.Argument(help="A study that ships (digits), or a TOML file.", autocompletion=_shipped),
+]
 Folder = Annotated[Path, typer.Argument(help="The results folder of a study.")]
 Data = Annotated[
     Path | None, typer.Option(help="Folder of the data set; without it the family's embedded one.")
@@ -34,7 +47,7 @@ Data = Annotated[
 
 @app.command("plan")
 def plan_command(
-    study: Annotated[str, typer.Argument(help="A study that ships (digits), or a TOML file.")],
+    study: Name,
     data: Data = None,
 ) -> None:
     """Every run with parameters, NNZ, bytes and cost, and the matched pairs; trains nothing.
@@ -48,6 +61,7 @@ def plan_command(
     from billhook.study.planned import sheets, summary
     from billhook.study.spec import load_study, study_folder
 
+    find_modules_here()
     spec = load_study(study)
     dry = data is None and spec.family in WIDTH_NAMES and spec.recipe.data.train > 0
     found = plan(spec, Place(data, study_folder(study)), dry=dry)
@@ -59,7 +73,7 @@ def plan_command(
 
 @app.command()
 def run(
-    study: Annotated[str, typer.Argument(help="A study that ships (digits), or a TOML file.")],
+    study: Name,
     *,
     results: Annotated[
         Path | None, typer.Option(help="Folder for the results; runs/NAME unless given.")
@@ -101,6 +115,7 @@ def run(
             f"--workers {workers} is for processes of this machine, the CPUs of {ray} are "
             "the cluster's own: leave --workers out"
         )
+    find_modules_here()
     console = terminal()
     place = Place(data, study_folder(study))
     grid = plan(load_study(study), place)

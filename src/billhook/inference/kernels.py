@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from billhook import native
 
-ISA_NAMES = ("portable", "avx2", "avx512")
+ISA_NAMES = native.ISA_NAMES
 ACTIVATIONS = ("none", "relu", "relu6")
 MAX_VECTORS = 16
 MAX_TAPS = 64  # of a depthwise filter

@@ -113,7 +113,7 @@ class Subject:
             )
         folder = str(self.place.modules or "")
         if folder and folder not in sys.path:
-            sys.path.insert(0, folder)
+            sys.path.append(folder)  # last: it must not hide an installed module
         return _named(target)
 
 

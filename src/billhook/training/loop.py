@@ -195,6 +195,7 @@ def train(
     tensorboard: bool = True,
     encoding: Encoding = "auto",
     watch: Callable[[int, float, dict[str, float | str]], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any] | None:
     """Train to the recipe's last step, from the folder's checkpoint where there is one.
 
@@ -209,6 +210,7 @@ def train(
         tensorboard: write TensorBoard logs too.
         encoding: of the model file, as for :func:`billhook.save`.
         watch: called with step, sparsity and metrics after every evaluation.
+        stop: asked after every step; once it says yes, the run leaves with a checkpoint.
 
     Returns:
         The result that is also in ``result.json``; None if stopped before the end.
@@ -240,7 +242,7 @@ def train(
                 rate = run.learning_rate()
                 loss = run.train_step(batch)
                 log.step(run.step, loss, rate, run.pruner)
-                ended = run.step == last
+                ended = run.step == last or stop()
                 if run.step % CHECK_EVERY == 0 or ended:
                     _check_finite(run.step, loss, rate)
                 if run.step % every == 0 or run.step == run.total_steps:
@@ -248,11 +250,13 @@ def train(
                     log.evaluation(run.step, metrics, rate, run.pruner)
                     if watch is not None:
                         watch(run.step, log.sparsity, metrics)
-                short = last == run.total_steps <= saves  # not worth a checkpoint
+                short = run.step == run.total_steps <= saves  # not worth a checkpoint
                 if run.step % saves == 0 or (ended and not short):
                     _save(run, path)
                 if ended:
                     break
+            if ended:
+                break
     if run.step < run.total_steps:
         return None
     return _finish(run, folder, log.seconds, encoding)

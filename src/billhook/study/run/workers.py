@@ -1,6 +1,7 @@
 """The queue of a study's trials, and the local processes that work it off."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import itertools
 import logging
@@ -167,7 +168,24 @@ class _Worker:
     def start(cls) -> "_Worker":
         context = multiprocessing.get_context("spawn")
         executor = ProcessPoolExecutor(1, mp_context=context, initializer=_begin)
-        return cls(executor, executor.submit(os.getpid))
+        with _without_interrupts():
+            return cls(executor, executor.submit(os.getpid))
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """A process that starts in this block never hears of Ctrl-C, which is the parent's to handle.
+
+    It inherits that: its imports take seconds, in which it could not set this for itself.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _ready(worker: _Worker) -> _Worker:
@@ -183,7 +201,6 @@ def _ready(worker: _Worker) -> _Worker:
 
 
 def _begin() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_die_with_parent, daemon=True).start()
     settle_in()
 

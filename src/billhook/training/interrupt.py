@@ -1,0 +1,39 @@
+"""Ctrl-C as a wish: the step under way ends first, so that what is saved is whole."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+__all__ = ["stop_requests"]
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """A function that says whether Ctrl-C was pressed within the block; a second one interrupts.
+
+    Signals reach a program's main thread alone: in any other the function always says no.
+
+    >>> with stop_requests() as stop:
+    ...     before = stop()
+    ...     signal.raise_signal(signal.SIGINT)
+    ...     before, stop()
+    (False, True)
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            signal.default_int_handler(number, frame)
+        asked = True
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
