@@ -113,3 +113,11 @@ def test_every_public_name_needs_nothing_heavier_than_torch() -> None:
 
 def test_the_options_of_all_commands_are_known_without_torch() -> None:
     assert not _imported("import billhook.cli.app") & {"torch", "numpy", "pydantic", *HEAVY}
+
+
+def test_logging_is_left_to_the_application() -> None:
+    code = (
+        "import logging; from billhook import *; logger = logging.getLogger('billhook'); "
+        "assert (logger.handlers, logger.level, logger.propagate) == ([], 0, True)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -137,11 +137,6 @@ def test_the_choice_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert "left dense (bias, 25 parameters): 0.bias, 2.bias" in line
 
 
-def test_importing_billhook_leaves_logging_to_the_application() -> None:
-    logger = logging.getLogger("billhook")
-    assert (logger.handlers, logger.level, logger.propagate) == ([], logging.NOTSET, True)
-
-
 def test_two_optimizers_the_first_counts() -> None:
     model = _model()
     first = torch.optim.SGD(model[0].parameters(), lr=0.1)
