@@ -6,5 +6,5 @@
 #pragma once
 #include <cstdint>
 
-#define BILLHOOK_ABI_VERSION 1
+#define BILLHOOK_ABI_VERSION 2
 #define BILLHOOK_API extern "C" __attribute__((visibility("default")))

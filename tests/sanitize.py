@@ -12,6 +12,7 @@ import pytest
 from billhook import native
 
 TESTS = [
+    "tests/backends/test_native.py",
     "tests/format/test_hostile.py",
     "tests/format/test_kernels.py",
     "tests/inference/test_linear_kernels.py",

@@ -1,13 +1,14 @@
 #include "select.h"
 
 #include <algorithm>
+#include <atomic>
+#include <bit>
 #include <cmath>
 #include <functional>
-#include <memory>
-#include <vector>
 
 #include "abi.h"
 #include "isa.h"
+#include "parallel.h"
 
 namespace billhook {
 
@@ -15,115 +16,210 @@ namespace {
 
 constexpr int64_t kDigits = 1 << 16;
 constexpr int64_t kSample = 1 << 17;
-constexpr int64_t kRun = 8;  // neighbours sampled together: they share a cache line
+constexpr int64_t kBins = 1 << 12;
+constexpr int64_t kRun = 8;         // neighbours sampled together: they share a cache line
+constexpr int64_t kBlock = 1 << 18;  // elements of one task, a multiple of 8
 
-int64_t count_nans(const float* scores, int64_t n) {
-  int64_t nans = 0;
-  for (int64_t i = 0; i < n; ++i) nans += std::isnan(scores[i]);
-  return nans;
+template <Kind kind>
+void scan_block(const Raw& raw, int64_t begin, int64_t end, Bracket bracket, int64_t room,
+                Found& found, uint8_t* bits) {
+  for (int64_t i = begin; i < end; i += 8) {
+    unsigned byte = 0;
+    for (int64_t j = i; j < std::min(i + 8, end); ++j) {
+      const int32_t key = key_of<kind>(raw, j, found.nan);
+      const bool above = key > bracket.high;
+      byte |= static_cast<unsigned>(above) << (j - i);
+      found.above += above;
+      if (!above && key >= bracket.low) found.candidates.push_back({j, key});
+    }
+    bits[i >> 3] = static_cast<uint8_t>(byte);
+    if (static_cast<int64_t>(found.candidates.size()) > room) return;
+  }
 }
 
-// The keys between which the keep-th largest very probably lies: the same rank in a strided
-// sample, give or take four standard deviations.
-void bracket_by_sample(const float* scores, int64_t n, int64_t keep, Bracket& bracket) {
-  const int64_t stride = std::max<int64_t>(kRun, n / (kSample / kRun));
-  std::vector<uint32_t> sample;
-  for (int64_t run = 0; run < n; run += stride) {
-    for (int64_t i = run; i < std::min(run + kRun, n); ++i) sample.push_back(order_key(scores[i]));
+template <Kind kind>
+class Selection {
+ public:
+  Selection(const Raw& raw, int64_t n, int64_t keep, int64_t isa, int64_t threads, uint8_t* bits)
+      : raw_(raw), n_(n), keep_(keep), isa_(isa), threads_(threads), bits_(bits) {}
+
+  // One pass brackets the threshold and settles all elements outside of the bracket; the few inside
+  // are ranked afterwards. Should the sample mislead, or too many be equal, a radix select gives
+  // the same result.
+  int64_t run() {
+    const Bracket bracket = bracket_by_sample();
+    const int64_t room = n_ / 16 + 64, blocks = (n_ + kBlock - 1) / kBlock;
+    const Scan scan =
+        version_for<Scan>(isa_, scan_portable(kind), scan_avx2(kind), scan_avx2(kind));
+    std::vector<Found> found(blocks);
+    std::atomic<int64_t> total{0};
+    parallel_for(blocks, threads_, [&](int64_t block) {
+      if (total.load() > room) return;
+      const int64_t begin = block * kBlock;
+      scan(raw_, begin, std::min(begin + kBlock, n_), bracket, room, found[block], bits_);
+      total += static_cast<int64_t>(found[block].candidates.size());
+    });
+    bool nan = false;
+    for (const Found& each : found) nan |= each.nan;
+    if (nan || total.load() > room) {
+      if (const int64_t nans = count_nans()) return nans;
+    }
+    if (total.load() > room || !select_among(found, bracket)) select_by_radix();
+    return 0;
   }
-  const double size = static_cast<double>(sample.size());
-  const double share = static_cast<double>(keep) / static_cast<double>(n);
-  const double spread = 4.0 * std::sqrt(size * share * (1.0 - share)) + 4.0;
-  const auto at_rank = [&](double rank) {
-    const auto place = static_cast<int64_t>(std::clamp(rank, 0.0, size - 1.0));
-    std::nth_element(sample.begin(), sample.begin() + place, sample.end(), std::greater<>());
-    return sample[place];
-  };
-  bracket.high = at_rank(size * share - spread);
-  bracket.low = at_rank(size * share + spread);
+
+  int64_t count_nans() const {
+    int64_t nans = 0;
+    for (int64_t i = 0; i < n_; ++i) {
+      bool nan = false;
+      key_of<kind>(raw_, i, nan);
+      nans += nan;
+    }
+    return nans;
+  }
+
+ private:
+  int32_t key(int64_t i) const {
+    bool nan = false;
+    return key_of<kind>(raw_, i, nan);
+  }
+
+  uint32_t unsigned_key(int64_t i) const { return static_cast<uint32_t>(key(i)) ^ 0x80000000u; }
+
+  // The threshold's rank in a strided sample, give or take four standard deviations.
+  Bracket bracket_by_sample() const {
+    const int64_t stride = std::max<int64_t>(kRun, n_ / (kSample / kRun));
+    std::vector<int32_t> sample;
+    sample.reserve(static_cast<size_t>(std::min(n_, 2 * kSample)));
+    for (int64_t run = 0; run < n_; run += stride) {
+      for (int64_t i = run; i < std::min(run + kRun, n_); ++i) sample.push_back(key(i));
+    }
+    const double size = static_cast<double>(sample.size());
+    const double share = static_cast<double>(keep_) / static_cast<double>(n_);
+    const double spread = 4.0 * std::sqrt(size * share * (1.0 - share)) + 4.0;
+    const auto place = [&](double rank) {
+      return sample.begin() + static_cast<int64_t>(std::clamp(rank, 0.0, size - 1.0));
+    };
+    const auto low = place(size * share + spread), high = place(size * share - spread);
+    std::nth_element(sample.begin(), low, sample.end(), std::greater<>());
+    std::nth_element(sample.begin(), high, low + 1, std::greater<>());
+    return {*low, *high};
+  }
+
+  // Finishes the mask from the candidates. False if the threshold is not among them.
+  bool select_among(const std::vector<Found>& found, Bracket bracket) const {
+    int64_t missing = keep_, total = 0;
+    for (const Found& each : found) {
+      missing -= each.above;
+      total += static_cast<int64_t>(each.candidates.size());
+    }
+    if (missing < 0 || missing > total) return false;
+    const auto width = static_cast<uint32_t>(bracket.high) - static_cast<uint32_t>(bracket.low);
+    const int shift = std::max(0, static_cast<int>(std::bit_width(width)) - 12);
+    const auto bin = [&](const Candidate& each) {
+      return (static_cast<uint32_t>(each.key) - static_cast<uint32_t>(bracket.low)) >> shift;
+    };
+    std::vector<int64_t> histogram(kBins);
+    for (const Found& each : found) {
+      for (const Candidate& candidate : each.candidates) ++histogram[bin(candidate)];
+    }
+    const uint32_t last = digit_of_rank(histogram, missing);
+    std::vector<Candidate> close;  // those of the bin that the threshold cuts
+    for (const Found& each : found) {
+      for (const Candidate& candidate : each.candidates) {
+        if (bin(candidate) > last) set(candidate.index);
+        if (bin(candidate) == last) close.push_back(candidate);
+      }
+    }
+    std::nth_element(close.begin(), close.begin() + missing, close.end(),
+                     [](const Candidate& a, const Candidate& b) {
+                       return a.key != b.key ? a.key > b.key : a.index < b.index;
+                     });
+    for (int64_t i = 0; i < missing; ++i) set(close[i].index);
+    return true;
+  }
+
+  void set(int64_t i) const { bits_[i >> 3] = static_cast<uint8_t>(bits_[i >> 3] | 1 << (i & 7)); }
+
+  // The largest digit whose entries, with those of larger digits, reach `rank`; on return `rank`
+  // counts within that digit.
+  static uint32_t digit_of_rank(const std::vector<int64_t>& histogram, int64_t& rank) {
+    for (auto digit = static_cast<int64_t>(histogram.size()) - 1; digit > 0; --digit) {
+      if (rank <= histogram[digit]) return static_cast<uint32_t>(digit);
+      rank -= histogram[digit];
+    }
+    return 0;
+  }
+
+  // By the two halves of the key: the way where very many are equal.
+  void select_by_radix() const {
+    std::vector<int64_t> histogram(kDigits);
+    for (int64_t i = 0; i < n_; ++i) ++histogram[unsigned_key(i) >> 16];
+    int64_t ties = keep_;
+    const uint32_t high = digit_of_rank(histogram, ties);
+    histogram.assign(kDigits, 0);
+    for (int64_t i = 0; i < n_; ++i) {
+      const uint32_t key = unsigned_key(i);
+      if (key >> 16 == high) ++histogram[key & 0xffffu];
+    }
+    const uint32_t threshold = high << 16 | digit_of_rank(histogram, ties);
+    std::memset(bits_, 0, static_cast<size_t>((n_ + 7) / 8));
+    for (int64_t i = 0; i < n_; ++i) {
+      const uint32_t key = unsigned_key(i);
+      const bool tie = key == threshold && ties > 0;
+      ties -= tie;
+      if (key > threshold || tie) set(i);
+    }
+  }
+
+  const Raw& raw_;
+  const int64_t n_, keep_, isa_, threads_;
+  uint8_t* const bits_;
+};
+
+template <Kind kind>
+int64_t select(const Raw& raw, int64_t n, int64_t keep, int64_t isa, int64_t threads,
+               uint8_t* bits) {
+  Selection<kind> selection(raw, n, keep, isa, threads, bits);
+  return keep > 0 && keep < n ? selection.run() : selection.count_nans();
 }
 
-// Finishes the mask from the candidates. False if the keep-th largest is not among them.
-bool select_in_bracket(Bracket& bracket, int64_t keep, uint8_t* keep_out) {
-  const int64_t missing = keep - bracket.above;
-  if (bracket.found > bracket.capacity || missing < 0 || missing > bracket.found) return false;
-  Candidate* const end = bracket.candidates + bracket.found;
-  std::nth_element(bracket.candidates, bracket.candidates + missing, end,
-                   [](const Candidate& a, const Candidate& b) {
-                     return a.key != b.key ? a.key > b.key : a.index < b.index;
-                   });
-  for (int64_t i = 0; i < missing; ++i) keep_out[bracket.candidates[i].index] = 1;
-  return true;
-}
-
-// Walks a histogram down from the largest digit to the one that holds the rank-th largest entry.
-// On return `rank` counts within that digit.
-uint32_t digit_of_rank(const std::vector<int64_t>& histogram, int64_t& rank) {
-  for (int64_t digit = kDigits - 1; digit > 0; --digit) {
-    if (rank <= histogram[digit]) return static_cast<uint32_t>(digit);
-    rank -= histogram[digit];
-  }
-  return 0;
-}
-
-// Radix select by the two halves of the key: the way for scores of which very many are equal.
-void select_by_radix(const float* scores, int64_t n, int64_t keep, uint8_t* keep_out) {
-  std::vector<int64_t> histogram(kDigits);
-  for (int64_t i = 0; i < n; ++i) ++histogram[order_key(scores[i]) >> 16];
-  int64_t ties = keep;
-  const uint32_t high = digit_of_rank(histogram, ties);
-  histogram.assign(kDigits, 0);
-  for (int64_t i = 0; i < n; ++i) {
-    const uint32_t key = order_key(scores[i]);
-    if (key >> 16 == high) ++histogram[key & 0xffffu];
-  }
-  const uint32_t threshold = high << 16 | digit_of_rank(histogram, ties);
-  for (int64_t i = 0; i < n; ++i) {
-    const uint32_t key = order_key(scores[i]);
-    const bool tie = key == threshold && ties > 0;
-    ties -= tie;
-    keep_out[i] = key > threshold || tie;
-  }
+// Ones in the first n bits, or none; the last byte's further bits are 0.
+void fill(uint8_t* bits, int64_t n, bool value) {
+  std::memset(bits, value ? 0xff : 0, static_cast<size_t>((n + 7) / 8));
+  if (value && n % 8 != 0) bits[n / 8] = static_cast<uint8_t>((1 << n % 8) - 1);
 }
 
 }  // namespace
 
-void scan_bracket_portable(const float* scores, int64_t begin, int64_t n, Bracket& bracket,
-                           uint8_t* keep_out) {
-  for (int64_t i = begin; i < n; ++i) {
-    const uint32_t key = order_key(scores[i]);
-    bracket.nan |= std::isnan(scores[i]);
-    keep_out[i] = key > bracket.high;
-    bracket.above += key > bracket.high;
-    if (key < bracket.low || key > bracket.high) continue;
-    if (bracket.found++ >= bracket.capacity) return;
-    bracket.candidates[bracket.found - 1] = {i, key};
-  }
+void Found::add(const Candidate* first, int64_t count) {
+  candidates.insert(candidates.end(), first, first + count);
+}
+
+Scan scan_portable(Kind kind) {
+  constexpr Scan scans[] = {scan_block<kScores>, scan_block<kFloat32>, scan_block<kBfloat16>,
+                            scan_block<kFloat16>, scan_block<kFloat64>};
+  return scans[kind];
 }
 
 }  // namespace billhook
 
-// Writes 1 for each of the `keep` largest of n scores and 0 for the others; of equal scores the
-// lower index is kept. Requires 0 < keep <= n. Returns the number of NaN scores; if it is not 0,
-// keep_out holds no mask.
-//
-// One pass brackets the threshold and settles all scores outside of the bracket; the few inside
-// are ranked afterwards. Should the sample mislead, or too many scores be equal, a radix select
-// gives the same result.
-BILLHOOK_API int64_t billhook_select_f32(const float* scores, int64_t n, int64_t keep,
-                                         uint8_t* keep_out) {
+// Writes the mask bits of the `keep` largest of n elements; of equal ones the lower index is kept.
+// `kind` says what they are (see Kind), `aside` and `held` may be null (see Raw), 0 <= keep <= n.
+// `bits` has ceil(n / 8) bytes and is none of the other buffers. Returns the number of NaNs; if it
+// is not 0, `bits` holds no mask. -1: no such kind.
+BILLHOOK_API int64_t billhook_mask_select(int64_t kind, const void* weight, const void* aside,
+                                          const uint8_t* held, int64_t n, int64_t keep, int64_t isa,
+                                          int64_t threads, uint8_t* bits) {
   using namespace billhook;
-  const int64_t capacity = n / 16 + 64;
-  const std::unique_ptr<Candidate[]> candidates(new Candidate[capacity]);  // pages untouched
-  Bracket bracket{0, 0, candidates.get(), capacity};
-  bracket_by_sample(scores, n, keep, bracket);
-  const auto scan = version_for<ScanBracket>(best_isa(), scan_bracket_portable, scan_bracket_avx2,
-                                             scan_bracket_avx2);
-  scan(scores, 0, n, bracket, keep_out);
-  const bool gave_up = bracket.found > bracket.capacity;
-  if (bracket.nan || gave_up) {
-    if (const int64_t nans = count_nans(scores, n)) return nans;
+  const Raw raw{weight, aside, held};
+  if (keep == 0 || keep == n) fill(bits, n, keep > 0);
+  switch (kind) {
+    case kScores: return select<kScores>(raw, n, keep, isa, threads, bits);
+    case kFloat32: return select<kFloat32>(raw, n, keep, isa, threads, bits);
+    case kBfloat16: return select<kBfloat16>(raw, n, keep, isa, threads, bits);
+    case kFloat16: return select<kFloat16>(raw, n, keep, isa, threads, bits);
+    case kFloat64: return select<kFloat64>(raw, n, keep, isa, threads, bits);
+    default: return -1;
   }
-  if (!select_in_bracket(bracket, keep, keep_out)) select_by_radix(scores, n, keep, keep_out);
-  return 0;
 }

@@ -1,37 +1,35 @@
-// Exact selection of the largest fp32 scores.
+// Exact selection of the largest scores or magnitudes: what one pass over the elements finds out.
 #pragma once
 #include <cstdint>
-#include <cstring>
+#include <vector>
+
+#include "raw.h"
 
 namespace billhook {
 
-// Maps an fp32 to an unsigned key of the same order; -0.0 and +0.0 get the same key.
-inline uint32_t order_key(float score) {
-  uint32_t bits;
-  std::memcpy(&bits, &score, sizeof bits);
-  if (bits == 0x80000000u) bits = 0;
-  return bits ^ (static_cast<uint32_t>(static_cast<int32_t>(bits) >> 31) | 0x80000000u);
-}
-
 struct Candidate {
   int64_t index;
-  uint32_t key;
+  int32_t key;
 };
 
-// What one pass over the scores finds out about the keys between low and high, both included.
+// Keys between which the threshold very probably lies, both included.
 struct Bracket {
-  uint32_t low, high;
-  Candidate* candidates;  // room for `capacity` of them
-  int64_t capacity;
-  int64_t found = 0;  // more than capacity: the pass was given up
-  int64_t above = 0;  // scores with keys above high
-  bool nan = false;   // some score is NaN
+  int32_t low, high;
 };
 
-// Writes keep_out[i] = key(scores[i]) > high and collects the scores inside the bracket, in order.
-using ScanBracket = void (*)(const float* scores, int64_t begin, int64_t n, Bracket& bracket,
-                             uint8_t* keep_out);
-void scan_bracket_portable(const float*, int64_t, int64_t, Bracket&, uint8_t*);
-void scan_bracket_avx2(const float*, int64_t, int64_t, Bracket&, uint8_t*);
+struct Found {
+  std::vector<Candidate> candidates;  // the elements in the bracket, in order
+  int64_t above = 0;                  // elements with keys above it
+  bool nan = false;
+
+  void add(const Candidate* first, int64_t count);  // no vector code in files of one instruction set
+};
+
+// Of elements begin to end (begin a multiple of 8), writes the mask bits of those above the bracket
+// and adds to `found`; gives up once that has more than `room` candidates.
+using Scan = void (*)(const Raw& raw, int64_t begin, int64_t end, Bracket bracket, int64_t room,
+                      Found& found, uint8_t* bits);
+Scan scan_portable(Kind kind);
+Scan scan_avx2(Kind kind);
 
 }  // namespace billhook

@@ -1,20 +1,14 @@
 """Scores to exact masks, and masks of one bit a weight."""
 
-from ctypes import c_int64, c_void_p
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from billhook import native
+from billhook.backends import native
 from billhook.distributed import is_sharded, select_sharded
 from billhook.errors import MaskError
 
 __all__ = ["Mask", "is_plain", "select", "survivors"]
-
-# None without a native library: the portable paths give the same results.
-_SELECT = native.function("billhook_select_f32", [c_void_p, c_int64, c_int64, c_void_p])
-_ZERO = native.function("billhook_mask_zero", [c_void_p, c_int64, c_int64, c_void_p])
 
 
 def is_plain(tensor: Tensor) -> bool:
@@ -62,9 +56,9 @@ def select(scores: Tensor, keep: int) -> Tensor:
     if keep == 0 or keep >= scores.numel():
         nans = int(scores.isnan().sum())
         mask = torch.full_like(scores, keep > 0, dtype=torch.bool)
-    elif _SELECT is not None and is_plain(scores) and scores.dtype == torch.float32:
-        mask = torch.empty_like(scores, dtype=torch.bool)
-        nans = _SELECT(scores.data_ptr(), scores.numel(), keep, mask.data_ptr())
+    elif native.is_available() and native.fits(scores) and scores.dtype == torch.float32:
+        nans, bits = native.select(scores, keep)
+        mask = _unpack(bits, scores.shape)
     else:
         nans, mask = _select_portable(scores, keep)
     if nans:
@@ -120,8 +114,7 @@ class Mask:
     def keep(self) -> Tensor:
         """The mask as bools, True = kept, on the device of its bits."""
         if self.bits.device.type == "cpu":
-            flags = np.unpackbits(self.bits.numpy(), count=self.shape.numel(), bitorder="little")
-            return torch.from_numpy(flags).view(torch.bool).view(self.shape)
+            return _unpack(self.bits, self.shape)
         shifts = torch.arange(8, dtype=torch.uint8, device=self.bits.device)
         flat = (self.bits.unsqueeze(1) >> shifts & 1).flatten()[: self.shape.numel()]
         return flat.to(torch.bool).view(self.shape)
@@ -137,17 +130,16 @@ class Mask:
                 f"a mask of shape {tuple(self.shape)} does not fit a tensor of shape "
                 f"{tuple(tensor.shape)}"
             )
-        if (
-            _ZERO is not None
-            and tensor.itemsize in (2, 4, 8)
-            and is_plain(tensor)
-            and tensor.is_contiguous()
-        ):
-            _ZERO(tensor.data_ptr(), tensor.itemsize, tensor.numel(), self.bits.data_ptr())
-            torch.autograd.graph.increment_version(tensor)
+        if native.is_available() and native.fits(tensor):
+            native.zero(tensor, self.bits)
         else:
             with torch.no_grad():
                 tensor.masked_fill_(~self.keep(), 0.0)
+
+
+def _unpack(bits: Tensor, shape: torch.Size) -> Tensor:
+    flags = np.unpackbits(bits.numpy(), count=shape.numel(), bitorder="little")
+    return torch.from_numpy(flags).view(torch.bool).view(shape)
 
 
 def _pack(keep: Tensor) -> Tensor:

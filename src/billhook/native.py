@@ -12,7 +12,7 @@ from typing import Any
 
 import billhook
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 #: Instruction sets with kernels of their own, as ``csrc/isa.h`` numbers them.
 ISA_NAMES = ("portable", "avx2", "avx512")
 _NAMES = ("libbillhook_kernels.so", "libbillhook_kernels.dylib", "billhook_kernels.dll")

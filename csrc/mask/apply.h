@@ -1,0 +1,35 @@
+// One-bit masks applied to tensors in place: whole numbers of any width, since all that is written
+// is +0, whose bits are 0, or another element's bits.
+#pragma once
+#include <cstdint>
+
+namespace billhook {
+
+// One tensor under a change of its mask. `before` is null where nothing was masked.
+struct Change {
+  const uint8_t* before;
+  const uint8_t* now;
+
+  uint8_t old_byte(int64_t i) const { return before == nullptr ? 0xff : before[i]; }
+};
+
+// Of elements begin to end (begin a multiple of 64), each in versions for 2, 4 and 8 bytes:
+// +0 at every masked place; whether anything else stood at one.
+using Zero = bool (*)(void* data, int64_t begin, int64_t end, const uint8_t* bits);
+// +0 at every place that is masked now and was not.
+using ZeroLeaving = void (*)(void* data, int64_t begin, int64_t end, const Change& change);
+// Weights that leave go aside, those that return come back.
+using Exchange = void (*)(void* weight, void* aside, int64_t begin, int64_t end,
+                          const Change& change);
+
+struct Apply {
+  Zero zero;
+  ZeroLeaving zero_leaving;
+  Exchange exchange;
+};
+
+// The versions for elements of `itemsize` bytes; null if it is none of 2, 4, 8.
+const Apply* apply_portable(int64_t itemsize);
+const Apply* apply_avx2(int64_t itemsize);
+
+}  // namespace billhook

@@ -1,0 +1,1 @@
+"""How masks are drawn and put in force on each kind of device."""

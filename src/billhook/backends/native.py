@@ -1,0 +1,121 @@
+"""Masks on tensors in main memory, one native pass for each thing done to them.
+
+The functions take plain row-major tensors (:func:`fits`) and masks as packed bits, uint8, of which
+bit i % 8 of byte i // 8 belongs to element i. They run on torch's number of threads; the results
+do not depend on it.
+"""
+
+from ctypes import c_int64, c_void_p
+
+import torch
+from torch import Tensor
+
+from billhook import native
+
+__all__ = ["exchange", "fits", "is_available", "select", "select_raw", "zero", "zero_leaving"]
+
+_POINTER, _SIZE = c_void_p, c_int64
+_SELECT = native.function("billhook_mask_select", [_SIZE, *[_POINTER] * 3, *[_SIZE] * 4, _POINTER])
+_ZERO = native.function("billhook_mask_zero", [_POINTER, _SIZE, _SIZE, _POINTER, _SIZE, _SIZE])
+_ZERO_LEAVING = native.function(
+    "billhook_mask_zero_leaving", [_POINTER, _SIZE, _SIZE, *[_POINTER] * 2, _SIZE, _SIZE]
+)
+_EXCHANGE = native.function(
+    "billhook_mask_exchange", [*[_POINTER] * 2, _SIZE, _SIZE, *[_POINTER] * 2, _SIZE, _SIZE]
+)
+_best_isa = native.function("billhook_isa", [])
+_ISA = _best_isa() if _best_isa is not None else 0
+
+#: What the kernel calls scores, and weights to rank by their magnitude.
+_SCORES = 0
+_MAGNITUDES = {torch.float32: 1, torch.bfloat16: 2, torch.float16: 3, torch.float64: 4}
+
+
+def is_available() -> bool:
+    """Whether this installation has the kernels."""
+    return _SELECT is not None
+
+
+def fits(tensor: Tensor) -> bool:
+    """Whether ``tensor`` is one row-major run of plain elements in main memory.
+
+    Subclasses (DTensor, torchao's quantised state) have no data of their own to point at.
+    """
+    return (
+        type(tensor) in (Tensor, torch.nn.Parameter)
+        and tensor.device.type == "cpu"
+        and tensor.layout == torch.strided
+        and tensor.itemsize in (2, 4, 8)
+        and tensor.is_contiguous()
+        and not tensor.is_conj()
+        and not tensor.is_neg()
+    )
+
+
+def select(scores: Tensor, keep: int) -> tuple[int, Tensor]:
+    """The number of NaNs, and if it is 0 the bits of the ``keep`` largest fp32 scores."""
+    return _select(_SCORES, scores, None, None, keep)
+
+
+def select_raw(weight: Tensor, aside: Tensor | None, held: Tensor, keep: int) -> tuple[int, Tensor]:
+    """The number of NaNs, and if it is 0 the bits of the ``keep`` largest raw magnitudes.
+
+    Args:
+        weight: what is kept, where the bits ``held`` are 1.
+        aside: of the weight's shape and dtype: what is masked, where they are 0. None if masked
+            weights do not return.
+        held: the mask in force.
+        keep: how many survive; of equals the lower index.
+    """
+    return _select(_MAGNITUDES[weight.dtype], weight, aside, held, keep)
+
+
+def _select(
+    kind: int, values: Tensor, aside: Tensor | None, held: Tensor | None, keep: int
+) -> tuple[int, Tensor]:
+    assert _SELECT is not None
+    bits = torch.empty(-(-values.numel() // 8), dtype=torch.uint8)
+    pointers = [None if each is None else each.data_ptr() for each in (values, aside, held)]
+    nans = _SELECT(kind, *pointers, values.numel(), keep, *_how(), bits.data_ptr())
+    return nans, bits
+
+
+def zero(tensor: Tensor, bits: Tensor) -> bool:
+    """Write +0.0 where the bits are 0; whether anything else stood at such a place, -0.0 included.
+
+    Nothing is written to memory that is right already.
+    """
+    assert _ZERO is not None
+    size, count = tensor.itemsize, tensor.numel()
+    wrote = _ZERO(tensor.data_ptr(), size, count, bits.data_ptr(), *_how())
+    if wrote:
+        torch.autograd.graph.increment_version(tensor)
+    return bool(wrote)
+
+
+def zero_leaving(tensor: Tensor, before: Tensor | None, now: Tensor) -> None:
+    """Write +0.0 where the bits are 0 ``now`` and were 1 ``before`` (None: all were 1)."""
+    assert _ZERO_LEAVING is not None
+    was = None if before is None else before.data_ptr()
+    size, count = tensor.itemsize, tensor.numel()
+    _ZERO_LEAVING(tensor.data_ptr(), size, count, was, now.data_ptr(), *_how())
+    torch.autograd.graph.increment_version(tensor)
+
+
+def exchange(weight: Tensor, aside: Tensor, before: Tensor | None, now: Tensor) -> None:
+    """Put the mask ``now`` in force in place of ``before``.
+
+    What becomes masked moves aside and leaves +0.0; what is kept again comes back. Entries of
+    ``aside`` at kept places mean nothing.
+    """
+    assert _EXCHANGE is not None
+    was = None if before is None else before.data_ptr()
+    pointers = weight.data_ptr(), aside.data_ptr()
+    size, count = weight.itemsize, weight.numel()
+    _EXCHANGE(*pointers, size, count, was, now.data_ptr(), *_how())
+    torch.autograd.graph.increment_version(weight)
+
+
+def _how() -> tuple[int, int]:
+    """The instruction set and the number of threads."""
+    return _ISA, torch.get_num_threads()
