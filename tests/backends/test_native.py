@@ -61,9 +61,9 @@ def weights(draw: st.DrawFn) -> Tensor:
     return values
 
 
-def mask(draw: st.DrawFn, count: int) -> Tensor:
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    return torch.rand(count, generator=generator) < draw(st.sampled_from([0.0, 0.1, 0.9, 1.0]))
+def mask(data: st.DataObject, count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**31)))
+    return torch.rand(count, generator=generator) < data.draw(st.sampled_from([0.0, 0.1, 0.9, 1.0]))
 
 
 @PER_VERSION
@@ -73,7 +73,7 @@ def test_selection_ranks_the_raw_magnitudes(
     version: str, returning: bool, data: st.DataObject
 ) -> None:
     raw = data.draw(weights())
-    held = mask(data.draw, raw.numel())
+    held = mask(data, raw.numel())
     keep = round(data.draw(st.floats(0, 1)) * raw.numel())
     weight, aside = torch.where(held, raw, 0.0), torch.where(held, torch.nan, raw)
     scores = raw.float().abs()
@@ -88,7 +88,7 @@ def test_selection_ranks_the_raw_magnitudes(
 @given(data=st.data())
 def test_nans_are_counted_where_they_are_in_force(version: str, data: st.DataObject) -> None:
     raw = data.draw(weights())
-    held = mask(data.draw, raw.numel())
+    held = mask(data, raw.numel())
     bad = data.draw(st.sets(st.integers(0, raw.numel() - 1), min_size=1, max_size=3))
     raw[list(bad)] = -torch.nan if data.draw(st.booleans()) else torch.nan
     weight, aside = torch.where(held, raw, 0.0), torch.where(held, 0.0, raw)
@@ -103,7 +103,7 @@ def test_zero_leaves_kept_bits_alone_and_says_what_it_met(
 ) -> None:
     tensor = data.draw(weights())
     tensor[data.draw(st.integers(0, tensor.numel() - 1))] = torch.nan
-    keep = mask(data.draw, tensor.numel())
+    keep = mask(data, tensor.numel())
     expected = torch.where(keep, tensor, torch.zeros_like(tensor))
     changes, version_before = not same(expected, tensor), tensor._version
     assert native.zero(tensor, packed(keep)) == changes
@@ -117,8 +117,8 @@ def test_zero_leaves_kept_bits_alone_and_says_what_it_met(
 @pytest.mark.parametrize("first", [True, False])
 def test_an_exchange_keeps_the_raw_weights(version: str, first: bool, data: st.DataObject) -> None:
     raw = data.draw(weights())
-    before = torch.ones(raw.numel(), dtype=torch.bool) if first else mask(data.draw, raw.numel())
-    now = mask(data.draw, raw.numel())
+    before = torch.ones(raw.numel(), dtype=torch.bool) if first else mask(data, raw.numel())
+    now = mask(data, raw.numel())
     few = data.draw(st.booleans())  # words without a change are passed over
     if few:
         now = before.clone()
