@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "billhook"
 CORE = {
     *("allocation", "criterion", "errors", "granularity", "mask", "masked_weight", "native"),
     *("optimizer_state", "plan", "pruner", "render", "report", "schedule", "selection"),
-    *("atomic", "attach", "backends", "distributed", "pruner_state"),
+    *("atomic", "attach", "backends", "distributed", "fixed_points", "pruner_state"),
 }
 #: What each part may import of billhook; "public" is `import billhook` and names from it.
 ALLOWED = {

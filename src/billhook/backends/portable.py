@@ -1,0 +1,59 @@
+"""Masks by torch's own operations: any device, layout and kind of tensor, and no synchronisation.
+
+The host never asks the device anything here: how many weights survive is known beforehand, and
+whether a score is NaN stays on the device (:mod:`billhook.backends.nans`). Masks are bools of the
+tensor's own layout, True = masked.
+"""
+
+import torch
+from torch import Tensor
+
+__all__ = ["complete", "pack", "select", "unpack", "zero"]
+
+
+def select(scores: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    """The number of NaN scores, on their device, and the mask (True = kept) if it is 0.
+
+    ``torch.topk`` finds the threshold, on many blocks of a GPU where ``kthvalue`` has one; of those
+    equal to it the first in row-major order survive, which a cumulative sum counts.
+    """
+    flat = scores.detach().contiguous().flatten()
+    count, nans = flat.numel(), flat.isnan().sum()
+    if keep == 0 or keep >= count:
+        return nans, torch.full_like(scores, keep > 0, dtype=torch.bool)
+    if 2 * keep <= count:
+        threshold = flat.topk(keep, sorted=False).values.amin()
+    else:  # the largest of the count - keep + 1 smallest
+        threshold = flat.topk(count - keep + 1, largest=False, sorted=False).values.amax()
+    above, tie = flat > threshold, flat == threshold
+    missing = keep - above.sum()
+    order = torch.int32 if count <= torch.iinfo(torch.int32).max else torch.int64
+    mask = above | (tie & (tie.cumsum(0, dtype=order) <= missing))
+    return nans, mask.view(scores.shape)
+
+
+def zero(tensor: Tensor, masked: Tensor) -> None:
+    """Write +0.0 at masked places, whatever stood there: one kernel."""
+    with torch.no_grad():
+        tensor.masked_fill_(masked, 0.0)
+
+
+@torch.no_grad()
+def complete(weight: Tensor, aside: Tensor, masked: Tensor) -> None:
+    """Write the kept weights into ``aside``, which holds the masked ones: it is the raw weight."""
+    torch.where(masked, aside, weight, out=aside)
+
+
+def pack(keep: Tensor) -> Tensor:
+    """The bits of a mask (True = kept) as uint8 in row-major order: bit i % 8 of byte i // 8."""
+    flat = keep.flatten().to(torch.uint8)
+    padded = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).view(-1, 8)
+    shifts = torch.arange(8, dtype=torch.uint8, device=keep.device)
+    return (padded << shifts).sum(dim=1, dtype=torch.uint8)
+
+
+def unpack(bits: Tensor, shape: torch.Size) -> Tensor:
+    """The bools of ``pack``'s bits."""
+    shifts = torch.arange(8, dtype=torch.uint8, device=bits.device)
+    flat = (bits.unsqueeze(1) >> shifts & 1).flatten()[: shape.numel()]
+    return flat.to(torch.bool).view(shape)

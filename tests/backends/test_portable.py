@@ -1,0 +1,79 @@
+"""Masks by torch's operations alone: the same as the native ones, and never a synchronisation."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from billhook.backends import portable
+from tests.backends.stand_in import Accelerator
+
+FEW = [0.0, -0.0, 0.25, 1.0, 1.0, 3.5, float("inf"), -float("inf"), 1e-45, -2.0]
+
+
+def largest(scores: Tensor, keep: int) -> Tensor:
+    order = torch.sort(scores.flatten(), descending=True, stable=True).indices
+    mask = torch.zeros(scores.numel(), dtype=torch.bool)
+    mask[order[:keep]] = True
+    return mask.view(scores.shape)
+
+
+@given(values=st.lists(st.sampled_from(FEW), min_size=1, max_size=60), share=st.floats(0, 1))
+def test_selection_equals_a_stable_sort(values: list[float], share: float) -> None:
+    scores = torch.tensor(values)
+    keep = round(share * len(values))
+    nans, mask = portable.select(scores, keep)
+    assert nans == 0
+    assert torch.equal(mask, largest(scores, keep))
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
+def test_large_selections_equal_a_stable_sort(share: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for scores in (torch.randn(300, 700, generator=generator), torch.zeros(300, 700)):
+        keep = round(share * scores.numel())
+        assert torch.equal(portable.select(scores, keep)[1], largest(scores, keep))
+    scores = torch.randn(4, 5, 6, 7).to(memory_format=torch.channels_last)
+    assert torch.equal(portable.select(scores, 99)[1], largest(scores.contiguous(), 99))
+
+
+def test_nans_are_counted() -> None:
+    assert portable.select(torch.tensor([1.0, torch.nan, 2.0, -torch.nan]), 2)[0] == 2
+    assert portable.select(torch.tensor([1.0, torch.nan]), 0)[0] == 1
+
+
+@given(st.integers(1, 70), st.randoms())
+def test_bits_go_back_and_forth(count: int, random: object) -> None:
+    keep = torch.rand(count) < 0.5
+    bits = portable.pack(keep)
+    assert bits.tolist() == [
+        sum(int(bit) << i for i, bit in enumerate(keep[at : at + 8])) for at in range(0, count, 8)
+    ]
+    assert torch.equal(portable.unpack(bits, keep.shape), keep)
+
+
+def test_the_raw_weight_is_put_together_in_place() -> None:
+    raw, masked = torch.randn(5, 7), torch.rand(5, 7) < 0.5
+    weight, aside = raw.masked_fill(masked, 0.0), torch.where(masked, raw, torch.nan)
+    portable.complete(weight, aside, masked)
+    assert torch.equal(aside, raw)
+    portable.zero(weight.fill_(-torch.nan), masked)
+    assert torch.equal(weight.signbit() | weight.isnan(), ~masked)
+
+
+def test_nothing_waits_for_the_device() -> None:
+    with Accelerator() as device:
+        raw = device.tensor(torch.randn(40, 50))
+        masked = device.tensor(torch.rand(40, 50) < 0.5)
+        aside = device.tensor(torch.randn(40, 50))
+        device.reset()
+        for keep in (0, 200, 1_500, 2_000):
+            _, mask = portable.select(raw.abs(), keep)
+            portable.pack(mask)
+        portable.complete(raw, aside, masked)
+        assert not device.synchronisations
+        device.reset()
+        portable.zero(raw, masked)
+        assert device.kernels == 1
+        assert device.bytes == 9 * 2_000
