@@ -3,11 +3,13 @@
 import contextlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["replacing", "write_text"]
+from billhook.errors import StateError
+
+__all__ = ["remove_leftovers", "replacing", "write_text"]
 
 
 @contextlib.contextmanager
@@ -15,7 +17,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write to that takes the place of ``path`` in one step when the block ends.
 
     Until then, and if the block raises, ``path`` is what it was before. A killed process may leave
-    a hidden ``.part`` file beside it.
+    a hidden ``.part`` file beside it (:func:`remove_leftovers`).
 
     >>> with replacing("result.txt") as file:
     ...     _ = file.write(b"whole")
@@ -42,6 +44,25 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Put ``text`` in place of the file at ``path``, in one step."""
+    """Put ``text`` in place of the file at ``path``, in one step.
+
+    Raises:
+        StateError: ``path`` is a symbolic link, which would write to some other place.
+    """
+    if path.is_symlink():
+        raise StateError(
+            f"{path} is a symbolic link to {path.readlink()}: it is not written through; remove it "
+            "and give the command again"
+        )
     with replacing(path) as file:
         file.write(text.encode())
+
+
+def remove_leftovers(folder: Path, names: Iterable[str] = ("*",)) -> None:
+    """Delete what killed processes were writing when they died, of the files of these names.
+
+    For the one process that writes these files now: another's would be taken from it.
+    """
+    for name in names:
+        for part in folder.glob(f".{name}.{'[0-9a-f]' * 32}.part"):
+            part.unlink(missing_ok=True)

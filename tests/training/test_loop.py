@@ -1,6 +1,8 @@
 """A run that was stopped and continued equals one that was not, bit for bit; and the command."""
 
+import csv
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,12 @@ def test_a_continued_run_equals_an_uninterrupted_one(family: str, tmp_path: Path
         assert continued[key] == result[key]
     state = parts.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in whole.state_dict().items())
+    logged = []
+    for folder in (tmp_path / "whole", tmp_path / "parts"):
+        with (folder / "metrics.csv").open(newline="") as file:
+            logged.append([{**row, "seconds": ""} for row in csv.DictReader(file)])
+    assert logged[0] == logged[1]
+    assert math.isfinite(float(logged[0][-1]["train_loss"]))
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What a training run shows and writes down: progress, TensorBoard, one CSV row an evaluation."""
 
 import csv
+import io
 import time
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +11,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from billhook.atomic import replacing
+from billhook.atomic import write_text
+from billhook.errors import StateError
 from billhook.pruner import Pruner
 
 __all__ = ["TrainingLog"]
@@ -35,7 +37,7 @@ class TrainingLog:
         self.tensorboard = main and tensorboard
         self.sparsity = 0.0  # the share of masked weights as of the last update
         self.started = time.monotonic()
-        self._loss = float("nan")
+        self.loss = float("nan")  # the last one that was noted, for a continued run to go on with
         self._metric = ""
         self._progress = Progress(
             TextColumn("step {task.completed}/{task.total}"),
@@ -50,7 +52,7 @@ class TrainingLog:
         self._bar = self._progress.add_task("", total=steps[1])
         self._board: Any = None
         if main:
-            self._drop_rows_after(steps[0])
+            self._rows = _rows_until(self.folder / "metrics.csv", steps[0])
 
     def __enter__(self) -> "TrainingLog":
         if self.tensorboard:
@@ -80,9 +82,9 @@ class TrainingLog:
         if not self.main:
             return
         if step % STEPS_BETWEEN == 0 or step == 1:
-            self._loss = float(loss)
+            self.loss = float(loss)
             if self._board is not None:
-                self._board.add_scalar("train/loss", self._loss, step)
+                self._board.add_scalar("train/loss", self.loss, step)
                 self._board.add_scalar("train/learning_rate", rate, step)
         if pruner is not None and (step in pruner.schedule.updates or not self.sparsity):
             self.sparsity = pruner.sparsity
@@ -93,7 +95,7 @@ class TrainingLog:
         self._progress.update(
             self._bar,
             completed=step,
-            description=f"loss {self._loss:.3f} {self._metric} sparsity {self.sparsity:.3f} "
+            description=f"loss {self.loss:.3f} {self._metric} sparsity {self.sparsity:.3f} "
             f"lr {rate:.4g}",
         )
 
@@ -110,7 +112,7 @@ class TrainingLog:
             "seconds": round(self.seconds, 1),
             "lr": rate,
             "sparsity": self.sparsity,
-            "train_loss": self._loss,
+            "train_loss": self.loss,
             **metrics,
         }
         numbers = {key: value for key, value in metrics.items() if not isinstance(value, str)}
@@ -119,26 +121,19 @@ class TrainingLog:
                 self._board.add_scalar(f"valid/{key}", value, step)
         self._metric = " ".join(f"{key} {value:.2f}" for key, value in numbers.items())
         self.console.print(
-            f"step {step}: {self._metric} (loss {self._loss:.3f}, sparsity {self.sparsity:.3f}, "
+            f"step {step}: {self._metric} (loss {self.loss:.3f}, sparsity {self.sparsity:.3f}, "
             f"lr {rate:.4g}, {self.seconds:.0f} s)"
         )
-        path = self.folder / "metrics.csv"
-        new = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        self._rows.append({key: str(value) for key, value in row.items()})
+        self._write_rows()
 
-    def _drop_rows_after(self, step: int) -> None:
-        """A continued run takes the steps after its checkpoint again, a new one all of them."""
-        path = self.folder / "metrics.csv"
-        if not path.exists():
-            return
-        heading, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if int(line.partition(",")[0]) <= step]
-        with replacing(path) as file:
-            file.write("".join([heading, *kept]).encode())
+    def _write_rows(self) -> None:
+        """All of them anew: a process that dies or a full disk leaves no half of a line."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(self._rows[0]))
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_text(self.folder / "metrics.csv", text.getvalue())
 
     def _masks(self, step: int, pruner: Pruner) -> None:
         """Sparsity and threshold, the smallest kept magnitude, of every pruned tensor."""
@@ -149,3 +144,28 @@ class TrainingLog:
             kept = parameters[name].detach()[mask]
             if kept.numel():
                 self._board.add_scalar(f"threshold/{name}", float(kept.abs().min()), step)
+
+
+def _rows_until(path: Path, step: int) -> list[dict[str, str]]:
+    """The rows that a continued run keeps: it takes the steps after its checkpoint again, and a
+    run that begins takes all of them.
+
+    Raises:
+        StateError: rows up to that step cannot be read.
+    """
+    if step == 0:
+        path.unlink(missing_ok=True)
+    if not path.exists():
+        return []
+    try:
+        text = path.read_bytes().decode()
+        whole = text[: text.rfind("\n") + 1]
+        rows = list(csv.DictReader(io.StringIO(whole, newline=""), strict=True))
+        if any(None in row or None in row.values() for row in rows):
+            raise ValueError("a line has another number of columns than the first one")
+        return [row for row in rows if int(row["step"]) <= step]
+    except (ValueError, KeyError, csv.Error) as error:
+        raise StateError(
+            f"{path} is damaged ({error!r}), and the run continues from step {step}: restore it, "
+            "or delete the folder to begin the run anew"
+        ) from None

@@ -20,7 +20,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from billhook.allocation import Allocation, Global, LayerwiseConstant, Uniform
-from billhook.atomic import replacing
+from billhook.atomic import remove_leftovers, replacing
 from billhook.errors import ConfigurationError, StateError
 from billhook.format import load, save
 from billhook.format.codings import Encoding
@@ -28,6 +28,7 @@ from billhook.pruner import Pruner
 from billhook.schedule import Cubic, OneShot, Polynomial, Schedule
 from billhook.tasks.recipe import Recipe
 from billhook.tasks.task import Task
+from billhook.training.checkpoint import read_checkpoint
 from billhook.training.log import TrainingLog
 from billhook.training.precision import full_precision
 
@@ -219,11 +220,15 @@ def train(
         StateError: the folder holds a checkpoint of another run, or the loss is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if accelerator.is_main_process:
+        remove_leftovers(folder)
     run = Run(task, recipe, sparsity, accelerator)
     path = folder / "checkpoint.pt"
+    loss = math.nan
     if path.exists():
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_checkpoint(path)
         run.load_state_dict(state, path)
+        loss = state.get("loss", math.nan)
         console.print(f"continuing from step {run.step} of {path}")
     log = TrainingLog(
         folder,
@@ -232,6 +237,7 @@ def train(
         main=accelerator.is_main_process,
         tensorboard=tensorboard,
     )
+    log.loss = loss
     every = max(1, round(recipe.training.evaluate_every * task.steps_per_epoch))
     saves = recipe.training.checkpoint_every
     last = run.total_steps if stop_after is None else min(stop_after, run.total_steps)
@@ -252,7 +258,7 @@ def train(
                         watch(run.step, log.sparsity, metrics)
                 short = run.step == run.total_steps <= saves  # not worth a checkpoint
                 if run.step % saves == 0 or (ended and not short):
-                    _save(run, path)
+                    _save(run, path, log.loss)
                 if ended:
                     break
             if ended:
@@ -305,9 +311,9 @@ def _finish(run: Run, folder: Path, seconds: float, encoding: Encoding) -> dict[
     return result
 
 
-def _save(run: Run, path: Path) -> None:
-    """The checkpoint, whole or not at all."""
-    state = run.state_dict()
+def _save(run: Run, path: Path, loss: float) -> None:
+    """The checkpoint, whole or not at all; with the loss that the log shows."""
+    state = run.state_dict() | {"loss": loss}
     if run.accelerator.is_main_process:
         with replacing(path) as file:
             torch.save(state, file)
