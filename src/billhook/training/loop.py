@@ -224,11 +224,11 @@ def train(
         remove_leftovers(folder)
     run = Run(task, recipe, sparsity, accelerator)
     path = folder / "checkpoint.pt"
-    loss = math.nan
+    noted = math.nan
     if path.exists():
         state = read_checkpoint(path)
         run.load_state_dict(state, path)
-        loss = state.get("loss", math.nan)
+        noted = state.get("loss", math.nan)
         console.print(f"continuing from step {run.step} of {path}")
     log = TrainingLog(
         folder,
@@ -237,7 +237,7 @@ def train(
         main=accelerator.is_main_process,
         tensorboard=tensorboard,
     )
-    log.loss = loss
+    log.loss = noted
     every = max(1, round(recipe.training.evaluate_every * task.steps_per_epoch))
     saves = recipe.training.checkpoint_every
     last = run.total_steps if stop_after is None else min(stop_after, run.total_steps)
