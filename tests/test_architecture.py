@@ -10,7 +10,16 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "billhook"
 CORE = {
-    *("allocation", "criterion", "errors", "granularity", "mask", "masked_weight", "native"),
+    *(
+        "allocation",
+        "arguments",
+        "criterion",
+        "errors",
+        "granularity",
+        "mask",
+        "masked_weight",
+        "native",
+    ),
     *("optimizer_state", "plan", "pruner", "render", "report", "schedule", "selection"),
     *("atomic", "attach", "backends", "distributed", "fixed_points", "pruner_state"),
 }

@@ -5,6 +5,7 @@ the command line answers ``--help`` without loading torch.
 """
 
 import importlib
+import logging
 import sys
 import types
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,9 @@ __all__ = [
     "plan",
     "save",
 ]
+
+# Everything is logged here; what is shown, and where, is the application's choice.
+_log = logging.getLogger(__name__)
 
 #: The module that each public name comes from.
 _HOMES = {

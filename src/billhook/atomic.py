@@ -32,8 +32,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, target)
-    except BaseException:
-        part.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        if isinstance(error, OSError) and error.filename == str(part):  # name what was asked for
+            raise type(error)(error.errno, error.strerror, os.fspath(path)) from None
         raise
     if os.name == "posix":  # the rename must reach the disk too; Windows cannot open folders
         folder = os.open(target.parent, os.O_RDONLY)

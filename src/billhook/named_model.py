@@ -19,15 +19,30 @@ def build_model(target: str, device: str = "meta") -> nn.Module:
     ``target`` is a function of billhook.models or ``module:function``, with keyword arguments in
     parentheses if need be.
 
+    Raises:
+        ConfigurationError: there is no such function, it fails with these arguments, or it returns
+            something else than a module.
+
     >>> build_model("torch.nn:Linear(in_features=3, out_features=2)")
     Linear(in_features=3, out_features=2, bias=True)
     """
-    module, _, call = target.rpartition(":")
-    name, arguments = parse_call(call)
+    head, bracket, rest = target.partition("(")  # arguments may contain ":"
+    module, _, name = head.rpartition(":")
+    name, arguments = parse_call(f"{name}{bracket}{rest}")
     factory = named_function(f"{module or 'billhook.models'}:{name}")
-    with torch.device(device):
-        model: nn.Module = factory(**arguments)
-        return model
+    try:
+        with torch.device(device):
+            model = factory(**arguments)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"{target!r} fails: {error}; give arguments by name, as in 'mobilenet_v1(width=0.5)'"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ConfigurationError(
+            f"{target!r} returns a {type(model).__name__}: give a function that returns a "
+            "torch.nn.Module"
+        )
+    return model
 
 
 def named_function(target: str) -> Callable[..., Any]:
@@ -68,4 +83,6 @@ def parse_call(call: str) -> tuple[str, dict[str, Any]]:
             return node.func.id, values
     except (SyntaxError, ValueError):
         pass
-    raise ConfigurationError(f"{call!r} is not a name or name(key=value, ...)")
+    raise ConfigurationError(
+        f"{call!r} is not a name or name(key=value, ...) with numbers, strings, lists and the like"
+    )

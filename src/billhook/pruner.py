@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from billhook.allocation import Allocation, Uniform
+from billhook.arguments import check_arguments
 from billhook.attach import attach_weights, check_ranks
 from billhook.criterion import Criterion, Magnitude, check_scores
 from billhook.distributed import (
@@ -81,7 +82,16 @@ class Pruner:
         rules: Rules | None = None,
         regrow: bool = True,
     ) -> None:
-        optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+        check_arguments(
+            model,
+            optimizer,
+            rules=rules,
+            schedule=schedule,
+            criterion=criterion,
+            granularity=granularity,
+            allocation=allocation,
+        )
+        optimizers = list(optimizer) if isinstance(optimizer, Sequence) else [optimizer]
         for each in optimizers:
             check_optimizer(each)
         self.schedule = schedule
@@ -102,6 +112,26 @@ class Pruner:
             _log.info("%s", self.selection)
         if schedule.begin_step == 0:
             self._update_masks()
+
+    def __repr__(self) -> str:
+        """Where it stands, and what it was made of."""
+        count = sum(weight.parameter.numel() for weight in self._weights)
+        parts = [repr(self.schedule)]
+        parts += [
+            f"{name}={part!r}"
+            for name, part, default in (
+                ("criterion", self.criterion, Magnitude()),
+                ("granularity", self.granularity, Unstructured()),
+                ("allocation", self.allocation, Uniform()),
+                ("regrow", self.regrow, True),
+            )
+            if part != default
+        ]
+        return (
+            f"<Pruner of {len(self._weights)} tensors with {count:,} weights, "
+            f"{self.sparsity:.2%} sparse after {self.step_count:,} steps"
+            f"{'' if self._attached else ', detached'}: {', '.join(parts)}>"
+        )
 
     @property
     def masks(self) -> dict[str, Tensor]:

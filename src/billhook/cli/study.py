@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from billhook.cli.options import find_modules_here
+from billhook.cli.options import Json, find_modules_here, print_json
 from billhook.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from billhook.study.grid import Plan
     from billhook.study.records.store import Store
     from billhook.study.run.workers import Pool
+    from billhook.study.spec import Study
 
 __all__ = ["app"]
 
@@ -56,15 +57,13 @@ def plan_command(
     it trains on.
     """
     from billhook.render import terminal
-    from billhook.study.family import WIDTH_NAMES, Place
+    from billhook.study.family import WIDTH_NAMES
     from billhook.study.grid import plan
     from billhook.study.planned import sheets, summary
-    from billhook.study.spec import load_study, study_folder
 
-    find_modules_here()
-    spec = load_study(study)
+    spec, place = _load(study, data)
     dry = data is None and spec.family in WIDTH_NAMES and spec.recipe.data.train > 0
-    found = plan(spec, Place(data, study_folder(study)), dry=dry)
+    found = plan(spec, place, dry=dry)
     console = terminal()
     console.print(summary(found), highlight=False)
     for sheet in sheets(found):
@@ -101,24 +100,21 @@ def run(
 ) -> None:
     """Train what is missing, then report. Stopped at any time, the same command continues."""
     from billhook.render import terminal
-    from billhook.study.family import Place
     from billhook.study.grid import plan
     from billhook.study.records.store import Store
     from billhook.study.report.output import print_report, write_report
     from billhook.study.report.report import load_report
     from billhook.study.run.choice import groups
     from billhook.study.run.latency import FILE, measure_latency
-    from billhook.study.spec import load_study, study_folder
 
     if ray not in (None, "local") and workers is not None:
         raise ConfigurationError(
             f"--workers {workers} is for processes of this machine, the CPUs of {ray} are "
             "the cluster's own: leave --workers out"
         )
-    find_modules_here()
     console = terminal()
-    place = Place(data, study_folder(study))
-    grid = plan(load_study(study), place)
+    spec, place = _load(study, data)
+    grid = plan(spec, place)
     store = Store(Path("runs") / grid.study.name if results is None else results)
     trains = retry_failed or not all(group.recorded(store) for group in groups(grid, store))
     if trains:
@@ -145,8 +141,9 @@ def run(
 
 
 @app.command()
-def report(folder: Folder) -> None:
+def report(folder: Folder, json: Json = False) -> None:
     """Make tables, plot and page anew from the rows that a study has so far."""
+    from billhook.cli.bodies.study import report_data
     from billhook.render import terminal
     from billhook.study.records.store import Store
     from billhook.study.report.output import print_report, write_report
@@ -155,6 +152,9 @@ def report(folder: Folder) -> None:
     console, store = terminal(), Store(folder)
     finished = load_report(store)
     write_report(finished, store)
+    if json:
+        print_json(report_data(finished, store))
+        return
     print_report(finished, console)
     _say_where(console, store)
 
@@ -184,13 +184,31 @@ def compare(
 
 
 @app.command()
-def status(folder: Folder) -> None:
+def status(folder: Folder, json: Json = False) -> None:
     """How much of a study is finished, what runs now, what failed and why."""
+    from billhook.cli.bodies.study import status_data
     from billhook.render import terminal
     from billhook.study.records.store import Store
     from billhook.study.run.progress import print_status
 
-    print_status(terminal(), Store(folder))
+    if json:
+        print_json(status_data(Store(folder)))
+    else:
+        print_status(terminal(), Store(folder))
+
+
+def _load(study: str, data: Path | None) -> "tuple[Study, Place]":
+    """The study, and where its data and the user's own module are."""
+    from billhook.study.family import WIDTH_NAMES, Place
+    from billhook.study.spec import load_study, study_folder
+
+    find_modules_here()
+    spec = load_study(study)
+    if data is not None and spec.family not in WIDTH_NAMES and not spec.task:
+        raise ConfigurationError(
+            f"--data {data} is not used: {spec.family} brings its own data; leave --data out"
+        )
+    return spec, Place(data, study_folder(study))
 
 
 def _train(console: "Console", store: "Store", grid: "Plan", pool: "Pool") -> None:

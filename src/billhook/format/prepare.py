@@ -87,19 +87,36 @@ def tensors_of(model_or_dict: nn.Module | Mapping[str, torch.Tensor]) -> dict[st
     """The named tensors to store, checked: a module's ``state_dict()``, or the mapping itself."""
     if isinstance(model_or_dict, nn.Module):
         tensors = dict(model_or_dict.state_dict())
-    else:
+    elif isinstance(model_or_dict, Mapping):
         tensors = dict(model_or_dict)
+    else:
+        raise ConfigurationError(
+            f"a {type(model_or_dict).__name__} cannot be stored: give a module, or a dict of "
+            "tensors by name such as model.state_dict()"
+        )
     for name, tensor in tensors.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise ConfigurationError(
                 f"{name!r} maps to a {type(tensor).__name__}; only tensors with names that are "
-                "strings can be stored: drop it from the dict"
+                f"strings can be stored: {_instead(tensors)}"
             )
         if name == "__metadata__" or name.endswith(SUFFIX):
             raise ConfigurationError(f"the tensor name {name!r} is reserved; rename it")
         if any("\ud800" <= character <= "\udfff" for character in name):
             raise ConfigurationError(f"the tensor name {name!r} is not valid Unicode; rename it")
     return tensors
+
+
+def _instead(given: Mapping[str, object]) -> str:
+    """Which part of a checkpoint is the state_dict, if one is."""
+    for name, value in given.items():
+        if (
+            isinstance(value, Mapping)
+            and value
+            and all(isinstance(tensor, torch.Tensor) for tensor in value.values())
+        ):
+            return f"pass checkpoint[{name!r}]"
+    return "drop it from the dict"
 
 
 def tied_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from billhook.format.codings import find
 from billhook.format.container import Entry, parse_header
 from billhook.format.dtypes import Elements, check_shape, from_elements, width
 from billhook.format.file_layout import VERSION
+from billhook.format.foreign import foreign_file
 from billhook.format.record import SUFFIX, Record, Tied, checksum, is_record, parse
 from billhook.format.summary import TensorSummary, table
 from billhook.format.values import check_record, dequantise
@@ -52,8 +53,10 @@ class Reader:
                 self._read_records(metadata) if self.coded else self._plain_records(metadata)
             )
         except FormatError as error:
+            kind = foreign_file(bytes(mapped[:32]))
             self.close()
-            raise FormatError(f"{self.path}: {error}") from error
+            cause = error if kind is None else f"this is {kind} ({error})"
+            raise FormatError(f"{self.path}: {cause}") from error
 
     def __enter__(self) -> Self:
         """Itself."""
