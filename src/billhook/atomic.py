@@ -1,23 +1,32 @@
 """Files that are there whole or not at all, whenever the process dies."""
 
 import contextlib
+import errno
 import os
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from billhook.errors import StateError
+from billhook.errors import ConfigurationError, StateError
 
 __all__ = ["remove_leftovers", "replacing", "write_text"]
+
+_NAME = 50  # characters of the hidden file's name: with four bytes each they leave room for ours
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write to that takes the place of ``path`` in one step when the block ends.
 
-    Until then, and if the block raises, ``path`` is what it was before. A killed process may leave
-    a hidden ``.part`` file beside it (:func:`remove_leftovers`).
+    Until then, and if the block raises, ``path`` is what it was before. Links are followed, and a
+    file that is replaced hands its permissions on. A killed process may leave a hidden ``.part``
+    file beside it (:func:`remove_leftovers`).
+
+    Raises:
+        ConfigurationError: ``path`` is a device, a pipe or a socket, which a file must not replace.
+        OSError: ``path`` is a folder, its folder is missing, or the disk refuses.
 
     >>> with replacing("result.txt") as file:
     ...     _ = file.write(b"whole")
@@ -25,25 +34,56 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     'whole'
     """
     target = Path(os.path.realpath(path))
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-    try:
-        with open(part, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, target)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        if isinstance(error, OSError) and error.filename == str(part):  # name what was asked for
-            raise type(error)(error.errno, error.strerror, os.fspath(path)) from None
-        raise
+    permissions = _permissions(target)
+    part = target.with_name(f".{target.name[:_NAME]}.{uuid.uuid4().hex}.part")
+    with _naming(part, target):
+        try:
+            with open(part, "xb") as file:
+                if permissions is not None:
+                    os.chmod(part, permissions)
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            raise
     if os.name == "posix":  # the rename must reach the disk too; Windows cannot open folders
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _permissions(target: Path) -> int | None:
+    """Those of the file at ``target``; None where there is none yet."""
+    try:
+        mode = os.lstat(target).st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if stat.S_ISLNK(mode):  # realpath leaves only links that lead to themselves
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(target))
+    if not stat.S_ISREG(mode):
+        raise ConfigurationError(
+            f"{target} is a device, a pipe or a socket, and a file would take its place: write to "
+            "a file, and copy it there"
+        )
+    return stat.S_IMODE(mode)
+
+
+@contextlib.contextmanager
+def _naming(part: Path, target: Path) -> Iterator[None]:
+    """Errors about the hidden file name the one that the caller asked for."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename != str(part):
+            raise
+        raise type(error)(error.errno, error.strerror, str(target)) from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -67,5 +107,5 @@ def remove_leftovers(folder: Path, names: Iterable[str] = ("*",)) -> None:
     For the one process that writes these files now: another's would be taken from it.
     """
     for name in names:
-        for part in folder.glob(f".{name}.{'[0-9a-f]' * 32}.part"):
+        for part in folder.glob(f".{name[:_NAME]}.{'[0-9a-f]' * 32}.part"):
             part.unlink(missing_ok=True)

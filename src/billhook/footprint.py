@@ -15,7 +15,7 @@ from torch import nn
 from billhook.errors import ConfigurationError
 from billhook.format.coding import Coding, Layout
 from billhook.format.codings import Encoding, choose, resolve
-from billhook.format.dtypes import dtype_name
+from billhook.format.dtypes import dtype_name, file_shape
 from billhook.format.file_layout import Stored, build
 from billhook.format.prepare import Prepared, prepare, tensors_of
 from billhook.format.record import Record, Tied
@@ -121,7 +121,7 @@ def _expect(spec: TensorSpec) -> _Measured:
             if spec.tied_to
             else Stored(
                 spec.name,
-                Record(coding.name, dtype, spec.shape, layout.params),
+                Record(coding.name, dtype, file_shape(spec.shape, dtype), layout.params),
                 layout.nbytes(width),
             )
         ),

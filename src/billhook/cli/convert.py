@@ -53,7 +53,7 @@ def convert_command(
             "checkpoint is still there if the result is not what you want"
         )
     from billhook.format import save
-    from billhook.format.interchange import read
+    from billhook.format.interchange import read, read_metadata
     from billhook.render import terminal
 
     report = save(
@@ -63,6 +63,7 @@ def convert_command(
         values=values,
         keep_survivors=keep_survivors,
         canonical_zeros=canonical_zeros,
+        metadata=read_metadata(source),
     )
     if json:
         print_json(

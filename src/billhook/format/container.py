@@ -6,21 +6,20 @@ before it is written. ``tests/format/test_container.py`` reads our files with th
 """
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from billhook.errors import FormatError
-from billhook.format.dtypes import DTYPES, check_shape, width
+from billhook.errors import ConfigurationError, FormatError
+from billhook.format.dtypes import DTYPES, check_shape, tensor_bytes
 
-__all__ = ["Entry", "build_header", "parse_header"]
+__all__ = ["LENGTH", "Entry", "build_header", "header_length", "parse_header"]
 
-_LENGTH = 8
+LENGTH = 8  # bytes that say how long the header is
+MAX_HEADER = 100_000_000  # the safetensors package's own limit
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ALIGNMENT = 8
-_MAX_HEADER = 100_000_000  # the safetensors package's own limit
 _MAX = 2**63
 
 
@@ -58,42 +57,53 @@ def build_header(
         position += nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
-    return len(text).to_bytes(_LENGTH, "little") + text
+    if len(text) > MAX_HEADER:
+        raise ConfigurationError(
+            f"the names, shapes and metadata of {len(entries)} tensors take a header of {len(text)}"
+            f" bytes, and no reader opens a file with more than {MAX_HEADER}: save the tensors in "
+            "several files, or under shorter names"
+        )
+    return len(text).to_bytes(LENGTH, "little") + text
 
 
-def parse_header(data: memoryview) -> tuple[dict[str, Entry], dict[str, str]]:
-    """Entries and metadata of a whole file's bytes.
+def header_length(first: bytes, file_bytes: int) -> int:
+    """Bytes of a file's header, from its first eight; never more than the file has."""
+    if len(first) < LENGTH:
+        raise FormatError(f"{file_bytes} bytes are too few for a safetensors file; is it cut off?")
+    length = int.from_bytes(first, "little")
+    if length > MAX_HEADER:
+        raise FormatError(
+            f"the header claims {length} bytes, more than the {MAX_HEADER} that any reader takes: "
+            "it is not a safetensors file"
+        )
+    if length > file_bytes - LENGTH:
+        raise FormatError(
+            f"the header claims {length} bytes in a file of {file_bytes}; the file is cut off or "
+            "not a safetensors file"
+        )
+    return length
+
+
+def parse_header(text: bytes, file_bytes: int) -> tuple[dict[str, Entry], dict[str, str]]:
+    """Entries and metadata of a file of so many bytes from its header.
 
     Raises FormatError unless the entries cover the data exactly: none overlap, none is missing.
     """
-    text = _header_text(data)
     try:
         header = json.loads(text.decode(), object_pairs_hook=_no_duplicates)
     except FormatError:
         raise
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"the header at byte {_LENGTH} is not JSON: {error}") from error
+        raise FormatError(f"the header at byte {LENGTH} is not JSON: {error}") from error
     if not isinstance(header, dict):
-        raise FormatError(f"the header at byte {_LENGTH} is not a JSON object")
+        raise FormatError(f"the header at byte {LENGTH} is not a JSON object")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise FormatError("__metadata__ must map strings to strings")
-    start = _LENGTH + len(text)
+    start = LENGTH + len(text)
     entries = [_entry(name, fields, start) for name, fields in header.items()]
-    _check_cover(entries, start, len(data))
+    _check_cover(entries, start, file_bytes)
     return {entry.name: entry for entry in entries}, metadata
-
-
-def _header_text(data: memoryview) -> bytes:
-    if len(data) < _LENGTH:
-        raise FormatError(f"{len(data)} bytes are too few for a safetensors file; is it cut off?")
-    length = int.from_bytes(data[:_LENGTH], "little")
-    if length > min(_MAX_HEADER, len(data) - _LENGTH):
-        raise FormatError(
-            f"the header claims {length} bytes in a file of {len(data)}; the file is cut off or "
-            "not a safetensors file"
-        )
-    return bytes(data[_LENGTH : _LENGTH + length])
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -113,23 +123,25 @@ def _integers(value: Any) -> bool:
 
 
 def _entry(name: str, fields: Any, start: int) -> Entry:
-    """One checked entry; what the header claims is compared with the offsets, never trusted."""
+    """One checked entry; what the header claims is compared with the offsets, never trusted.
+
+    A dtype that this release does not know is an error of the tensor when it is read, not of the
+    file: the others stay readable.
+    """
     if not isinstance(fields, dict) or set(fields) != {"dtype", "shape", "data_offsets"}:
         raise FormatError(f"tensor {name!r}: expected dtype, shape and data_offsets in the header")
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise FormatError(
-            f"tensor {name!r}: unknown dtype {dtype!r}; this release reads {', '.join(DTYPES)}"
-        )
+    if not isinstance(dtype, str):
+        raise FormatError(f"tensor {name!r}: its dtype in the header is not a name")
     if not _integers(shape) or not _integers(offsets) or len(offsets) != 2:
         raise FormatError(f"tensor {name!r}: shape and data_offsets must be lists of sizes")
     begin, end = offsets
     try:
         check_shape(tuple(shape), dtype)
+        size = tensor_bytes(dtype, tuple(shape)) if dtype in DTYPES else end - begin
     except FormatError as error:
         raise FormatError(f"tensor {name!r} at byte {start + begin}: {error}") from error
-    size = math.prod(shape) * width(dtype)
-    if size != end - begin:
+    if begin > end or size != end - begin:
         raise FormatError(
             f"tensor {name!r} at byte {start + begin}: {dtype} {shape} needs {size} bytes, the "
             f"offsets {offsets} hold {end - begin}"

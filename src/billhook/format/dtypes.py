@@ -17,7 +17,10 @@ __all__ = [
     "Elements",
     "check_shape",
     "dtype_name",
+    "element_shape",
+    "file_shape",
     "from_elements",
+    "tensor_bytes",
     "to_elements",
     "width",
 ]
@@ -32,6 +35,10 @@ DTYPES: dict[str, torch.dtype] = {
     "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "F4": torch.float4_e2m1fn_x2,
     "C64": torch.complex64,
     "I64": torch.int64,
     "I32": torch.int32,
@@ -72,6 +79,42 @@ def width(name: str) -> int:
     return DTYPES[name].itemsize
 
 
+def file_shape(shape: tuple[int, ...], name: str) -> tuple[int, ...]:
+    """The shape that a file gives a tensor of ``shape``: safetensors counts the halves of a byte
+    of ``F4``, torch the bytes.
+
+    >>> file_shape((4, 6), "F4"), file_shape((4, 6), "F32")
+    ((4, 12), (4, 6))
+    """
+    if name != "F4":
+        return shape
+    if not shape:
+        raise ConfigurationError("a scalar of F4 cannot be stored: a byte holds two; reshape(1)")
+    return (*shape[:-1], 2 * shape[-1])
+
+
+def element_shape(shape: tuple[int, ...], name: str) -> tuple[int, ...]:
+    """The tensor's own shape again; the inverse of :func:`file_shape`.
+
+    >>> element_shape((4, 12), "F4")
+    (4, 6)
+    """
+    if name != "F4":
+        return shape
+    if not shape or shape[-1] % 2:
+        raise FormatError(f"shape {shape} of F4: the last dimension must be even, two to a byte")
+    return (*shape[:-1], shape[-1] // 2)
+
+
+def tensor_bytes(name: str, shape: tuple[int, ...]) -> int:
+    """Bytes of a tensor that a file gives this type and shape.
+
+    >>> tensor_bytes("F4", (4, 12)), tensor_bytes("F32", (4, 12))
+    (24, 192)
+    """
+    return math.prod(element_shape(shape, name)) * width(name)
+
+
 def check_shape(shape: tuple[int, ...], dtype: str) -> None:
     """Refuse a shape that no tensor can have, zeros among its sizes or not.
 
@@ -81,7 +124,8 @@ def check_shape(shape: tuple[int, ...], dtype: str) -> None:
     """
     if len(shape) > _MAX_DIMENSIONS:
         raise FormatError(f"{len(shape)} dimensions are more than {_MAX_DIMENSIONS}")
-    if math.prod(size for size in shape if size) * width(dtype) >= 2**63:
+    widest = width(dtype) if dtype in DTYPES else 16
+    if math.prod(size for size in shape if size) * widest >= 2**63:
         raise FormatError(f"shape {shape} of {dtype} is larger than any memory")
 
 
@@ -97,9 +141,10 @@ def to_elements(tensor: torch.Tensor) -> Elements:
             f"a tensor of layout {tensor.layout} on device {tensor.device} has no plain values to "
             "store; pass tensor.to_dense() or a materialised tensor"
         )
-    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    plain = tensor.detach().resolve_conj().resolve_neg()
     size = plain.element_size()
-    bits = plain.reshape(-1).view(_SIGNED[size]).numpy().view(f"<u{size}")
+    # As integers: the narrowest floats can hardly be copied.
+    bits = plain.view(_SIGNED[size]).cpu().contiguous().reshape(-1).numpy().view(f"<u{size}")
     return bits.reshape(tuple(tensor.shape))
 
 

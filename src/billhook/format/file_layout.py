@@ -1,15 +1,17 @@
 """What a file will hold, tensor by tensor, and thereby its exact size before it is written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from billhook.errors import ConfigurationError
 from billhook.format.container import build_header
 from billhook.format.dtypes import width
 from billhook.format.record import SUFFIX, Record, Tied, line
 
-__all__ = ["VERSION", "Stored", "build", "header_bytes"]
+__all__ = ["VERSION", "Stored", "build", "check_metadata", "header_bytes", "user_metadata"]
 
 VERSION = "1"
+_OWN = ("billhook", "format")  # metadata that this format writes; keys with an "@" are records
 _EMPTY = len(build_header([], {}).rstrip())
 
 
@@ -22,8 +24,35 @@ class Stored:
     nbytes: int = 0
 
 
-def build(stored: Sequence[Stored]) -> tuple[bytes, list[Stored]]:
-    """The file's header, and its entries in the order of their data.
+def check_metadata(metadata: Mapping[str, str]) -> None:
+    """Raises ConfigurationError unless a user may write it beside the tensors."""
+    for key, text in metadata.items():
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise ConfigurationError(f"metadata maps strings to strings, not {key!r} to {text!r}")
+        if key in _OWN or key.startswith("@"):
+            raise ConfigurationError(
+                f"the metadata key {key!r} is the format's own, as is any that begins with '@': "
+                "rename it"
+            )
+        if any("\ud800" <= character <= "\udfff" for character in key + text):
+            raise ConfigurationError(f"the metadata of {key!r} are not valid Unicode")
+
+
+def user_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What of a file's metadata is not the format's own.
+
+    >>> user_metadata({"billhook": "1 0", "author": "me", "@w": "00000000 tied v"})
+    {'author': 'me'}
+    """
+    return {
+        key: text for key, text in metadata.items() if key not in _OWN and not key.startswith("@")
+    }
+
+
+def build(
+    stored: Sequence[Stored], user: Mapping[str, str] | None = None
+) -> tuple[bytes, list[Stored]]:
+    """The file's header, with the user's metadata, and its entries in the order of their data.
 
     Plain entries come first, widest elements first, so that every reader finds them aligned.
     """
@@ -33,6 +62,7 @@ def build(stored: Sequence[Stored]) -> tuple[bytes, list[Stored]]:
     if all(isinstance(each.record, Record) and each.record.plain for each in stored):
         metadata["format"] = "pt"  # what transformers asks of a file it can read by itself
     metadata |= {f"@{each.name}": line(each.record) for each in stored}
+    metadata |= user or {}
     return build_header([_fields(each) for each in entries], metadata), entries
 
 
@@ -44,9 +74,12 @@ def header_bytes(each: Stored) -> int:
     >>> header_bytes(coded) - header_bytes(dense)
     16
     """
-    name, dtype, shape, _ = _fields(each)
-    entry = build_header([(name, dtype, shape, 0)], {f"@{each.name}": line(each.record)})
-    return len(entry.rstrip()) - _EMPTY
+    entries = []
+    if isinstance(each.record, Record):
+        name, dtype, shape, _ = _fields(each)
+        entries = [(name, dtype, shape, 0)]
+    header = build_header(entries, {f"@{each.name}": line(each.record)})
+    return len(header.rstrip()) - _EMPTY
 
 
 def _alignment(each: Stored) -> int:

@@ -10,7 +10,7 @@ from torch import nn
 
 from billhook.errors import ConfigurationError
 from billhook.format.coding import Coding, Layout
-from billhook.format.dtypes import Elements, dtype_name, to_elements
+from billhook.format.dtypes import Elements, dtype_name, file_shape, to_elements
 from billhook.format.file_layout import Stored
 from billhook.format.record import SUFFIX, Record, Tied
 from billhook.format.values import applies, quantise
@@ -27,7 +27,7 @@ def _no_scales() -> NDArray[np.float32]:
 @dataclass(frozen=True)
 class Prepared:
     """One tensor before a coding is chosen; ``values`` is empty unless they are narrower than
-    ``dtype``, ``target`` unless the tensor is tied."""
+    ``dtype``, ``target`` unless the tensor is tied; ``shape`` is the file's."""
 
     name: str
     dtype: str
@@ -57,7 +57,8 @@ def prepare(
     """Every tensor in turn; see ``save`` for the arguments."""
     tied = tied_names(tensors)
     for name, tensor in tensors.items():
-        dtype, shape = dtype_name(tensor.dtype), tuple(tensor.shape)
+        dtype = dtype_name(tensor.dtype)
+        shape = file_shape(tuple(tensor.shape), dtype)
         narrow, scales, lost = "", _no_scales(), 0
         elements = to_elements(tensor)
         sign = _SIGN.get(tensor.dtype)

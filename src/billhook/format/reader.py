@@ -1,10 +1,18 @@
-"""load and inspect: map a file, check it, decode tensor by tensor."""
+"""load and inspect: open a file, check it, decode tensor by tensor.
 
+Bytes are read, never mapped: a file that is cut off while it is mapped (``cp``, a network file
+system) ends the process, and no check can come before that.
+"""
+
+import errno
+import io
 import math
-import mmap
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+import stat
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,11 +23,19 @@ from numpy.typing import NDArray
 
 from billhook.errors import FormatError, StateError
 from billhook.format.coding import Encoded
-from billhook.format.codings import find
-from billhook.format.container import Entry, parse_header
-from billhook.format.dtypes import Elements, check_shape, from_elements, width
-from billhook.format.file_layout import VERSION
+from billhook.format.codings import CODINGS, find
+from billhook.format.container import LENGTH, Entry, header_length, parse_header
+from billhook.format.dtypes import (
+    DTYPES,
+    Elements,
+    check_shape,
+    element_shape,
+    from_elements,
+    width,
+)
+from billhook.format.file_layout import VERSION, user_metadata
 from billhook.format.foreign import foreign_file
+from billhook.format.portable import Bytes
 from billhook.format.record import SUFFIX, Record, Tied, checksum, is_record, parse
 from billhook.format.summary import TensorSummary, table
 from billhook.format.values import check_record, dequantise
@@ -39,24 +55,38 @@ class Reader:
     ['weight'] tensor(64.)
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        with open(self.path, "rb") as file:
-            self.nbytes = os.fstat(file.fileno()).st_size
-            # An empty file cannot be mapped.
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.nbytes else b""
-        self._data: memoryview | None = memoryview(mapped)
+    def __init__(self, path: str | bytes | os.PathLike[str]) -> None:
+        self.path = Path(os.fsdecode(path))
+        self._lock = threading.Lock()
+        self._file: io.FileIO | None = _open(self.path)
         try:
-            self._entries, metadata = parse_header(memoryview(mapped))
+            self.nbytes = os.fstat(self._file.fileno()).st_size
+            length = header_length(self._read(0, min(LENGTH, self.nbytes)).tobytes(), self.nbytes)
+            text = self._read(LENGTH, LENGTH + length).tobytes()
+            self._entries, metadata = parse_header(text, self.nbytes)
             self.coded = "billhook" in metadata
             self._records = (
                 self._read_records(metadata) if self.coded else self._plain_records(metadata)
             )
+            self.metadata = user_metadata(metadata)
         except FormatError as error:
-            kind = foreign_file(bytes(mapped[:32]))
+            kind = self._foreign()
             self.close()
             cause = error if kind is None else f"this is {kind} ({error})"
             raise FormatError(f"{self.path}: {cause}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def __del__(self) -> None:
+        """Close the file, if nobody did."""
+        if hasattr(self, "_file"):
+            self.close()
+
+    def _foreign(self) -> str | None:
+        """What else the file may be; nothing, where its header begins with a brace."""
+        start = self._read(0, min(32, self.nbytes)).tobytes()
+        return None if start[LENGTH : LENGTH + 1] == b"{" else foreign_file(start)
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -72,11 +102,28 @@ class Reader:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file; tensors that were read stay valid.
+        """Let go of the file; tensors that were read stay valid."""
+        if self._file is not None:
+            self._file.close()
+        self._file = None
 
-        It is unmapped when nothing refers to it any more, which an error's traceback may.
-        """
-        self._data = None
+    def _read(self, begin: int, end: int) -> Bytes:
+        """These bytes of the file, in memory of their own; safe from several threads."""
+        if self._file is None:
+            raise StateError(f"{self.path} is closed; read its tensors before that")
+        data = np.empty(end - begin, dtype=np.uint8)
+        done = 0
+        with self._lock:
+            self._file.seek(begin)
+            while done < data.size:
+                count = self._file.readinto(data[done:].data)
+                if not count:
+                    raise FormatError(
+                        f"the file ends at byte {begin + done}, and had {self.nbytes} bytes when "
+                        "it was opened: something cut it off; get it again"
+                    )
+                done += count
+        return data
 
     def __iter__(self) -> Any:
         """The tensors' names."""
@@ -100,18 +147,26 @@ class Reader:
         record = self.record(name)
         return self._entry(name, record).nbytes if isinstance(record, Record) else 0
 
+    def nnz(self, name: str) -> int | None:
+        """How many elements of a tensor that is not tied are not zero; None for a dtype or coding
+        that this release does not know. Counted, or what a record says that fits its entry."""
+        record = self.record(name)
+        assert isinstance(record, Record)
+        if record.dtype not in DTYPES or record.coding not in CODINGS:
+            return None
+        if "nnz" not in record.params:
+            return int(np.count_nonzero(self.elements(name)[0]))
+        with self._naming(name):
+            _counts(record, self._entry(name, record))
+        return record.params["nnz"]
+
     def elements(self, name: str) -> tuple[Elements, NDArray[np.float32]]:
         """The decoded values of a tensor that is not tied, checked against its CRC, and their
         scales (none unless they are ``I8``)."""
         record = self.record(name)
         assert isinstance(record, Record)
-        entry = self._entry(name, record)
-        try:
-            return self._decode(name, record, entry)
-        except FormatError as error:
-            raise FormatError(
-                f"{self.path}: tensor {name!r} at byte {entry.begin}: {error}"
-            ) from error
+        with self._naming(name):
+            return self._decode(name, record, self._entry(name, record))
 
     def tensor(self, name: str) -> torch.Tensor:
         """The dense tensor ``name``, in memory of its own."""
@@ -121,39 +176,39 @@ class Reader:
         elements, scales = self.elements(name)
         if not record.values:
             return from_elements(elements, record.dtype)
-        try:
+        with self._naming(name):
             return dequantise(elements, record.values, scales, record.dtype)
+
+    @contextmanager
+    def _naming(self, name: str) -> Iterator[None]:
+        """Errors say in which file, of which tensor, and where it begins."""
+        try:
+            yield
         except FormatError as error:
-            raise FormatError(f"{self.path}: tensor {name!r}: {error}") from error
+            begin = self._entry(name, self.final_record(name)).begin
+            raise FormatError(f"{self.path}: tensor {name!r} at byte {begin}: {error}") from error
 
     def _decode(
         self, name: str, record: Record, entry: Entry
     ) -> tuple[Elements, NDArray[np.float32]]:
-        if self._data is None:
-            raise StateError(f"{self.path} is closed; read its tensors before that")
-        data = self._data[entry.begin : entry.end]
+        head, count = _counts(record, entry)
+        data = self._read(entry.begin, entry.end)
         if self.coded:
-            found = checksum(name, record, data)
-            if found != record.crc:
+            computed = checksum(name, record, data.data)
+            if computed != record.crc:
                 raise FormatError(
-                    f"CRC-32 {found:08x} where the file says {record.crc:08x}: it is damaged, get "
-                    "it again"
+                    f"CRC-32 {computed:08x} where the file says {record.crc:08x}: it is damaged, "
+                    "get it again"
                 )
-        head = 0
-        if record.values:
-            head = check_record(record.dtype, record.values, record.shape)
-            if head > entry.nbytes:
-                raise FormatError(f"{head} bytes of scales in an entry of {entry.nbytes}")
-        scales, data = np.frombuffer(data[:head], dtype="<f4").copy(), data[head:]
-        size, numel = width(record.values or record.dtype), math.prod(record.shape)
-        coding = find(record.coding)
-        stored = coding.stored(numel, record.params, data.nbytes, size)
-        values = np.frombuffer(data[: stored * size], dtype=f"<u{size}")
-        index = np.frombuffer(data[stored * size :], dtype=np.uint8)
+        size = width(record.values or record.dtype)
+        scales, data = data[:head].view("<f4").copy(), data[head:]
+        values, index = data[: count * size].view(f"<u{size}"), data[count * size :]
         claimed, nnz = record.params.get("nnz"), int(np.count_nonzero(values))
         if claimed not in (None, nnz):
             raise FormatError(f"nnz={claimed}, but {nnz} of the stored values are not zero")
-        return coding.decode(Encoded(values, index, record.params), record.shape), scales
+        shape = element_shape(record.shape, record.dtype)
+        encoded = Encoded(values, index, record.params)
+        return find(record.coding).decode(encoded, shape), scales
 
     def _entry(self, name: str, record: Record) -> Entry:
         return self._entries[name if record.plain else name + SUFFIX]
@@ -212,6 +267,30 @@ class Reader:
         return entry_name
 
 
+def _open(path: Path) -> io.FileIO:
+    """The file, for reading; refused unless it is an ordinary one, which a FIFO is not."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags | getattr(os, "O_CLOEXEC", 0))
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return io.FileIO(descriptor, "r")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise FormatError(f"{path} is a device, a pipe or a socket, not a file")
+
+
+def _counts(record: Record, entry: Entry) -> tuple[int, int]:
+    """The bytes of scales in an entry, and its stored values: what the record says of it, checked
+    against the entry's size and the shape."""
+    head = check_record(record.dtype, record.values, record.shape) if record.values else 0
+    if head > entry.nbytes:
+        raise FormatError(f"{head} bytes of scales in an entry of {entry.nbytes}")
+    size = width(record.values or record.dtype)
+    numel = math.prod(element_shape(record.shape, record.dtype))
+    return head, find(record.coding).stored(numel, record.params, entry.nbytes - head, size)
+
+
 def _check_tie(name: str, record: Tied, records: dict[str, Record | Tied]) -> None:
     if not isinstance(records.get(record.target), Record):
         raise FormatError(f"tensor {name!r}: tied to {record.target!r}, which is not stored")
@@ -220,7 +299,7 @@ def _check_tie(name: str, record: Tied, records: dict[str, Record | Tied]) -> No
 
 
 def load(
-    path: str | os.PathLike[str], *, tensors: Iterable[str] | None = None
+    path: str | bytes | os.PathLike[str], *, tensors: Iterable[str] | None = None
 ) -> dict[str, torch.Tensor]:
     """The dense tensors of a file ``save`` wrote, or of any safetensors file, bit for bit.
 
@@ -249,11 +328,13 @@ def load(
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a file holds: ``print`` it for the table; ``nbytes`` is the size of the file."""
+    """What a file holds: ``print`` it for the table; ``nbytes`` is the size of the file, and
+    ``metadata`` what ``save(metadata=...)`` or another tool wrote beside the tensors."""
 
     path: Path
     nbytes: int
     tensors: tuple[TensorSummary, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """The table as plain text."""
@@ -264,14 +345,14 @@ class Inspection:
     def __rich__(self) -> Any:
         """The table for rich."""
         numel = sum(each.numel for each in self.tensors if each.nbytes)
-        nnz = sum(each.nnz for each in self.tensors if each.nbytes)
+        nnz = sum(each.nnz or 0 for each in self.tensors if each.nbytes)
         return table(
             self.tensors,
             f"{self.path.name}: {self.nbytes:,} bytes, {nnz:,} of {numel:,} elements not zero",
         )
 
 
-def inspect(path: str | os.PathLike[str]) -> Inspection:
+def inspect(path: str | bytes | os.PathLike[str]) -> Inspection:
     """What is in a file, tensor by tensor; nonzeros are counted, and CRCs of dense ones checked.
 
     >>> from billhook import save
@@ -281,7 +362,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     """
     with Reader(path) as file:
         summaries = tuple(_summarise(file, name) for name in file)
-        return Inspection(file.path, file.nbytes, summaries)
+        return Inspection(file.path, file.nbytes, summaries, file.metadata)
 
 
 def _summarise(file: Reader, name: str) -> TensorSummary:
@@ -289,9 +370,6 @@ def _summarise(file: Reader, name: str) -> TensorSummary:
     if isinstance(record, Tied):
         target = _summarise(file, record.target)
         return TensorSummary(name, target.dtype, target.shape, target.nnz, str(record), 0)
-    nnz = record.params.get("nnz")
-    if nnz is None:
-        nnz = int(np.count_nonzero(file.elements(name)[0]))
     return TensorSummary(
-        name, record.type, record.shape, nnz, record.coding, file.entry_bytes(name)
+        *(name, record.type, record.shape, file.nnz(name), record.coding, file.entry_bytes(name))
     )

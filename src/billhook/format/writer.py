@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from billhook.atomic import replacing
+from billhook.errors import ConfigurationError
 from billhook.format.coding import Coding
 from billhook.format.codings import Encoding, choose, resolve
-from billhook.format.dtypes import dtype_name, to_elements
-from billhook.format.file_layout import Stored, build
+from billhook.format.dtypes import dtype_name, file_shape, to_elements
+from billhook.format.file_layout import Stored, build, check_metadata
 from billhook.format.prepare import Prepared, prepare, tensors_of, tied_names
 from billhook.format.record import Record, Tied, checksum
 from billhook.format.save_report import SaveReport, gzip_size
@@ -40,13 +41,14 @@ class _Coded:
 
 def save(
     model_or_dict: nn.Module | Mapping[str, torch.Tensor],
-    path: str | os.PathLike[str],
+    path: str | bytes | os.PathLike[str],
     *,
     encoding: Encoding = "auto",
     values: str | None = None,
     keep_survivors: bool = False,
     canonical_zeros: bool = False,
     gzip: bool | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> SaveReport:
     """Write a model or a dict of tensors to one safetensors file, each tensor coded.
 
@@ -60,7 +62,15 @@ def save(
     narrower than their dtype; ``load`` gives the rounded weights in the old dtype. Zeros stay
     zeros; weights that round to zero are reported, or kept at one quantum by ``keep_survivors``.
     ``canonical_zeros`` writes -0.0 as 0.0. ``gzip`` also compresses the dense bytes for the
-    report; None does so up to 16 MiB.
+    report; None does so up to 16 MiB. ``metadata`` is written beside the tensors, as any
+    safetensors reader and ``inspect`` show it.
+
+    A link at ``path`` is followed, and an existing file keeps its permissions.
+
+    Raises:
+        ConfigurationError: A tensor that no file can hold, an argument that cannot be right, or a
+            ``path`` that is a device, a pipe or a socket. Nothing has been written.
+        OSError: The folder or the disk refuses; the file at ``path`` is what it was.
 
     >>> weight = torch.zeros(64, 64)
     >>> weight[0] = 1.0
@@ -68,17 +78,23 @@ def save(
     >>> [(t.name, t.nnz, t.coding, t.nbytes) for t in report.tensors]
     [('weight', 64, 'bitmask', 768)]
     """
-    tensors, target = tensors_of(model_or_dict), Path(path)
-    codings = resolve(encoding)
+    tensors, target = tensors_of(model_or_dict), Path(os.fsdecode(path))
+    codings, metadata = resolve(encoding), dict(metadata or {})
+    check_metadata(metadata)
+    if values is not None and getattr(model_or_dict, "is_program", False):
+        raise ConfigurationError(
+            f"values={values!r} narrows the weights of a model, and this is a compiled program, "
+            "whose kernels read fp32: save the model with values=, compile what load gives back"
+        )
     coded = [
         _code(each, codings) for each in prepare(tensors, values, keep_survivors, canonical_zeros)
     ]
     _warn_of_dense_name(target, coded)
     with replacing(target) as file:
-        for chunk in _chunks(coded):
+        for chunk in _chunks(coded, metadata):
             file.write(chunk)
         size = file.tell()
-    dense_bytes, gzip_bytes = _dense(tensors, gzip)
+    dense_bytes, gzip_bytes = _dense(tensors, metadata, gzip)
     return SaveReport(
         target,
         tuple(each.summary for each in coded),
@@ -124,29 +140,34 @@ def _canonical_bytes(each: Prepared, codings: Sequence[Coding]) -> int:
     return choose(codings, lambda coding: coding.measure(elements, nnz), each.stored)[2].nbytes
 
 
-def _chunks(coded: Sequence[_Coded]) -> Iterator[Any]:
-    header, order = build([each.stored for each in coded])
+def _chunks(coded: Sequence[_Coded], metadata: Mapping[str, str]) -> Iterator[Any]:
+    header, order = build([each.stored for each in coded], metadata)
     parts = {each.stored.name: each.parts for each in coded}
     yield header
     for each in order:
         yield from parts[each.name]
 
 
-def _dense(tensors: Mapping[str, torch.Tensor], gzip: bool | None) -> tuple[int, int | None]:
+def _dense(
+    tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], gzip: bool | None
+) -> tuple[int, int | None]:
     """Bytes of the file that ``encoding="dense"`` writes, before and after gzip."""
     tied = tied_names(tensors)
     stored = [
-        Stored(name, Tied(tied[name]))
-        if name in tied
-        else Stored(name, Record("dense", dtype_name(t.dtype), tuple(t.shape)), t.nbytes)
+        Stored(name, Tied(tied[name])) if name in tied else Stored(name, _dense_record(t), t.nbytes)
         for name, t in tensors.items()
     ]
-    header, order = build(stored)
+    header, order = build(stored, metadata)
     size = len(header) + sum(each.nbytes for each in order)
     if gzip is False or (gzip is None and size > _GZIP_LIMIT):
         return size, None
     data = (to_elements(tensors[each.name]).reshape(-1).data for each in order)
     return size, gzip_size([header, *data])
+
+
+def _dense_record(tensor: torch.Tensor) -> Record:
+    name = dtype_name(tensor.dtype)
+    return Record("dense", name, file_shape(tuple(tensor.shape), name))
 
 
 def _warn_of_dense_name(path: Path, coded: Sequence[_Coded]) -> None:
