@@ -1,0 +1,24 @@
+// A matrix in 8 bits as linear and recurrent layers use it: one packing for vectors, one for batches.
+#pragma once
+#include <cstdint>
+
+#include "u8s8_spmm.h"
+#include "u8s8_spmv.h"
+
+namespace billhook {
+
+// Pointers that are null are packings that were not made. Mirrored by bindings.py.
+struct U8Matrix {
+  const VectorRows* vector;
+  const WindowRows* vector_windows;
+  const BlockRows* batch;
+  const WindowRows* batch_windows;
+  const float* offset;  // batch: a row's, or null
+  int64_t rows, columns;
+};
+
+// y[row] of one vector of bytes, readable up to the next multiple of 64.
+void u8_multiply(const U8Matrix& m, const uint8_t* x, float step, float* y, int64_t threads,
+                 int64_t isa);
+
+}  // namespace billhook

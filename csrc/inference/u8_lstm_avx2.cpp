@@ -1,0 +1,2 @@
+#define BILLHOOK_NAMESPACE avx2
+#include "u8_lstm_kernel.h"

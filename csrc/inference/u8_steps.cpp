@@ -1,0 +1,227 @@
+#include "u8_steps.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "abi.h"
+#include "isa.h"
+#include "parallel.h"
+
+namespace billhook {
+
+U8SpmmTile u8s8_spmm_for(int64_t isa) {
+  return u8_version_for<U8SpmmTile>(isa, portable::u8s8_spmm, avx2::u8s8_spmm, avxvnni::u8s8_spmm,
+                                    avx512vnni::u8s8_spmm);
+}
+
+U8Depthwise u8s8_depthwise_for(int64_t isa) {
+  return u8_version_for<U8Depthwise>(isa, portable::u8s8_depthwise, avx2::u8s8_depthwise,
+                                     avxvnni::u8s8_depthwise, avx512vnni::u8s8_depthwise);
+}
+
+const U8Map& u8_map_for(int64_t isa) {
+  return *u8_version_for<const U8Map*>(isa, &portable::u8_map, &avx2::u8_map, &avxvnni::u8_map,
+                                       &avx512vnni::u8_map);
+}
+
+int64_t split_groups(const BlockRows& rows, int64_t part, int64_t parts) {
+  if (part >= parts) return rows.groups;
+  const int64_t target = static_cast<int64_t>(rows.ptr[rows.groups]) * part / parts;
+  const int64_t group = std::lower_bound(rows.ptr, rows.ptr + rows.groups, target) - rows.ptr;
+  return rows.group == 1 ? group / 4 * 4 : group;
+}
+
+namespace {
+
+struct Context {
+  uint8_t* const* bases;
+  int64_t threads;
+  int64_t isa;
+  const U8Map& map;
+};
+
+uint8_t* at(const U8View& view, const Context& context) {
+  return view.buffer < 0 ? nullptr : context.bases[view.buffer] + view.offset;
+}
+
+uint8_t* panel_scratch(int64_t bytes) {
+  static thread_local std::vector<uint8_t> buffer;
+  if (buffer.size() < static_cast<size_t>(bytes + 64))
+    buffer.resize(static_cast<size_t>(bytes + 64));
+  return reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(buffer.data()) + 63) &
+                                    ~static_cast<uintptr_t>(63));
+}
+
+// The groups of rows, or packs, of one part of a product.
+void multiply_part(const U8Step& step, int64_t part, int64_t parts, const QuadTile& tile,
+                   U8SpmmTile kernel) {
+#if defined(__x86_64__)
+  if (step.windows != nullptr) {
+    const int64_t packs = step.windows->packs;
+    return avx512vbmi::u8s8_spmm(*step.windows, packs * part / parts, packs * (part + 1) / parts,
+                                 tile);
+  }
+#endif
+  kernel(*step.rows, split_groups(*step.rows, part, parts),
+         split_groups(*step.rows, part + 1, parts), tile);
+}
+
+void run_conv(const U8Step& step, const Context& context) {
+  const uint8_t* x = at(step.x, context);
+  const uint8_t* addend = at(step.addend, context);
+  uint8_t* y = at(step.y, context);
+  const U8SpmmTile kernel = u8s8_spmm_for(context.isa);
+  const int64_t lines = (step.pixels + kLine - 1) / kLine;
+  const int64_t tiles = (lines + step.lines - 1) / step.lines;
+  const int64_t threads = context.threads;
+  const int64_t parts = threads == 1 || tiles >= 4 * threads ? 1 : threads;
+  const int64_t quads = (step.channels + 3) / 4;
+  const int64_t taps = step.window.kernel_height * step.window.kernel_width;
+  parallel_for(tiles * parts, threads, [&](int64_t task) {
+    const int64_t index = task / parts;
+    const int64_t begin = lines * index / tiles, end = lines * (index + 1) / tiles;
+    const int64_t first = kLine * begin, width = kLine * (end - begin);
+    QuadTile tile{};
+    tile.x = x + 4 * first;
+    tile.x_plane = step.x.plane;
+    if (step.gather != 0) {
+      uint8_t* panel = panel_scratch(4 * width * quads * taps + kSlack);
+      context.map.gather(step.window, x, step.x.plane, quads, first,
+                         std::min(width, step.pixels - first), panel, width);
+      tile.x = panel;
+      tile.x_plane = 4 * width;
+    }
+    tile.addend = addend == nullptr ? nullptr : addend + 4 * first;
+    tile.addend_plane = step.addend.plane;
+    tile.addend_scale = static_cast<float>(step.addend_scale);
+    tile.bytes = y + 4 * first;
+    tile.y_plane = step.y.plane;
+    tile.lines = end - begin;
+    multiply_part(step, task % parts, parts, tile, kernel);
+  });
+}
+
+void dequantise(const uint8_t* x, int64_t channels, int64_t pixels, float zero, float step,
+                float* y) {
+  for (int64_t c = 0; c < channels; ++c)
+    for (int64_t p = 0; p < pixels; ++p)
+      y[c * pixels + p] = (static_cast<float>(x[4 * p + c]) - zero) * step;
+}
+
+// One quad of a map.
+void run_quad(const U8Step& step, const Context& context, int64_t q, const uint8_t* x,
+              const uint8_t* addend, uint8_t* y) {
+  const auto scale = static_cast<float>(step.scale), shift = static_cast<float>(step.shift);
+  const int64_t channels = std::min<int64_t>(4, step.channels - 4 * q);
+  switch (step.op) {
+    case kU8Dequantise:
+      dequantise(x, channels, step.pixels, shift, scale,
+                 reinterpret_cast<float*>(y) + 4 * q * step.pixels);
+      break;
+    case kU8Depthwise:
+      u8s8_depthwise_for(context.isa)(*step.depthwise, q, x, y + q * step.y.plane);
+      break;
+    case kU8MaxPool: context.map.max_pool(step.window, x, y + q * step.y.plane); break;
+    case kU8AveragePool:
+      context.map.average_pool(step.window, step.count_padding != 0, x, y + q * step.y.plane);
+      break;
+    case kU8Mean: context.map.mean(x, step.pixels, scale, shift, y + 4 * q); break;
+    case kU8Add:
+      context.map.add(x, scale, addend, static_cast<float>(step.addend_scale), shift,
+                      4 * step.pixels, y + q * step.y.plane);
+      break;
+    case kU8Copy:
+      for (int64_t c = 0; c < channels; ++c) {
+        const int64_t to = step.first + 4 * q + c;
+        uint8_t* out = y + to / 4 * step.y.plane + to % 4;
+        for (int64_t p = 0; p < step.pixels; ++p) out[4 * p] = x[4 * p + c];
+      }
+      break;
+    default:  // kU8Flatten
+      for (int64_t c = 0; c < channels; ++c)
+        for (int64_t p = 0; p < step.pixels; ++p)
+          y[(4 * q + c) * step.pixels + p] = x[4 * p + c];
+  }
+}
+
+void run_quads(const U8Step& step, const Context& context) {
+  const uint8_t* x = at(step.x, context);
+  const uint8_t* addend = at(step.addend, context);
+  uint8_t* y = at(step.y, context);
+  const int64_t quads = (step.channels + 3) / 4, chunks = std::min(quads, 4 * context.threads);
+  // Copies to positions within quads share these quads.
+  const int64_t threads = step.op == kU8Copy ? 1 : context.threads;
+  parallel_for(chunks, threads, [&](int64_t chunk) {
+    const int64_t last = quads * (chunk + 1) / chunks;
+    for (int64_t q = quads * chunk / chunks; q < last; ++q)
+      run_quad(step, context, q, x + q * step.x.plane,
+               addend == nullptr ? nullptr : addend + q * step.addend.plane, y);
+  });
+}
+
+bool run_quantise(const U8Step& step, const Context& context) {
+  const auto* x = reinterpret_cast<const float*>(at(step.x, context));
+  uint8_t* y = at(step.y, context);
+  bool finite = true;
+  for (int64_t q = 0; 4 * q < step.channels; ++q)
+    finite &= context.map.quantise(x + 4 * q * step.pixels, step.pixels,
+                                   std::min<int64_t>(4, step.channels - 4 * q), step.pixels,
+                                   static_cast<float>(step.scale), static_cast<float>(step.shift),
+                                   y + q * step.y.plane);
+  return finite;
+}
+
+void run_linear(const U8Step& step, const Context& context) {
+  auto* y = reinterpret_cast<float*>(at(step.y, context));
+  u8_multiply(*step.matrix, at(step.x, context), 1.0f, y, context.threads, context.isa);
+  if (step.relu != 0)
+    for (int64_t r = 0; r < step.matrix->rows; ++r) y[r] = y[r] > 0.0f ? y[r] : 0.0f;
+}
+
+// Returns whether fp32 that was read was finite.
+bool run_step(const U8Step& step, const Context& context) {
+  switch (step.op) {
+    case kU8Quantise: return run_quantise(step, context);
+    case kU8QuantiseVector:
+      return context.map.quantise_vector(reinterpret_cast<const float*>(at(step.x, context)),
+                                         step.channels, static_cast<float>(step.scale),
+                                         static_cast<float>(step.shift), at(step.y, context));
+    case kU8Conv: run_conv(step, context); break;
+    case kU8Linear: run_linear(step, context); break;
+    default: run_quads(step, context);
+  }
+  return true;
+}
+
+}  // namespace
+
+}  // namespace billhook
+
+// Runs the steps for each of `samples` samples; buffer b of sample s starts `s * sample_strides[b]`
+// bytes after buffers[b] (0: a workspace that every sample uses anew). Returns 1, or 0 if a sample
+// had values that are not finite, after which the results are undefined.
+BILLHOOK_API int64_t billhook_u8_run(const billhook::U8Step* steps, int64_t count,
+                                     uint8_t* const* buffers, const int64_t* sample_strides,
+                                     int64_t buffer_count, int64_t samples, int64_t threads,
+                                     int64_t isa) {
+  using namespace billhook;
+  std::vector<uint8_t*> bases(static_cast<size_t>(buffer_count));
+  const Context context{bases.data(), threads, isa, u8_map_for(isa)};
+  for (int64_t s = 0; s < samples; ++s) {
+    for (int64_t b = 0; b < buffer_count; ++b)
+      bases[static_cast<size_t>(b)] = buffers[b] + s * sample_strides[b];
+    for (int64_t i = 0; i < count; ++i)
+      if (!run_step(steps[i], context)) return 0;
+  }
+  return 1;
+}
+
+// Sizes of the structures that bindings.py mirrors, in its order; returns how many there are.
+BILLHOOK_API int64_t billhook_u8_sizes(int64_t* sizes) {
+  using namespace billhook;
+  constexpr int64_t all[] = {sizeof(BlockRows),      sizeof(VectorRows), sizeof(WindowRows),
+                             sizeof(DepthwiseQuads), sizeof(U8Matrix),   sizeof(U8View),
+                             sizeof(Window2d),       sizeof(U8Step)};
+  std::copy(std::begin(all), std::end(all), sizes);
+  return static_cast<int64_t>(std::size(all));
+}

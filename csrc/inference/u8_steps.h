@@ -1,0 +1,55 @@
+// The steps of a feed-forward program in 8 bits: planned once, run with one call a network.
+#pragma once
+#include <cstdint>
+
+#include "u8_linear.h"
+#include "u8_map.h"
+#include "u8s8_depthwise.h"
+#include "u8s8_spmm.h"
+
+namespace billhook {
+
+enum U8Op : int64_t {
+  kU8Quantise = 0,    // fp32 planes to a map
+  kU8Dequantise = 1,  // and back
+  kU8Conv = 2,
+  kU8Depthwise = 3,
+  kU8MaxPool = 4,
+  kU8AveragePool = 5,
+  kU8Mean = 6,     // a map to a vector
+  kU8Add = 7,      // of two maps, or of one with another range
+  kU8Copy = 8,     // channels of a map to others, in any position
+  kU8Flatten = 9,  // a map to a vector, channel by channel
+  kU8Linear = 10,  // a vector of bytes to one of floats
+  kU8QuantiseVector = 11
+};
+
+// Part of a buffer: `offset` and `plane` (from quad to quad of a map) in bytes.
+struct U8View {
+  int64_t buffer;  // index into the buffers of the call, -1 for none
+  int64_t offset;
+  int64_t plane;
+};
+
+// Mirrored by bindings.py.
+struct U8Step {
+  int64_t op;
+  U8View x, y, addend;
+  int64_t channels;  // of x; of a vector, its elements
+  int64_t first;     // kU8Copy: the channel of y where x's first one goes
+  int64_t pixels;    // of x; kU8Conv: of y
+  Window2d window;   // kU8Conv, kU8MaxPool, kU8AveragePool
+  int64_t gather;    // kU8Conv: the operand is a panel of the window's taps
+  int64_t lines;     // kU8Conv: widest tile, in lines of 16 pixels
+  int64_t count_padding;
+  int64_t relu;      // kU8Linear: of the floats
+  double scale;      // kU8Quantise: 1 / step; kU8Dequantise: step; kU8Mean, kU8Add: of x
+  double addend_scale;
+  double shift;      // added before rounding; kU8Dequantise: the byte of zero
+  const BlockRows* rows;       // kU8Conv
+  const WindowRows* windows;   // kU8Conv, instead of rows
+  const DepthwiseQuads* depthwise;
+  const U8Matrix* matrix;      // kU8Linear
+};
+
+}  // namespace billhook

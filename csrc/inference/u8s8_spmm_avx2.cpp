@@ -1,0 +1,2 @@
+#define BILLHOOK_NAMESPACE avx2
+#include "u8s8_spmm_kernel.h"

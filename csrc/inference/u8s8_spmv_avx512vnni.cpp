@@ -1,0 +1,2 @@
+#define BILLHOOK_NAMESPACE avx512vnni
+#include "u8s8_spmv_kernel.h"

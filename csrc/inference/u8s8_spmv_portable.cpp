@@ -1,0 +1,2 @@
+#define BILLHOOK_NAMESPACE portable
+#include "u8s8_spmv_kernel.h"

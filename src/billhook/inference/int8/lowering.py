@@ -1,0 +1,329 @@
+"""A program in 8 bits as the steps of one native call."""
+
+import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from billhook.inference.int8 import bindings
+from billhook.inference.int8.bindings import Step, View, Window
+from billhook.inference.int8.ops import (
+    INPUT,
+    Concat,
+    Conv,
+    Flatten,
+    Linear,
+    Mean,
+    Op,
+    Pool,
+    Program,
+    Quantise,
+    Shape,
+)
+from billhook.inference.int8.packing import (
+    Packed,
+    Rows,
+    pack_blocks,
+    pack_depthwise,
+    pack_vector,
+    pack_windows,
+)
+from billhook.inference.int8.plan import Choice, matrix_of
+from billhook.inference.int8.reference import add_scales
+from billhook.inference.int8.workspace import LINE, SLACK, Region, place, plane_bytes
+
+__all__ = ["Lowered", "lower"]
+
+WORKSPACE, SOURCE, RESULT = range(3)
+NONE = View(-1, 0, 0)
+
+
+@dataclass
+class Lowered:
+    """Steps, the bytes of their workspace, and the packed weights they point to."""
+
+    steps: list[Step] = field(default_factory=list)
+    size: int = 0
+    packed: list[Packed] = field(default_factory=list)
+    of_layer: dict[str, Step] = field(default_factory=dict)
+
+
+def lower(program: Program, choices: Mapping[str, Choice], isa: str) -> Lowered:
+    """The steps for one sample; buffers are the workspace, the input and the result."""
+    return _Lowering(program, choices, isa).run()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A value within a region: its own, or a concatenation's."""
+
+    owner: int
+    offset: int  # bytes
+    plane: int
+
+
+def value_bytes(shape: Shape, floats: bool) -> int:
+    """Bytes of a value, with what kernels touch beyond it."""
+    if len(shape) == 1:
+        return -(-shape[0] * (4 if floats else 1) // LINE) * LINE + LINE
+    return -(-shape[0] // 4) * plane_bytes(shape[1] * shape[2])
+
+
+class _Lowering:
+    def __init__(self, program: Program, choices: Mapping[str, Choice], isa: str) -> None:
+        self.program, self.choices, self.isa = program, choices, isa
+        self.result = Lowered()
+        self.places = self._places()
+        self.regions = self._regions()
+        self.result.size = place(list(self.regions.values()))
+
+    def run(self) -> Lowered:
+        self._quantise_input()
+        for index, op in enumerate(self.program.ops):
+            self._op(index, op)
+        last = len(self.program.ops) - 1
+        if self.program.range(last) is not None:
+            self._dequantise(last)
+        return self.result
+
+    # Places.
+
+    def _places(self) -> dict[int, _Place]:
+        """What is joined is made where the whole lies, if it begins at a quad."""
+        places: dict[int, _Place] = {}
+        for index in reversed(range(-1, len(self.program.ops))):
+            shape = self.program.shape(index)
+            plane = plane_bytes(shape[1] * shape[2]) if len(shape) == 3 else 4
+            places.setdefault(index, _Place(index, 0, plane))
+            op = self.program.ops[index] if index != INPUT else None
+            if not isinstance(op, Concat):
+                continue
+            first = 0
+            for value in op.inputs:
+                channels = self.program.shape(value)[0]
+                own = places[index]
+                whole = first % 4 == 0 and (channels % 4 == 0 or first + channels == shape[0])
+                if whole and value not in places:
+                    places[value] = _Place(own.owner, own.offset + first // 4 * plane, plane)
+                first += channels
+        return places
+
+    def _regions(self) -> dict[int, Region]:
+        dies = {index: index for index in self.places}
+        for index, op in enumerate(self.program.ops):
+            for value in op.inputs:
+                dies[value] = index
+        dies[len(self.program.ops) - 1] = len(self.program.ops)
+        regions: dict[int, Region] = {}
+        for index in sorted(self.places):
+            owner = self.places[index].owner
+            if owner not in regions:
+                shape = self.program.shape(owner)
+                size = value_bytes(shape, self.program.range(owner) is None)
+                regions[owner] = Region(size, index, dies[index])
+            region = regions[owner]
+            region.dies = max(region.dies, dies[index])
+        return regions
+
+    def view(self, value: int) -> View:
+        """A value's bytes; the result's floats go where they are wanted."""
+        if value == len(self.program.ops) - 1 and self.program.range(value) is None:
+            return View(RESULT, 0, 4)
+        own = self.places[value]
+        return View(WORKSPACE, self.regions[own.owner].start + own.offset, own.plane)
+
+    # Steps.
+
+    def _step(self, op: int, x: View, y: View, **rest: object) -> Step:
+        fields = {"addend": NONE, "lines": 1, **rest}
+        step = Step(op=op, x=x, y=y, **fields)
+        self.result.steps.append(step)
+        return step
+
+    def _quantise_input(self) -> None:
+        channels, height, width = self.program.input_shape
+        own = self.program.input_range
+        self._step(
+            bindings.QUANTISE,
+            View(SOURCE, 0, 0),
+            self.view(INPUT),
+            channels=channels,
+            pixels=height * width,
+            scale=1 / own.step,
+            shift=own.zero,
+        )
+
+    def _dequantise(self, value: int) -> None:
+        shape, own = self.program.shape(value), self.program.bytes_range(value)
+        pixels = shape[1] * shape[2] if len(shape) == 3 else 1
+        self._step(
+            bindings.DEQUANTISE,
+            self.view(value),
+            View(RESULT, 0, 0),
+            channels=shape[0],
+            pixels=pixels,
+            scale=own.step,
+            shift=own.zero,
+        )
+
+    def _op(self, index: int, op: Op) -> None:
+        if isinstance(op, Conv):
+            self._conv(index, op)
+        elif isinstance(op, Linear):
+            self._linear(index, op)
+        elif isinstance(op, Concat):
+            self._concat(index, op)
+        else:
+            self._simple(index, op)
+
+    def _simple(self, index: int, op: Op) -> None:
+        """A step of one quad, or one vector, after another."""
+        shape = self.program.shape(op.inputs[0])
+        x, y = self.view(op.inputs[0]), self.view(index)
+        pixels = shape[1] * shape[2] if len(shape) == 3 else 1
+        common = {"channels": shape[0], "pixels": pixels}
+        if isinstance(op, Pool):
+            kind = bindings.MAX_POOL if op.kind == "max" else bindings.AVERAGE_POOL
+            window = self._window(
+                op.inputs[0],
+                op,
+                kernel=op.kernel,
+                stride=op.stride,
+                dilation=(1, 1),
+                padding=op.padding,
+            )
+            count = int(op.count_padding)
+            self._step(kind, x, y, **common, window=window, count_padding=count)
+        elif isinstance(op, Flatten):
+            self._step(bindings.FLATTEN, x, y, **common)
+        elif isinstance(op, Quantise):
+            own = self.program.bytes_range(index)
+            factors = {"scale": 1 / own.step, "shift": own.zero}
+            self._step(bindings.QUANTISE_VECTOR, x, y, **common, **factors)
+        else:
+            scales, shift = add_scales(self.program, op, shape)
+            kind = bindings.MEAN if isinstance(op, Mean) else bindings.ADD
+            addend = self.view(op.inputs[1]) if op.inputs[1:] else NONE
+            factors = {"scale": scales[0], "addend_scale": [*scales, 0.0][1], "shift": shift}
+            self._step(kind, x, y, **common, addend=addend, **factors)
+
+    def _window(
+        self,
+        source: int,
+        op: Op,
+        *,
+        kernel: tuple[int, ...],
+        stride: tuple[int, int],
+        dilation: tuple[int, int],
+        padding: tuple[int, ...],
+    ) -> Window:
+        _, in_height, in_width = self.program.shape(source)
+        return Window(
+            *(in_height, in_width, *op.shape[1:], *kernel, *stride, *dilation, *padding[:2]),
+            self.program.bytes_range(source).zero,
+        )
+
+    def _concat(self, index: int, op: Concat) -> None:
+        """Copies of what could not be made in place."""
+        first = 0
+        for value in op.inputs:
+            channels, height, width = self.program.shape(value)
+            own, whole = self.places[value], self.places[index]
+            at = whole.offset + first // 4 * whole.plane
+            if (own.owner, own.offset) != (whole.owner, at) or first % 4:
+                self._step(
+                    bindings.COPY,
+                    self.view(value),
+                    self.view(index),
+                    channels=channels,
+                    pixels=height * width,
+                    first=first,
+                )
+            first += channels
+
+    def _conv(self, index: int, op: Conv) -> None:
+        choice, source = self.choices[op.name], op.inputs[0]
+        zero = self.program.bytes_range(source).zero
+        x, y = self.view(source), self.view(index)
+        channels, in_height, in_width = self.program.shape(source)
+        common = {"channels": channels, "pixels": op.shape[1] * op.shape[2]}
+        if choice.kernel == "depthwise":
+            rows = Rows(op.weight.reshape(len(op.weight), 9), op.bias, op.scale)
+            geometry = dict(
+                zip(
+                    ("in_height", "in_width", "height", "width", "stride", "pad_top", "pad_left"),
+                    (in_height, in_width, *op.shape[1:], op.stride[0], *op.padding[:2]),
+                    strict=True,
+                )
+            )
+            filters = self._keep(pack_depthwise(rows, {**geometry, "zero": zero}))
+            step = self._step(bindings.DEPTHWISE, x, y, **common, depthwise=filters)
+        else:
+            window = self._window(
+                source,
+                op,
+                kernel=op.weight.shape[2:],
+                stride=op.stride,
+                dilation=op.dilation,
+                padding=op.padding,
+            )
+            step = self._step(
+                bindings.CONV,
+                x,
+                y,
+                **common,
+                addend=self.view(op.inputs[1]) if op.inputs[1:] else NONE,
+                addend_scale=op.addend_scale,
+                window=window,
+                gather=int(not op.pointwise),
+                lines=choice.lines,
+                **self._product(op, choice),
+            )
+        self.result.of_layer[op.name] = step
+
+    def _product(self, op: Conv, choice: Choice) -> dict[str, int]:
+        rows = Rows(matrix_of(op), op.bias, op.scale)
+        if choice.kernel == "windows" and self.isa == "avx512vbmi":
+            return {"windows": self._keep(pack_windows(rows, stream=False))}
+        group = 1 if choice.kernel == "windows" else choice.group
+        dense, paired = choice.kernel == "dense", self.isa == "avx2"
+        return {"rows": self._keep(pack_blocks(rows, group, dense=dense, paired=paired))}
+
+    def _linear(self, index: int, op: Linear) -> None:
+        rows = Rows(op.weight, op.bias, op.scale)
+        choice = self.choices[op.name]
+        matrix = bindings.MatrixStruct(rows=len(op.weight), columns=op.weight.shape[1])
+        if choice.kernel == "windows" and self.isa == "avx512vbmi":
+            matrix.vector_windows = self._keep(pack_windows(rows, stream=True))
+        else:
+            group = 1 if choice.kernel == "windows" else choice.group
+            matrix.vector = self._keep(pack_vector(rows, group))
+        self.result.packed.append(Packed(matrix))
+        step = self._step(
+            bindings.LINEAR,
+            self.view(op.inputs[0]),
+            self.view(index),
+            channels=op.weight.shape[1],
+            pixels=1,
+            relu=int(op.relu),
+            matrix=_address(matrix),
+        )
+        self.result.of_layer[op.name] = step
+
+    def _keep(self, packed: Packed) -> int:
+        """The address of a packing, which lives as long as the steps."""
+        self.result.packed.append(packed)
+        return _address(packed.struct)
+
+
+def _address(struct: ctypes.Structure) -> int:
+    return ctypes.addressof(struct)
+
+
+def workspace_of(size: int) -> NDArray[np.uint8]:
+    """Zeros that begin at a cache line."""
+    buffer = np.zeros(size + SLACK + LINE, np.uint8)
+    start = -buffer.ctypes.data % LINE
+    return buffer[start : start + size + SLACK]

@@ -1,0 +1,328 @@
+"""A captured fp32 network to one in 8 bits: ranges from calibration, weights to s8."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from billhook.errors import CompileError
+from billhook.inference import graph
+from billhook.inference.graph import INPUT, UnsupportedError
+from billhook.inference.int8.floats import dense, values_of
+from billhook.inference.int8.ops import (
+    Add,
+    Concat,
+    Conv,
+    Flatten,
+    Linear,
+    Mean,
+    Op,
+    Pool,
+    Program,
+    Quantise,
+    Range,
+)
+from billhook.inference.int8.ranges import Calibration, Histogram
+
+__all__ = ["calibrate", "quantise", "quantise_weight"]
+
+SUM_LIMIT = 2**31 - 1  # of sums, and of results before they are saturated
+BIAS_LIMIT = 2**29
+
+
+def calibrate(
+    ops: Sequence[graph.Op], batches: Sequence[torch.Tensor], calibration: Calibration
+) -> dict[int, Range]:
+    """The range of each value of bytes."""
+    histograms = {index: Histogram() for index in (INPUT, *range(len(ops)))}
+    for batch in batches:
+        for index, values in values_of(ops, batch).items():
+            histograms[index].widen(values)
+    for batch in batches:
+        for index, values in values_of(ops, batch).items():
+            histograms[index].count(values)
+    bounds = {
+        index: histogram.bounds(calibration.method, calibration.percentile)
+        for index, histogram in histograms.items()
+    }
+    return _shared(ops, bounds)
+
+
+def _shared(ops: Sequence[graph.Op], bounds: dict[int, tuple[float, float]]) -> dict[int, Range]:
+    """One range for each set of values that must have the same: what pools, what is joined."""
+    leader = {index: index for index in bounds}
+
+    def find(index: int) -> int:
+        while leader[index] != index:
+            index = leader[index]
+        return index
+
+    for index, op in enumerate(ops):
+        if isinstance(op, graph.Pool) or (
+            isinstance(op, graph.Other) and op.kind in ("flatten", "concat")
+        ):
+            for value in op.inputs:
+                leader[find(value)] = find(index)
+    groups: dict[int, list[int]] = {}
+    for index in bounds:
+        groups.setdefault(find(index), []).append(index)
+    ranges: dict[int, Range] = {}
+    for members in groups.values():
+        low = min(bounds[index][0] for index in members)
+        high = max(bounds[index][1] for index in members)
+        if _saturates(ops, members, low, high):
+            ranges |= dict.fromkeys(members, Range.of(low, high))
+        else:
+            ranges |= {index: Range.of(*bounds[index]) for index in members}
+    return ranges
+
+
+def _saturates(ops: Sequence[graph.Op], members: Sequence[int], low: float, high: float) -> bool:
+    """Whether the ends of a common range still are what the members' activations cut off at.
+
+    Where they are not each keeps its own range, and a step of its own brings it to the reader's.
+    """
+    kinds = {ops[index].activation for index in members if index != INPUT}
+    return (low == 0.0 or not kinds & {"relu", "relu6"}) and (high <= 6.0 or "relu6" not in kinds)
+
+
+def quantise(
+    ops: Sequence[graph.Op], input_shape: tuple[int, int, int], ranges: Mapping[int, Range]
+) -> Program:
+    """The program in 8 bits.
+
+    Raises:
+        UnsupportedError: It has something that does not run in 8 bits.
+        CompileError: A layer's weights do not fit.
+    """
+    return _Builder(ops, input_shape, ranges).run()
+
+
+def quantise_weight(
+    weight: NDArray[np.float64], bias: NDArray[np.float64], step: float
+) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
+    """Weights (rows, ...) as s8 and each row's step; inputs have ``step``.
+
+    A row's step is its largest magnitude by 127, or more where its bias would leave 32 bits.
+
+    >>> value, steps = quantise_weight(np.array([[1.27, -0.5, 0.0]]), np.zeros(1), 1.0)
+    >>> value.tolist(), round(float(steps[0]), 6)
+    ([[127, -50, 0]], 0.01)
+    """
+    flat = np.abs(weight.reshape(len(weight), -1))
+    steps = np.maximum(flat.max(axis=1, initial=0.0) / 127, np.abs(bias) / (step * BIAS_LIMIT))
+    steps[steps == 0] = 1.0
+    shaped = steps.reshape(-1, *[1] * (weight.ndim - 1))
+    return np.rint(weight / shaped).astype(np.int8), steps
+
+
+@dataclass
+class _Builder:
+    source: Sequence[graph.Op]
+    input_shape: tuple[int, int, int]
+    ranges: Mapping[int, Range]
+    ops: list[Op] = field(default_factory=list)
+    values: dict[int, int] = field(default_factory=lambda: {INPUT: INPUT})
+
+    def run(self) -> Program:
+        fused = self._fused_sums()
+        for index, op in enumerate(self.source):
+            if index in fused:
+                continue  # computed where its sum is
+            if isinstance(op, graph.Conv):
+                self.values[index] = self._conv(index, op)
+            elif isinstance(op, graph.Linear):
+                self.values[index] = self._linear(op)
+            elif isinstance(op, graph.Pool):
+                self.values[index] = self._pool(index, op)
+            else:
+                assert isinstance(op, graph.Other)
+                self.values[index] = self._other(index, op, fused)
+        if self.values.get(len(self.source) - 1) != len(self.ops) - 1:
+            raise UnsupportedError("the output is not the last operation's result")
+        shape = self.source[-1].shape
+        program = Program(self.input_shape, shape, self.ranges[INPUT], tuple(self.ops))
+        check_sums(program)
+        return program
+
+    def _fused_sums(self) -> dict[int, int]:
+        """Convolutions whose only reader adds them to a value that is there before: by number."""
+        readers: dict[int, list[int]] = {}
+        for index, op in enumerate(self.source):
+            for value in op.inputs:
+                readers.setdefault(value, []).append(index)
+        fused: dict[int, int] = {}
+        for index, op in enumerate(self.source):
+            if not (isinstance(op, graph.Other) and op.kind == "add"):
+                continue
+            for value in sorted(op.inputs, reverse=True):
+                conv = self.source[value] if value != INPUT else None
+                if (
+                    isinstance(conv, graph.Conv)
+                    and readers[value] == [index]
+                    and conv.activation == "none"
+                    and not conv.depthwise
+                    and len(set(op.inputs)) == 2
+                ):
+                    fused[value] = index
+                    break
+        return fused
+
+    def _add(self, op: Op) -> int:
+        self.ops.append(op)
+        return len(self.ops) - 1
+
+    def _range(self, value: int) -> Range:
+        """The range of a value of bytes of the new program."""
+        own = self.ranges[INPUT] if value == INPUT else self.ops[value].range
+        assert own is not None
+        return own
+
+    def _name(self, name: str) -> str:
+        taken = {op.name for op in self.ops}
+        return next(n for n in (name, *(f"{name}.{i}" for i in range(2, 10**6))) if n not in taken)
+
+    def _bytes(self, value: int) -> int:
+        """A value of the source as bytes."""
+        new = self.values[value]
+        if new == INPUT or self.ops[new].range is not None:
+            return new
+        op = self.ops[new]
+        self.values[value] = self._add(
+            Quantise(self._name(f"{op.name}.bytes"), (new,), op.shape, self.ranges[value])
+        )
+        return self.values[value]
+
+    def _conv(self, made: int, op: graph.Conv, addend: int | None = None) -> int:
+        """The convolution that makes the source's value ``made``, with an addend a sum."""
+        x, own = self._bytes(op.inputs[0]), self.ranges[made]
+        inputs: tuple[int, ...] = (x,)
+        zero, addend_scale = float(own.zero), 0.0
+        if addend is not None:
+            other = self._bytes(addend)
+            inputs, addend_scale = (x, other), self._range(other).step / own.step
+            zero -= self._range(other).zero * addend_scale
+        source = self._range(x)
+        value, bias, steps = self._weights(op, source, zero * own.step)
+        scale = (source.step * steps / own.step).astype(np.float32)
+        return self._add(
+            Conv(
+                op.name,
+                inputs,
+                op.shape,
+                own,
+                weight=value,
+                bias=bias,
+                scale=scale,
+                stride=op.stride,
+                padding=op.padding,
+                dilation=op.dilation,
+                groups=op.groups,
+                addend_scale=addend_scale,
+            )
+        )
+
+    def _weights(
+        self, op: graph.Conv | graph.Linear, source: Range, constant: float
+    ) -> tuple[NDArray[np.int8], NDArray[np.int32], NDArray[np.float64]]:
+        """Bytes, biases with ``constant`` (of the result) and the inputs' zero in them, steps."""
+        weight = dense(op.weight).double().numpy()
+        bias = np.zeros(len(weight)) if op.bias is None else op.bias.double().numpy()
+        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+            raise CompileError(f"{op.name} has weights that are not finite")
+        value, steps = quantise_weight(weight, bias + constant, source.step)
+        sums = value.reshape(len(value), -1).astype(np.int64).sum(axis=1)
+        integers = np.rint((bias + constant) / (source.step * steps)) - source.zero * sums
+        if np.abs(integers).max(initial=0) > SUM_LIMIT:
+            raise UnsupportedError(f"{op.name} has too many inputs for sums of 32 bits")
+        return value, integers.astype(np.int32), steps
+
+    def _linear(self, op: graph.Linear) -> int:
+        x = self._bytes(op.inputs[0])
+        if op.activation == "relu6":
+            raise UnsupportedError(f"{op.name}, a linear layer with ReLU6")
+        source = self._range(x)
+        value, bias, steps = self._weights(op, source, 0.0)
+        scale = (source.step * steps).astype(np.float32)
+        relu = op.activation == "relu"
+        return self._add(Linear(op.name, (x,), op.shape[:1], None, value, bias, scale, relu=relu))
+
+    def _pool(self, index: int, op: graph.Pool) -> int:
+        x = self._same_range(op.inputs[0], index)
+        return self._add(
+            Pool(
+                self._name(op.name),
+                (x,),
+                op.shape,
+                self.ranges[index],
+                kind=op.kind,
+                kernel=op.kernel,
+                stride=op.stride,
+                padding=op.padding,
+                count_padding=op.count_padding,
+            )
+        )
+
+    def _same_range(self, value: int, index: int) -> int:
+        """A value of the source in the range of the operation that reads it."""
+        x = self._bytes(value)
+        if self._range(x) == self.ranges[index]:
+            return x
+        shape = self.input_shape if x == INPUT else self.ops[x].shape
+        if len(shape) != 3:
+            raise UnsupportedError(f"{self.source[index].name} joins vectors of different ranges")
+        name = self._name(f"{self.source[index].name}.range")
+        return self._add(Add(name, (x,), shape, self.ranges[index]))
+
+    def _other(self, index: int, op: graph.Other, fused: Mapping[int, int]) -> int:
+        if op.kind == "add":
+            return self._sum(index, op, fused)
+        name, own = self._name(op.name), self.ranges[index]
+        if op.kind == "concat":
+            inputs = tuple(self._same_range(value, index) for value in op.inputs)
+            return self._add(Concat(self._name(op.name), inputs, op.shape, own))
+        x = self._bytes(op.inputs[0])
+        shape = self.input_shape if x == INPUT else self.ops[x].shape
+        if op.kind == "flatten":
+            return x if len(shape) == 1 else self._flatten(index, op)
+        if len(shape) != 3:
+            raise UnsupportedError(f"{op.name} works on a vector")
+        if op.kind == "mean":
+            return self._add(Mean(name, (x,), op.shape[:1], own))
+        return self._add(Add(name, (x,), op.shape, own))
+
+    def _flatten(self, index: int, op: graph.Other) -> int:
+        x = self._same_range(op.inputs[0], index)
+        return self._add(Flatten(self._name(op.name), (x,), op.shape, self.ranges[index]))
+
+    def _sum(self, index: int, op: graph.Other, fused: Mapping[int, int]) -> int:
+        """A sum: where a convolution makes one term, it makes the sum."""
+        for value in op.inputs:
+            if fused.get(value) == index:
+                conv = self.source[value]
+                assert isinstance(conv, graph.Conv)
+                rest = next(v for v in op.inputs if v != value)
+                return self._conv(index, conv, addend=rest)
+        inputs = tuple(self._bytes(value) for value in op.inputs)
+        return self._add(Add(self._name(op.name), inputs, op.shape, self.ranges[index]))
+
+
+def check_sums(program: Program) -> None:
+    """Whether no sum, and no result before it is saturated, can leave 32 bits.
+
+    Raises:
+        CompileError: One could.
+    """
+    for _, op in program.layers():
+        size = np.abs(op.weight.reshape(len(op.weight), -1).astype(np.int64)).sum(axis=1) * 255
+        most = size + np.abs(op.bias.astype(np.int64))
+        largest = np.zeros(1)  # of a linear layer floats are not rounded
+        if isinstance(op, Conv):
+            largest = most * op.scale.astype(np.float64) + 255 * op.addend_scale
+        if most.max(initial=0) > SUM_LIMIT or not largest.max(initial=0) < SUM_LIMIT / 2:
+            raise CompileError(
+                f"{op.name}: its sums or results can leave 32 bits; its outputs in the calibration "
+                "batches are tiny beside what its weights can make: calibrate with other batches"
+            )
