@@ -10,18 +10,10 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "billhook"
 CORE = {
-    *(
-        "allocation",
-        "arguments",
-        "criterion",
-        "errors",
-        "granularity",
-        "mask",
-        "masked_weight",
-        "native",
-    ),
-    *("optimizer_state", "plan", "pruner", "render", "report", "schedule", "selection"),
+    *("allocation", "arguments", "criterion", "errors", "granularity", "mask", "masked_weight"),
+    *("native", "optimizer_hooks", "optimizer_state", "plan", "pruner", "render", "report"),
     *("atomic", "attach", "backends", "distributed", "fixed_points", "pruner_state"),
+    *("schedule", "selection"),
 }
 #: What each part may import of billhook; "public" is `import billhook` and names from it.
 ALLOWED = {

@@ -312,8 +312,11 @@ def _damaged(state: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("damage", "cause"),
     [
-        (lambda state: {"model": {}}, "no pruner state: configuration, step, version, weights"),
-        (lambda state: state | {"version": 2}, "version 2, this billhook reads 1"),
+        (
+            lambda state: {"model": {}},
+            "no pruner state: configuration, step, updated, version, weights",
+        ),
+        (lambda state: state | {"version": 1}, "version 1, this billhook reads 2"),
         (_other_sparsity, r"schedule is 'OneShot\(final_sparsity=0.6.*'0.weight': 0.6"),
         (_other_model, r"'0.weight' has shape \(21, 10\), the weight \(20, 10\)"),
         (_fewer_tensors, "no mask for '2.weight'"),

@@ -21,11 +21,12 @@ from billhook.distributed import (
 )
 from billhook.errors import ConfigurationError
 from billhook.mask import survivors
-from billhook.masked_weight import MaskedWeight
+from billhook.masked_weight import MaskedWeight, check_free
+from billhook.optimizer_hooks import with_parts
 from billhook.schedule import Schedule
 from billhook.selection import Selection
 
-__all__ = ["attach_weights", "check_ranks", "check_weight"]
+__all__ = ["attach_weights", "check_model", "check_ranks", "check_weight"]
 
 
 def attach_weights(
@@ -39,6 +40,7 @@ def attach_weights(
     """
     for weight, _ in selection.pruned:
         check_weight(weight.name, weight.parameter)
+        check_free(weight.name, weight.parameter)
     owned = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
     for weight, target in selection.pruned:
         check_layout(weight.name, weight.parameter)
@@ -54,15 +56,46 @@ def attach_weights(
                 f"{weight.name!r}: set another one in rules",
                 stacklevel=3,
             )
+    keepers = with_parts(optimizers)
     return [
         MaskedWeight(
             weight,
             dataclasses.replace(schedule, final_sparsity=target),
-            optimizers,
+            keepers,
             replicas=replica_groups(weight.parameter, model),
         )
         for weight, target in selection.pruned
     ]
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuse wrappers that keep weights in flat buffers, of which a rank holds some slice.
+
+    Raises:
+        ConfigurationError: the message names the wrapper and the one that works.
+    """
+    for module in model.modules():
+        kind = type(module)
+        if kind.__module__.partition(".")[0] == "deepspeed":
+            sharding = "DeepSpeed partitions and overwrites weights in flat buffers of its own"
+        elif any(
+            (base.__module__.partition(".")[0], base.__name__)
+            in (("torch", "FullyShardedDataParallel"), ("fairscale", "FullyShardedDataParallel"))
+            for base in kind.__mro__
+        ):
+            sharding = f"{kind.__name__} (FSDP1) cuts flat buffers, not tensors, into shards"
+        else:
+            continue
+        raise ConfigurationError(
+            f"{sharding}, and each rank would prune its own slices: shard the model with "
+            "torch.distributed.fsdp.fully_shard (FSDP2), whose masks are those of one process"
+        )
+    for name, parameter in model.named_parameters():
+        if hasattr(parameter, "ds_id"):
+            raise ConfigurationError(
+                f"{name!r} is partitioned by DeepSpeed ZeRO: shard the model with "
+                "torch.distributed.fsdp.fully_shard (FSDP2), whose masks are those of one process"
+            )
 
 
 def check_weight(name: str, parameter: Tensor) -> None:

@@ -1,5 +1,7 @@
 """One pruned tensor: its mask, and while masks still change the values it keeps aside."""
 
+import gc
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,7 @@ from billhook.selection import Weight
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["MaskedWeight"]
+__all__ = ["MaskedWeight", "check_free"]
 
 
 class MaskedWeight:
@@ -26,7 +28,8 @@ class MaskedWeight:
     ``raw = where(mask, parameter, aside)``: the parameter itself is what the model sees, so
     nothing in the model is renamed, wrapped or hooked. The values aside are packed: one for every
     masked weight, in row-major order, in the parameter's dtype. Of a DTensor, mask and values
-    aside are those of the part on this rank.
+    aside are those of the part on this rank. The parameter does not keep this object alive: its
+    gradient hook goes when this object goes.
 
     Args:
         weight: the tensor and its places in the model.
@@ -51,6 +54,8 @@ class MaskedWeight:
         self.aside: Tensor | None = None
         self._optimizers = tuple(optimizers)
         self._version = self.part._version
+        self._masked_grad: tuple[weakref.ref[Tensor], int] | None = None
+        self._as_attached: Tensor | None = None
         self._hook = self._register_hook()
 
     @property
@@ -77,20 +82,34 @@ class MaskedWeight:
         return whole(self._raw_part(), self.parameter)
 
     def set_mask(self, keep: Tensor, *, keep_aside: bool) -> None:
-        """Put ``keep`` in force: values come back where it is True, go aside where it is not."""
+        """Put ``keep`` in force: values come back where it is True, go aside where it is not.
+
+        Interrupted at any point, it leaves the raw values whole, so that it can be done again.
+        """
         raw = self._raw_part()
         mine = part(part_like(keep, self.parameter))
-        self.mask = Mask(mine)
-        self.aside = raw[~mine] if keep_aside else None
+        mask, aside = Mask(mine), raw[~mine] if keep_aside else None
         with torch.no_grad():
             self.part.copy_(raw)
+        self.mask, self.aside = mask, aside
         self._put_in_force()
 
+    def mark_attached(self) -> None:
+        """Remember the weights as the mask that was drawn at attach left them."""
+        self._as_attached = _fingerprint(self.part)
+
     def restore(self, mask: Mask, aside: Tensor | None) -> None:
-        """Replace mask and values aside by those of a checkpoint."""
-        if self.aside is not None and not self._written_from_outside():
+        """Replace mask and values aside by those of a checkpoint, whose weights are loaded.
+
+        Where they were loaded before the pruner attached, the mask that was drawn then may have
+        put some of them aside: those come back. At any other time the values aside are those of
+        the run that is given up.
+        """
+        drawn = self._as_attached if self.aside is not None else None
+        if drawn is not None and torch.equal(drawn, _fingerprint(self.part)):
             with torch.no_grad():
                 self.part.copy_(self._raw_part())
+        self._as_attached = None
         self.mask = mask
         self.aside = None if aside is None else aside.to(self.part, copy=True)
         self._put_in_force()
@@ -108,7 +127,9 @@ class MaskedWeight:
             hold_state(optimizer, self.parameter, self._mask_here(), self.name)
 
     def check(self) -> None:
-        """See that this is still the model's parameter and that nobody wrote at masked places.
+        """Before a step, see that this is still the model's parameter, with zeros at masked places.
+
+        A gradient that was written since the backward pass is masked again.
 
         Raises:
             StateError: another Parameter stands in its place, or a load brought in weights that
@@ -121,21 +142,36 @@ class MaskedWeight:
                     f"(attribute {attribute!r} of {type(module).__name__} was replaced): copy "
                     "values into the old one with copy_(), or detach() and attach a new Pruner"
                 )
-        if not self._written_from_outside():
+        self._as_attached = None
+        if self._grad_was_written():
+            self._mask_grad()
+        if not self.was_written:
             return
         strays = int((self.part.detach()[~self._mask_here().keep()] != 0).sum())
         if strays:
             raise StateError(
                 f"{strays} weights of {self.name!r} were written where the mask holds zeros: load "
                 "the pruner state that belongs to these weights too, or load them before the "
-                "Pruner is made, or call pruner.apply_to(model)"
+                "Pruner is made, or call pruner.apply_to(model). If an optimizer wrapper wrote "
+                "them (Lookahead, an averaging one), give that to the Pruner"
             )
         self._version = self.part._version
+
+    def strays(self) -> int:
+        """How many weights are not zero where the mask is, on all ranks together."""
+        return total(
+            int(self.part.detach()[~self._mask_here().keep()].count_nonzero()), self.parameter
+        )
+
+    def loose_zeros(self) -> int:
+        """How many weights are zero though the mask keeps them; 0 of a tensor of zeros alone."""
+        nonzero = total(int(self.part.count_nonzero()), self.parameter)
+        return self.kept - nonzero if nonzero else 0
 
     def release(self) -> None:
         """Remove the gradient hook and forget the values aside; the zeros stay."""
         self._hook.remove()
-        self.aside = None
+        self.aside = self._as_attached = None
 
     def _put_in_force(self) -> None:
         """Hold a new mask, in the gradient of the last backward pass too."""
@@ -143,7 +179,8 @@ class MaskedWeight:
         self._mask_grad()
         self.hold()
 
-    def _written_from_outside(self) -> bool:
+    @property
+    def was_written(self) -> bool:
         """Whether the weight changed since :meth:`hold`, outside of an optimizer step."""
         return self.part._version != self._version
 
@@ -167,15 +204,25 @@ class MaskedWeight:
         frozen = not self.parameter.requires_grad  # torch takes the hook only from a leaf in use
         self.parameter.requires_grad_(True)
         handle: torch.utils.hooks.RemovableHandle = (
-            self.parameter.register_post_accumulate_grad_hook(self._after_accumulation)
+            self.parameter.register_post_accumulate_grad_hook(_GradientHook(self))
         )
         self.parameter.requires_grad_(not frozen)
+        weakref.finalize(self, handle.remove).atexit = False
         return handle
 
-    def _after_accumulation(self, parameter: Tensor) -> None:  # noqa: ARG002 - it is ours
+    def after_accumulation(self) -> None:
+        """Mask a gradient that has just been accumulated."""
         self._mask_grad()
         if self.replicas and not is_sharded(self.parameter):
             after_reduction(self._mask_grad)  # a low-rank one, say, leaves no zero where it was
+
+    def _grad_was_written(self) -> bool:
+        """Whether this is another gradient than the one that was masked last."""
+        grad = self.parameter.grad
+        if grad is None or self._masked_grad is None:
+            return grad is not None
+        masked, version = self._masked_grad
+        return masked() is not grad or part(grad)._version != version
 
     def _mask_grad(self) -> None:
         grad = self.parameter.grad
@@ -186,3 +233,41 @@ class MaskedWeight:
             grad._values().masked_fill_(~rows, 0.0)
         else:
             self._mask_here().zero_(part(grad))
+        self._masked_grad = weakref.ref(grad), part(grad)._version
+
+
+class _GradientHook:
+    """What a parameter knows of its pruner: it lives in C++, where no collector finds a cycle."""
+
+    def __init__(self, weight: MaskedWeight) -> None:
+        self.weight = weakref.ref(weight)
+
+    def __call__(self, parameter: Tensor) -> None:  # noqa: ARG002 - it is the weight's
+        if (weight := self.weight()) is not None:
+            weight.after_accumulation()
+
+
+def check_free(name: str, parameter: Tensor) -> None:
+    """See that no other pruner holds ``parameter``.
+
+    Raises:
+        StateError: one does.
+    """
+    if _is_held(parameter):
+        gc.collect()  # one that nobody can reach any more, with its optimizer, is none
+    if _is_held(parameter):
+        raise StateError(
+            f"{name!r} is held by another Pruner, which would go on masking its gradients: call "
+            "detach() or finalize() of that one first (in a notebook, pruner.detach() before the "
+            "cell is run again), or start from a new model"
+        )
+
+
+def _is_held(parameter: Tensor) -> bool:
+    hooks = (parameter._post_accumulate_grad_hooks or {}).values()
+    return any(isinstance(hook, _GradientHook) and hook.weight() is not None for hook in hooks)
+
+
+def _fingerprint(values: Tensor) -> Tensor:
+    """A number that nearly every change of the values changes."""
+    return torch.hash_tensor(values.detach()) if values.numel() else torch.zeros(())

@@ -7,39 +7,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from billhook.distributed import part
-from billhook.errors import ConfigurationError, StateError
-from billhook.mask import Mask
+from billhook.errors import StateError
+from billhook.mask import Mask, is_plain
 
-__all__ = ["check_optimizer", "hold_state"]
+__all__ = ["age_of_state", "hold_state"]
 
 #: State of a parameter's shape whose fresh value is not zero: (class, key) -> group's setting.
 _FRESH = {
     (torch.optim.Adagrad, "sum"): "initial_accumulator_value",
     (torch.optim.Rprop, "step_size"): "lr",
 }
-
-#: State of other shapes, known to be right as it is. Adafactor's row and column statistics are
-#: means over many weights; the zero gradients of masked ones enter them as zeros.
-_SHARED = {(torch.optim.Adafactor, "row_var"), (torch.optim.Adafactor, "col_var")}
-
-
-def check_optimizer(optimizer: Any) -> None:
-    """Refuse what cannot be pruned with.
-
-    Raises:
-        ConfigurationError: not a torch optimizer, or one whose state mixes all weights.
-    """
-    inner = getattr(optimizer, "optimizer", None)
-    if not isinstance(optimizer, Optimizer) or isinstance(inner, Optimizer):
-        raise ConfigurationError(
-            f"{type(optimizer).__name__} is not the torch.optim.Optimizer that takes the steps: "
-            "pass that one (of a wrapper, such as accelerate's, usually its .optimizer)"
-        )
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise ConfigurationError(
-            "LBFGS keeps the history of all weights in flat vectors and moves masked weights "
-            "through its curvature estimate: use a first-order optimizer while masks are held"
-        )
 
 
 def hold_state(optimizer: Optimizer, parameter: Tensor, mask: Mask, name: str) -> None:
@@ -49,32 +26,77 @@ def hold_state(optimizer: Optimizer, parameter: Tensor, mask: Mask, name: str) -
         StateError: the optimizer keeps state of another shape that billhook does not know.
     """
     for key, value in optimizer.state.get(parameter, {}).items():
-        if _is_shared(value):
+        if _is_shared(value, parameter.shape):
             continue
         if (
             not isinstance(value, Tensor)
             or value.shape != parameter.shape
             or not value.is_floating_point()
         ):
-            if _entry(_SHARED, optimizer, key):
-                continue
             raise StateError(
                 f"{type(optimizer).__name__} keeps state {key!r}, {_show(value)}, for {name!r} of "
                 f"shape {tuple(parameter.shape)}: billhook cannot tell which part belongs to a "
                 "masked weight; use an optimizer whose state has its parameter's shape"
             )
         mine = part(value)
-        mask.zero_(mine)
+        if not _zero(mine, mask):
+            raise StateError(
+                f"{type(optimizer).__name__} keeps state {key!r} for {name!r} in a "
+                f"{type(mine).__name__}, which cannot hold a zero at each masked weight: use an "
+                "optimizer with plain or 8-bit state"
+            )
         if setting := _entry(_FRESH, optimizer, key):
             fresh = _group(optimizer, parameter)[_FRESH[setting]]
             mine.masked_fill_(~mask.keep(), fresh)
 
 
-def _is_shared(value: Any) -> bool:
-    """Whether all weights of a parameter have this in common: step counts, flags, None."""
-    if isinstance(value, Tensor):
-        return value.dim() == 0
-    return value is None or isinstance(value, (bool, int, float, str))
+def _is_shared(value: Any, shape: torch.Size) -> bool:
+    """Whether many weights have this in common: step counts, flags, means over rows or columns.
+
+    Statistics over rows and columns (Adafactor, CAME, SM3) are means or maxima over many weights:
+    the zero gradients of masked ones enter them as zeros.
+    """
+    if not isinstance(value, Tensor):
+        return value is None or isinstance(value, (bool, int, float, str))
+    if value.shape == shape:
+        return False
+    return value.numel() <= 1 or _is_reduced(value.shape, shape)
+
+
+def _is_reduced(reduced: torch.Size, shape: torch.Size) -> bool:
+    """Whether one shape is the other without some of its dimensions, left out or kept as 1.
+
+    >>> [_is_reduced(torch.Size(s), torch.Size([20, 10])) for s in ([20], [10], [1, 10], [3])]
+    [True, True, True, False]
+    """
+    if len(reduced) == len(shape):
+        return all(r in (1, n) for r, n in zip(reduced, shape, strict=True))
+    dims = iter(shape)  # a subsequence: each search goes on where the last one ended
+    return len(reduced) < len(shape) and all(any(r == n for n in dims) for r in reduced)
+
+
+def _zero(state: Tensor, mask: Mask) -> bool:
+    """Write zeros wherever the mask is False; False if this kind of tensor cannot hold them."""
+    if is_plain(state) or type(state) is Tensor:
+        mask.zero_(state)
+        return True
+    try:
+        mask.zero_(state)
+        return True
+    except NotImplementedError:  # quantised: values are written whole, if some must change
+        values = state.dequantize()
+    if values[~mask.keep()].any():
+        mask.zero_(values)
+        state.copy_(values)
+        return not state.dequantize()[~mask.keep()].any()
+    return True
+
+
+def age_of_state(optimizer: Optimizer, parameter: Tensor) -> int | None:
+    """The steps that the state of ``parameter`` has seen: None without state, -1 if not counted."""
+    state = optimizer.state.get(parameter, {})
+    step = state.get("step", -1)
+    return int(step) if state else None
 
 
 def _show(value: Any) -> str:

@@ -1,8 +1,10 @@
 """The Pruner: schedule, criterion, granularity and allocation on a model and its optimizer."""
 
 import logging
+import warnings
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +12,11 @@ from torch.optim import Optimizer
 
 from billhook.allocation import Allocation, Uniform
 from billhook.arguments import check_arguments
-from billhook.attach import attach_weights, check_ranks
+from billhook.attach import attach_weights, check_model, check_ranks
 from billhook.criterion import Criterion, Magnitude, check_scores
 from billhook.distributed import (
     check_replicas,
     is_first_rank,
-    is_zero,
     part,
     part_like,
     total,
@@ -24,13 +25,24 @@ from billhook.errors import MaskError, StateError
 from billhook.granularity import Granularity, Unstructured
 from billhook.mask import Mask
 from billhook.masked_weight import MaskedWeight
-from billhook.optimizer_state import check_optimizer
+from billhook.optimizer_hooks import (
+    StepCount,
+    check_optimizers,
+    forget,
+    is_idle,
+    register_hooks,
+    wait_for_backward,
+)
+from billhook.optimizer_state import age_of_state
 from billhook.pruner_state import STATE_VERSION, pack_weight, read_state
 from billhook.report import PruningReport, TensorReport
 from billhook.schedule import Schedule
 from billhook.selection import Rules, named_weights, select_weights
 
 __all__ = ["Pruner"]
+
+#: The share of a tensor that is zero, not masked, above which it comes from a sparse checkpoint.
+LOOSE_ZEROS = 0.01
 
 _log = logging.getLogger("billhook")
 
@@ -91,27 +103,45 @@ class Pruner:
             granularity=granularity,
             allocation=allocation,
         )
-        optimizers = list(optimizer) if isinstance(optimizer, Sequence) else [optimizer]
-        for each in optimizers:
-            check_optimizer(each)
+        optimizers = check_optimizers(optimizer)
+        check_model(model)
         self.schedule = schedule
         self.criterion = criterion
         self.granularity = granularity
         self.allocation = allocation
         self.regrow = regrow
         self.selection = select_weights(model, rules, schedule.final_sparsity)
-        self.step_count = 0
         self._optimizers = optimizers
-        self._loaded: set[Optimizer] = set()
+        self._steps = StepCount()
+        self._updated = -1  # the last step whose mask update is done
+        self._new = True  # no step was taken since the masks were drawn or loaded
+        self._loads: dict[Optimizer, int | None] = {}  # since their last step: the age of the old
+        self._restored: set[Optimizer] = set()  # took no step since this pruner's state was loaded
+        self._attached = False
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._weights = attach_weights(model, self.selection, schedule, optimizers)
-        check_ranks(model, self._weights, self._configuration(), allocation)
-        self._sparsities(schedule.begin_step)  # what cannot work fails now, not at the first update
-        self._handles = list(self._register_hooks())
+        try:
+            self._attach(model)
+        except BaseException:
+            self.detach()
+            raise
+
+    def _attach(self, model: nn.Module) -> None:
+        check_ranks(model, self._weights, self._configuration(), self.allocation)
+        # What cannot work fails now, not at the first update.
+        self._sparsities(self.schedule.begin_step)
+        self._handles = register_hooks(self._optimizers, self)
         self._attached = True
         if is_first_rank():
-            _log.info("%s", self.selection)
-        if schedule.begin_step == 0:
-            self._update_masks()
+            _log.info("%s", str(self.selection))  # records may be kept: no weight in them
+        self._update_if_due()
+        for weight in self._weights:
+            weight.mark_attached()
+
+    @property
+    def step_count(self) -> int:
+        """The optimizer steps taken since the pruner attached, or since its state's run began."""
+        return self._steps.value
 
     def __repr__(self) -> str:
         """Where it stands, and what it was made of."""
@@ -192,13 +222,26 @@ class Pruner:
         """
         if self.step_count < self.schedule.end_step:
             raise StateError(
-                f"pruning is not over: {self.step_count} of the {self.schedule.end_step} optimizer "
-                f"steps up to end_step were taken and the masks are {self.sparsity:.2%} sparse, "
-                f"not {self.schedule.final_sparsity:.2%}; train on, or give a schedule whose "
-                "end_step lies within the run"
+                f"pruning is not over: {self.step_count} of the {self.schedule.end_step} steps up "
+                f"to end_step were taken by the optimizer this pruner counts "
+                f"({type(self._optimizers[0]).__name__}) and the masks are {self.sparsity:.2%} "
+                f"sparse, not {self.schedule.final_sparsity:.2%}; train on, give a schedule whose "
+                "end_step lies within the run, or, if another optimizer took the steps, attach to "
+                "that one"
+            )
+        if (due := self._due()) is not None:
+            raise StateError(
+                f"the mask update of step {due} was interrupted or failed, and no step was taken "
+                f"since: the masks are {self.sparsity:.2%} sparse, not "
+                f"{self.schedule.final_sparsity:.2%}; train on, the next step does it again"
             )
         for weight in self._weights:
             weight.check()
+            if strays := weight.strays():
+                raise StateError(
+                    f"{strays} weights of {weight.name!r} are not zero where the mask is: they "
+                    "were written behind torch's back, through .data; call pruner.apply_to(model)"
+                )
             weight.hold()
         if not keep_masks:
             self.detach()
@@ -208,6 +251,7 @@ class Pruner:
         """Remove all hooks and the values kept aside. The zeros stay in the weights as they are."""
         for handle in self._handles:
             handle.remove()
+        forget(self)
         for weight in self._weights:
             weight.release()
         self._attached = False
@@ -221,6 +265,7 @@ class Pruner:
         return {
             "version": STATE_VERSION,
             "step": self.step_count,
+            "updated": self._updated,
             "configuration": self._configuration(),
             "weights": {weight.name: pack_weight(weight) for weight in self._weights},
         }
@@ -235,67 +280,137 @@ class Pruner:
         self._require_attached()
         last_aside = self.schedule.end_step - 1 if self.regrow else -1
         restored = read_state(state, self._configuration(), self._weights, last_aside=last_aside)
-        self.step_count = state["step"]
+        self._steps = StepCount(state["step"])
+        self._updated = state["updated"]
+        self._new = True
+        self._restored = set(self._optimizers)
         for weight, (mask, aside) in zip(self._weights, restored, strict=True):
             weight.restore(mask, aside)
         self._compare_replicas()
 
-    def _register_hooks(self) -> Iterator[torch.utils.hooks.RemovableHandle]:
-        # Dynamo would compile our Python anew at every mask update: hooks run outside of it.
-        eager: Callable[[Any], Any] = torch.compiler.disable
-        for index, optimizer in enumerate(self._optimizers):
-            after = self._after_counted_step if index == 0 else self._after_step
-            yield optimizer.register_step_pre_hook(eager(self._before_step))
-            yield optimizer.register_step_post_hook(eager(after))
-            yield optimizer.register_load_state_dict_post_hook(self._after_load)
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise StateError(
+            "a Pruner cannot be copied or pickled: its hooks sit in this process's model and "
+            "optimizer. Save pruner.state_dict(), make a Pruner for the copied model and its "
+            "optimizer, and load_state_dict() there"
+        )
 
     def _held_after(self, optimizer: Optimizer) -> list[MaskedWeight]:
-        """The weights this optimizer may move: all those in no other's groups as they now are."""
-        others = {
-            id(parameter)
-            for other in self._optimizers
-            if other is not optimizer
-            for group in other.param_groups
-            for parameter in group["params"]
-        }
-        return [weight for weight in self._weights if id(weight.parameter) not in others]
+        """The weights this optimizer may move, and after the first those that none moves yet."""
+        mine = _parameters(optimizer)
+        if optimizer is not self._optimizers[0]:
+            return [weight for weight in self._weights if id(weight.parameter) in mine]
+        moved = set().union(*map(_parameters, self._optimizers[1:])) - mine
+        return [weight for weight in self._weights if id(weight.parameter) not in moved]
 
-    def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
-        for weight in self._held_after(optimizer):
+    def before_step(self, optimizer: Optimizer) -> None:
+        """Called by the optimizer: see that weights and state are as this pruner left them."""
+        if optimizer is self._optimizers[0]:
+            self._update_if_due()  # one that was interrupted
+        weights = self._held_after(optimizer)
+        for weight in weights:
             weight.check()
-            if optimizer in self._loaded:
+        if is_idle(optimizer):
+            return
+        restored = optimizer in self._restored
+        self._restored.discard(optimizer)
+        if optimizer in self._loads:
+            age = self._loads.pop(optimizer)
+            if not restored:
+                self._check_age(optimizer, age)
+            for weight in weights:
                 weight.hold_state()
-        self._loaded.discard(optimizer)
+        if self._new:
+            self._new = False
+            self._warn_of_loose_zeros()
 
-    def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
+    def after_step(self, optimizer: Optimizer) -> None:
+        """Called by the optimizer: hold the zeros, count the step, update the masks in time."""
         for weight in self._held_after(optimizer):
             weight.hold()
+        if optimizer is self._optimizers[0]:
+            self._steps.add(optimizer)
+            # Within a backward pass other weights are still to be used as they are.
+            if not wait_for_backward(self._update_if_due):
+                self._update_if_due()
 
-    def _after_counted_step(self, optimizer: Optimizer, *_: Any) -> None:
-        self._after_step(optimizer)
-        if _counts(optimizer):
-            self.step_count += 1
-            if self.step_count in self.schedule.updates:
-                self._update_masks()
+    def before_foreign_step(self, optimizer: Optimizer) -> None:
+        """Called by an optimizer this pruner was not given: does it move the pruned weights?"""
+        theirs = _parameters(optimizer)
+        moved = [w for w in self._weights if id(w.parameter) in theirs]
+        if any(weight.parameter.grad is not None for weight in moved):
+            kinds = ", ".join(type(each).__name__ for each in self._optimizers)
+            raise StateError(
+                f"an optimizer ({type(optimizer).__name__}) takes a step on {moved[0].name!r} that "
+                f"the Pruner was not given (it has {kinds}), so nothing would be counted or held: "
+                "give the Pruner every optimizer, [first, second], or the inner one of a wrapper; "
+                "for a new optimizer in mid-run, detach() this pruner, make one with the new "
+                "optimizer and load_state_dict() its state"
+            )
 
-    def _after_load(self, optimizer: Optimizer) -> None:
-        # Its masks may be loaded only after it, so its state is held when the next step begins.
-        self._loaded.add(optimizer)
+    def before_load(self, optimizer: Optimizer) -> None:
+        """Called by the optimizer when its state is to be replaced, before or after this one's."""
+        self._loads[optimizer] = self._age(optimizer)
+
+    def _age(self, optimizer: Optimizer) -> int | None:
+        ages = (age_of_state(optimizer, weight.parameter) for weight in self._weights)
+        return next((age for age in ages if age is not None), None)
+
+    def _check_age(self, optimizer: Optimizer, before: int | None) -> None:
+        """See that this state was not forgotten where the optimizer's was loaded."""
+        after = self._age(optimizer)
+        restart = before is None and after is not None and self.step_count == 0
+        rollback = before is not None and after is not None and before != after
+        if restart or rollback:
+            raise StateError(
+                f"the state of {type(optimizer).__name__} was loaded from a run under way, but the "
+                f"pruner stays at step {self.step_count} of its own: load the pruner state of that "
+                "checkpoint too (pruner.load_state_dict), or, to begin pruning there, make the "
+                "Pruner after the optimizer's state is loaded"
+            )
+
+    def _warn_of_loose_zeros(self) -> None:
+        """Zeros of a sparse checkpoint that no mask holds would be trained away without a word."""
+        loose = {weight: weight.loose_zeros() for weight in self._weights}
+        shares = {w: count / w.parameter.numel() for w, count in loose.items() if count}
+        sparse = [weight for weight, share in shares.items() if share > LOOSE_ZEROS]
+        if sparse and is_first_rank():
+            worst = max(sparse, key=shares.__getitem__)
+            warnings.warn(
+                f"{loose[worst]} of the {worst.parameter.numel()} weights of {worst.name!r} are "
+                f"zero but not masked, and so in {len(sparse)} tensors: training moves them. If "
+                "they are to stay, load the pruner state that belongs to these weights, or start "
+                "from their sparsity with initial_sparsity=, or hold them with Hold()",
+                stacklevel=2,
+            )
+
+    def _due(self) -> int | None:
+        """The first step of a mask update that is to be made by now, if any is."""
+        updates = self.schedule.updates
+        index = bisect_right(updates, self._updated)
+        if index == len(updates) or updates[index] > self._steps.at_most:
+            return None
+        return updates[index] if updates[index] <= self.step_count else None
+
+    def _update_if_due(self) -> None:
+        while (step := self._due()) is not None:
+            self._update_masks(step)
+            self._updated = step
 
     @torch.no_grad()
-    def _update_masks(self) -> None:
+    def _update_masks(self, step: int) -> None:
         """Draw every mask anew from the raw weights, all of them before any is put in force."""
-        scores, sparsities = self._scores(), self._sparsities(self.step_count)
+        scores, sparsities = self._scores(), self._sparsities(step)
         keeps = []
         for weight in self._weights:
             try:
                 keeps.append(self.granularity.mask(scores[weight.name], sparsities[weight.name]))
             except MaskError as error:
                 raise MaskError(
-                    f"no mask for {weight.name!r} at step {self.step_count}: {error}; look for "
+                    f"no mask for {weight.name!r} at step {step}: {error}; look for "
                     "the divergence that brought them in (learning rate, loss, data)"
                 ) from None
-        last = self.step_count == self.schedule.end_step
+        last = step == self.schedule.end_step
         for weight, keep in zip(self._weights, keeps, strict=True):
             weight.set_mask(keep, keep_aside=self.regrow and not last)
         self._compare_replicas()
@@ -324,6 +439,7 @@ class Pruner:
                 weight.part.device,
             )
             for weight in self._weights
+            if weight.replicas
         )
 
     def _configuration(self) -> dict[str, Any]:
@@ -361,17 +477,5 @@ class _LazyScores(Mapping[str, Tensor]):
         return len(self._weights)
 
 
-def _counts(optimizer: Optimizer) -> bool:
-    """Whether this was a step of the training.
-
-    It was not if a gradient scaler told it to do nothing (fused steps run all the same), nor if
-    neither learning rate nor gradients could move anything: torch.distributed.checkpoint's
-    ``get_state_dict`` takes such a step where an optimizer has no state.
-    """
-    found_inf = getattr(optimizer, "found_inf", None)
-    if found_inf is not None and bool(found_inf):
-        return False
-    if any(group.get("lr", 1.0) != 0.0 for group in optimizer.param_groups):
-        return True
-    grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
-    return any(grad is not None and not is_zero(grad) for grad in grads)
+def _parameters(optimizer: Optimizer) -> set[int]:
+    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}

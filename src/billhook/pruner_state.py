@@ -13,7 +13,7 @@ from billhook.masked_weight import MaskedWeight
 
 __all__ = ["STATE_VERSION", "pack_weight", "read_state"]
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 def pack_weight(weight: MaskedWeight) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def read_state(
     Raises:
         StateError: the message names what differs.
     """
-    missing = {"version", "step", "configuration", "weights"} - set(state)
+    missing = {"version", "step", "updated", "configuration", "weights"} - set(state)
     if missing:
         raise StateError(
             f"this is no pruner state: {', '.join(sorted(missing))} missing; save "

@@ -238,7 +238,8 @@ def test_training_again_is_a_new_run(tmp_path: Path) -> None:
     trainer = _trainer(tmp_path, pruning)
     trainer.train()
     first = pruning.pruner
-    trainer.train()
+    with pytest.warns(UserWarning, match="are zero but not masked"):
+        trainer.train()
     assert pruning.pruner is not first
     assert pruning.pruner is not None
     assert pruning.pruner.step_count == STEPS
