@@ -43,7 +43,7 @@ ALLOWED = {
     },
     "study": {
         *("atomic", "footprint", "schedule", "errors", "study", "render", "native", "public"),
-        *("models", "named_model", "settings", "storage_table", "tasks", "training"),
+        *("bench", "models", "named_model", "settings", "storage_table", "tasks", "training"),
     },
     "integrations": {"atomic", "errors", "schedule", "integrations", "public"},
 } | dict.fromkeys(CORE, CORE)

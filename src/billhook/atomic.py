@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from billhook.errors import ConfigurationError, StateError
 
-__all__ = ["remove_leftovers", "replacing", "write_text"]
+__all__ = ["remove_leftovers", "replacing", "write_bytes", "write_text"]
 
 _NAME = 50  # characters of the hidden file's name: with four bytes each they leave room for ours
 
@@ -87,7 +87,12 @@ def _naming(part: Path, target: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Put ``text`` in place of the file at ``path``, in one step.
+    """:func:`write_bytes` of text."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Put ``content`` in place of the file at ``path``, in one step.
 
     Raises:
         StateError: ``path`` is a symbolic link, which would write to some other place.
@@ -98,7 +103,7 @@ def write_text(path: Path, text: str) -> None:
             "and give the command again"
         )
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(content)
 
 
 def remove_leftovers(folder: Path, names: Iterable[str] = ("*",)) -> None:

@@ -3,8 +3,8 @@
 import dataclasses
 
 from billhook.study.grid import SPARSE
+from billhook.study.records.outcome import Outcome
 from billhook.study.records.rows import Row
-from billhook.study.run.trial import Outcome
 
 
 def outcome(validation: dict[str, float], size: int = 123) -> Outcome:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from billhook.study.grid import DENSE, LARGE, LONGER, SPARSE, plan
-from billhook.study.records.details import read_table
+from billhook.study.records.reading import read_table
 from billhook.study.spec import Study, load_study
 
 

@@ -9,13 +9,13 @@ from billhook.errors import CompileError
 from billhook.native import library
 from billhook.study.family import Place
 from billhook.study.grid import Plan, plan
-from billhook.study.records.details import read_table
+from billhook.study.records.reading import LATENCY, read_table
 from billhook.study.records.store import Store
 from billhook.study.report.notes import notes
 from billhook.study.report.page import page
 from billhook.study.report.report import load_report
 from billhook.study.run import latency
-from billhook.study.run.latency import FILE, measure_latency
+from billhook.study.run.latency import measure_latency
 from billhook.study.spec import Study
 
 pytestmark = pytest.mark.skipif(library() is None, reason="built without kernels")
@@ -35,7 +35,7 @@ def store(grid: Plan, study_results: Path, tmp_path_factory: pytest.TempPathFact
 
 
 def test_a_network_of_every_arm_is_timed_and_the_machine_named(grid: Plan, store: Store) -> None:
-    lines = read_table(store.folder / FILE)
+    lines = read_table(store.folder / LATENCY)
     rows = store.records.by_run()
     assert [(rows[line["run"]].arm, rows[line["run"]].seed) for line in lines] == [
         ("large-dense", 0),
@@ -48,13 +48,13 @@ def test_a_network_of_every_arm_is_timed_and_the_machine_named(grid: Plan, store
         assert float(line["eager_ms"]) > 0
         assert float(line["compiled_ms"]) > 0
         assert line["machine"] == store.provenance()["machine"]
-    before = (store.folder / FILE).stat().st_mtime_ns
+    before = (store.folder / LATENCY).stat().st_mtime_ns
     assert measure_latency(store, grid, Place()) == ""
-    assert (store.folder / FILE).stat().st_mtime_ns == before
+    assert (store.folder / LATENCY).stat().st_mtime_ns == before
 
 
 def test_the_report_needs_no_models_for_it(store: Store, tmp_path: Path) -> None:
-    for name in ("study.json", "rows.csv", FILE):
+    for name in ("study.json", "rows.csv", LATENCY):
         shutil.copy(store.folder / name, tmp_path)
     report = load_report(Store(tmp_path))
     (sheet,) = (each for each in report.sheets if each.title.startswith("Latency"))
@@ -80,7 +80,7 @@ def test_a_network_that_does_not_compile_says_why(
     def refuse(*_: object) -> None:
         raise CompileError("the outputs would differ")
 
-    monkeypatch.setattr("billhook.compile", refuse)
+    monkeypatch.setattr("billhook.bench.measure.compile", refuse)
     trial = next(t for t in grid.trials if store.records.by_run()[t.identity].chosen)
     line = latency._line(trial, store.run_folder(trial), Place())
     assert line["failure"] == "CompileError: the outputs would differ"

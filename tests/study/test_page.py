@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from billhook.study.records.details import read_table
+from billhook.study.records.reading import read_table
 from billhook.study.records.store import Store
 from billhook.study.report.output import write_report
 from billhook.study.report.report import load_report

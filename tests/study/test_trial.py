@@ -9,13 +9,15 @@ import torch
 import billhook
 from billhook.errors import StateError
 from billhook.study.grid import SPARSE, Trial, plan
+from billhook.study.records.outcome import Progress
 from billhook.study.records.store import Store
 from billhook.study.run.choice import groups
-from billhook.study.run.trial import MODEL_FILE, Progress, run_trial
+from billhook.study.run.trial import run_trial
 from billhook.study.sizes import encoding_of
 from billhook.study.spec import Study
 from billhook.tasks.digits import Digits, digits
 from billhook.tasks.recipe import load_recipe
+from billhook.training.loop import MODEL_FILE
 from tests.study.outcomes import outcome
 
 

@@ -98,14 +98,18 @@ def run(
         bool, typer.Option("--retry-failed", help="Also run again what failed before.")
     ] = False,
 ) -> None:
-    """Train what is missing, then report. Stopped at any time, the same command continues."""
+    """Train what is missing, then report. Stopped at any time, the same command continues.
+
+    The exit code is 1 if runs failed, and 130 after Ctrl-C.
+    """
     from billhook.render import terminal
     from billhook.study.grid import plan
+    from billhook.study.records.reading import LATENCY
     from billhook.study.records.store import Store
     from billhook.study.report.output import print_report, write_report
     from billhook.study.report.report import load_report
     from billhook.study.run.choice import groups
-    from billhook.study.run.latency import FILE, measure_latency
+    from billhook.study.run.latency import measure_latency
 
     if ray not in (None, "local") and workers is not None:
         raise ConfigurationError(
@@ -116,19 +120,20 @@ def run(
     spec, place = _load(study, data)
     grid = plan(spec, place)
     store = Store(Path("runs") / grid.study.name if results is None else results)
+    begin = functools.partial(store.begin, grid.study, _command(study, results))
+    if (store.folder / "study.json").exists():  # another study's: said before any worker starts
+        begin()
+        store.check_runs([trial.identity for trial in grid.trials])
     trains = retry_failed or not all(group.recorded(store) for group in groups(grid, store))
     if trains:
-        begin = functools.partial(store.begin, grid.study, _command(study, results))
-        if (store.folder / "study.json").exists():
-            begin()  # another study's folder: said before any worker starts
         pool = _pool(store, ray, workers or min(2, os.cpu_count() or 1), place)
         with contextlib.closing(pool):
             begin()
             if retry_failed:
                 console.print(f"{store.retry(grid.trials)} failed runs to be run again")
             _train(console, store, grid, pool)
-    store.begin(grid.study)  # finished: but is it this study?
-    stale = trains or not all((store.folder / name).exists() for name in ("report.md", FILE))
+    reports = [store.folder / name for name in ("report.md", LATENCY)]
+    stale = trains or not all(path.exists() for path in reports)
     unmeasured = measure_latency(store, grid, place)
     if unmeasured:
         console.print(f"latency left out: {unmeasured}", highlight=False)
@@ -136,8 +141,10 @@ def run(
     if stale:
         write_report(finished, store)
     print_report(finished, console)
-    _say_failures(console, store)
+    failed = _say_failures(console, store)
     _say_where(console, store)
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -247,7 +254,8 @@ def _command(study: str, results: Path | None) -> str:
     return f"billhook study run {public(Path(study))}{folder}"
 
 
-def _say_failures(console: "Console", store: "Store") -> None:
+def _say_failures(console: "Console", store: "Store") -> bool:
+    """Name the runs that failed; whether there are any."""
     from billhook.study.run.progress import retry_hint
 
     failed = [row for row in store.records.rows() if row.failure]
@@ -255,6 +263,7 @@ def _say_failures(console: "Console", store: "Store") -> None:
         console.print(f"failed: {row.run}: {row.failure}", highlight=False, markup=False)
     if failed:
         console.print(retry_hint(store), highlight=False, markup=False)
+    return bool(failed)
 
 
 def _say_where(console: "Console", store: "Store") -> None:

@@ -20,10 +20,12 @@ from billhook.tasks.recipe import Recipe
 from billhook.tasks.task import Task
 
 __all__ = [
+    "ARMS",
     "DENSE",
     "LARGE",
     "LONGER",
     "SPARSE",
+    "Condition",
     "Plan",
     "Point",
     "Trial",
@@ -33,6 +35,7 @@ __all__ = [
 #: The arms: the small networks, the large one pruned, for reference the large one left dense, and
 #: as a control a small one trained for as many operations as the large one.
 DENSE, SPARSE, LARGE, LONGER = "small-dense", "large-sparse", "large-dense", "small-dense-longer"
+ARMS = DENSE, SPARSE, LARGE, LONGER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +59,23 @@ class Point:
 
 
 @dataclasses.dataclass(frozen=True)
-class Trial:
+class Condition:
+    """What distinguishes the trials of one study."""
+
+    arm: str
+    scheme: str  # standard, layerwise or global for the sparse arm, else empty
+    variant: str  # what a study of tuning varies, such as "frequency=100"
+    point: int  # the bytes of the small dense file it is compared at
+    width: float
+    sparsity: float
+    seed: int
+    learning_rate: float
+    dropout: float | None
+    steps: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial(Condition):
     """One network to train: its whole configuration. Equal configurations are the same trial.
 
     ``expected_*`` and the operations follow from the rest: the files of the standard and layerwise
@@ -68,16 +87,6 @@ class Trial:
     family: str
     kind: str
     found: str
-    arm: str
-    scheme: str  # standard, layerwise or global for the sparse arm
-    variant: str  # what a study of tuning varies, such as "frequency=100"
-    point: int  # the bytes of the small dense file it is compared at
-    width: float
-    sparsity: float
-    seed: int
-    learning_rate: float
-    dropout: float | None
-    steps: int
     codings: tuple[str, ...]
     recipe: Recipe = dataclasses.field(hash=False)  # with all of the above in it
     expected_bytes: int

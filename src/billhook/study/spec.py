@@ -124,8 +124,15 @@ class Study(Section):
 
     @property
     def watched(self) -> Metric:
-        """The first metric that validation data have."""
-        return next(metric for metric in self.metrics if not metric.test_only)
+        """The first metric that validation data have.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        for metric in self.metrics:
+            if not metric.test_only:
+                return metric
+        raise ConfigurationError(f"study {self.name} has no metric on validation data")
 
     def measured(self, name: str) -> Metric:
         """The metric of that name.

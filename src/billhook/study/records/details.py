@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import billhook
+from billhook.study.records.reading import read_table
 from billhook.training.loop import MODEL_FILE
 
-__all__ = ["Line", "as_csv", "curve_lines", "layer_lines", "read_table"]
+__all__ = ["Line", "as_csv", "curve_lines", "layer_lines", "read_curves", "read_layers"]
 
 Line = Mapping[str, object]
 """A line of a CSV file by column."""
@@ -43,10 +44,20 @@ def layer_lines(folder: Path) -> list[Line]:
     ]
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The lines of a CSV file by column."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+def read_curves(folder: Path, metrics: Sequence[str] = ()) -> list[dict[str, str]]:
+    """The lines of ``curves.csv`` with these metrics; none where the file is not there."""
+    numbers = dict.fromkeys(("sparsity", "learning_rate", *metrics), float)
+    return _if_there(folder / "curves.csv", {"run": str, "step": int, **numbers})
+
+
+def read_layers(folder: Path) -> list[dict[str, str]]:
+    """The lines of ``layers.csv``; none where the file is not there."""
+    columns = {"run": str, "tensor": str, "size": int, "nonzero": int}
+    return _if_there(folder / "layers.csv", columns)
+
+
+def _if_there(path: Path, columns: Mapping[str, type]) -> list[dict[str, str]]:
+    return read_table(path, columns) if path.exists() else []
 
 
 def as_csv(lines: Sequence[Line]) -> str:

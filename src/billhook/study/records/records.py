@@ -9,9 +9,17 @@ import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from billhook.atomic import write_text
-from billhook.study.records.details import Line, as_csv, curve_lines, layer_lines, read_table
-from billhook.study.records.lock import lock
+from billhook.atomic import remove_leftovers, write_text
+from billhook.errors import FormatError
+from billhook.study.records.details import (
+    Line,
+    as_csv,
+    curve_lines,
+    layer_lines,
+    read_curves,
+    read_layers,
+)
+from billhook.study.records.lock import locked
 from billhook.study.records.rows import Row, parse_rows, rows_as_csv
 
 __all__ = ["Records"]
@@ -61,13 +69,17 @@ class Records:
     ) -> bool:
         runs = self.folder / "runs"
         runs.mkdir(exist_ok=True)
-        with (runs / "lock").open("w") as file:
-            if not lock(file, exclusive=True):
+        with locked(runs / "lock") as mine:
+            if not mine:
                 return False
+            remove_leftovers(self.folder, _FILES)
             rows = change(dict(self.by_run()))
             chosen = [row.run for row in rows if row.chosen]
-            for name, lines_of in (("curves.csv", curve_lines), ("layers.csv", layer_lines)):
-                lines = _by_run(self.folder / name)
+            for name, lines_of, read in (
+                ("curves.csv", curve_lines, read_curves),
+                ("layers.csv", layer_lines, read_layers),
+            ):
+                lines = _by_run(read(self.folder))
                 for run in chosen:
                     if run in new and run not in lines:
                         lines[run] = lines_of(runs / run)
@@ -77,13 +89,20 @@ class Records:
         return True
 
 
-def _by_run(path: Path) -> dict[str, list[Line]]:
+_FILES = "rows.csv", "curves.csv", "layers.csv"
+
+
+def _by_run(lines: Iterable[dict[str, str]]) -> dict[str, list[Line]]:
     found: dict[str, list[Line]] = {}
-    for line in read_table(path) if path.exists() else ():
+    for line in lines:
         found.setdefault(line["run"], []).append(line)
     return found
 
 
 @functools.lru_cache(2)
 def _parsed(path: Path, *state: int) -> Mapping[str, Row]:  # noqa: ARG001 - of the file it is
-    return {row.run: row for row in parse_rows(path.read_text(encoding="utf-8"), str(path))}
+    try:
+        text = path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path} is not text ({error}): restore it, or delete it") from None
+    return {row.run: row for row in parse_rows(text, str(path))}

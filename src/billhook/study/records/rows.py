@@ -3,53 +3,31 @@
 import csv
 import dataclasses
 import io
+import math
 import typing
 from collections.abc import Iterable
+from typing import Any
 
 from billhook.errors import FormatError
-from billhook.study.grid import Trial
-from billhook.study.run.trial import Outcome
+from billhook.study.grid import ARMS, Condition, Trial
+from billhook.study.records.outcome import Outcome
+from billhook.study.records.reading import printable
 from billhook.study.spec import Study
 
 __all__ = ["Row", "parse_rows", "rows_as_csv", "runs_of"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class Row(Outcome, Condition):
     """One trial and what came of it.
 
-    ``scheme`` is the sparse arm's, ``variant`` what a study of tuning varied, both empty else.
-    ``bytes`` is the size of the file written, in the study's codings; ``bytes_*`` what the trained
-    network takes in one coding each (every tensor dense where that is smaller). Operations are
-    multiply-adds: of the whole training, three times the forward pass; and of one example at
-    inference, zeros skipped. ``test`` is empty unless validation data chose the trial. A failed
-    trial has its reason in ``failure``, zeros for all that was to be measured, and no metrics.
+    ``test`` is empty unless validation data chose the trial. A failed trial has its reason in
+    ``failure``, zeros for all that was to be measured, and no metrics.
     """
 
     run: str
-    arm: str
-    scheme: str
-    variant: str
-    point: int
-    width: float
-    sparsity: float
-    seed: int
-    learning_rate: float
-    dropout: float | None
-    steps: int
-    parameters: int
-    nonzero: int
-    bytes: int
-    bytes_dense: int
-    bytes_bitmask: int
-    bytes_relative_index: int
-    bytes_entropy: int
-    training_operations: int
-    inference_operations: int
-    seconds: float
     chosen: bool
     failure: str
-    validation: dict[str, float]
     test: dict[str, float]
 
     @classmethod
@@ -61,28 +39,27 @@ class Row:
         failure: str = "",
     ) -> "Row":
         """The row of a trial that ended with an outcome, chosen if it has ``test``, or failed."""
-        asked = {name: getattr(trial, name) for name in _ASKED}
-        if outcome is None:
-            nothing = dict.fromkeys(_MEASURED, 0) | {"seconds": 0.0, "validation": {}}
-            found: dict[str, typing.Any] = nothing
-        else:
-            found = {name: getattr(outcome, name) for name in (*_MEASURED, "validation")}
         return cls(
             run=trial.identity,
             chosen=test is not None,
             failure=failure,
             test=test or {},
-            **asked,
-            **found,
+            **_fields(trial, Condition),
+            **_fields(outcome or _NOTHING, Outcome),
         )
 
     @property
     def outcome(self) -> Outcome | None:
         """What the trial came to; None if it failed."""
-        if self.failure:
-            return None
-        found = {name: getattr(self, name) for name in _MEASURED}
-        return Outcome(**found, validation=self.validation)
+        return None if self.failure else Outcome(**_fields(self, Outcome))
+
+
+def _fields(value: Any, kind: type[Condition | Outcome]) -> dict[str, Any]:
+    """The fields of ``kind`` that a value of a class below it has."""
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(kind)}
+
+
+_NOTHING = Outcome(0, 0, 0, 0, 0, 0, 0, 0, 0, seconds=0.0, validation={})
 
 
 def runs_of(study: Study, rows: Iterable[Row]) -> int:
@@ -99,13 +76,16 @@ def runs_of(study: Study, rows: Iterable[Row]) -> int:
     return study.runs - len(settled - chosen) * (len(study.seeds) - 1)
 
 
-_ASKED = (
-    *("arm", "scheme", "variant", "point", "width", "sparsity", "seed", "learning_rate"),
-    *("dropout", "steps"),
-)
-_MEASURED = tuple(each.name for each in dataclasses.fields(Outcome) if each.name != "validation")
 _METRICS = ("validation", "test")
-_TYPES = {k: t for k, t in typing.get_type_hints(Row).items() if k not in _METRICS}
+_ORDER = (
+    "run",
+    *(field.name for field in dataclasses.fields(Condition)),
+    *(field.name for field in dataclasses.fields(Outcome) if field.name not in _METRICS),
+    "chosen",
+    "failure",
+)
+_HINTS = typing.get_type_hints(Row)
+_TYPES = {name: _HINTS[name] for name in _ORDER}
 
 
 def rows_as_csv(rows: Iterable[Row]) -> str:
@@ -132,12 +112,37 @@ def parse_rows(text: str, source: str) -> list[Row]:
         FormatError: ``source`` holds something else.
     """
     try:
-        return [_parse(line) for line in csv.DictReader(io.StringIO(text), strict=True)]
-    except (KeyError, ValueError, TypeError, csv.Error) as error:
+        reader = csv.DictReader(io.StringIO(text), strict=True)
+        rows = []
+        for number, line in enumerate(reader, start=2):
+            try:
+                rows.append(_parse(line))
+            except (KeyError, ValueError, TypeError, AttributeError) as error:
+                raise ValueError(f"line {number}: {error!r}") from None
+        _check(rows)
+    except (ValueError, csv.Error) as error:
         raise FormatError(
-            f"{source} is not the rows.csv of a study ({error!r}): restore it, or delete it and "
+            f"{source} is not the rows.csv of a study ({error}): restore it, or delete it and "
             "run the study again"
         ) from None
+    return rows
+
+
+def _check(rows: list[Row]) -> None:
+    """What the analysis relies on.
+
+    Raises:
+        ValueError: a row breaks it.
+    """
+    if len({row.run for row in rows}) < len(rows):
+        raise ValueError("a run has several rows")
+    chosen, finished = (
+        [row for row in rows if row.chosen],
+        [row for row in rows if not row.failure],
+    )
+    for part, those in (("test", chosen), ("validation", finished)):
+        if len({frozenset(getattr(row, part)) for row in those}) > 1:
+            raise ValueError(f"some rows lack {part} metrics that others have")
 
 
 def _written(value: object) -> str:
@@ -147,21 +152,41 @@ def _written(value: object) -> str:
 
 
 def _parse(line: dict[str, str]) -> Row:
+    if None in line or None in line.values():
+        raise ValueError("another number of columns than the first line")
     fixed = {name: _read(line[name], kind) for name, kind in _TYPES.items()}
     metrics: dict[str, typing.Any] = {
         part: {
-            column.removeprefix(f"{part}_"): float(value)
+            column.removeprefix(f"{part}_"): _finite(value)
             for column, value in line.items()
             if column.startswith(f"{part}_") and value
         }
         for part in _METRICS
     }
-    return Row(**fixed, **metrics)
+    row = Row(**printable(fixed), **printable(metrics))
+    if row.arm not in ARMS or not 0 <= row.sparsity <= 1 or row.width <= 0 or row.point <= 0:
+        raise ValueError(
+            f"no study has arm {row.arm!r}, sparsity {row.sparsity}, width {row.width} and point "
+            f"{row.point}"
+        )
+    counted = (row.parameters, row.nonzero, row.bytes)
+    if (row.failure and row.chosen) or (not row.failure and min(counted) < 1):
+        raise ValueError(f"a run that {'failed' if row.failure else 'finished'} has no such counts")
+    return row
 
 
 def _read(text: str, kind: typing.Any) -> typing.Any:
     if kind is bool:
         return bool(int(text))
-    if kind in (int, float, str):
+    if kind is float:
+        return _finite(text)
+    if kind in (int, str):
         return kind(text)
-    return float(text) if text else None  # float | None
+    return _finite(text) if text else None  # float | None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value

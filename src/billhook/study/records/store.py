@@ -18,35 +18,24 @@ it dies.
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 import billhook
-from billhook.atomic import write_text
+from billhook.atomic import remove_leftovers, write_text
 from billhook.errors import ConfigurationError, FormatError, StateError
 from billhook.study.grid import Trial
-from billhook.study.records.lock import lock
+from billhook.study.records.lock import is_locked, locked
+from billhook.study.records.outcome import Outcome, Sighting
 from billhook.study.records.provenance import provenance
+from billhook.study.records.reading import LATENCY, printable, read_json
 from billhook.study.records.records import Records
-from billhook.study.run.trial import Outcome, Progress
 from billhook.study.spec import Study
 
-__all__ = ["Identified", "Run", "Sighting", "Store"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Sighting:
-    """Where a trial stood when its process ``pid`` last left word of it.
-
-    ``seconds_left`` is reckoned from the steps that this process has taken, None after the first.
-    """
-
-    progress: Progress
-    pid: int
-    seconds_left: float | None
+__all__ = ["Identified", "Run", "Store"]
 
 
 class Identified(Protocol):
@@ -106,13 +95,31 @@ class Store:
 
     def study(self) -> Study:
         """The study that this folder holds."""
+        manifest = self._read_manifest()
         try:
-            return Study.model_validate(self._read_manifest()["study"])
-        except ValidationError as error:
+            study = Study.model_validate(manifest["study"])
+            if study.metrics:
+                study.measured(study.metric), study.measured(study.choose_by)
+        except (ValidationError, ConfigurationError) as error:
             raise FormatError(
                 f"{self.folder / 'study.json'} is damaged, or of another billhook than this "
                 f"{billhook.__version__}: {error}"
             ) from None
+        return study
+
+    def check_runs(self, planned: Collection[str]) -> None:
+        """See that the rows are of the runs that are planned now.
+
+        Raises:
+            ConfigurationError: some are not: the network, its data or the recipe were edited.
+        """
+        others = [run for run in self.records.by_run() if run not in planned]
+        if others:
+            raise ConfigurationError(
+                f"{self.folder} has {len(others)} runs of an earlier version of this study, such "
+                f"as {others[0]}: its network or its data have changed since; give --results with "
+                "another folder, or undo the change"
+            )
 
     def provenance(self) -> dict[str, str]:
         """Versions, commit and machine of the process that began this study."""
@@ -142,16 +149,14 @@ class Store:
         """
         run = self.run_folder(trial)
         run.mkdir(parents=True, exist_ok=True)
-        with (run / "lock").open("w") as file:
-            yield lock(file, exclusive=True)
+        with locked(run / "lock") as mine:
+            if mine:
+                remove_leftovers(run)
+            yield mine
 
     def running(self, trial: Identified) -> bool:
         """Whether some process has taken ``trial`` and is alive."""
-        path = self.run_folder(trial) / "lock"
-        if not path.exists():
-            return False
-        with path.open() as file:
-            return not lock(file, exclusive=False)
+        return is_locked(self.run_folder(trial) / "lock")
 
     def note(self, trial: Identified, sighting: Sighting) -> None:
         """Leave word of where a trial stands that the caller has taken."""
@@ -159,13 +164,12 @@ class Store:
         write_text(self.run_folder(trial) / "progress.json", text + "\n")
 
     def sighting(self, trial: Identified) -> Sighting | None:
-        """The last word of a trial that is not settled, None before the first."""
+        """The last word of a trial that is not settled, None before the first, or if it is damaged:
+        nothing depends on it."""
         try:
-            text = (self.run_folder(trial) / "progress.json").read_text(encoding="utf-8")
-        except FileNotFoundError:
+            return read_json(self.run_folder(trial) / "progress.json", Sighting)
+        except FormatError:
             return None
-        found = json.loads(text)
-        return Sighting(**found | {"progress": Progress(**found["progress"])})
 
     def finish(self, trial: Trial, outcome: Outcome) -> None:
         """Record a trial whose file is written; from here on it counts."""
@@ -183,7 +187,7 @@ class Store:
         """Record that a trial failed and is not to be run again until :meth:`retry`."""
         run = self.run_folder(trial)
         (run / "progress.json").unlink(missing_ok=True)
-        content = {"reason": reason, "traceback": trace}
+        content = dataclasses.asdict(_Failure(reason, trace))
         write_text(run / "failure.json", json.dumps(content, indent=2) + "\n")
 
     def retry(self, trials: Iterable[Identified]) -> int:
@@ -198,7 +202,7 @@ class Store:
                 f"another process is writing the records in {self.folder}: give the command again"
             )
         if failed:
-            (self.folder / "latency.csv").unlink(missing_ok=True)  # others may be chosen
+            (self.folder / LATENCY).unlink(missing_ok=True)  # others may be chosen
         for trial in failed:
             (self.run_folder(trial) / "failure.json").unlink(missing_ok=True)
         return len(failed)
@@ -212,8 +216,8 @@ class Store:
         row = self.records.by_run().get(trial.identity)
         if row is not None:
             return row.failure or None
-        found = self._read(trial, "failure.json")
-        return None if found is None else str(found["reason"])
+        found = read_json(self.run_folder(trial) / "failure.json", _Failure)
+        return None if found is None else printable(found.reason)
 
     def settled(self, trial: Identified) -> bool:
         """Whether the trial needs no run any more: finished or failed."""
@@ -227,25 +231,16 @@ class Store:
         row = self.records.by_run().get(trial.identity)
         if row is not None:
             return row.outcome
-        found = self._read(trial, "outcome.json")
-        if found is None or self.failure(trial) is not None:  # it may have failed on test data
+        if self.failure(trial) is not None:  # it may have failed on test data
             return None
-        return Outcome(**found)
+        return read_json(self.run_folder(trial) / "outcome.json", Outcome)
 
     def test(self, trial: Identified) -> dict[str, float] | None:
         """The test metrics of a trial that was chosen and measured, None of any other."""
         row = self.records.by_run().get(trial.identity)
         if row is not None and row.chosen:
             return row.test
-        return self._read(trial, "test.json")
-
-    def _read(self, trial: Identified, name: str) -> dict[str, Any] | None:
-        try:
-            text = (self.run_folder(trial) / name).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
-        found: dict[str, Any] = json.loads(text)
-        return found
+        return read_json(self.run_folder(trial) / "test.json", dict[str, float])
 
     def _read_manifest(self) -> dict[str, Any]:
         path = self.folder / "study.json"
@@ -255,11 +250,22 @@ class Store:
                 "`billhook study run` wrote"
             )
         try:
-            manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            manifest["study"], manifest["provenance"]
-        except (ValueError, KeyError, TypeError) as error:
+            manifest: dict[str, Any] = printable(json.loads(path.read_bytes()))
+            facts = manifest["provenance"]
+            if not {"command", "billhook"} <= facts.keys() or not all(
+                isinstance(fact, str) for fact in facts.values()
+            ):
+                raise ValueError("its provenance is not what billhook writes")
+            manifest["study"]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise FormatError(f"{path} is damaged ({error!r}): restore it or delete it") from None
         return manifest
+
+
+@dataclasses.dataclass(frozen=True)
+class _Failure:
+    reason: str
+    traceback: str
 
 
 def _manifest(study: Study, command: str) -> dict[str, Any]:

@@ -6,13 +6,14 @@ import io
 
 from rich.console import Console
 
-from billhook.atomic import replacing, write_text
+from billhook.atomic import write_bytes, write_text
 from billhook.study.records.store import Store
 from billhook.study.report.charts.over_bytes import over_bytes
 from billhook.study.report.charts.theme import png, svg
 from billhook.study.report.notes import notes
 from billhook.study.report.page import page
 from billhook.study.report.report import Report
+from billhook.study.report.sheet import escaped
 
 __all__ = ["FILES", "markdown", "print_report", "write_report"]
 
@@ -39,12 +40,16 @@ def markdown(report: Report) -> str:
     parts = [f"# Study {report.study.name}: large-sparse against small-dense at equal bytes"]
     parts += [f"**{report.standing}**"] if report.partial else []
     for first, *rest in report.verdicts:
-        bullets = "\n".join(f"- {line}" for line in rest)
-        parts.append(f"**{first[0].upper()}{first[1:]}.**\n\n{bullets}")
+        bullets = "\n".join(f"- {escaped(line)}" for line in rest)
+        parts.append(f"**{escaped(first[0].upper() + first[1:])}.**\n\n{bullets}")
     parts.append("![Both arms over the bytes of the file, and their difference](plot.png)")
-    parts += [f"## {sheet.title}\n\n{sheet.markdown()}" for sheet in report.sheets]
-    parts.append("## How to read this\n\n" + "\n".join(f"- {line}" for line in notes(report)))
-    facts = "\n".join(f"- {name}: {value}" for name, value in report.provenance.items())
+    parts += [f"## {escaped(sheet.title)}\n\n{sheet.markdown()}" for sheet in report.sheets]
+    parts.append(
+        "## How to read this\n\n" + "\n".join(f"- {escaped(line)}" for line in notes(report))
+    )
+    facts = "\n".join(
+        f"- {escaped(name)}: {escaped(value)}" for name, value in report.provenance.items()
+    )
     parts.append(
         f"## Origin\n\n{facts}\n"
         "- study.json holds the whole configuration, rows.csv every trial, comparison.csv the "
@@ -57,8 +62,7 @@ def write_report(report: Report, store: Store) -> None:
     """Write :data:`FILES` into the folder of the study."""
     plot = over_bytes(report.findings[0])
     write_text(store.folder / "comparison.csv", _comparison_csv(report))
-    with replacing(store.folder / "plot.png") as file:
-        file.write(png(plot))
+    write_bytes(store.folder / "plot.png", png(plot))
     write_text(store.folder / "plot.svg", svg(plot))
     write_text(store.folder / "report.html", page(report, store.folder))
     write_text(store.folder / "report.md", markdown(report))

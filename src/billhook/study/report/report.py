@@ -1,15 +1,17 @@
 """The report of a study: everything that its folder says so far, weighed."""
 
 import dataclasses
+import math
 from pathlib import Path
 
-from billhook.errors import StateError
+from billhook.errors import FormatError, StateError
 from billhook.study.analysis.comparison import Design
 from billhook.study.analysis.findings import Findings, find
 from billhook.study.analysis.variants import variants, what_mattered
 from billhook.study.analysis.verdict import verdict
 from billhook.study.published import PublishedTable, published_table
-from billhook.study.records.details import read_table
+from billhook.study.records.details import read_curves, read_layers
+from billhook.study.records.reading import LATENCY, read_table
 from billhook.study.records.rows import Row, runs_of
 from billhook.study.records.store import Store
 from billhook.study.report.sheet import Sheet
@@ -25,7 +27,6 @@ from billhook.study.report.sheets import (
     size_sheet,
     variant_sheet,
 )
-from billhook.study.run.latency import FILE as LATENCY_FILE
 from billhook.study.spec import Study
 from billhook.tasks.task import Metric
 
@@ -103,6 +104,12 @@ def load_report(store: Store) -> Report:
     study, rows = store.study(), store.records.rows()
     if not any(row.chosen for row in rows):
         raise StateError(_nothing(store, rows))
+    metrics = _reported(study, rows)
+    if not metrics:
+        raise FormatError(
+            f"the rows in {store.folder} have none of the metrics that its study.json names: "
+            "restore them"
+        )
     design = Design(paired=study.own_splits)
     return Report(
         study=study,
@@ -111,11 +118,11 @@ def load_report(store: Store) -> Report:
         design=design,
         findings=[
             [find(rows, metric, design, study.margin, scheme) for scheme in study.schemes]
-            for metric in _reported(study, rows)
+            for metric in metrics
         ],
-        curves=_table(store.folder / "curves.csv"),
-        layers=_table(store.folder / "layers.csv"),
-        latency=_table(store.folder / LATENCY_FILE),
+        curves=read_curves(store.folder, [m.name for m in study.metrics if not m.test_only]),
+        layers=read_layers(store.folder),
+        latency=_latency(store.folder / LATENCY),
         published=published_table(study.family),
     )
 
@@ -139,6 +146,22 @@ def _reported(study: Study, rows: list[Row]) -> list[Metric]:
     return sorted(metrics, key=lambda metric: metric.name != study.metric)
 
 
-def _table(path: Path) -> Table:
-    """The lines of a CSV file; none where it is not there."""
-    return read_table(path) if path.exists() else []
+def _latency(path: Path) -> Table:
+    """The networks' latencies; none where the file is not there."""
+    texts = dict.fromkeys(("run", "input", "eager_ms", "compiled_ms", "failure", "machine"), str)
+    lines = read_table(path, texts) if path.exists() else []
+    for line in lines:
+        times = [line["eager_ms"], line["compiled_ms"]]
+        if times != ["", ""] and not all(_positive(time) for time in times):
+            raise FormatError(
+                f"{path} is damaged ({line['run']} takes {times} ms): restore it, or delete it and "
+                "run the study again"
+            )
+    return lines
+
+
+def _positive(text: str) -> bool:
+    try:
+        return 0.0 < float(text) < math.inf
+    except ValueError:
+        return False

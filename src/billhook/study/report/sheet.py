@@ -5,7 +5,18 @@ import io
 
 from billhook.render import Table
 
-__all__ = ["Sheet"]
+__all__ = ["Sheet", "escaped"]
+
+
+def escaped(text: str) -> str:
+    """``text`` as one line of Markdown that shows it and does nothing else: what a results folder
+    says is a stranger's, and Markdown lets HTML, links and pictures through.
+
+    >>> print(escaped("<img src=x> [a](b) `c` x|y"))
+    &lt;img src=x&gt; \\[a\\](b) \\`c\\` x\\|y
+    """
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return " ".join("".join(f"\\{c}" if c in "\\`[]|" else c for c in text).splitlines())
 
 
 class Sheet(Table):
@@ -20,7 +31,7 @@ class Sheet(Table):
     def markdown(self) -> str:
         """For a page; without the title."""
         lines = [
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
+            "| " + " | ".join(escaped(cell) for cell in line) + " |"
             for line in (self.headings, *self.rows)
         ]
         return "\n".join([lines[0], "|" + "---:|" * len(self.headings), *lines[1:]])

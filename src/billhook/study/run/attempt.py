@@ -6,9 +6,10 @@ import traceback
 
 from billhook.study.family import Place
 from billhook.study.grid import Trial
-from billhook.study.records.store import Sighting, Store
+from billhook.study.records.outcome import Progress, Sighting
+from billhook.study.records.store import Store
 from billhook.study.run.choice import Group
-from billhook.study.run.trial import Progress, measure_test, run_trial
+from billhook.study.run.trial import measure_test, run_trial
 
 __all__ = ["attempt"]
 

@@ -3,11 +3,11 @@
 import dataclasses
 from collections.abc import Sequence
 
-from billhook.study.family import Metric
 from billhook.study.grid import Plan, Trial
+from billhook.study.records.outcome import Outcome
 from billhook.study.records.rows import Row
 from billhook.study.records.store import Store
-from billhook.study.run.trial import Outcome
+from billhook.tasks.task import Metric
 
 __all__ = ["Group", "groups"]
 

@@ -1,44 +1,38 @@
 """How fast the chosen networks are: ``billhook.compile`` beside eager torch, in ``latency.csv``.
 
-A line a network, of the first seed whose file is there: run, input, eager_ms, compiled_ms (medians
-of one thread), failure, machine. It is measured once a study is complete, when nothing of it runs
-any more, and is kept, so that reports can be made without the models.
+One line per network, of the first seed whose file is there: run, input, eager_ms, compiled_ms
+(medians of one thread), failure, machine. It is measured once a study is complete, when nothing of
+it runs any more, and is kept, so that reports can be made without the models.
 """
 
 import concurrent.futures
 import contextlib
 import multiprocessing
 import os
-import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import nn
 
-import billhook
 from billhook.atomic import write_text
+from billhook.bench.measure import bench
+from billhook.bench.memory import STEADY_MALLOC
 from billhook.errors import BillhookError
 from billhook.native import library
 from billhook.study.family import Place
 from billhook.study.grid import Plan, Trial
 from billhook.study.records.details import Line, as_csv
 from billhook.study.records.provenance import provenance
+from billhook.study.records.reading import LATENCY
 from billhook.study.records.store import Store
-from billhook.study.run.trial import MODEL_FILE, load_network
+from billhook.study.run.trial import load_network
+from billhook.training.loop import MODEL_FILE
 
-__all__ = ["FILE", "measure_latency"]
+__all__ = ["measure_latency"]
 
-FILE = "latency.csv"
-ROUNDS = 15
 _SHORTEST = 2e-3  # seconds of eager torch that a round lasts at least
-
-# glibc else returns the memory of large tensors in every call: whoever needs less looks faster.
-_STEADY_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": "4294967296",
-    "MALLOC_TRIM_THRESHOLD_": "4294967296",
-    "MALLOC_TOP_PAD_": "268435456",
-}
 
 
 def measure_latency(store: Store, plan: Plan, place: Place) -> str:
@@ -46,7 +40,7 @@ def measure_latency(store: Store, plan: Plan, place: Place) -> str:
 
     The networks are loaded and timed in a fresh process.
     """
-    if (store.folder / FILE).exists():
+    if (store.folder / LATENCY).exists():
         return ""
     if library() is None:
         return "this billhook was built without its kernels"
@@ -55,13 +49,13 @@ def measure_latency(store: Store, plan: Plan, place: Place) -> str:
         return f"the networks' files are not in {store.folder / 'runs'} any more"
     context = multiprocessing.get_context("spawn")
     with (
-        _environment(_STEADY_MEMORY),
+        _environment(STEADY_MALLOC),
         concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as process,
     ):
         lines = list(
             process.map(_line, trials, map(store.run_folder, trials), [place] * len(trials))
         )
-    write_text(store.folder / FILE, as_csv(lines))
+    write_text(store.folder / LATENCY, as_csv(lines))
     return ""
 
 
@@ -85,13 +79,13 @@ def _line(trial: Trial, folder: Path, place: Place) -> Line:
         failure = "the task has no example_inputs"
     else:
         torch.set_num_threads(1)
+        repeats = _repeats(model, inputs)
         try:
-            program = billhook.compile(model, inputs)
+            result = bench(trial.identity, model, inputs, repeats=repeats, peers=("eager",))
         except BillhookError as error:
             failure = f"{type(error).__name__}: {error}"
         else:
-            medians = _medians(lambda: model(*inputs), lambda: program(*inputs))
-            eager, compiled = (f"{1e3 * median:.4g}" for median in medians)
+            eager, compiled = (f"{result.median(form):.4g}" for form in ("eager", "billhook"))
     return {
         "run": trial.identity,
         "input": shapes,
@@ -102,25 +96,15 @@ def _line(trial: Trial, folder: Path, place: Place) -> Line:
     }
 
 
-@torch.no_grad()
-def _medians(*calls: Callable[[], object]) -> list[float]:
-    """Seconds of one call, the median over rounds in which all take turns, first untimed."""
-    repeats = 1 + int(_SHORTEST / max(_seconds(calls[0], 3), 1e-7))
-    rounds = []
-    for _ in range(ROUNDS):
+def _repeats(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> int:
+    """How many calls a round needs to last long enough for the clock."""
+    with torch.no_grad():
         times = []
-        for call in calls:
-            _seconds(call, repeats)
-            times.append(_seconds(call, repeats))
-        rounds.append(times)
-    return [statistics.median(each) for each in zip(*rounds, strict=True)]
-
-
-def _seconds(call: Callable[[], object], repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - start) / repeats
+        for _ in range(3):
+            start = time.perf_counter()
+            model(*inputs)
+            times.append(time.perf_counter() - start)
+    return 1 + int(_SHORTEST / max(min(times), 1e-7))
 
 
 @contextlib.contextmanager

@@ -13,8 +13,10 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from billhook.study.grid import Plan, Trial
+from billhook.study.records.outcome import Sighting
+from billhook.study.records.reading import printable
 from billhook.study.records.rows import runs_of
-from billhook.study.records.store import Identified, Sighting, Store
+from billhook.study.records.store import Identified, Store
 from billhook.tasks.task import Metric
 
 __all__ = ["Display", "print_status", "retry_hint"]
@@ -75,7 +77,7 @@ class Display:
         else:
             for place, trial in enumerate(settled, start=self.settled - len(settled) + 1):
                 line = f"{place}/{self._total} runs{self._left()}: {self._settled_line(trial)}"
-                self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+                self._console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
         self._looked = time.monotonic()
 
     def _look(self) -> list[Trial]:
@@ -136,7 +138,7 @@ def print_status(console: Console, store: Store) -> None:
     lines += [f"failed   {run}: {reason}" for run, reason in failures.items()]
     if failures:
         lines.append(retry_hint(store))
-    for line in lines:
+    for line in map(printable, lines):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

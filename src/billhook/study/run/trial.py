@@ -5,7 +5,6 @@ its last checkpoint, and ends as if it had never stopped. Its folder gets
 ``model.billhook.safetensors`` and ``metrics.csv``, a line an evaluation.
 """
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,42 +17,15 @@ from billhook.errors import ConfigurationError, StateError
 from billhook.study.family import Place, Subject
 from billhook.study.grid import Trial
 from billhook.study.operations import operations, uses
+from billhook.study.records.outcome import Outcome, Progress
 from billhook.study.sizes import EXACT, encoding_of
 from billhook.tasks.task import Task
 from billhook.training.loop import MODEL_FILE, SCHEMES, Sparsity, test_metrics, train
 from billhook.training.precision import accelerator_for
 
-__all__ = ["MODEL_FILE", "Outcome", "Progress", "load_network", "measure_test", "run_trial"]
+__all__ = ["load_network", "measure_test", "run_trial"]
 
 _SLACK = 0.005  # by which a file may exceed the bytes expected of random masks
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """Where a trial stands; ``metric`` is the task's first one on validation data."""
-
-    identity: str
-    step: int
-    steps: int
-    sparsity: float
-    metric: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What a trial came to; the fields are those of :class:`billhook.study.records.rows.Row`."""
-
-    parameters: int
-    nonzero: int
-    bytes: int
-    bytes_dense: int
-    bytes_bitmask: int
-    bytes_relative_index: int
-    bytes_entropy: int
-    training_operations: int
-    inference_operations: int
-    seconds: float
-    validation: dict[str, float]
 
 
 def run_trial(

@@ -62,9 +62,11 @@ def run_trials(store: Store, plan: Plan, pool: Pool, tick: Callable[[], None]) -
         tick: called at least every half second.
 
     Raises:
+        ConfigurationError: the folder's rows are of other trials.
         StateError: the results folder cannot be written; what is finished is kept.
     """
     order = [trial.identity for trial in plan.trials]
+    store.check_runs(order)
     running: dict[Future[None], tuple[Group, Trial]] = {}
     died: Counter[Trial] = Counter()
     try:
@@ -134,7 +136,7 @@ class LocalPool:
         self.slots = workers
         self._store, self._place = store, place
         starting = [_Worker.start() for _ in range(workers)]
-        self._workers = [_ready(worker) for worker in starting]
+        self._workers = [_ready(worker) for worker in starting]  # side by side
 
     def submit(self, group: Group, trial: Trial) -> Future[None]:
         """Give ``trial`` to an idle process."""
@@ -189,15 +191,21 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _ready(worker: _Worker) -> _Worker:
-    """The worker once its process runs: what breaks now is no trial's fault."""
-    try:
-        worker.pid = worker.started.result()
-    except BrokenProcessPool:
-        raise StateError(
-            "a worker process died as it started: see what it printed above; in a script, "
-            "billhook's studies need the `if __name__ == '__main__'` guard of multiprocessing"
-        ) from None
-    return worker
+    """The worker once its process runs; one that dies as it starts, which is no trial's fault, is
+    replaced some times."""
+    for _ in range(ATTEMPTS):
+        try:
+            worker.pid = worker.started.result()
+        except BrokenProcessPool:
+            worker.executor.shutdown()
+            worker = _Worker.start()
+        else:
+            return worker
+    worker.executor.shutdown()
+    raise StateError(
+        f"{ATTEMPTS} worker processes died as they started: see what they printed above; in a "
+        "script, billhook's studies need the `if __name__ == '__main__'` guard of multiprocessing"
+    )
 
 
 def _begin() -> None:
