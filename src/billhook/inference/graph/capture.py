@@ -74,9 +74,14 @@ class _Capture:
         self.tensors = {**program.state_dict, **program.constants}
         if len(signature.user_inputs) != 1 or len(signature.user_outputs) != 1:
             raise UnsupportedError("the network plan takes one input and gives one output")
+        if not program.call_spec.out_spec.is_leaf():
+            raise UnsupportedError("the network plan gives one tensor, the model gives a container")
         self.user_input = signature.user_inputs[0]
         self.ops: list[Op] = []
+        self.names_taken: set[str] = set()
         self.values: dict[fx.Node, _Value] = {}
+        self.storage: dict[fx.Node, fx.Node] = {}
+        self.place = {node: place for place, node in enumerate(self.graph.nodes)}
 
     def run(self) -> list[Op]:
         for node in self.graph.nodes:
@@ -87,9 +92,9 @@ class _Capture:
                 self._call(node)
             elif node.op == "output":
                 result = self._plain(node.args[0][0])
-                if result != len(self.ops) - 1:
+                if not self.ops or result != len(self.ops) - 1:
                     raise UnsupportedError("the output is not the last operation's result")
-        return [self._on_vector(op) for op in self.ops]
+        return [self._on_vector(number, op) for number, op in enumerate(self.ops)]
 
     def is_vector(self, value: int) -> bool:
         """Whether a value is stored as a vector of features, not as planes."""
@@ -98,12 +103,11 @@ class _Capture:
         op = self.ops[value]
         return isinstance(op, Linear) or (isinstance(op, Other) and op.kind in ("mean", "flatten"))
 
-    def _on_vector(self, op: Op) -> Op:
+    def _on_vector(self, number: int, op: Op) -> Op:
         """A 1x1 convolution of averaged planes is a linear layer; little else can read them."""
         if not any(self.is_vector(value) for value in op.inputs):
             return op
         if isinstance(op, Conv) and op.weight.shape[2:] == (1, 1) and op.groups == 1:
-            number = self.ops.index(op)
             if any(number in user.inputs and not isinstance(user, Other) for user in self.ops):
                 raise UnsupportedError(
                     f"{op.name}, a convolution of averaged planes, is read again"
@@ -127,7 +131,30 @@ class _Capture:
         arguments = {a.name: a.default_value for a in schema if a.has_default_value()}
         arguments |= dict(zip((a.name for a in schema), node.args, strict=False))
         arguments |= node.kwargs
+        self._follow_storage(node, arguments, handler is _Capture.same)
         self.values[node] = handler(self, node, arguments)
+
+    def _follow_storage(self, node: fx.Node, arguments: dict[str, Any], is_alias: bool) -> None:
+        """Notes whose memory a result lies in, and refuses writes that another reader would see.
+
+        Dropout returns its input, a reshape is a view of it. What writes in place has changed them
+        all, which a program of values cannot show.
+        """
+        schema = node.target._schema  # type: ignore[union-attr]
+        source = next((a for a in arguments.values() if isinstance(a, fx.Node)), node)
+        views = is_alias or any(result.alias_info is not None for result in schema.returns)
+        root = self.storage.get(source, source) if views else node
+        self.storage[node] = root
+        if not schema.is_mutable:
+            return
+        sharing = [n for n, own in self.storage.items() if own is root and n is not node]
+        users = [user for n in (root, *sharing) for user in n.users]
+        later = [u for u in users if self.place[u] > self.place[node] and u is not node]
+        if later or root.op == "placeholder":
+            raise UnsupportedError(
+                f"{node.name} changes in place what is read elsewhere too: use the operation "
+                "that returns a new tensor"
+            )
 
     def _plain(self, node: Any) -> int:
         """The number of a value that has no padding to be applied."""
@@ -152,14 +179,24 @@ class _Capture:
         return tuple(node.meta["val"].shape)[1:]
 
     def _add(self, op: Op) -> _Value:
-        self.ops.append(op)
+        """The operation's value; one that has its name already leaves it ``name#2`` and so on."""
+        name, uses = op.name, 1
+        while name in self.names_taken:
+            uses += 1
+            name = f"{op.name}#{uses}"
+        self.names_taken.add(name)
+        self.ops.append(replace(op, name=name))
         return _Value(len(self.ops) - 1)
 
     def _single_use(self, node: fx.Node, kinds: type | tuple[type, ...]) -> int | None:
-        """The number of a node's value if it is a last plain step that can take more work in."""
+        """The value's number if its operation can absorb what follows: nothing else reads the
+        value, under whatever name, and it has no activation yet."""
         number = self._plain(node)
-        fits = number >= 0 and isinstance(self.ops[number], kinds) and len(node.users) == 1
-        return number if fits and self.ops[number].activation == "none" else None
+        if number < 0 or not isinstance(self.ops[number], kinds):
+            return None
+        names = [other for other, value in self.values.items() if value.number == number]
+        readers = {user for name in names for user in name.users} - set(names)
+        return number if len(readers) == 1 and self.ops[number].activation == "none" else None
 
     # One handler an operator.
 

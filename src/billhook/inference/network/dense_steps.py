@@ -59,7 +59,7 @@ def dense_linear(op: Linear, source: View, target: View) -> Dense:
     def run(workspace: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
         features = weight.shape[1]
         flat = x.flatten() if source.buffer == SOURCE else workspace[source.offset :]
-        to = y if target.buffer == RESULT else workspace[target.offset :][: len(weight)]
+        to = y.view(-1) if target.buffer == RESULT else workspace[target.offset :][: len(weight)]
         to.copy_(activate(F.linear(flat[:features], weight, op.bias)))
 
     return run

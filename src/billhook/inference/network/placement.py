@@ -169,8 +169,10 @@ class Placement:
                     PlaneLayout(1, features, features, 0, 0), 1, born, dies
                 )
                 continue
-            inner = [v for v in self._home if self._within(v, value)]
-            born = min([born, *(self._lives(v)[0] for v in inner)])
+            # What lies inside may be computed long before the values are joined, and read after.
+            inner = [self._lives(v) for v in self._home if self._within(v, value)]
+            born = min([born, *(first for first, _ in inner)])
+            dies = max([dies, *(last for _, last in inner)])
             self._regions[value] = Region(self.layout(value), self.shape(value)[0], born, dies)
         for index, op in enumerate(self.ops):
             if isinstance(op, Conv) and strided(op):

@@ -1,0 +1,43 @@
+"""A captured network computes what torch computes, whatever its graph and whichever kernels run."""
+
+import random
+
+import pytest
+import torch
+
+from billhook.inference import kernels
+from billhook.inference.graph import Conv, Linear, UnsupportedError, capture
+from billhook.inference.graph.soundness import _kernels, check_choices, check_ops
+from billhook.inference.network.network import Network
+from billhook.inference.plan import Choice
+
+from .random_networks import RandomNetwork
+from .test_compile import relative_error
+
+pytestmark = pytest.mark.skipif(not kernels.available(), reason="no native kernels")
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_random_network_equals_torch(seed: int) -> None:
+    rng = random.Random(seed)
+    model = RandomNetwork(seed, steps=rng.choice([4, 8, 12, 18]))
+    try:
+        ops = capture(model, torch.zeros(1, *model.input_shape))
+    except UnsupportedError as error:
+        assert "changes in place" in str(error)  # noqa: PT017, all else must be captured
+        return
+    choices: dict[str, Choice] = {}
+    for index, op in reversed(list(enumerate(ops))):
+        if isinstance(op, Conv | Linear):
+            kernel = rng.choice(list(_kernels(ops, index, op, choices)))
+            vectors = kernels.MAX_VECTORS if kernel == "fused" else rng.randint(1, 16)
+            choices[op.name] = Choice(kernel, vectors)
+    check_ops(ops, model.input_shape)
+    check_choices(ops, choices)
+    network = Network(ops, model.input_shape, choices, rng.randint(0, kernels.isa()))
+    for batch in (1, 3, 1):
+        x = 3 * torch.randn(batch, *model.input_shape)
+        with torch.no_grad():
+            wanted = model(x.clone())
+        assert network(x).shape == wanted.shape
+        assert relative_error(network(x), wanted) <= 2e-5
