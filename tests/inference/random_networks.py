@@ -1,4 +1,4 @@
-"""Random small networks: layers used twice, values read again late, aliases, every known operator."""
+"""Random small networks: layers used twice, values read late, aliases, every known operator."""
 
 import random
 from collections.abc import Callable
@@ -70,8 +70,8 @@ class RandomNetwork(nn.Module):
             channels,
             filters,
             kernel,
-            stride=self.rng.choice([1, 1, 1, 2, (2, 1)]),
-            padding=tuple(self.rng.choice([k // 2, k // 2, 0]) for k in kernel),
+            stride=self.rng.choice([(1, 1), (1, 1), (1, 1), (2, 2), (2, 1)]),
+            padding=self.rng.choice([(kernel[0] // 2, kernel[1] // 2)] * 2 + [(0, kernel[1] // 2)]),
             groups=groups,
             bias=self.rng.random() < 0.5,
         )
@@ -112,11 +112,10 @@ class RandomNetwork(nn.Module):
         self._add_code(lambda x, y: x + y, source, self.rng.choice(like))
 
     def _pool(self, source: int) -> None:
-        kernel = self.rng.choice([2, 3, (1, 2), (3, 2)])
-        sides = (kernel, kernel) if isinstance(kernel, int) else kernel
-        if any(k > n for k, n in zip(sides, self.shapes[source][1:], strict=True)):
+        kernel = self.rng.choice([(2, 2), (3, 3), (1, 2), (3, 2)])
+        if any(k > n for k, n in zip(kernel, self.shapes[source][1:], strict=True)):
             return
-        stride, pad = self.rng.choice([1, 1, 2, 3]), self.rng.choice([0, min(sides) // 2])
+        stride, pad = self.rng.choice([1, 1, 2, 3]), self.rng.choice([0, min(kernel) // 2])
         if self.rng.random() < 0.5:
             ceil = self.rng.random() < 0.3
             self._add_code(lambda x: F.max_pool2d(x, kernel, stride, pad, ceil_mode=ceil), source)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import billhook
 from billhook.errors import CompileError, ConfigurationError
 from billhook.inference import Choice, CompiledModel, Plan, compile, kernels
-from billhook.inference.compiler import TOLERANCE
+from billhook.inference.verification import TOLERANCE
 from billhook.models import inception_v3, mobilenet_v1, ptb_lstm
 
 native_only = pytest.mark.skipif(not kernels.available(), reason="no native kernels")

@@ -90,13 +90,13 @@ def test_a_pruned_weight_ignores_an_infinite_input() -> None:
 
 def test_wide_panels_are_cut_into_blocks_of_columns() -> None:
     torch.manual_seed(0)
-    weight = torch.randn(33, 700) * (torch.rand(33, 700) < 0.3)
+    weight = torch.randn(33, 1700) * (torch.rand(33, 1700) < 0.3)
     layer = SparseLinear(weight, torch.randn(33), kernels.isa())
-    x = torch.randn(64, 700)
+    x = torch.randn(64, 1700)
     assert_close(
         layer(x), torch.nn.functional.linear(x, weight, torch.from_numpy(layer.matrix.bias))
     )
-    assert len(layer.matrix.blocks(64).blocks) > 1
+    assert len(layer.matrix.blocks().blocks) > 1
 
 
 def test_columns_beyond_sixteen_bits() -> None:
@@ -108,7 +108,7 @@ def test_columns_beyond_sixteen_bits() -> None:
 
 def test_rows_of_a_chunk_stand_longest_first() -> None:
     weight = torch.rand(2 * CHUNK, 40) * (torch.rand(2 * CHUNK, 40) < torch.rand(2 * CHUNK, 1))
-    (rows,) = SparseMatrix(to_csr(weight), None, 0).blocks(16).blocks
+    (rows,) = SparseMatrix(to_csr(weight), None, 0).blocks().blocks
     assert rows.row is not None
     for chunk in (slice(0, CHUNK), slice(CHUNK, 2 * CHUNK)):
         assert sorted(rows.row[chunk]) == list(range(chunk.start, chunk.stop))

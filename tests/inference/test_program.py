@@ -14,7 +14,7 @@ from torch import nn
 import billhook
 from billhook.errors import CompileError, FormatError
 from billhook.inference import kernels
-from billhook.inference.compiled import NetworkModule
+from billhook.inference.network.network import Network
 from billhook.inference.weights.csr import SparseWeight
 
 from .test_compile import CNNS, forced, pruned
@@ -31,8 +31,8 @@ def test_a_saved_program_gives_the_same_bits(name: str, tmp_path: Path) -> None:
     x = torch.randn(2, *shape)
     assert torch.equal(again(x), fast(x))
     assert again.plan == fast.plan
-    assert isinstance(again.program, NetworkModule)
-    ops = again.program.network.ops
+    assert isinstance(again.program, Network)
+    ops = again.program.ops
     assert all(isinstance(op.weight, SparseWeight) for op in ops if hasattr(op, "weight"))
 
 

@@ -9,26 +9,13 @@ from torch.utils import _pytree as pytree
 
 from billhook.errors import CompileError, ConfigurationError
 from billhook.inference import kernels
-from billhook.inference.layers.base import check_input
 from billhook.inference.layers.program import module_tensors, tensor_bytes
 from billhook.inference.network.network import Network
 from billhook.inference.network.program import network_tensors
 from billhook.inference.plan import Plan
-from billhook.inference.report import LayerReport, Report
+from billhook.inference.report import Report
 
-__all__ = ["CompiledModel", "NetworkModule", "finish", "isa_of"]
-
-
-class NetworkModule(nn.Module):
-    """A whole network plan as a module of one input."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        check_input("this program", x)
-        return self.network(x)
+__all__ = ["CompiledModel", "isa_of"]
 
 
 def _refuse_gradients(*inputs: Any) -> None:
@@ -43,7 +30,9 @@ def _refuse_gradients(*inputs: Any) -> None:
 class CompiledModel(nn.Module):
     """A compiled model: the signature and the outputs of the model it was made of.
 
-    It runs without autograd. Several threads may call it at once.
+    It runs without autograd, and in fp32 under autocast too. Several threads may call it at once,
+    it can be copied with :mod:`copy` and pickled. Where the model's layers were replaced one by
+    one, its other attributes and methods can be reached: ``compiled.config``.
     """
 
     is_program = True  # for billhook.save, which knows models only
@@ -58,11 +47,23 @@ class CompiledModel(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the model's own ``forward``."""
+        if torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return self.forward(*args, **kwargs)
         if not torch.is_grad_enabled():
             return self.program(*args, **kwargs)
         _refuse_gradients(args, kwargs)
         with torch.no_grad():
             return self.program(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            program = self.__dict__.get("_modules", {}).get("program")
+            if program is None or isinstance(program, Network) or name.startswith("__"):
+                raise
+            return getattr(program, name)
 
     def train(self, mode: bool = True) -> "CompiledModel":
         """A compiled model stays in evaluation mode."""
@@ -74,15 +75,15 @@ class CompiledModel(nn.Module):
 
     def state_dict(self, *_: Any, **__: Any) -> Any:
         """The program as tensors, for :func:`billhook.save`; ``load_compiled`` reads them."""
-        if isinstance(self.program, NetworkModule):
-            return network_tensors(self.program.network, self._plan)
+        if isinstance(self.program, Network):
+            return network_tensors(self.program, self._plan)
         return module_tensors(self.program, self._plan, self._architecture)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the tensors torch uses, and of the packed weights that kernels have read."""
-        if isinstance(self.program, NetworkModule):
-            return self.program.network.nbytes
+        if isinstance(self.program, Network):
+            return self.program.nbytes
         return tensor_bytes(self.program)
 
     def report(self) -> Report:
@@ -101,33 +102,15 @@ def isa_of(plan: Plan) -> int:
     Raises:
         CompileError: This machine does not run it.
     """
+    if not kernels.available():
+        raise CompileError(
+            "this installation has no native kernels (no compiler at build time), which a sparse "
+            "program needs"
+        )
     isa = kernels.ISA_NAMES.index(plan.isa)
-    if not kernels.available() or isa > kernels.isa():
+    if isa != kernels.runnable(isa):
         raise CompileError(
             f"the plan needs {plan.isa} kernels, which this machine does not run: "
             "compile without plan="
         )
     return isa
-
-
-def finish(
-    program: nn.Module,
-    plan: Plan,
-    why: str,
-    architecture: Mapping[str, Any],
-    *,
-    layers: list[LayerReport] | None = None,
-    times: Mapping[str, float] | None = None,
-) -> CompiledModel:
-    """The program with its report; ``times`` are those of "dense" and "compiled"."""
-    times = times or {}
-    report = Report(
-        plan.mode,
-        why,
-        plan.isa,
-        torch.get_num_threads(),
-        times.get("dense"),
-        times.get("compiled"),
-        tuple(layers or ()),
-    )
-    return CompiledModel(program, plan, report, architecture)

@@ -98,6 +98,11 @@ def isa() -> int:
     return int(_kernel("billhook_isa")())
 
 
+def runnable(wanted: int) -> int:
+    """The instruction set itself, or this machine's best one if it does not run that."""
+    return min(wanted, isa())
+
+
 def lanes(isa: int) -> int:
     """Floats in a vector of this instruction set."""
     return 16 if ISA_NAMES[isa] == "avx512" else LANES

@@ -4,19 +4,22 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from billhook.errors import ConfigurationError, FormatError
 from billhook.format.reader import Reader
-from billhook.inference.compiled import CompiledModel, NetworkModule, finish, isa_of
+from billhook.inference.compiled import CompiledModel, isa_of
+from billhook.inference.kernels import ISA_NAMES, available, runnable
 from billhook.inference.layers.program import open_modules
 from billhook.inference.limits import Limits
 from billhook.inference.network.network import Network
 from billhook.inference.network.program import read_network
 from billhook.inference.plan import Plan
 from billhook.inference.program_file import TEXT, read_text
+from billhook.inference.report import Report
 
 __all__ = ["is_program", "load_compiled"]
 
@@ -25,6 +28,9 @@ def load_compiled(path: str | os.PathLike[str], model: nn.Module | None = None) 
     """The program that ``billhook.save(compiled, path)`` wrote, ready to run.
 
     No weight that runs sparse is ever dense, so starting takes little more memory than the program.
+    The results have the same bits as on the machine that compiled it, unless this one lacks the
+    instruction set of its plan: then this machine's own kernels run, whose sums round otherwise
+    (``compiled.plan.isa`` says which).
 
     Args:
         path: The file.
@@ -37,8 +43,7 @@ def load_compiled(path: str | os.PathLike[str], model: nn.Module | None = None) 
     Raises:
         FormatError: The file is damaged, or holds no compiled program.
         ConfigurationError: The file needs a model, and none is given.
-        CompileError: The model is another one, or the program needs kernels that this machine does
-            not run.
+        CompileError: The model is another one, or this installation has no native kernels.
 
     >>> import billhook, torch
     >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()).eval()
@@ -63,17 +68,26 @@ def load_compiled(path: str | os.PathLike[str], model: nn.Module | None = None) 
     with Reader(path) as file:
         with _readable(file.path):
             data, plan = read_text(file)
+        plan = _for_this_machine(plan)
         isa = 0 if plan.mode == "dense" else isa_of(plan)
+        report = Report.of(plan, why)
         if plan.mode != "network":
             program = _modules(file, plan, data, model, isa)
-            return finish(program, plan, why, data["architecture"])
+            return CompiledModel(program, plan, report, data["architecture"])
         with _readable(file.path):
             ops, shape = read_network(file, plan, data)
     # Only now that the file is let go of: both together would be the peak of the memory it takes.
     with _readable(path):
         limits = Limits.of(file.nbytes, 4 * math.prod(shape))
-        network = NetworkModule(Network(ops, shape, plan.layers, isa, limits)).eval()
-    return finish(network, plan, why, {})
+        network = Network(ops, shape, plan.layers, isa, limits=limits)
+    return CompiledModel(network, plan, report, {})
+
+
+def _for_this_machine(plan: Plan) -> Plan:
+    """The plan with this machine's kernels if it does not run those of the machine it is from."""
+    if plan.mode == "dense" or not available():
+        return plan
+    return replace(plan, isa=ISA_NAMES[runnable(ISA_NAMES.index(plan.isa))])
 
 
 def _modules(

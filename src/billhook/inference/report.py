@@ -1,6 +1,11 @@
 """What compile chose for every layer, with the times it measured."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import torch
+
+from billhook.inference.plan import Plan
 
 __all__ = ["LayerReport", "Report"]
 
@@ -39,6 +44,19 @@ class Report:
     dense_ms: float | None
     compiled_ms: float | None
     layers: tuple[LayerReport, ...]
+
+    @classmethod
+    def of(
+        cls,
+        plan: Plan,
+        reason: str,
+        layers: Sequence[LayerReport] = (),
+        dense_ms: float | None = None,
+        compiled_ms: float | None = None,
+    ) -> "Report":
+        """The report of a plan that runs here and now."""
+        threads = torch.get_num_threads()
+        return cls(plan.mode, reason, plan.isa, threads, dense_ms, compiled_ms, tuple(layers))
 
     def __str__(self) -> str:
         header = f"{'layer':<32} {'weight':<20} {'zeros':>6} {'dense':>9} {'sparse':>9}  runs"

@@ -12,9 +12,9 @@ import billhook
 from billhook.bench.measure import Limits, Result, bench, layer_table, measure_limits
 from billhook.bench.peers import PEERS
 from billhook.errors import ConfigurationError
-from billhook.inference.compiled import NetworkModule
 from billhook.inference.layers.race import time_modules
 from billhook.inference.loading import is_program, load_compiled
+from billhook.inference.network.network import Network
 from billhook.inference.network.race import time_layers
 from billhook.inference.report import LayerReport
 from billhook.named_model import build_model
@@ -117,8 +117,8 @@ def _program(
         )
     compiled = load_compiled(path, None if target is None else build_model(target))
     program = compiled.program
-    if isinstance(program, NetworkModule):
-        sides = program.network.input_shape
+    if isinstance(program, Network):
+        sides = program.input_shape
         x = torch.rand(1, *sides) if shape is None else _input(shape, None)
     elif shape is None:
         raise ConfigurationError(f"{path} does not know the shape of its input: give --input")
@@ -127,8 +127,8 @@ def _program(
     _check_input(path.name, compiled, x)
     yield bench(path.name, compiled, (x,), threads=threads, rounds=rounds, peers=())
     layers = (
-        time_layers(program.network)
-        if isinstance(program, NetworkModule)
+        time_layers(program)
+        if isinstance(program, Network)
         else time_modules(program, lambda: compiled(x))
     )
     yield Layers(layers, measure_limits())

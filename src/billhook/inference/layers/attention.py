@@ -5,26 +5,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from billhook.errors import ConfigurationError
+from billhook.inference.inputs import check_input
 from billhook.inference.layers.base import (
     SparseLayer,
     Weights,
-    check_input,
     sparse_weights,
     vector,
 )
 from billhook.inference.layers.linear import SparseMatrix
 from billhook.inference.weights.csr import Csr, floats, to_csr
 
-__all__ = ["SparseMultiheadAttention", "attention_obstacle"]
-
-
-def attention_obstacle(module: nn.MultiheadAttention) -> str | None:
-    """Why an attention has no sparse form, if so."""
-    if not module._qkv_same_embed_dim:
-        return "an attention whose keys or values have their own width has no sparse form"
-    if module.bias_k is not None or module.add_zero_attn:
-        return "an attention with bias_k or add_zero_attn has no sparse form"
-    return None
+__all__ = ["SparseMultiheadAttention"]
 
 
 class SparseMultiheadAttention(SparseLayer):
@@ -47,10 +38,26 @@ class SparseMultiheadAttention(SparseLayer):
     in_proj_bias = None
     _qkv_same_embed_dim = True
 
+    weight_parts = ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
+
+    @classmethod
+    def dense_types(cls) -> tuple[type[nn.Module], ...]:
+        return (nn.MultiheadAttention,)
+
+    @classmethod
+    def obstacle(cls, module: nn.Module, /) -> str | None:
+        assert isinstance(module, nn.MultiheadAttention)
+        if not module._qkv_same_embed_dim:
+            return "an attention whose keys or values have their own width has no sparse form"
+        if module.bias_k is not None or module.add_zero_attn:
+            return "an attention with bias_k or add_zero_attn has no sparse form"
+        return None
+
     def __init__(
         self, module: nn.MultiheadAttention, isa: int, weights: Weights | None = None
     ) -> None:
-        super().__init__(sparse_weights(module) if weights is None else weights)
+        own = sparse_weights(module, self.weight_names(module)) if weights is None else weights
+        super().__init__(own)
         self.embed_dim, self.num_heads = module.embed_dim, module.num_heads
         self.batch_first = module.batch_first
         csr, bias = to_csr(self.weights["in_proj_weight"]), vector(self.weights, "in_proj_bias")

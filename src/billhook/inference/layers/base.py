@@ -1,40 +1,111 @@
 """What the modules that replace dense layers share: packed weights under the dense names."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from operator import attrgetter
+from types import SimpleNamespace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from billhook.errors import ConfigurationError
+from billhook.inference.plan import Choice
 from billhook.inference.weights.csr import SparseWeight, to_csr
+from billhook.inference.weights.stand_in import StandIn
 
 __all__ = [
     "SparseLayer",
     "Weight",
     "Weights",
-    "check_input",
+    "foreign_hooks",
     "sparse_weights",
     "vector",
-    "weight_names",
 ]
 
 Weight = torch.Tensor | SparseWeight
 Weights = Mapping[str, Weight]
 """The parameters of a layer by the dense module's names: matrices sparse, vectors as they are."""
 
+# Hooks that only compute the weight, which is fixed here.
+_WEIGHT_HOOKS = (BasePruningMethod, WeightNorm, SpectralNorm)
+
 
 class SparseLayer(nn.Module):
-    """A layer that runs sparse: ``weights`` is all it needs beside the dense module's settings."""
+    """A layer that runs sparse: ``weights`` is all it needs beside the dense module's settings.
+
+    A kind of layer is a subclass: it says which dense modules it replaces and how it is made of
+    one, chosen and measured. It answers for the settings and the parameters of the dense module;
+    its matrices are read-only stand-ins (:class:`billhook.inference.weights.stand_in.StandIn`).
+    """
+
+    @classmethod
+    def dense_types(cls) -> tuple[type[nn.Module], ...]:
+        """The kinds of modules it replaces."""
+        raise NotImplementedError
+
+    weight_parts: ClassVar[tuple[str, ...]] = ("weight", "bias")
+    """The parameters that its kernels need, as attributes of the dense module."""
+
+    @classmethod
+    def obstacle(cls, _: nn.Module, /) -> str | None:
+        """Why a module of a kind that it replaces has no sparse form, if so."""
+        return None
+
+    @classmethod
+    def weight_names(cls, module: nn.Module) -> list[str]:
+        """The parameters that its kernels need of this module; a layer may have no bias."""
+        return [name for name in cls.weight_parts if attrgetter(name)(module) is not None]
+
+    @classmethod
+    def kernels_for(cls, _: nn.Module, /) -> tuple[str, ...]:
+        """The kernels that a plan may choose for a module beside "dense"."""
+        return ("sparse",)
+
+    @classmethod
+    def fastest(cls, _: nn.Module, __: Any, ___: int, /) -> Choice:
+        """The sparse kernel that is fastest for a module, an input and an instruction set."""
+        return Choice("sparse")
+
+    @classmethod
+    def make(cls, module: nn.Module, _: Choice, isa: int, weights: Weights | None) -> Self:
+        """The sparse form of a module, with its own weights or with those given."""
+        return cls(module, isa, weights)  # type: ignore[call-arg, arg-type]
+
+    @classmethod
+    def of(
+        cls, module: nn.Module, choice: Choice, isa: int, weights: Weights | None = None
+    ) -> Self:
+        """The sparse form of a module, which answers for its settings."""
+        layer = cls.make(module, choice, isa, weights)
+        for name, value in _settings(module):
+            if name not in vars(layer) and name not in layer.weights:
+                setattr(layer, name, value)
+        return layer
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
         self.weights = dict(weights)
 
+    def positions(self, x: Any) -> int:
+        """How often a call with this input uses each weight."""
+        return int(x.numel() // x.shape[-1])
+
     @property
     def nbytes(self) -> int:
         """Bytes of what its kernels read, as far as it has been packed."""
         raise NotImplementedError
+
+    def __getattr__(self, name: str) -> Any:
+        weights = self.__dict__.get("weights", {})
+        if name in weights:
+            return _answer(weights[name])
+        inner = {k.partition(".")[2]: _answer(w) for k, w in weights.items() if "." in k}
+        if inner and any(k.startswith(f"{name}.") for k in weights):
+            return SimpleNamespace(**inner)
+        return super().__getattr__(name)
 
     def extra_repr(self) -> str:
         """The nonzeros of each matrix."""
@@ -44,24 +115,44 @@ class SparseLayer(nn.Module):
             if isinstance(weight, SparseWeight)
         )
 
+    def _save_to_state_dict(self, *_: Any, **__: Any) -> None:
+        raise ConfigurationError(
+            "a compiled layer is not in a state_dict: billhook.save(compiled, path) writes the "
+            "whole program"
+        )
 
-def weight_names(module: nn.Module) -> list[str]:
-    """The parameters that a layer's kernels need, as attributes of the module.
-
-    >>> weight_names(nn.Linear(2, 2, bias=False))
-    ['weight']
-    """
-    names = ["weight", "bias"]
-    if isinstance(module, nn.RNNBase):
-        names = list(module._flat_weights_names)
-    elif isinstance(module, nn.MultiheadAttention):
-        names = ["in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"]
-    return [name for name in names if attrgetter(name)(module) is not None]
+    def _load_from_state_dict(self, *_: Any, **__: Any) -> None:
+        raise ConfigurationError(
+            "a compiled layer takes no state_dict: load it into the dense model and compile again"
+        )
 
 
-def sparse_weights(module: nn.Module) -> Weights:
+def _settings(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The plain attributes of a module, and the parameters that it could have and has not."""
+    for name, value in vars(module).items():
+        parts = value if isinstance(value, tuple) else (value,)
+        plain = all(part is None or isinstance(part, bool | int | float | str) for part in parts)
+        if plain and not name.startswith("_") and name != "training":
+            yield name, value
+    yield from ((name, None) for name, value in module._parameters.items() if value is None)
+
+
+def _answer(weight: Weight) -> torch.Tensor:
+    return StandIn(weight) if isinstance(weight, SparseWeight) else weight
+
+
+def foreign_hooks(module: nn.Module) -> bool:
+    """Whether a module has forward hooks beside those that only compute its weight."""
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    return any(not isinstance(hook, _WEIGHT_HOOKS) for hook in hooks)
+
+
+def sparse_weights(module: nn.Module, names: list[str]) -> Weights:
     """The parameters of a dense layer, its matrices as their nonzeros."""
-    tensors = {name: attrgetter(name)(module).detach() for name in weight_names(module)}
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, _WEIGHT_HOOKS):
+            hook(module, ())  # leaves the weight that the next forward would use
+    tensors = {name: attrgetter(name)(module).detach() for name in names}
     return {
         name: SparseWeight(tuple(t.shape), to_csr(t)) if t.dim() > 1 else t.clone()
         for name, t in tensors.items()
@@ -73,24 +164,3 @@ def vector(weights: Weights, name: str) -> torch.Tensor | None:
     tensor = weights.get(name)
     assert tensor is None or isinstance(tensor, torch.Tensor)
     return tensor
-
-
-def check_input(name: str, x: torch.Tensor) -> None:
-    """Sparse layers take fp32 CPU tensors and build no graph for autograd."""
-    if not isinstance(x, torch.Tensor):
-        raise ConfigurationError(f"{name} takes a tensor, its input is a {type(x).__name__}")
-    if x.is_nested:
-        raise ConfigurationError(
-            f"{name} takes no nested tensors, which a TransformerEncoder makes of padded batches "
-            "unless it is built with enable_nested_tensor=False"
-        )
-    if not x.is_cpu or x.dtype != torch.float32 or x.layout != torch.strided:
-        raise ConfigurationError(
-            f"{name} was compiled for fp32 on the CPU, its input is {x.dtype} on {x.device} "
-            f"({x.layout}): convert the input"
-        )
-    if torch.is_grad_enabled() and x.requires_grad:
-        raise ConfigurationError(
-            f"{name} is compiled for inference and its input requires a gradient: "
-            "call it under torch.no_grad()"
-        )

@@ -2,27 +2,32 @@
 
 import threading
 from dataclasses import replace
+from typing import Any, Self
 
 import torch
 from torch import nn
 
 from billhook.errors import ConfigurationError
+from billhook.inference import kernels
 from billhook.inference.graph import INPUT, Conv
+from billhook.inference.inputs import check_input
 from billhook.inference.layers.base import (
     SparseLayer,
     Weight,
     Weights,
-    check_input,
     sparse_weights,
     vector,
 )
-from billhook.inference.network.network import Network
+from billhook.inference.network.depthwise import has_kernel
+from billhook.inference.network.lowering import Packings
+from billhook.inference.network.network import Network, packed_bytes
+from billhook.inference.network.race import race_network
 from billhook.inference.plan import Choice
 from billhook.inference.weights.csr import SparseWeight
 
 __all__ = ["SparseConv", "as_image", "describe_conv", "sized"]
 
-NETWORKS_KEPT = 8  # input sizes a SparseConv keeps programs for
+SIZES_KEPT = 3  # of inputs, that a SparseConv keeps programs for
 
 
 class SparseConv(SparseLayer):
@@ -50,16 +55,49 @@ class SparseConv(SparseLayer):
         isa: int,
         weights: Weights | None = None,
     ) -> None:
-        super().__init__(sparse_weights(conv) if weights is None else weights)
+        own = sparse_weights(conv, self.weight_names(conv)) if weights is None else weights
+        super().__init__(own)
         self.in_channels, self.dims = conv.in_channels, len(conv.kernel_size)
         self.choice, self.isa = choice, isa
-        self._conv = describe_conv(conv, self.weights["weight"], vector(self.weights, "bias"))
-        self._networks: dict[tuple[int, int, int], Network] = {}
-        self._lock = threading.Lock()
+        conv_op = describe_conv(conv, self.weights["weight"], vector(self.weights, "bias"))
+        self._conv, self._programs = conv_op, _Programs(conv_op, choice, isa)
+
+    @classmethod
+    def dense_types(cls) -> tuple[type[nn.Module], ...]:
+        return (nn.Conv1d, nn.Conv2d)
+
+    @classmethod
+    def obstacle(cls, module: nn.Module, /) -> str | None:
+        assert isinstance(module, nn.Conv1d | nn.Conv2d)
+        if module.padding_mode != "zeros":
+            return f"padding of {module.padding_mode} has no sparse form"
+        return None
+
+    @classmethod
+    def kernels_for(cls, module: nn.Module, /) -> tuple[str, ...]:
+        assert isinstance(module, nn.Conv1d | nn.Conv2d)
+        conv = describe_conv(module, module.weight, None)
+        runs = {"spmm": True, "spmm_packed": conv.groups == 1, "depthwise": has_kernel(conv)}
+        return tuple(kernel for kernel, can in runs.items() if can)
+
+    @classmethod
+    def fastest(cls, module: nn.Module, x: Any, isa: int, /) -> Choice:
+        """The sparse kernel that is fastest on the input."""
+        assert isinstance(module, nn.Conv1d | nn.Conv2d)
+        own = sparse_weights(module, cls.weight_names(module))
+        image = as_image(x, len(module.kernel_size))
+        op = describe_conv(module, module.weight.detach(), vector(own, "bias"))
+        best = race_network([sized(op, *image.shape[2:])], image, isa)[0]["conv"]
+        return best if best.kernel != "dense" else Choice("spmm")
+
+    @classmethod
+    def make(cls, module: nn.Module, choice: Choice, isa: int, weights: Weights | None) -> Self:
+        assert isinstance(module, nn.Conv1d | nn.Conv2d)
+        return cls(module, choice, isa, weights)
 
     @property
     def nbytes(self) -> int:
-        return sum(network.nbytes for network in self._networks.values())
+        return self._programs.nbytes
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) or (C, H, W), for a Conv1d (N, C, L) or (C, L)."""
@@ -72,7 +110,7 @@ class SparseConv(SparseLayer):
                 f"(N, {self.in_channels}, {sides}) or ({self.in_channels}, {sides})"
             )
         image = as_image(x, self.dims)
-        y = self._network((image.shape[1], image.shape[2], image.shape[3]))(image)
+        y: torch.Tensor = self._programs.of((image.shape[1], image.shape[2], image.shape[3]))(image)
         y = y.squeeze(2) if self.dims == 1 else y
         return y if batched else y[0]
 
@@ -82,16 +120,45 @@ class SparseConv(SparseLayer):
         op = sized(self._conv, *image.shape[2:])
         return len(image) * op.shape[1] * op.shape[2]
 
-    def _network(self, shape: tuple[int, int, int]) -> Network:
+
+class _Programs:
+    """The convolution as a program for each of the sizes that came last.
+
+    They share what does not depend on the size: all that is packed for panels, the values for
+    planes.
+    """
+
+    def __init__(self, conv: Conv, choice: Choice, isa: int) -> None:
+        self.conv, self.choice, self.isa = conv, choice, isa
+        self._packings: Packings = {}
+        self._networks: dict[tuple[int, int, int], Network] = {}
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self.conv, self.choice, self.isa)
+
+    @property
+    def nbytes(self) -> int:
         with self._lock:
-            network = self._networks.get(shape)
+            return packed_bytes(rows for n in self._networks.values() for rows in n.lowering.packed)
+
+    def of(self, shape: tuple[int, int, int]) -> Network:
+        """The program for inputs of (C, H, W)."""
+        with self._lock:
+            network = self._networks.pop(shape, None)
             if network is None:
-                op = sized(self._conv, shape[1], shape[2])
-                network = Network([op], shape, {op.name: self.choice}, self.isa)
-                if len(self._networks) == NETWORKS_KEPT:
+                op = sized(self.conv, shape[1], shape[2])
+                choices = {op.name: self.choice}
+                network = Network([op], shape, choices, self.isa, packings=self._packings)
+                while len(self._networks) >= SIZES_KEPT:
                     del self._networks[next(iter(self._networks))]
-                self._networks[shape] = network
+            self._networks[shape] = network
             return network
+
+
+def _again(conv: Conv, choice: Choice, isa: int) -> _Programs:
+    """A copy, with this machine's kernels if it comes from a better one."""
+    return _Programs(conv, choice, kernels.runnable(isa))
 
 
 def as_image(x: torch.Tensor, dims: int) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Sparse GRU: the input matrix for all time steps at once, the recurrent one step by step."""
 
 import torch
+from torch import nn
 
 from billhook.inference.layers.recurrent import (
     Counts,
@@ -25,6 +26,10 @@ class SparseGRU(SparseRecurrent):
     >>> torch.allclose(SparseGRU(dense, 0)(x)[0], dense(x)[0], atol=1e-6)
     True
     """
+
+    @classmethod
+    def dense_types(cls) -> tuple[type[nn.Module], ...]:
+        return (nn.GRU,)
 
     state_names = ("h_0",)
     joins_biases = False

@@ -4,20 +4,26 @@ from collections.abc import Iterator
 
 import torch
 from torch import nn
-from torch.nn.utils.prune import BasePruningMethod
 
-from billhook.inference.layers.attention import SparseMultiheadAttention, attention_obstacle
-from billhook.inference.layers.base import SparseLayer, Weights, sparse_weights, vector
+from billhook.inference.layers.attention import SparseMultiheadAttention
+from billhook.inference.layers.base import SparseLayer, Weights, foreign_hooks
 from billhook.inference.layers.conv import SparseConv
 from billhook.inference.layers.gru import SparseGRU
 from billhook.inference.layers.linear import SparseLinear
 from billhook.inference.layers.lstm import SparseLSTM
+from billhook.inference.layers.transposed_linear import SparseTransposedLinear
 from billhook.inference.plan import Choice
-from billhook.inference.weights.csr import SparseWeight
 
-__all__ = ["KINDS", "candidates", "dense_only", "make_sparse", "obstacle"]
+__all__ = ["KINDS", "candidates", "dense_only", "kind_of", "make_sparse", "obstacle"]
 
-KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.LSTM, nn.GRU, nn.MultiheadAttention)
+KINDS: tuple[type[SparseLayer], ...] = (
+    SparseLinear,
+    SparseConv,
+    SparseLSTM,
+    SparseGRU,
+    SparseMultiheadAttention,
+    SparseTransposedLinear,
+)
 
 
 # What decides a layer's outputs beside its parameters; a subclass with these as they were is alike.
@@ -38,13 +44,20 @@ def candidates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
+def kind_of(module: nn.Module) -> type[SparseLayer]:
+    """The class that replaces a candidate."""
+    return next(kind for kind in KINDS if isinstance(module, kind.dense_types()))
+
+
 def _base(module: nn.Module) -> type[nn.Module] | None:
-    return next((base for base in KINDS if isinstance(module, base)), None)
+    bases = (base for kind in KINDS for base in kind.dense_types())
+    return next((base for base in bases if isinstance(module, base)), None)
 
 
 def _runs_as_base(module: nn.Module) -> bool:
     kind, base = type(module), _base(module)
-    return all(getattr(kind, name, None) is getattr(base, name, None) for name in _RUNS)
+    same = all(getattr(kind, name, None) is getattr(base, name, None) for name in _RUNS)
+    return same and not any(name in vars(module) for name in _RUNS)
 
 
 def dense_only(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
@@ -60,6 +73,8 @@ def _why_dense(module: nn.Module) -> str:
     kind, base = type(module).__name__, _base(module)
     if isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return "rows are looked up, nothing is multiplied"
+    if base is not None and any(name in vars(module) for name in _RUNS):
+        return "this module's forward was replaced"
     if base is not None and not _runs_as_base(module):
         return f"{kind} runs otherwise than {base.__name__}, of which it is a subclass"
     if base is not None:
@@ -71,29 +86,13 @@ def obstacle(module: nn.Module) -> str | None:
     """Why a layer of one of ``KINDS`` has no sparse form, if so."""
     if any(p.dtype != torch.float32 for p in module.parameters()):
         return "its weights are not fp32"
-    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-    if any(not isinstance(hook, BasePruningMethod) for hook in hooks):
+    if foreign_hooks(module):
         return "it has forward hooks, which a replacement would lose"
-    if isinstance(module, nn.MultiheadAttention):
-        return attention_obstacle(module)
-    if isinstance(module, nn.Conv1d | nn.Conv2d) and module.padding_mode != "zeros":
-        return f"padding of {module.padding_mode} has no sparse form"
-    return None
+    return kind_of(module).obstacle(module)
 
 
 def make_sparse(
     module: nn.Module, choice: Choice, isa: int, weights: Weights | None = None
 ) -> SparseLayer:
     """The sparse form of a layer, with its own weights or the ones given."""
-    if isinstance(module, nn.LSTM):
-        return SparseLSTM(module, isa, weights)
-    if isinstance(module, nn.GRU):
-        return SparseGRU(module, isa, weights)
-    if isinstance(module, nn.MultiheadAttention):
-        return SparseMultiheadAttention(module, isa, weights)
-    if isinstance(module, nn.Conv1d | nn.Conv2d):
-        return SparseConv(module, choice, isa, weights)
-    own = sparse_weights(module) if weights is None else weights
-    weight = own["weight"]
-    assert isinstance(weight, SparseWeight)
-    return SparseLinear(weight, vector(own, "bias"), isa)
+    return kind_of(module).of(module, choice, isa, weights)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import nn
 
 from billhook.inference import kernels
 from billhook.inference.layers.linear import panel_width
@@ -28,6 +29,10 @@ class SparseLSTM(SparseRecurrent):
     >>> torch.allclose(SparseLSTM(dense, 0)(x)[0], dense(x)[0], atol=1e-6)
     True
     """
+
+    @classmethod
+    def dense_types(cls) -> tuple[type[nn.Module], ...]:
+        return (nn.LSTM,)
 
     state_names = ("h_0", "c_0")
     joins_biases = True
@@ -93,7 +98,7 @@ def _some_samples(
         panel[:, : stop - start] = given[start:stop].t()
     outputs = y if whole else x.new_empty(len(rows), units)
     kernels.lstm_batch(
-        d.recurrent.gates(width).struct,
+        d.recurrent.gates().struct,
         d.input.multiply(x if whole else x[rows]),
         (panels[0], panels[1]),
         outputs,

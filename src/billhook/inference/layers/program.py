@@ -17,8 +17,8 @@ from billhook.errors import CompileError
 from billhook.format.dtypes import dtype_name
 from billhook.format.reader import Reader
 from billhook.inference.layers.architecture import check_architecture, dense_tensors
-from billhook.inference.layers.base import SparseLayer, Weight, weight_names
-from billhook.inference.layers.kinds import make_sparse
+from billhook.inference.layers.base import SparseLayer, Weight
+from billhook.inference.layers.kinds import kind_of, make_sparse
 from billhook.inference.layers.replacement import copy_with, layers_to_replace
 from billhook.inference.plan import Plan
 from billhook.inference.program_file import (
@@ -86,7 +86,7 @@ def _check_names(
 ) -> None:
     wanted = {PREFIX + name for name in dense}
     for name, layer in layers.items():
-        for part in weight_names(layer):
+        for part in kind_of(layer).weight_names(layer):
             full = PREFIX + _join(name, part)
             matrix = attrgetter(part)(layer).dim() > 1
             wanted |= {f"{full}.{each}" for each in PARTS} if matrix else {full}
@@ -101,7 +101,7 @@ def _check_names(
 
 def _weights(file: Reader, name: str, layer: nn.Module) -> dict[str, Weight]:
     weights: dict[str, Weight] = {}
-    for part in weight_names(layer):
+    for part in kind_of(layer).weight_names(layer):
         shape, full = tuple(attrgetter(part)(layer).shape), PREFIX + _join(name, part)
         weights[part] = (read_sparse if len(shape) > 1 else read_dense)(file, full, shape)
     return weights

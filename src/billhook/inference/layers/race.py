@@ -7,12 +7,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence
 
 from billhook.inference.layers.base import SparseLayer
-from billhook.inference.layers.conv import SparseConv, as_image, describe_conv, sized
-from billhook.inference.layers.kinds import candidates, dense_only, make_sparse, obstacle
-from billhook.inference.network.race import race_network
+from billhook.inference.layers.kinds import (
+    candidates,
+    dense_only,
+    kind_of,
+    make_sparse,
+    obstacle,
+)
 from billhook.inference.plan import Choice
 from billhook.inference.race import interleaved_times, race, winner
 from billhook.inference.report import LayerReport
@@ -103,7 +106,7 @@ def _choose(layer: _Layer, isa: int) -> tuple[Choice, LayerReport]:
     if why is not None:
         return Choice("dense"), _dense_report(layer.name, layer.module, why)
     args, kwargs = layer.call or ((), {})
-    sparse = _sparse_choice(layer, isa)
+    sparse = kind_of(layer.module).fastest(layer.module, layer.input, isa)
     replaced = make_sparse(layer.module, sparse, isa)
     forms = {sparse: replaced, Choice("dense"): layer.module}
     times = race({choice: partial(form, *args, **kwargs) for choice, form in forms.items()})
@@ -121,7 +124,7 @@ def _sparse_report(layer: _Layer, sparse: SparseLayer, **measured: Any) -> Layer
     return _report(
         *(layer.name, layer.module, torch.Size(matrices[0].shape)),
         sum(w.csr.nnz for w in matrices) / max(total, 1),
-        _positions(sparse, layer.input),
+        sparse.positions(layer.input),
         **measured,
     )
 
@@ -144,22 +147,3 @@ def time_modules(
         _sparse_report(layer, sparse[name], sparse_ms=times[name][0], **unknown)
         for name, layer in layers.items()
     ]
-
-
-def _sparse_choice(layer: _Layer, isa: int) -> Choice:
-    """The fastest sparse kernel."""
-    if not isinstance(layer.module, nn.Conv1d | nn.Conv2d):
-        return Choice("sparse")
-    module, image = layer.module, as_image(layer.input, len(layer.module.kernel_size))
-    bias = None if module.bias is None else module.bias.detach()
-    op = sized(describe_conv(module, module.weight.detach(), bias), *image.shape[2:])
-    best = race_network([op], image, isa)[0]["conv"]
-    return best if best.kernel != "dense" else Choice("spmm")
-
-
-def _positions(layer: SparseLayer, x: Any) -> int:
-    """How often a call uses each weight."""
-    if isinstance(layer, SparseConv):
-        return layer.positions(x)
-    data = x.data if isinstance(x, PackedSequence) else x
-    return int(data.numel() // data.shape[-1])

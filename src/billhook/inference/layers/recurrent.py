@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from billhook.errors import ConfigurationError
+from billhook.inference.inputs import check_input
 from billhook.inference.layers.base import (
     SparseLayer,
     Weights,
-    check_input,
     sparse_weights,
     vector,
 )
@@ -53,7 +53,8 @@ class SparseRecurrent(SparseLayer):
     joins_biases: bool  # the input matrix adds both biases, instead of each matrix its own
 
     def __init__(self, module: nn.RNNBase, isa: int, weights: Weights | None = None) -> None:
-        super().__init__(sparse_weights(module) if weights is None else weights)
+        own = sparse_weights(module, self.weight_names(module)) if weights is None else weights
+        super().__init__(own)
         self.input_size, self.hidden_size = module.input_size, module.hidden_size
         self.output_size = module.proj_size or module.hidden_size
         self.num_layers, self.bidirectional = module.num_layers, module.bidirectional
@@ -63,6 +64,15 @@ class SparseRecurrent(SparseLayer):
             [self._pack(f"l{layer}{suffix}", isa) for suffix in suffixes]
             for layer in range(module.num_layers)
         ]
+
+    @classmethod
+    def weight_names(cls, module: nn.Module) -> list[str]:
+        assert isinstance(module, nn.RNNBase)
+        return list(module._flat_weights_names)
+
+    def positions(self, x: Any) -> int:
+        """How often a call with this input uses each weight."""
+        return super().positions(x.data if isinstance(x, PackedSequence) else x)
 
     def _pack(self, suffix: str, isa: int) -> Direction:
         w, biases = self.weights, [vector(self.weights, f"bias_{i}h_{suffix}") for i in "ih"]
@@ -99,8 +109,6 @@ class SparseRecurrent(SparseLayer):
                 f"the input's shape is {tuple(input.shape)}: this layer takes (time, batch, "
                 f"{self.input_size}), batch first if so built, or (time, {self.input_size})"
             )
-        if input.numel() == 0:
-            raise ConfigurationError(f"the input's shape is {tuple(input.shape)}: it is empty")
         unbatched = input.dim() == 2
         x = input.unsqueeze(1) if unbatched else input
         if self.batch_first and not unbatched:
@@ -108,9 +116,15 @@ class SparseRecurrent(SparseLayer):
         if unbatched and hx is not None:
             hx = tuple(part.unsqueeze(1) for part in hx)
         time, batch, _ = x.shape
+        if time == 0:
+            raise ConfigurationError(
+                f"the input's shape is {tuple(input.shape)}: it has no time steps"
+            )
         counts = np.full(time, batch, np.int64)
-        flat, last = self._run(x.reshape(time * batch, -1), counts, self._state(hx, batch))
-        y = flat.view(time, batch, -1)
+        flat, last = self._run(
+            x.reshape(time * batch, self.input_size), counts, self._state(hx, batch)
+        )
+        y = flat.view(time, batch, (1 + self.bidirectional) * self.output_size)
         if unbatched:
             return y.squeeze(1), tuple(part.squeeze(1) for part in last)
         return (y.transpose(0, 1) if self.batch_first else y), last
@@ -157,6 +171,8 @@ class SparseRecurrent(SparseLayer):
         """Packed (sum of counts, input_size) to (sum of counts, directions * output_size)."""
         x = x.detach().resolve_neg().contiguous()
         last = tuple(part.detach().clone(memory_format=torch.contiguous_format) for part in state)
+        if counts[0] == 0:
+            return x.new_empty(0, (1 + self.bidirectional) * self.output_size), last
         for index, layer in enumerate(self.layers):
             y = x.new_empty(len(x), len(layer) * self.output_size)
             for d, direction in enumerate(layer):

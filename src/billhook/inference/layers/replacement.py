@@ -9,9 +9,7 @@ from torch import nn
 
 from billhook.errors import CompileError, ConfigurationError
 from billhook.inference.layers.base import SparseLayer
-from billhook.inference.layers.conv import describe_conv
-from billhook.inference.layers.kinds import candidates, make_sparse, obstacle
-from billhook.inference.network.depthwise import has_kernel
+from billhook.inference.layers.kinds import candidates, kind_of, make_sparse, obstacle
 from billhook.inference.plan import Choice
 
 __all__ = ["copy_with", "layers_to_replace", "replace_modules"]
@@ -42,11 +40,8 @@ def layers_to_replace(model: nn.Module, choices: Mapping[str, Choice]) -> dict[s
 
 def _misfit(module: nn.Module, choice: Choice) -> str | None:
     """Why a kernel cannot run a layer, if so: it would read where there is nothing."""
-    if not isinstance(module, nn.Conv1d | nn.Conv2d):
-        return None if choice.kernel == "sparse" else f"{choice.kernel!r} is for convolutions"
-    conv = describe_conv(module, module.weight, None)
-    runs = {"spmm": True, "spmm_packed": conv.groups == 1, "depthwise": has_kernel(conv)}
-    return None if runs.get(choice.kernel, False) else f"{choice.kernel!r} cannot run it"
+    runs = kind_of(module).kernels_for(module)
+    return None if choice.kernel in runs else f"{choice.kernel!r} cannot run it"
 
 
 def replace_modules(model: nn.Module, choices: Mapping[str, Choice], isa: int) -> nn.Module:

@@ -1,8 +1,8 @@
 """Lowering: the operations of a network to the steps that run them."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,7 +28,10 @@ from billhook.inference.weights.csr import floats, to_csr
 from billhook.inference.weights.lanes import LaneRows, to_lanes
 from billhook.inference.weights.panels import BlockedRows, SparseRows, panel_rows
 
-__all__ = ["Lowering", "Native", "native"]
+__all__ = ["Lowering", "Native", "Packings", "native"]
+
+Packed = BlockedRows | SparseRows | LaneRows
+Packings = dict[Hashable, Packed]
 
 NO_VIEW = View(-1, 0, 0, 0)
 VECTOR_PLANE = 1
@@ -50,6 +53,8 @@ class Lowering:
         input_shape: (C, H, W) of one sample.
         choices: One choice for each convolution and linear layer, by name.
         isa: The instruction set, an index into ``kernels.ISA_NAMES``.
+        packings: What was packed before for other sizes of the same network, and takes what is
+            packed now.
     """
 
     def __init__(
@@ -58,7 +63,9 @@ class Lowering:
         input_shape: tuple[int, int, int],
         choices: Mapping[str, Choice],
         isa: int,
+        packings: Packings | None = None,
     ) -> None:
+        self._packings = {} if packings is None else packings
         self.ops, self.input_shape, self.choices, self.isa = ops, input_shape, choices, isa
         self.fused = {
             op.inputs[0]: i
@@ -66,7 +73,7 @@ class Lowering:
             if isinstance(op, Conv) and op.inputs[0] >= 0 and self._is_fused(ops[op.inputs[0]])
         }
         self.place = Placement(ops, input_shape)
-        self.packed: list[BlockedRows | SparseRows | LaneRows] = []
+        self.packed: list[Packed] = []
         self._keep: dict[object, np.ndarray | None] = {}
         self._offsets: list[np.ndarray] = []
 
@@ -197,8 +204,7 @@ class Lowering:
         conv = self.ops[index]
         assert isinstance(conv, Conv)
         if choice.kernel == "depthwise":
-            rows = depthwise_rows(conv)
-            self.packed.append(rows)
+            rows = self._packed((index, "depthwise"), lambda: depthwise_rows(conv))
             shape = self.shape(conv.inputs[0])
             return [depthwise_step(conv, rows, self.view(conv.inputs[0]), self.view(index), shape)]
         first = conv if depthwise is None else self.ops[depthwise]
@@ -208,12 +214,9 @@ class Lowering:
         packed = choice.kernel == "spmm_packed" or depthwise is not None
         if packed:
             width = kernels.LANES * choice.vectors
-            rows = panel_rows(
-                to_csr(conv.weight), width, floats(conv.bias), self.isa, conv.activation
-            )
+            rows = self._packed((index, width), lambda: self._panel_rows(conv, width))
         else:
-            rows = BlockedRows((conv_rows(conv, layout).grouped(),))
-        self.packed.append(rows)
+            rows = self._plane_rows(index, conv, layout)
         target, pixels = self.view(index), self.place.layout(index).pixels_rounded
         keep = self._keep_mask(index)
         if self._reads_input(index, choice) or self._writes_result(index):
@@ -239,6 +242,30 @@ class Lowering:
         elif packed:
             step.panel = kernels.pointer(self._panel(index, choice, conv, layout))
         return [*prepare, step]
+
+    def _packed(self, key: Hashable, pack: Callable[[], BlockedRows]) -> BlockedRows:
+        """What is the same for every size of the input, packed once."""
+        rows = self._packings.get(key)
+        if rows is None:
+            rows = self._packings[key] = pack()
+        assert isinstance(rows, BlockedRows)
+        self.packed.append(rows)
+        return rows
+
+    def _panel_rows(self, conv: Conv, width: int) -> BlockedRows:
+        return panel_rows(to_csr(conv.weight), width, floats(conv.bias), self.isa, conv.activation)
+
+    def _plane_rows(self, index: int, conv: Conv, layout: PlaneLayout) -> BlockedRows:
+        """Only the offsets depend on the size of the planes."""
+        rows = conv_rows(conv, layout).grouped()
+        known = self._packings.setdefault((index, "planes"), BlockedRows((rows,)))
+        assert isinstance(known, BlockedRows)
+        first = known.blocks[0]
+        if first.group == rows.group:
+            rows = replace(rows, row_ptr=first.row_ptr, value=first.value, bias=first.bias)
+        packed = BlockedRows((rows,))
+        self.packed.append(packed)
+        return packed
 
     def _panel(self, index: int, choice: Choice, conv: Conv, layout: PlaneLayout) -> np.ndarray:
         """Where the rows of a convolution's panels begin."""

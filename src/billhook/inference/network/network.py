@@ -1,24 +1,29 @@
 """The network plan: a feed-forward CNN as steps over one workspace, one native call a batch."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
+from torch import nn
 
 from billhook.errors import ConfigurationError
 from billhook.inference import kernels
 from billhook.inference.graph import Conv, Linear, Op
+from billhook.inference.inputs import check_input
 from billhook.inference.limits import Limits, opening_floats, work
 from billhook.inference.network.dense_steps import dense_weight
-from billhook.inference.network.lowering import Lowering, Native
+from billhook.inference.network.lowering import Lowering, Native, Packings
 from billhook.inference.plan import Choice
+from billhook.inference.weights.lanes import LaneRows
+from billhook.inference.weights.panels import BlockedRows, SparseRows
 
-__all__ = ["Network"]
+__all__ = ["Network", "packed_bytes"]
 
 MAX_FLOATS = 2**31 - 1  # of a workspace: offsets have 32 bits
 
 
-class Network:
+class Network(nn.Module):
     """A CNN for inputs ``(N, *input_shape)``, any N; results ``(N, *output_shape)``, fp32.
 
     Several threads may call it at once; each call takes a workspace of its own from a pool.
@@ -29,6 +34,7 @@ class Network:
         choices: The plan: one choice for each convolution and linear layer, by name.
         isa: The instruction set, an index into ``kernels.ISA_NAMES``.
         limits: What a program from a file may take, None for one that this process made.
+        packings: What networks of other input sizes, and else the same, have packed.
 
     Raises:
         ConfigurationError: A sample needs more floats than the kernels count to.
@@ -41,11 +47,14 @@ class Network:
         input_shape: tuple[int, int, int],
         choices: Mapping[str, Choice],
         isa: int,
+        *,
         limits: Limits | None = None,
+        packings: Packings | None = None,
     ) -> None:
+        super().__init__()
         self.ops, self.input_shape, self.choices, self.isa = ops, input_shape, dict(choices), isa
         self.output_shape = ops[-1].shape
-        self.lowering = Lowering(ops, input_shape, self.choices, isa)
+        self.lowering = Lowering(ops, input_shape, self.choices, isa, packings)
         if self.lowering.place.size > MAX_FLOATS:
             raise ConfigurationError(
                 f"a sample of {tuple(input_shape)} needs {self.lowering.place.size} floats, the "
@@ -56,6 +65,10 @@ class Network:
         self.program = self.lowering.program()
         self._pool: list[torch.Tensor] = []
         self._lock = threading.Lock()
+        self.eval()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self.ops, self.input_shape, self.choices, self.isa)
 
     def _check(self, limits: Limits) -> None:
         place = self.lowering.place
@@ -73,9 +86,11 @@ class Network:
             for op in self.ops
             if isinstance(op, Conv | Linear) and self.choices[op.name].kernel == "dense"
         )
-        return sum(dense) + sum(p.nbytes for p in self.lowering.packed)
+        return sum(dense) + packed_bytes(self.lowering.packed)
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to the network's results."""
+        check_input("this program", x)
         if tuple(x.shape[1:]) != self.input_shape:
             raise ConfigurationError(
                 f"the input's shape is {tuple(x.shape)}: this program was compiled for "
@@ -124,3 +139,16 @@ class Network:
         kernels.run_steps(
             part.steps, buffers, strides, samples=samples, threads=threads, isa=self.isa
         )
+
+
+def _again(
+    ops: list[Op], shape: tuple[int, int, int], choices: dict[str, Choice], isa: int
+) -> Network:
+    """A copy, with this machine's kernels if it comes from a better one."""
+    return Network(ops, shape, choices, kernels.runnable(isa))
+
+
+def packed_bytes(packed: Iterable[BlockedRows | SparseRows | LaneRows]) -> int:
+    """Bytes of the arrays of packed weights, each array once."""
+    arrays = {id(array): array for rows in packed for array in rows.arrays()}
+    return sum(array.nbytes for array in arrays.values())

@@ -44,12 +44,14 @@ class LaneRows:
             bias=pointer(self.bias),
         )
 
+    def arrays(self) -> list[Array]:
+        """All that a kernel reads."""
+        arrays = (self.group_ptr, self.column, self.value, self.row, self.bias)
+        return [array for array in arrays if array is not None]
+
     @property
     def nbytes(self) -> int:
-        arrays: list[Array] = [self.group_ptr, self.column, self.value, self.row]
-        if self.bias is not None:
-            arrays.append(self.bias)
-        return sum(array.nbytes for array in arrays)
+        return sum(array.nbytes for array in self.arrays())
 
 
 def to_lanes(

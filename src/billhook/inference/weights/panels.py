@@ -12,6 +12,7 @@ from billhook.inference.kernels import (
     ACTIVATIONS,
     ISA_NAMES,
     LANES,
+    Array,
     BlocksStruct,
     SparseRowsStruct,
     pointer,
@@ -86,10 +87,14 @@ class SparseRows:
             bias=pointer(self.bias),
         )
 
+    def arrays(self) -> list[Array]:
+        """All that a kernel reads."""
+        arrays = (self.row_ptr, self.place, self.value, self.bias, self.row)
+        return [array for array in arrays if array is not None]
+
     @property
     def nbytes(self) -> int:
-        arrays = (self.row_ptr, self.place, self.value, self.bias, self.row)
-        return sum(array.nbytes for array in arrays if array is not None)
+        return sum(array.nbytes for array in self.arrays())
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,10 @@ class BlockedRows:
     @cached_property
     def struct(self) -> BlocksStruct:
         return BlocksStruct(first=ctypes.addressof(self._array), count=len(self.blocks))
+
+    def arrays(self) -> list[Array]:
+        """All that a kernel reads."""
+        return [array for block in self.blocks for array in block.arrays()]
 
     @property
     def nbytes(self) -> int:

@@ -1,0 +1,75 @@
+"""A tensor that stands for a packed weight: code that asks a layer for its ``weight`` gets one."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from billhook.errors import ConfigurationError
+from billhook.inference.weights.csr import SparseWeight
+
+__all__ = ["StandIn", "to_dense"]
+
+
+class StandIn(torch.Tensor):
+    """Has the shape, type and device of a dense weight, and unpacks its values when they are read.
+
+    Until then it takes no memory. It is read-only.
+
+    >>> from billhook.inference.weights.csr import to_csr
+    >>> weight = torch.tensor([[0.0, 2.0], [0.0, 0.0]])
+    >>> x = StandIn(SparseWeight((2, 2), to_csr(weight)))
+    >>> x.dtype, x.shape, x.sum()
+    (torch.float32, torch.Size([2, 2]), tensor(2.))
+    """
+
+    packed: SparseWeight
+
+    @staticmethod
+    def __new__(cls, packed: SparseWeight) -> "StandIn":
+        made: StandIn = torch.Tensor._make_wrapper_subclass(
+            cls, packed.shape, dtype=torch.float32, device=torch.device("cpu")
+        )
+        made.packed = packed
+        return made
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func._schema.is_mutable and isinstance(next(iter(args), None), cls):
+            raise ConfigurationError(
+                "the weights of a compiled model are read-only: change the dense model and compile "
+                "it again"
+            )
+
+        def values(x: Any) -> Any:
+            return to_dense(x.packed) if isinstance(x, cls) else x
+
+        return func(*pytree.tree_map(values, args), **pytree.tree_map(values, dict(kwargs or {})))
+
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+        return f"StandIn(shape={tuple(self.shape)}, nonzeros={self.packed.csr.nnz})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "StandIn":
+        return StandIn(self.packed)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return StandIn, (self.packed,)
+
+
+def to_dense(weight: SparseWeight) -> torch.Tensor:
+    """The weight with its zeros.
+
+    >>> from billhook.inference.weights.csr import to_csr
+    >>> weight = torch.tensor([[0.0, 2.0], [0.0, 0.0]])
+    >>> torch.equal(to_dense(SparseWeight((2, 2), to_csr(weight))), weight)
+    True
+    """
+    csr = weight.csr
+    dense = np.zeros(csr.shape, np.float32)
+    dense[np.repeat(np.arange(csr.shape[0]), np.diff(csr.row_ptr)), csr.column] = csr.value
+    return torch.from_numpy(dense).view(weight.shape)
