@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*.* csrc/*/*)
 
-.PHONY: help build demo test test-all check format sanitize
+.PHONY: help build demo test test-all test-triton check format sanitize
 
 help:
 	@echo "make demo      the digits study: is large-sparse better than small-dense at equal bytes?"
 	@echo "make test      the tests; make test-all adds the slow ones"
+	@echo "make test-triton  the GPU kernels in Triton's interpreter, and compiled for GPUs (1 GB to install)"
 	@echo "make check     ruff, formatting, mypy --strict"
 	@echo "make format    apply ruff's fixes and formatting"
 	@echo "make sanitize  decoders and inference kernels under AddressSanitizer and UBSan"
@@ -29,6 +30,10 @@ test: build
 
 test-all: build
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-triton: build
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[triton]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/backends/test_triton.py tests/backends/test_triton_compiles.py
 
 check: build
 	$(BIN)/ruff check .

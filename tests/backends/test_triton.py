@@ -1,0 +1,128 @@
+"""The GPU kernels in Triton's interpreter, on tensors of the CPU, against the native passes."""
+
+import importlib.util
+import os
+
+import pytest
+import torch
+from torch import Tensor
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("triton is not installed: make test-triton", allow_module_level=True)
+os.environ["TRITON_INTERPRET"] = "1"
+
+from billhook.backends import native, portable, triton, triton_kernels
+
+CPU = torch.device("cpu")
+BLOCK, PIECE = 64, 128  # small ones: the interpreter takes its time
+
+
+@pytest.fixture(autouse=True)
+def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_kernels, "BLOCK", BLOCK)
+    monkeypatch.setattr(triton_kernels, "PIECE", PIECE)
+
+
+BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+FEW = torch.tensor([0.0, -0.0, 1.0, -1.0, float("inf"), -float("inf"), 6e-8, -2e-42, 0.5])
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a.contiguous().view(BITS[a.itemsize]), b.contiguous().view(BITS[b.itemsize]))
+
+
+def weights(dtype: torch.dtype, seed: int) -> list[Tensor]:
+    """Sizes around words, blocks and pieces; ties, zeros of both signs, subnormals, infinities."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [1, 31, 33, BLOCK - 1, BLOCK, PIECE, 2 * PIECE + 7]
+    normal = [torch.randn(size, generator=generator).to(dtype) for size in sizes]
+    tied = [FEW[torch.randint(len(FEW), (size,), generator=generator)].to(dtype) for size in sizes]
+    image = torch.randn(3, 5, 3, 7, generator=generator).to(dtype)
+    return [*normal, *tied, image.to(memory_format=torch.channels_last)]
+
+
+def mask_of(shape: torch.Size, share: float, seed: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < share
+
+
+def bits_of(keep: Tensor) -> Tensor:
+    bits = triton.new_bits(keep.numel(), CPU)
+    bits.copy_(portable.pack(keep))
+    return bits
+
+
+@pytest.mark.parametrize("returning", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_an_update_equals_the_native_one(dtype: torch.dtype, returning: bool) -> None:
+    batch = triton.Batch(CPU)
+    for seed, share in enumerate((0.1, 0.97)):
+        raws = weights(dtype, seed)
+        olds = [mask_of(raw.shape, 1.0 if seed == 0 else 0.6, seed) for raw in raws]
+        keeps = [round(share * raw.numel()) for raw in raws]
+        kept = [torch.where(old, raw, 0.0) for old, raw in zip(olds, raws, strict=True)]
+        asides = [torch.where(old, 7.0, raw) for old, raw in zip(olds, raws, strict=True)]
+        asides = [torch.empty_like(r).copy_(a) for r, a in zip(raws, asides, strict=True)]
+        kept = [torch.empty_like(r).copy_(k) for r, k in zip(raws, kept, strict=True)]
+        bits = [bits_of(old) for old in olds]
+        addresses = [each.data_ptr() for each in bits]
+        given: list[Tensor | None] = [each if returning else None for each in asides]
+        tensors = list(map(triton.Held, kept, given, bits, keeps))
+        nans = batch.update(tensors, keep_aside=True)
+        assert nans.tolist() == [0] * len(raws)
+        assert addresses == [each.data_ptr() for each in bits]
+        for raw, old, keep, weight, aside, new in zip(
+            raws, olds, keeps, kept, asides, bits, strict=True
+        ):
+            flat, held = raw.contiguous(), portable.pack(old)
+            lower = torch.where(old, flat, 0.0)
+            _, wanted = native.select_raw(lower, flat if returning else None, held, keep)
+            assert torch.equal(new, wanted)
+            now = portable.unpack(wanted, raw.shape)
+            assert same(weight, torch.where(now if returning else now & old, flat, 0.0))
+            if returning:
+                assert same(torch.where(now, 0.0, aside), torch.where(now, 0.0, flat))
+
+
+def test_after_a_nan_nothing_has_changed() -> None:
+    raws = [torch.randn(200), torch.randn(900)]
+    raws[1][17] = -torch.nan
+    bits, before = (
+        [bits_of(mask_of(raw.shape, 0.5, 3)) for raw in raws],
+        [raw.clone() for raw in raws],
+    )
+    old = [each.clone() for each in bits]
+    held = list(map(triton.Held, raws, [None, None], bits, [90, 9]))
+    nans = triton.Batch(CPU).update(held, keep_aside=False)
+    kept = int(portable.unpack(old[1], raws[1].shape)[17])
+    assert nans.tolist() == [0, kept]
+    if kept:
+        assert all(torch.equal(a, b) for a, b in zip(bits, old, strict=True))
+        assert all(same(a, b) for a, b in zip(raws, before, strict=True))
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_zero_writes_plus_zero_and_nothing_else(dtype: torch.dtype, check: bool) -> None:
+    tensors = weights(dtype, 5)
+    tensors.append(torch.randn(300).to(dtype)[3:])  # not at a multiple of 16 bytes
+    tensors[2][:] = -torch.nan
+    keeps = [mask_of(tensor.shape, 0.3, i) for i, tensor in enumerate(tensors)]
+    for chosen in (slice(None), slice(0, 7)):  # with and without other layouts
+        mine = [tensor.clone() for tensor in tensors[chosen]]
+        if chosen == slice(None):
+            mine[-1] = torch.cat([mine[-1][:1], mine[-1]])[1:]
+        expected = [
+            torch.where(k, t, torch.zeros_like(t)) for k, t in zip(keeps, mine, strict=False)
+        ]
+        jobs = [(bits_of(keep), tensor) for keep, tensor in zip(keeps, mine, strict=False)]
+        triton.Batch(CPU).zero(jobs, check=check)
+        assert all(same(a, b) for a, b in zip(mine, expected, strict=True))
+
+
+def test_mixed_item_sizes_take_a_launch_each() -> None:
+    tensors = [torch.randn(100), torch.randn(100).bfloat16(), torch.randn(50).double()]
+    keeps = [mask_of(tensor.shape, 0.5, 1) for tensor in tensors]
+    expected = [torch.where(k, t, torch.zeros_like(t)) for k, t in zip(keeps, tensors, strict=True)]
+    jobs = [(bits_of(k), t) for k, t in zip(keeps, tensors, strict=True)]
+    triton.Batch(CPU).zero(jobs, check=False)
+    assert all(same(a, b) for a, b in zip(tensors, expected, strict=True))
