@@ -1,5 +1,6 @@
 """Every Python block in README.md and docs/ and every doctest runs in a folder of its own."""
 
+import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -8,6 +9,13 @@ from typing import Any
 import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
+
+#: Doctests are collected by importing, and these need what CPU builds of torch come without.
+collect_ignore = (
+    []
+    if importlib.util.find_spec("triton")
+    else ["src/billhook/backends/triton_kernels.py", "tests/backends/compile_kernels.py"]
+)
 
 
 def _enter(namespace: dict[str, Any]) -> None:
