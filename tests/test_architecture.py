@@ -13,12 +13,12 @@ CORE = {
     *("allocation", "arguments", "criterion", "errors", "granularity", "mask", "masked_weight"),
     *("native", "optimizer_hooks", "optimizer_state", "plan", "pruner", "render", "report"),
     *("atomic", "attach", "backends", "distributed", "fixed_points", "pruner_state"),
-    *("schedule", "selection"),
+    *("schedule", "selection", "draw", "ranking"),
 }
 #: What each part may import of billhook; "public" is `import billhook` and names from it.
 ALLOWED = {
     "format": {"atomic", "errors", "native", "render", "format"},
-    "footprint": {"errors", "format", "mask", "selection"},
+    "footprint": {"errors", "format", "granularity", "selection"},
     "models": {"errors", "models"},
     "data": {"errors", "data"},
     "settings": set(),

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from billhook import Cubic, OneShot, Polynomial
 from billhook.errors import ConfigurationError
-from billhook.schedule import Schedule
+from billhook.schedule import Alternating, Cyclic, Hold, Schedule
 
 EXAMPLES: dict[str, Schedule] = {
     "cubic": Cubic(0.9, 10, 110, frequency=10),
@@ -15,6 +16,9 @@ EXAMPLES: dict[str, Schedule] = {
     "line": Polynomial(0.75, 0, 8, frequency=2, exponent=1.0),
     "one shot": OneShot(0.5, 7),
     "one shot, redrawn": OneShot(0.5, 7, 27, frequency=10),
+    "last interval shorter": Cubic(0.9, 10, 115, frequency=10),
+    "by default every 100 steps": Cubic(0.9, 10, 250),
+    "spread": Cubic(0.9, 10, 110, num_updates=7),
 }
 
 
@@ -70,14 +74,12 @@ def test_figure_1_of_the_paper() -> None:
         ({"initial_sparsity": 0.95}, r"initial_sparsity 0.95 is above final_sparsity 0.9"),
         ({"frequency": 0}, r"frequency 0 is below 1"),
         ({"frequency": 2.5}, r"frequency 2.5 is not a whole number"),
-        ({"frequency": None}, r"neither frequency nor num_updates"),
+        ({"final_sparsity": "0.9"}, r"final_sparsity '0.9' is not a number"),
         ({"num_updates": 3}, r"contradict each other"),
         ({"frequency": None, "num_updates": 0}, r"num_updates 0 is below 1"),
-        ({"frequency": None, "num_updates": 7}, r"use end_step=108 or 115"),
+        ({"frequency": None, "num_updates": 101}, r"num_updates 101 does not fit .* 100 steps"),
         ({"begin_step": -1}, r"begin_step -1 is below 0"),
         ({"end_step": 10}, r"end_step 10 is below 11"),
-        ({"end_step": 125}, r"off the update grid.*use end_step=120 or 130"),
-        ({"end_step": 15}, r"use end_step=20$"),
     ],
 )
 def test_bad_schedules_name_cause_value_and_fix(arguments: dict[str, Any], cause: str) -> None:
@@ -93,5 +95,59 @@ def test_bad_exponent_and_one_shot() -> None:
         OneShot(1.5)
     with pytest.raises(ConfigurationError, match="frequency 0"):
         OneShot(0.5, 3, frequency=0)
-    with pytest.raises(ConfigurationError, match="off the update grid"):
-        OneShot(0.5, 3, 10, frequency=2)
+
+
+@given(begin=st.integers(0, 500), window=st.integers(1, 500), frequency=st.integers(1, 600))
+def test_the_last_update_falls_on_end_step(begin: int, window: int, frequency: int) -> None:
+    schedule = Cubic(0.9, begin, begin + window, frequency=frequency)
+    gaps = [after - before for before, after in itertools.pairwise(schedule.updates)]
+    assert set(gaps[:-1]) <= {frequency}
+    assert 1 <= gaps[-1] <= frequency
+    for step in schedule.updates:  # eq. 1 on the steps themselves
+        progress = (step - begin) / window
+        assert schedule(step) == pytest.approx(0.9 - 0.9 * (1 - progress) ** 3)
+    assert begin + window in schedule.updates
+    assert begin + window + 1 not in schedule.updates
+
+
+@given(window=st.integers(1, 500), share=st.floats(0, 1))
+def test_updates_are_spread_as_evenly_as_whole_steps_allow(window: int, share: float) -> None:
+    count = max(1, round(share * window))
+    updates = Cubic(0.9, 3, 3 + window, num_updates=count).updates
+    gaps = [after - before for before, after in itertools.pairwise(updates)]
+    assert len(gaps) == count
+    assert max(gaps) - min(gaps) <= 1
+    assert [step for step in range(3 + window + 2) if step in updates] == list(updates)
+
+
+@pytest.mark.parametrize("total", [2, 3, 10, 999, 1_000, 123_457])
+def test_a_schedule_over_a_run_ends_within_it(total: int) -> None:
+    schedule = Cubic.over(total, 0.9)
+    assert 0 <= schedule.begin_step < schedule.end_step <= 0.8 * total + 1
+    assert len(schedule.updates) >= min(10, schedule.end_step - schedule.begin_step)
+    assert Polynomial.over(1_000, 0.5, exponent=1.0, num_updates=4).num_updates == 4
+    with pytest.raises(ConfigurationError, match="total_steps 1 is below 2"):
+        Cubic.over(1, 0.9)
+
+
+def test_a_target_of_its_own_keeps_the_curve() -> None:
+    schedule = Cubic(0.8, 0, 100, frequency=10, initial_sparsity=0.6)
+    lower = schedule.towards(0.4)
+    for step in range(101):
+        assert lower(step) == pytest.approx(schedule(step) / 2)
+    with pytest.raises(ConfigurationError, match=r"Hold\(\) takes each tensor's zeros"):
+        Hold().towards(0.5)
+
+
+def test_what_falls() -> None:
+    phases = Alternating(0.9, 10, 50, frequency=10)
+    assert [phases(step) for step in (9, 10, 19, 20, 30, 45, 50)] == [0, 0.9, 0.9, 0, 0.9, 0, 0.9]
+    odd = Alternating(0.9, 0, 30, frequency=10)  # ends sparse whatever the number of phases
+    assert [odd(step) for step in (0, 10, 20, 30)] == [0.9, 0.0, 0.9, 0.9]
+    cycles = Cyclic(0.8, 0, 11, frequency=1, cycles=3)
+    assert [round(cycles(step), 3) for step in range(4)] == [0.0, 0.563, 0.77, 0.8]
+    assert [cycles(step) for step in (3, 7, 11)] == [0.8, 0.8, 0.8]
+    with pytest.raises(ConfigurationError, match="cannot be divided into 2 cycles.*num_updates=7"):
+        Cyclic(0.8, 0, 6, frequency=1, cycles=2)
+    with pytest.raises(ConfigurationError, match="initial_sparsity 0.5 has no meaning"):
+        Alternating(0.9, 0, 30, frequency=10, initial_sparsity=0.5)

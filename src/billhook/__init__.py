@@ -11,30 +11,39 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from billhook.allocation import Global, LayerwiseConstant, Uniform
+    from billhook.allocation import LAMP, ErdosRenyi, Global, LayerwiseConstant, Uniform
     from billhook.criterion import Magnitude, Random
     from billhook.errors import BillhookError
     from billhook.footprint import expected_footprint, footprint
     from billhook.format import inspect, load, save
-    from billhook.granularity import Unstructured
+    from billhook.granularity import NM, Block, PerRow, Rows, Unstructured
     from billhook.inference import CompiledModel, compile, load_compiled
     from billhook.plan import plan
     from billhook.pruner import Pruner
-    from billhook.schedule import Cubic, OneShot, Polynomial
+    from billhook.schedule import Alternating, Cubic, Cyclic, Hold, OneShot, Polynomial
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "LAMP",
+    "NM",
+    "Alternating",
     "BillhookError",
+    "Block",
     "CompiledModel",
     "Cubic",
+    "Cyclic",
+    "ErdosRenyi",
     "Global",
+    "Hold",
     "LayerwiseConstant",
     "Magnitude",
     "OneShot",
+    "PerRow",
     "Polynomial",
     "Pruner",
     "Random",
+    "Rows",
     "Uniform",
     "Unstructured",
     "compile",
@@ -52,16 +61,16 @@ _log = logging.getLogger(__name__)
 
 #: The module that each public name comes from.
 _HOMES = {
-    "allocation": ("Global", "LayerwiseConstant", "Uniform"),
+    "allocation": ("LAMP", "ErdosRenyi", "Global", "LayerwiseConstant", "Uniform"),
     "criterion": ("Magnitude", "Random"),
     "errors": ("BillhookError",),
     "footprint": ("expected_footprint", "footprint"),
     "format": ("inspect", "load", "save"),
-    "granularity": ("Unstructured",),
+    "granularity": ("NM", "Block", "PerRow", "Rows", "Unstructured"),
     "inference": ("CompiledModel", "compile", "load_compiled"),
     "plan": ("plan",),
     "pruner": ("Pruner",),
-    "schedule": ("Cubic", "OneShot", "Polynomial"),
+    "schedule": ("Alternating", "Cubic", "Cyclic", "Hold", "OneShot", "Polynomial"),
 }
 _HOME = {name: f"billhook.{home}" for home, names in _HOMES.items() for name in names}
 

@@ -1,7 +1,5 @@
 """What must hold before the first step: selected tensors in an optimizer, ranks in agreement."""
 
-import dataclasses
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,17 +8,14 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from billhook.allocation import Allocation, Global
 from billhook.distributed import (
     all_groups,
     check_layout,
     check_replicas,
-    is_sharded,
     part,
     replica_groups,
 )
 from billhook.errors import ConfigurationError
-from billhook.mask import survivors
 from billhook.masked_weight import MaskedWeight, check_free
 from billhook.optimizer_hooks import with_parts
 from billhook.schedule import Schedule
@@ -30,9 +25,12 @@ __all__ = ["attach_weights", "check_model", "check_ranks", "check_weight"]
 
 
 def attach_weights(
-    model: nn.Module, selection: Selection, schedule: Schedule, optimizers: list[Optimizer]
+    model: nn.Module,
+    selection: Selection,
+    schedules: Mapping[str, Schedule],
+    optimizers: list[Optimizer],
 ) -> list[MaskedWeight]:
-    """The selected tensors of ``model``, hooked.
+    """The selected tensors of ``model``, hooked; each with its schedule.
 
     Raises:
         ConfigurationError: a trainable one is in none of the optimizers, or one is placed over the
@@ -42,7 +40,7 @@ def attach_weights(
         check_weight(weight.name, weight.parameter)
         check_free(weight.name, weight.parameter)
     owned = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
-    for weight, target in selection.pruned:
+    for weight, _ in selection.pruned:
         check_layout(weight.name, weight.parameter)
         if weight.parameter.requires_grad and id(weight.parameter) not in owned:
             raise ConfigurationError(
@@ -50,21 +48,15 @@ def attach_weights(
                 f'optimizer: pass every optimizer, or leave it dense with rules={{"{weight.name}": '
                 "None}"
             )
-        if survivors(weight.parameter.numel(), target) == 0:
-            warnings.warn(
-                f"sparsity {target:g} leaves none of the {weight.parameter.numel()} weights of "
-                f"{weight.name!r}: set another one in rules",
-                stacklevel=3,
-            )
     keepers = with_parts(optimizers)
     return [
         MaskedWeight(
             weight,
-            dataclasses.replace(schedule, final_sparsity=target),
+            schedules[weight.name],
             keepers,
             replicas=replica_groups(weight.parameter, model),
         )
-        for weight, target in selection.pruned
+        for weight, _ in selection.pruned
     ]
 
 
@@ -145,19 +137,12 @@ def check_ranks(
     model: nn.Module,
     weights: Sequence[MaskedWeight],
     configuration: Mapping[str, Any],
-    allocation: Allocation,
 ) -> None:
     """Before the first collective on masks, see that every rank will issue the same ones.
 
     Raises:
-        ConfigurationError: the allocation cannot work on sharded tensors.
         StateError: the ranks' pruners differ.
     """
-    if isinstance(allocation, Global) and any(is_sharded(w.parameter) for w in weights):
-        raise ConfigurationError(
-            "Global() ranks all tensors together, which would gather the sharded ones: use "
-            "Uniform() or LayerwiseConstant() with sharded models"
-        )
     shapes = [(weight.name, tuple(weight.parameter.shape)) for weight in weights]
     content = repr((configuration, shapes)).encode()
     groups = dict.fromkeys(group for w in weights for group in all_groups(w.parameter, model))

@@ -28,6 +28,7 @@ __all__ = [
     "all_groups",
     "check_layout",
     "check_replicas",
+    "gathered",
     "is_first_rank",
     "is_sharded",
     "is_zero",
@@ -71,6 +72,11 @@ def whole(mine: Tensor, like: Tensor) -> Tensor:
     return type(like).from_local(
         mine, like.device_mesh, like.placements, shape=like.shape, stride=_strides(like.shape)
     )
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """All of ``tensor`` on every rank. A collective if it is sharded."""
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
 def part_like(tensor: Tensor, like: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from billhook.format.dtypes import dtype_name, file_shape
 from billhook.format.file_layout import Stored, build
 from billhook.format.prepare import Prepared, prepare, tensors_of
 from billhook.format.record import Record, Tied
-from billhook.mask import survivors
+from billhook.granularity import Granularity, Unstructured
 from billhook.selection import named_weights, select_weights
 
 __all__ = ["Footprint", "TensorSpec", "expected_footprint", "file_specs", "footprint"]
@@ -128,7 +128,9 @@ def _expect(spec: TensorSpec) -> _Measured:
     )
 
 
-def file_specs(model: nn.Module, sparsity: float) -> tuple[list[TensorSpec], int]:
+def file_specs(
+    model: nn.Module, sparsity: float, granularity: Granularity = Unstructured()
+) -> tuple[list[TensorSpec], int]:
     """The tensors of the model's file, and how many weights are pruned to ``sparsity``."""
     rules = getattr(model, "prune_rules", None)
     pruned = {
@@ -143,7 +145,7 @@ def file_specs(model: nn.Module, sparsity: float) -> tuple[list[TensorSpec], int
         numel = tensor.numel()
         nnz = numel
         if name in pruned:
-            nnz = survivors(numel, pruned[name][0])
+            nnz = granularity.kept(tensor.shape, pruned[name][0])
             prunable += numel if tied == name else 0
         specs.append(
             TensorSpec(

@@ -62,8 +62,16 @@ def select(scores: Tensor, keep: int) -> Tensor:
     else:
         nans, mask = _select_portable(scores, keep)
     if nans:
-        raise MaskError(f"{nans} of {scores.numel()} scores are NaN and have no rank")
+        raise MaskError(nan_scores(nans, scores.numel()))
     return mask
+
+
+def nan_scores(nans: int, numel: int) -> str:
+    """What an error says of scores that are NaN."""
+    return (
+        f"{nans} of {numel} scores are NaN and have no rank: look for the divergence that brought "
+        "them in (learning rate, loss, data)"
+    )
 
 
 def _select_portable(scores: Tensor, keep: int) -> tuple[int, Tensor]:

@@ -73,6 +73,13 @@ class MaskedWeight:
         """What this rank holds of the parameter: all of it, unless it is a DTensor."""
         return part(self.parameter)
 
+    @property
+    def target(self) -> float:
+        """The sparsity in the end: the schedule's, or what it is where existing zeros are held."""
+        if not self.schedule.holds_zeros:
+            return self.schedule.final_sparsity
+        return 1.0 - self.kept / self.parameter.numel() if self.parameter.numel() else 0.0
+
     def keep(self) -> Tensor:
         """The mask in force as bools, laid out as the parameter."""
         return whole(self._mask_here().keep(), self.parameter)

@@ -8,6 +8,7 @@ numbers for "too small" and "too large"; the ones below are billhook's.
 import contextlib
 import copy
 import dataclasses
+import itertools
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,19 +18,19 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from billhook.errors import ConfigurationError
-from billhook.mask import survivors
+from billhook.granularity import Granularity, Unstructured
 from billhook.render import Table, as_text
-from billhook.schedule import Schedule
+from billhook.schedule import SUGGESTED, Schedule
 from billhook.selection import Rules, select_weights
 
 __all__ = ["Plan", "plan"]
 
 #: An update at less than this share of the run's highest learning rate is hard to recover from.
 RECOVERY_RATE = 0.02
+#: Where the learning rate runs in cycles, less than this share of a cycle's peak is low.
+OFF_PEAK = 0.5
 #: Less than this share of the run's learning (the sum of its rates) after end_step is too little.
 RECOVERY_SHARE = 0.05
-#: A suggested window: from this share of the run's learning to that one.
-SUGGESTED = (0.1, 0.8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +100,7 @@ def plan(
     *,
     model: nn.Module | None = None,
     rules: Rules | None = None,
+    granularity: Granularity = Unstructured(),
 ) -> Plan:
     """What a pruner with ``schedule`` would do in a run of ``steps`` optimizer steps.
 
@@ -109,6 +111,7 @@ def plan(
         steps: the optimizer steps of the whole run.
         model: with it, layers that would be left nearly empty are named.
         rules: the pruner's, for ``model``.
+        granularity: the pruner's, for ``model``.
 
     Raises:
         ConfigurationError: no steps, or a scheduler that depends on a metric.
@@ -127,7 +130,7 @@ its learning rates) is done, so weights have settled and can still recover
     rates = tuple(_rates(learning_rate, steps))
     found = [*_window_faults(schedule, steps), *_rate_faults(schedule, rates)]
     if model is not None:
-        found += _empty_layers(model, rules, schedule.final_sparsity)
+        found += _empty_layers(model, rules, schedule.final_sparsity, granularity)
     return Plan(schedule, rates, tuple(found), _suggest(schedule, rates))
 
 
@@ -184,6 +187,7 @@ def _rate_faults(schedule: Schedule, rates: tuple[float, ...]) -> Iterator[str]:
             f"{len(slow)} mask updates from step {slow[0]} on fall where the learning rate is "
             f"below {RECOVERY_RATE:.0%} of its peak {peak:.3g}: too small to recover; end earlier"
         )
+    yield from _off_peak(inside, rates)
     left = sum(rates[schedule.end_step :]) / (sum(rates) or 1.0)
     if schedule.end_step <= steps and left < RECOVERY_SHARE:
         yield (
@@ -198,10 +202,33 @@ def _rate_faults(schedule: Schedule, rates: tuple[float, ...]) -> Iterator[str]:
         )
 
 
-def _empty_layers(model: nn.Module, rules: Rules | None, default: float) -> Iterator[str]:
+def _off_peak(updates: list[int], rates: tuple[float, ...]) -> Iterator[str]:
+    """Of a learning rate in cycles: updates that fall where it is low."""
+    starts = [t for t in range(1, len(rates)) if rates[t] > 1.5 * rates[t - 1] > 0]
+    if len(starts) < 2:
+        return
+    bounds = [0, *starts, len(rates)]
+    low = [
+        step
+        for first, end in itertools.pairwise(bounds)
+        for step in updates
+        if first <= step < end and rates[step] < OFF_PEAK * max(rates[first:end])
+    ]
+    if low:
+        yield (
+            f"the learning rate runs in cycles, and {len(low)} of {len(updates)} mask updates, "
+            f"from step {low[0]} on, fall where it is below {OFF_PEAK:.0%} of its cycle's peak: "
+            "the weights recover best right after a peak, so put the updates on the starts of "
+            f"cycles, such as steps {starts[0]} and {starts[1]}"
+        )
+
+
+def _empty_layers(
+    model: nn.Module, rules: Rules | None, default: float, granularity: Granularity
+) -> Iterator[str]:
     for weight, target in select_weights(model, rules, default).pruned:
         numel, rows = weight.parameter.numel(), weight.parameter.shape[0]
-        kept = survivors(numel, target)
+        kept = granularity.kept(weight.parameter.shape, target)
         if kept < rows:
             yield (
                 f"{weight.name!r} would keep {kept} of {numel} weights, fewer than its {rows} "

@@ -3,7 +3,7 @@
 import logging
 import warnings
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -13,15 +13,15 @@ from torch.optim import Optimizer
 from billhook.allocation import Allocation, Uniform
 from billhook.arguments import check_arguments
 from billhook.attach import attach_weights, check_model, check_ranks
-from billhook.criterion import Criterion, Magnitude, check_scores
+from billhook.criterion import Criterion, Magnitude
 from billhook.distributed import (
     check_replicas,
     is_first_rank,
     part,
-    part_like,
     total,
 )
-from billhook.errors import MaskError, StateError
+from billhook.draw import MaskDrawer
+from billhook.errors import StateError
 from billhook.granularity import Granularity, Unstructured
 from billhook.mask import Mask
 from billhook.masked_weight import MaskedWeight
@@ -36,7 +36,7 @@ from billhook.optimizer_hooks import (
 from billhook.optimizer_state import age_of_state
 from billhook.pruner_state import STATE_VERSION, pack_weight, read_state
 from billhook.report import PruningReport, TensorReport
-from billhook.schedule import Schedule
+from billhook.schedule import Schedule, merged_updates
 from billhook.selection import Rules, named_weights, select_weights
 
 __all__ = ["Pruner"]
@@ -111,6 +111,14 @@ class Pruner:
         self.allocation = allocation
         self.regrow = regrow
         self.selection = select_weights(model, rules, schedule.final_sparsity)
+        self._drawer = MaskDrawer(criterion, granularity, allocation, regrow)
+        schedules = {
+            w.name: self.selection.schedule_of(w, schedule) for w, _ in self.selection.pruned
+        }
+        self._drawer.check(  # what cannot work fails now, not at the first update
+            {w.name: w.parameter.shape for w, _ in self.selection.pruned}, schedules
+        )
+        self._updates = merged_updates(schedules.values())
         self._optimizers = optimizers
         self._steps = StepCount()
         self._updated = -1  # the last step whose mask update is done
@@ -119,7 +127,7 @@ class Pruner:
         self._restored: set[Optimizer] = set()  # took no step since this pruner's state was loaded
         self._attached = False
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._weights = attach_weights(model, self.selection, schedule, optimizers)
+        self._weights = attach_weights(model, self.selection, schedules, optimizers)
         try:
             self._attach(model)
         except BaseException:
@@ -127,9 +135,7 @@ class Pruner:
             raise
 
     def _attach(self, model: nn.Module) -> None:
-        check_ranks(model, self._weights, self._configuration(), self.allocation)
-        # What cannot work fails now, not at the first update.
-        self._sparsities(self.schedule.begin_step)
+        check_ranks(model, self._weights, self._configuration())
         self._handles = register_hooks(self._optimizers, self)
         self._attached = True
         if is_first_rank():
@@ -174,6 +180,11 @@ class Pruner:
         count = sum(weight.parameter.numel() for weight in self._weights)
         return 1.0 - sum(weight.kept for weight in self._weights) / count if count else 0.0
 
+    @property
+    def end_step(self) -> int:
+        """The step of the last mask update, over all schedules that ``rules`` give."""
+        return self._updates[-1]
+
     def report(self) -> PruningReport:
         """Sparsity and NNZ of every pruned tensor as it now stands.
 
@@ -187,7 +198,7 @@ class Pruner:
                     shape=tuple(weight.parameter.shape),
                     kept=weight.kept,
                     nonzero=total(int(weight.part.count_nonzero()), weight.parameter),
-                    target=weight.schedule.final_sparsity,
+                    target=weight.target,
                 )
                 for weight in self._weights
             ),
@@ -220,9 +231,9 @@ class Pruner:
         Raises:
             StateError: the run ended before ``end_step``; the message says what was reached.
         """
-        if self.step_count < self.schedule.end_step:
+        if self.step_count < self.end_step:
             raise StateError(
-                f"pruning is not over: {self.step_count} of the {self.schedule.end_step} steps up "
+                f"pruning is not over: {self.step_count} of the {self.end_step} steps up "
                 f"to end_step were taken by the optimizer this pruner counts "
                 f"({type(self._optimizers[0]).__name__}) and the masks are {self.sparsity:.2%} "
                 f"sparse, not {self.schedule.final_sparsity:.2%}; train on, give a schedule whose "
@@ -278,8 +289,7 @@ class Pruner:
                 message names what differs, and nothing has been changed.
         """
         self._require_attached()
-        last_aside = self.schedule.end_step - 1 if self.regrow else -1
-        restored = read_state(state, self._configuration(), self._weights, last_aside=last_aside)
+        restored = read_state(state, self._configuration(), self._weights, regrow=self.regrow)
         self._steps = StepCount(state["step"])
         self._updated = state["updated"]
         self._new = True
@@ -386,7 +396,7 @@ class Pruner:
 
     def _due(self) -> int | None:
         """The first step of a mask update that is to be made by now, if any is."""
-        updates = self.schedule.updates
+        updates = self._updates
         index = bisect_right(updates, self._updated)
         if index == len(updates) or updates[index] > self._steps.at_most:
             return None
@@ -399,35 +409,13 @@ class Pruner:
 
     @torch.no_grad()
     def _update_masks(self, step: int) -> None:
-        """Draw every mask anew from the raw weights, all of them before any is put in force."""
-        scores, sparsities = self._scores(), self._sparsities(step)
-        keeps = []
+        """Draw the masks anew from the raw weights, all of them before any is put in force."""
+        masks = self._drawer.draw(self._weights, step)
         for weight in self._weights:
-            try:
-                keeps.append(self.granularity.mask(scores[weight.name], sparsities[weight.name]))
-            except MaskError as error:
-                raise MaskError(
-                    f"no mask for {weight.name!r} at step {step}: {error}; look for "
-                    "the divergence that brought them in (learning rate, loss, data)"
-                ) from None
-        last = step == self.schedule.end_step
-        for weight, keep in zip(self._weights, keeps, strict=True):
-            weight.set_mask(keep, keep_aside=self.regrow and not last)
+            if weight.name in masks:
+                last = step == weight.schedule.end_step
+                weight.set_mask(masks.pop(weight.name), keep_aside=self.regrow and not last)
         self._compare_replicas()
-
-    def _sparsities(self, step: int) -> dict[str, float]:
-        schedules = {weight.name: weight.schedule for weight in self._weights}
-        return self.allocation(step, schedules, self._scores())
-
-    def _scores(self) -> Mapping[str, Tensor]:
-        return _LazyScores({weight.name: weight for weight in self._weights}, self._score)
-
-    def _score(self, weight: MaskedWeight) -> Tensor:
-        scores = self.criterion(weight.raw(), weight.parameter.grad, weight.name)
-        scores = part_like(check_scores(scores, weight.parameter, weight.name), weight.parameter)
-        if not self.regrow:
-            scores = scores.masked_fill(~weight.keep(), -torch.inf)
-        return scores
 
     def _compare_replicas(self) -> None:
         """See that all ranks which hold the same weights hold the same masks."""
@@ -443,38 +431,21 @@ class Pruner:
         )
 
     def _configuration(self) -> dict[str, Any]:
-        return {
+        configuration: dict[str, Any] = {
             "schedule": repr(self.schedule),
-            "criterion": repr(self.criterion),
-            "granularity": repr(self.granularity),
-            "allocation": repr(self.allocation),
-            "regrow": self.regrow,
+            **self._drawer.configuration,
             "final_sparsity": {w.name: w.schedule.final_sparsity for w in self._weights},
         }
+        if self.selection.schedules:
+            own = self.selection.schedules.items()
+            configuration["schedules"] = {name: repr(schedule) for name, schedule in own}
+        return configuration
 
     def _require_attached(self) -> None:
         if not self._attached:
             raise StateError(
                 "this pruner is detached and holds no masks any more: make a new Pruner"
             )
-
-
-class _LazyScores(Mapping[str, Tensor]):
-    """Scores by name, computed when asked for, so that one tensor's are in memory at a time."""
-
-    def __init__(
-        self, weights: dict[str, MaskedWeight], score: Callable[[MaskedWeight], Tensor]
-    ) -> None:
-        self._weights, self._score = weights, score
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._score(self._weights[name])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._weights)
-
-    def __len__(self) -> int:
-        return len(self._weights)
 
 
 def _parameters(optimizer: Optimizer) -> set[int]:

@@ -39,7 +39,7 @@ def read_state(
     configuration: Mapping[str, Any],
     weights: Sequence[MaskedWeight],
     *,
-    last_aside: int,
+    regrow: bool,
 ) -> list[tuple[Mask, Tensor | None]]:
     """The masks and values aside of ``state``, once all of it fits these weights.
 
@@ -47,7 +47,7 @@ def read_state(
         state: what the user gave.
         configuration: this pruner's, which must be the saved one's.
         weights: this pruner's.
-        last_aside: the last step at which values are kept aside.
+        regrow: whether values are kept aside, up to the last mask update of a weight.
 
     Raises:
         StateError: the message names what differs.
@@ -72,8 +72,11 @@ def read_state(
             + ". Make the Pruner as it was when the checkpoint was saved"
         )
     restored = [_read_weight(weight, state["weights"].get(weight.name)) for weight in weights]
-    over = state["step"] > last_aside
-    return [(mask, None if over else aside) for mask, aside in restored]
+    ends = [weight.schedule.end_step if regrow else 0 for weight in weights]
+    return [
+        (mask, aside if state["step"] < end else None)
+        for (mask, aside), end in zip(restored, ends, strict=True)
+    ]
 
 
 def _read_weight(

@@ -1,21 +1,52 @@
-"""Sparsity as a function of the step: one class a curve (Zhu & Gupta 2017, eq. 1)."""
+"""Sparsity as a function of the step: one class per curve (Zhu & Gupta 2017, eq. 1)."""
 
 import abc
+import bisect
 import dataclasses
+import functools
 import math
+import numbers
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Self
 
 from billhook.errors import ConfigurationError
 
-__all__ = ["Cubic", "OneShot", "Polynomial", "Schedule"]
+__all__ = [
+    "Alternating",
+    "Cubic",
+    "Cyclic",
+    "Hold",
+    "OneShot",
+    "Polynomial",
+    "Schedule",
+    "merged_updates",
+]
+
+#: Steps between mask updates unless said otherwise. The paper: 100 to 1,000 made no difference.
+FREQUENCY = 100
+#: The window that :meth:`Schedule.over` takes, in shares of the run, and ``plan`` in shares of its
+#: learning: by then weights have settled, and afterwards they can still recover.
+SUGGESTED = (0.1, 0.8)
+
+
+class _Steps(tuple[int, ...]):
+    """Rising steps; ``in`` is a bisection."""
+
+    __slots__ = ()
+
+    def __contains__(self, step: object) -> bool:
+        place = bisect.bisect_left(self, step) if isinstance(step, int) else len(self)
+        return place < len(self) and self[place] == step
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule(abc.ABC):
-    """A rise of sparsity from ``initial_sparsity`` to ``final_sparsity`` on a grid of steps.
+    """A rise of sparsity from ``initial_sparsity`` to ``final_sparsity`` within a window of steps.
 
-    Masks change at the steps ``t in {t_0, t_0 + Dt, ..., t_0 + n * Dt}`` and at no other::
+    Masks change at ``updates`` and at no other step. From t_0 = ``begin_step`` to t_n =
+    ``end_step``::
 
-        s_t = s_i + (s_f - s_i) * rise((t - t_0) / (n * Dt))
+        s_t = s_i + (s_f - s_i) * rise((t - t_0) / (t_n - t_0))    t in {t_0, t_0 + Dt, ..., t_n}
 
     Step t means that t optimizer steps have been taken since the pruner attached. Calling a
     schedule gives the sparsity of the mask in force at any step: 0 before ``begin_step``, the last
@@ -24,13 +55,15 @@ class Schedule(abc.ABC):
     Args:
         final_sparsity: s_f, the share of weights that are zero in the end, in [0, 1).
         begin_step: t_0, the step of the first mask update, at least 0.
-        end_step: t_0 + n * Dt, the step of the last one.
-        frequency: Dt, the steps between two updates. Give this or ``num_updates``.
-        num_updates: n, the number of updates after the first. It must divide the window.
+        end_step: t_n, the step of the last one, whether ``frequency`` divides the window or not.
+        frequency: Dt, the steps between two updates, 100 if neither this nor ``num_updates`` is
+            given. The last interval is shorter where the window is not a multiple of it.
+        num_updates: n, the number of updates after the first, instead of a frequency. They are
+            spread as evenly as whole steps allow.
         initial_sparsity: s_i, the sparsity after the update at ``begin_step``.
 
     Raises:
-        ConfigurationError: if a value is out of bounds or ``end_step`` is off the update grid.
+        ConfigurationError: a value is out of bounds, or ``frequency`` and ``num_updates`` disagree.
     """
 
     final_sparsity: float
@@ -39,6 +72,13 @@ class Schedule(abc.ABC):
     frequency: int | None = None
     num_updates: int | None = None
     initial_sparsity: float = 0.0
+
+    #: The masks are taken from the zeros of the weights, not from scores: see :class:`Hold`.
+    holds_zeros: ClassVar[bool] = False
+    #: The sparsity may fall from one update to the next.
+    falls: ClassVar[bool] = False
+    #: Where the sparsity changes, masked weights return as zeros and optimizer state starts afresh.
+    restarts: ClassVar[bool] = False
 
     @abc.abstractmethod
     def rise(self, progress: float) -> float:
@@ -54,19 +94,61 @@ class Schedule(abc.ABC):
             )
         _check_step("begin_step", self.begin_step, 0)
         _check_step("end_step", self.end_step, self.begin_step + 1)
-        object.__setattr__(self, "frequency", self._interval())
-        object.__setattr__(self, "num_updates", self._window // self.interval)
+        self._settle_interval()
+
+    @classmethod
+    def over(cls, total_steps: int, final_sparsity: float, **options: Any) -> Self:
+        """The schedule for a run of ``total_steps`` optimizer steps, without further arithmetic.
+
+        The window is the one that :func:`billhook.plan` suggests for a constant learning rate:
+        from 10% to 80% of the run. Masks change every 100 steps, or ten times in a window that is
+        shorter than 1,000 steps. ``options`` are further arguments of the class.
+
+        Raises:
+            ConfigurationError: the run has fewer than two steps, or an option is out of bounds.
+
+        >>> schedule = Cubic.over(20_000, 0.9)
+        >>> schedule.begin_step, schedule.end_step, schedule.frequency
+        (2000, 16000, 100)
+        """
+        _check_step("total_steps", total_steps, 2)
+        begin = options.pop("begin_step", math.floor(SUGGESTED[0] * total_steps))
+        end = options.pop("end_step", max(begin + 1, math.floor(SUGGESTED[1] * total_steps)))
+        if options.get("frequency") is None and options.get("num_updates") is None:
+            options["frequency"] = max(1, min(FREQUENCY, (end - begin) // 10))
+        return cls(final_sparsity, begin, end, **options)
+
+    def towards(self, final_sparsity: float) -> Self:
+        """This schedule with another final sparsity, the initial one in the same proportion.
+
+        This is what a number in a pruner's ``rules`` means.
+
+        >>> Cubic(0.8, 0, 100, initial_sparsity=0.4).towards(0.5).initial_sparsity
+        0.25
+        """
+        share = self.initial_sparsity / self.final_sparsity if self.final_sparsity else 0.0
+        return dataclasses.replace(
+            self, final_sparsity=final_sparsity, initial_sparsity=final_sparsity * share
+        )
 
     @property
     def interval(self) -> int:
-        """Dt, the steps between two mask updates."""
-        assert self.frequency is not None  # set by __post_init__
-        return self.frequency
+        """Dt, the steps between two mask updates (rounded down where they are spread)."""
+        if self.frequency is not None:
+            return self.frequency
+        assert self.num_updates  # one of the two is set by __post_init__
+        return max(1, self._window // self.num_updates)
 
-    @property
-    def updates(self) -> range:
+    @functools.cached_property
+    def updates(self) -> Sequence[int]:
         """The steps at which masks change, ``begin_step`` and ``end_step`` included."""
-        return range(self.begin_step, self.end_step + 1, self.interval)
+        begin, end, count = self.begin_step, self.end_step, self.num_updates
+        if self.frequency is None:
+            assert count
+            return _Steps(begin + k * self._window // count for k in range(count + 1))
+        if self._window % self.frequency == 0:
+            return range(begin, end + 1, self.frequency)
+        return _Steps((*range(begin, end, self.frequency), end))
 
     def __call__(self, step: int) -> float:
         """The sparsity of the mask in force once ``step`` optimizer steps have been taken."""
@@ -74,7 +156,8 @@ class Schedule(abc.ABC):
             return 0.0
         if step >= self.end_step:
             return self.final_sparsity
-        return self.at((step - self.begin_step) // self.interval * self.interval / self._window)
+        last = self.updates[bisect.bisect_right(self.updates, step) - 1]
+        return self.at((last - self.begin_step) / self._window)
 
     def at(self, progress: float) -> float:
         """The sparsity at ``progress`` through the window, in [0, 1]: the curve itself."""
@@ -87,36 +170,30 @@ class Schedule(abc.ABC):
     def _window(self) -> int:
         return self.end_step - self.begin_step
 
-    def _interval(self) -> int:
-        """``frequency``, given or from ``num_updates``, once it fits the window."""
-        window = self._window
-        if self.frequency is None and self.num_updates is None:
-            raise ConfigurationError(
-                "neither frequency nor num_updates is given: say how often masks change, for "
-                "example frequency=100 steps, or num_updates=100 over the window"
-            )
-        if self.num_updates is not None:
-            _check_step("num_updates", self.num_updates, 1)
-        if self.frequency is not None:
-            _check_step("frequency", self.frequency, 1)
-            if self.num_updates not in (None, window // self.frequency):
+    def _settle_interval(self) -> None:
+        """Fill in whichever of ``frequency`` and ``num_updates`` follows from the other."""
+        window, frequency, count = self._window, self.frequency, self.num_updates
+        if count is not None:
+            _check_step("num_updates", count, 1)
+            if count > window:
                 raise ConfigurationError(
-                    f"frequency {self.frequency} and num_updates {self.num_updates} contradict "
-                    f"each other over {window} steps: give one of them"
+                    f"num_updates {count} does not fit into a window of {window} steps: masks "
+                    f"change once per step at most; use {window} or fewer"
                 )
-            count = self.frequency
-        else:
-            assert self.num_updates is not None
-            count = self.num_updates
-        if window % count:
-            below = self.begin_step + window // count * count
-            nearest = [end for end in (below, below + count) if end > self.begin_step]
-            raise ConfigurationError(
-                f"end_step {self.end_step} is off the update grid: the window of {window} steps "
-                f"from begin_step {self.begin_step} is no multiple of {count}; use end_step="
-                + " or ".join(map(str, nearest))
-            )
-        return self.frequency if self.frequency is not None else window // count
+        if frequency is None and count is None:
+            frequency = FREQUENCY
+        if frequency is not None:
+            _check_step("frequency", frequency, 1)
+            if count not in (None, -(-window // frequency)):
+                raise ConfigurationError(
+                    f"frequency {frequency} and num_updates {count} contradict each other over "
+                    f"{window} steps: give one of them"
+                )
+            count = -(-window // frequency)
+        elif count is not None and window % count == 0:
+            frequency = window // count
+        object.__setattr__(self, "frequency", frequency)
+        object.__setattr__(self, "num_updates", count)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +202,14 @@ class Cubic(Schedule):
 
     ``s_t = s_f + (s_i - s_f) * (1 - (t - t_0) / (n * Dt)) ** 3``
 
+    Args:
+        final_sparsity: s_f, the share of weights that are zero in the end, in [0, 1).
+        begin_step: t_0, the optimizer step of the first mask update.
+        end_step: t_0 + n * Dt, the step of the last one; any step after ``begin_step``.
+        frequency: Dt, the steps between two updates, 100 unless given.
+        num_updates: n, the number of updates after the first, instead of a frequency.
+        initial_sparsity: s_i, the sparsity after the update at ``begin_step``.
+
     Source: Zhu & Gupta 2017, eq. 1 (arXiv 1710.01878).
 
     >>> schedule = Cubic(0.9, begin_step=0, end_step=100, frequency=1)
@@ -132,11 +217,8 @@ class Cubic(Schedule):
     [0.0, 0.5049, 0.7503, 0.8757, 0.9]
     >>> Cubic(0.9, begin_step=2_000, end_step=20_000, num_updates=180).frequency
     100
-    >>> Cubic(0.9, begin_step=0, end_step=250, frequency=100)
-    Traceback (most recent call last):
-    ...
-    billhook.errors.ConfigurationError: end_step 250 is off the update grid: the window of 250 \
-steps from begin_step 0 is no multiple of 100; use end_step=200 or 300
+    >>> list(Cubic(0.9, begin_step=0, end_step=250).updates)
+    [0, 100, 200, 250]
     """
 
     def rise(self, progress: float) -> float:
@@ -201,7 +283,155 @@ class OneShot(Schedule):
         return 1.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Hold(Schedule):
+    """Keep the zeros that the weights have when the pruner attaches, and add none.
+
+    The mask of every selected tensor is ``weight != 0`` at attach and stays so: a sparse checkpoint
+    of any origin is trained on with its zeros in place. Criterion, granularity and allocation are
+    not asked. Tensors without a single zero stay dense; a warning names them.
+
+    >>> import torch, billhook
+    >>> model = torch.nn.Linear(4, 1)
+    >>> model.weight.data = torch.tensor([[1.0, 0.0, -2.0, 0.0]])
+    >>> pruner = billhook.Pruner(model, torch.optim.SGD(model.parameters(), lr=0.1), Hold())
+    >>> pruner.masks["weight"]
+    tensor([[ True, False,  True, False]])
+    """
+
+    final_sparsity: float = dataclasses.field(default=0.0, init=False, repr=False)
+    begin_step: int = dataclasses.field(default=0, init=False, repr=False)
+    end_step: int = dataclasses.field(default=0, init=False, repr=False)
+    frequency: int | None = dataclasses.field(default=1, init=False, repr=False)
+    num_updates: int | None = dataclasses.field(default=0, init=False, repr=False)
+    initial_sparsity: float = dataclasses.field(default=0.0, init=False, repr=False)
+
+    holds_zeros: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Nothing can be wrong."""
+
+    def towards(self, final_sparsity: float) -> Self:
+        """Refuse a sparsity of a tensor's own.
+
+        Raises:
+            ConfigurationError: always.
+        """
+        raise ConfigurationError(
+            f"rules set sparsity {final_sparsity:g} for a tensor, but Hold() takes each tensor's "
+            "zeros as they are: set the rule to None (leave it dense) or to a schedule of its own"
+        )
+
+    def rise(self, progress: float) -> float:  # noqa: ARG002 - nothing changes
+        """1: what is held is in force from the start."""
+        return 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Alternating(Schedule):
+    """AC/DC: sparse and dense phases in turn, ``frequency`` steps each, sparse in the end.
+
+    At ``begin_step`` the masks are drawn at ``final_sparsity``; one ``frequency`` later all weights
+    may train again, starting from zero; then the masks are drawn anew, and so on. From ``end_step``
+    on the network is sparse. Optimizer state starts afresh at every switch.
+
+    ``s_t = s_f`` at the updates 0, 2, 4, ... and at the last one, ``0`` at the others.
+
+    Source: Peste et al. 2021, "AC/DC: Alternating Compressed/DeCompressed Training".
+
+    >>> schedule = Alternating(0.9, begin_step=10, end_step=50, frequency=10)
+    >>> [schedule(t) for t in (0, 10, 20, 30, 40, 50, 60)]
+    [0.0, 0.9, 0.0, 0.9, 0.0, 0.9, 0.9]
+    """
+
+    falls: ClassVar[bool] = True
+    restarts: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.initial_sparsity:
+            raise ConfigurationError(
+                f"initial_sparsity {self.initial_sparsity} has no meaning for phases that are "
+                "dense or at final_sparsity: leave it out"
+            )
+
+    def __call__(self, step: int) -> float:
+        if step < self.begin_step:
+            return 0.0
+        count = bisect.bisect_right(self.updates, step)
+        return self.final_sparsity if step >= self.end_step or count % 2 else 0.0
+
+    def rise(self, progress: float) -> float:
+        """1 in sparse phases, 0 in dense ones."""
+        step = self.begin_step + math.floor(progress * self._window)
+        return float(self(step) > 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cyclic(Schedule):
+    """Eq. 1 run through several times: the sparsity falls back at the start of each cycle.
+
+    The window is divided into ``cycles`` of equally many updates. Within each the sparsity rises
+    from ``initial_sparsity`` to ``final_sparsity``, so that weights which were pruned too early can
+    return at the start of the next one, with the values they had when they were masked.
+
+    Source: Srinivas et al. 2022, "Cyclical Pruning for Sparse Neural Networks".
+
+    Raises:
+        ConfigurationError: also if the updates cannot be divided into cycles of two or more.
+
+    >>> schedule = Cyclic(0.8, begin_step=0, end_step=5, frequency=1, cycles=2)
+    >>> [round(schedule(t), 2) for t in range(7)]
+    [0.0, 0.7, 0.8, 0.0, 0.7, 0.8, 0.8]
+    """
+
+    cycles: int = 2
+
+    falls: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_step("cycles", self.cycles, 1)
+        count = len(self.updates)
+        if count % self.cycles or count < 2 * self.cycles:
+            raise ConfigurationError(
+                f"{count} mask updates (both ends of the window included) cannot be divided into "
+                f"{self.cycles} cycles of two or more: use num_updates="
+                f"{max(2, round(count / self.cycles)) * self.cycles - 1}"
+            )
+
+    def __call__(self, step: int) -> float:
+        if step < self.begin_step:
+            return 0.0
+        if step >= self.end_step:
+            return self.final_sparsity
+        length = len(self.updates) // self.cycles
+        place = (bisect.bisect_right(self.updates, step) - 1) % length
+        return self.at(place / (length - 1))
+
+    def rise(self, progress: float) -> float:
+        """``1 - (1 - progress) ** 3`` at ``progress`` through a cycle."""
+        return 1.0 - (1.0 - progress) ** 3
+
+
+def merged_updates(schedules: Iterable[Schedule]) -> Sequence[int]:
+    """The steps at which any of the schedules has an update.
+
+    >>> merged_updates([OneShot(0.5, 3), OneShot(0.9, 0), OneShot(0.5, 3)])
+    (0, 3)
+    """
+    different = list(dict.fromkeys(schedules))
+    if len(different) == 1:
+        return different[0].updates
+    return _Steps(sorted({step for schedule in different for step in schedule.updates}))
+
+
 def _check_sparsity(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ConfigurationError(
+            f"{name} {value!r} is not a number: it is the share of weights that are zero, for "
+            "example 0.9 for 90%"
+        )
     if not 0.0 <= value < 1.0:  # NaN fails too
         raise ConfigurationError(
             f"{name} {value} is outside [0, 1): it is the share of weights that are zero, "

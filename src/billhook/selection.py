@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from billhook.errors import ConfigurationError
+from billhook.schedule import Schedule
 
 __all__ = ["Rules", "Selection", "Weight", "named_weights", "select_weights"]
 
-#: Name pattern or module class -> final sparsity, or None to leave the tensor dense.
-Rules = Mapping[str | type[nn.Module], float | None]
+#: Name pattern or module class -> final sparsity, a schedule, or None to leave the tensor dense.
+Rules = Mapping[str | type[nn.Module], float | Schedule | None]
 
 _WHOLE = (nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.modules.conv._ConvNd)
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
@@ -57,14 +58,23 @@ class Selection:
 
     pruned: tuple[tuple[Weight, float], ...]
     dense: tuple[tuple[Weight, str], ...]
+    #: Schedules that rules gave, by the name of the weight.
+    schedules: Mapping[str, Schedule] = dataclasses.field(default_factory=dict)
+
+    def schedule_of(self, weight: Weight, default: Schedule) -> Schedule:
+        """The schedule of a pruned weight: its rule's, or ``default`` towards its own target."""
+        if weight.name in self.schedules:
+            return self.schedules[weight.name]
+        target = next(target for each, target in self.pruned if each is weight)
+        return default if target == default.final_sparsity else default.towards(target)
 
     def __str__(self) -> str:
         count = sum(weight.parameter.numel() for weight, _ in self.pruned)
         total = count + sum(weight.parameter.numel() for weight, _ in self.dense)
-        targets = sorted({target for _, target in self.pruned})
+        targets = sorted({target for _, target in self.pruned if target})
+        aim = f"to sparsity {', '.join(f'{t:g}' for t in targets)}" if targets else "as they are"
         lines = [
-            f"billhook prunes {len(self.pruned)} tensors, {count:,} of {total:,} parameters, "
-            f"to sparsity {', '.join(f'{target:g}' for target in targets)}."
+            f"billhook prunes {len(self.pruned)} tensors, {count:,} of {total:,} parameters, {aim}."
         ]
         reasons: dict[str, list[Weight]] = {}
         for weight, reason in self.dense:
@@ -143,13 +153,14 @@ def select_weights(model: nn.Module, rules: Rules | None, default: float) -> Sel
     weights = named_weights(model)
     rules = rules or {}
     for pattern, target in rules.items():
-        if target is not None and not 0.0 <= target < 1.0:
+        if isinstance(target, (float, int)) and not 0.0 <= target < 1.0:
             raise ConfigurationError(
                 f"rule {_show(pattern)!r} sets sparsity {target}, which is outside [0, 1): give "
                 "the share of zeros, or None to leave the tensor dense"
             )
     used: set[str | type[nn.Module]] = set()
     pruned: list[tuple[Weight, float]] = []
+    schedules: dict[str, Schedule] = {}
     dense: list[tuple[Weight, str]] = []
     for weight in weights:
         matching = _strongest(weight, rules)
@@ -164,6 +175,9 @@ def select_weights(model: nn.Module, rules: Rules | None, default: float) -> Sel
             dense.append((weight, "frozen"))
         else:
             assert target is not None
+            if isinstance(target, Schedule):
+                schedules[weight.name] = target
+                target = target.final_sparsity
             pruned.append((weight, target))
     _check_used(rules, used, weights)
     if not pruned:
@@ -172,7 +186,7 @@ def select_weights(model: nn.Module, rules: Rules | None, default: float) -> Sel
             f"{type(model).__name__}: name a parameter in rules, for example "
             f'rules={{"{weights[0].name if weights else "layer.weight"}": {default:g}}}'
         )
-    return Selection(tuple(pruned), tuple(dense))
+    return Selection(tuple(pruned), tuple(dense), schedules)
 
 
 def _rank(weight: Weight, pattern: str | type[nn.Module]) -> int:

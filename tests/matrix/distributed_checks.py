@@ -26,8 +26,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 import billhook
 from billhook import OneShot, Random
+from billhook.allocation import LAMP, ErdosRenyi
 from billhook.errors import ConfigurationError, MaskError, StateError
+from billhook.granularity import NM, Block, PerRow
 from billhook.mask import select
+from billhook.ranking import largest_by_tensor
 
 from .common import assert_held, batch, copies, same
 
@@ -198,6 +201,8 @@ def sharded_selection_equals_selection_on_the_whole() -> None:
                 for keep in (0, 1, each.numel() // 3, each.numel() - 1):
                     mask = _full(select(mine, keep))
                     assert torch.equal(mask, select(each, keep)), (placements, shape, keep)
+                    found = largest_by_tensor([mine, each], keep)
+                    assert found == largest_by_tensor([each, each], keep)
 
 
 def messages_do_not_grow_with_the_tensor() -> None:
@@ -241,6 +246,21 @@ def fsdp_equals_the_run_alone() -> None:
         _assert_equals_the_run_alone(_shard(_net(), _mesh(2, size // 2)))
 
 
+def every_part_draws_the_same_masks_on_every_rank() -> None:
+    for options in (
+        {"allocation": billhook.Global(floor=0.1)},
+        {"allocation": LAMP(), "regrow": False},
+        {"allocation": ErdosRenyi()},
+        {"granularity": Block(1, 4)},
+        {"granularity": Block(2, 3), "allocation": billhook.Global(floor=0.1)},
+        {"granularity": NM(2, 4)},
+        {"granularity": PerRow()},
+    ):
+        for model in (DistributedDataParallel(_net()), _shard(_net())):
+            rules = {"4": None}  # one row, of fewer weights than a block may have
+            _assert_equals_the_run_alone(model, rules=rules, **options)
+
+
 def fsdp_holds_gradients_and_state_through_accumulation() -> None:
     model = _shard(_net())
     optimizer = optim.AdamW(model.parameters(), lr=0.05)
@@ -280,10 +300,6 @@ def fsdp_skipped_steps_count_on_no_rank() -> None:
 
 
 def what_cannot_be_sharded_is_refused() -> None:
-    model = _shard(_net())
-    optimizer = optim.SGD(model.parameters(), lr=0.05)
-    with pytest.raises(ConfigurationError, match=r"Global\(\) ranks all tensors together"):
-        billhook.Pruner(model, optimizer, REDRAWN, allocation=billhook.Global())
     layer = nn.Linear(3, 4)
     local = torch.ones(2, 3)
     layer.weight = nn.Parameter(DTensor.from_local(local, _mesh(), [Shard(0)], run_check=False))
@@ -393,6 +409,7 @@ CHECKS: dict[str, Callable[[], None]] = {
         ddp_names_the_ranks_with_another_configuration,
         only_rank_0_logs,
         fsdp_equals_the_run_alone,
+        every_part_draws_the_same_masks_on_every_rank,
         fsdp_holds_gradients_and_state_through_accumulation,
         fsdp_skipped_steps_count_on_no_rank,
         a_nan_on_one_rank_is_an_error_on_all,

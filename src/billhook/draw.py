@@ -1,0 +1,213 @@
+"""One mask update: scores, numbers of survivors, and from both the masks."""
+
+import itertools
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from types import BuiltinFunctionType, FunctionType, MethodType
+
+import torch
+from torch import Tensor
+
+from billhook.allocation import Allocation, PrunableTensor
+from billhook.criterion import Criterion, check_scores
+from billhook.distributed import gathered, part, part_like, total
+from billhook.errors import ConfigurationError, MaskError
+from billhook.granularity import Granularity, Unstructured
+from billhook.masked_weight import MaskedWeight
+from billhook.schedule import Schedule
+
+__all__ = ["MaskDrawer", "configuration_of"]
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+class MaskDrawer:
+    """Draws the masks of an update from the raw weights; changes nothing.
+
+    Args:
+        criterion: what a weight is worth.
+        granularity: what is pruned together.
+        allocation: how many weights of each tensor survive.
+        regrow: whether a masked weight can return.
+
+    Raises:
+        ConfigurationError: a part has no configuration that a checkpoint could compare.
+    """
+
+    def __init__(
+        self, criterion: Criterion, granularity: Granularity, allocation: Allocation, regrow: bool
+    ) -> None:
+        self.criterion = criterion
+        self.granularity = granularity
+        self.allocation = allocation
+        self.regrow = regrow
+        #: What a checkpoint's masks were drawn with; the schedule excepted.
+        self.configuration: dict[str, str | bool] = {
+            "criterion": configuration_of(criterion, "criterion"),
+            "granularity": configuration_of(granularity, "granularity"),
+            "allocation": configuration_of(allocation, "allocation"),
+            "regrow": regrow,
+        }
+        self._emptied: set[str] = set()
+
+    def check(self, shapes: Mapping[str, torch.Size], schedules: Mapping[str, Schedule]) -> None:
+        """See that every update can be drawn, without a look at the weights.
+
+        Raises:
+            ConfigurationError: a tensor's shape or schedule does not fit the others.
+        """
+        scored = {
+            name: PrunableTensor(shapes[name], schedule, self.granularity)
+            for name, schedule in schedules.items()
+            if not schedule.holds_zeros
+        }
+        for name, tensor in scored.items():
+            _check_reachable(name, tensor)
+            if tensor.schedule.falls and not self.regrow:
+                raise ConfigurationError(
+                    f"{tensor.schedule} falls, so masked weights return, but regrow=False forbids "
+                    "it: leave regrow out"
+                )
+        if not self.allocation.needs_scores:
+            ends = {(t.schedule.begin_step, t.schedule.end_step) for t in scored.values()}
+            for step in sorted(set(itertools.chain(*ends))):
+                self._counts(step, {n: t for n, t in scored.items() if step in t.schedule.updates})
+
+    def draw(self, weights: Sequence[MaskedWeight], step: int) -> dict[str, Tensor]:
+        """The masks (True = kept) of the weights whose schedule has an update at ``step``.
+
+        Raises:
+            MaskError: scores are not what a criterion owes, or NaN; or a mask has another number
+                of survivors than was asked for.
+        """
+        changing = [weight for weight in weights if step in weight.schedule.updates]
+        masks = _existing([weight for weight in changing if weight.schedule.holds_zeros])
+        scored = [weight for weight in changing if not weight.schedule.holds_zeros]
+        scores: dict[str, Tensor] = {}
+        if self.allocation.needs_scores:
+            scores = {weight.name: self._score(weight) for weight in scored}
+        tensors = {
+            w.name: PrunableTensor(w.parameter.shape, w.schedule, self.granularity) for w in scored
+        }
+        counts = self._counts(step, tensors, scores)
+        for weight in scored:
+            score = scores.pop(weight.name) if scores else self._score(weight)
+            count = counts[weight.name]
+            if not self.regrow:  # what an allocation rounds up must not bring weights back
+                count = min(count, weight.kept)
+            try:
+                masks[weight.name] = self._mask(score, count)
+            except MaskError as error:
+                raise MaskError(f"no mask for {weight.name!r} at step {step}: {error}") from None
+        return masks
+
+    def _counts(
+        self,
+        step: int,
+        tensors: Mapping[str, PrunableTensor],
+        scores: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, int]:
+        """The number of survivors of every tensor."""
+        if not tensors:
+            return {}
+        counts = self.allocation(step, tensors, scores or {})
+        for name, tensor in tensors.items():
+            count = counts.get(name)
+            if not isinstance(count, int) or not 0 <= count <= tensor.numel:
+                raise MaskError(
+                    f"the allocation returned {count!r} survivors for {name!r}, which has "
+                    f"{tensor.numel} weights: return a whole number from 0 to that for each tensor"
+                )
+            if scores and count == 0 and tensor.numel and name not in self._emptied:
+                self._emptied.add(name)
+                warnings.warn(
+                    f"none of the {tensor.numel} weights of {name!r} survive the update of step "
+                    f"{step}: {self.allocation} spends the whole budget on other tensors; give it "
+                    "a floor, for example floor=0.01, or the tensor a rule of its own",
+                    stacklevel=2,
+                )
+        return counts
+
+    def _score(self, weight: MaskedWeight) -> Tensor:
+        scores = self.criterion(weight.raw(), weight.parameter.grad, weight.name)
+        scores = part_like(check_scores(scores, weight.parameter, weight.name), weight.parameter)
+        if not self.regrow:
+            scores = scores.masked_fill(~weight.keep(), -torch.inf)
+        if isinstance(self.granularity, Unstructured):
+            return scores
+        return gathered(scores)  # blocks may cross the borders of shards
+
+    def _mask(self, scores: Tensor, count: int) -> Tensor:
+        if isinstance(self.granularity, Unstructured):
+            return self.granularity.mask(scores, count)
+        mask = self.granularity.mask(scores, count)
+        if (mask.shape, mask.dtype, int(mask.count_nonzero())) != (scores.shape, torch.bool, count):
+            raise MaskError(
+                f"{self.granularity} gave {int(mask.count_nonzero())} survivors in a mask of shape "
+                f"{tuple(mask.shape)} and {mask.dtype}, not {count} in {tuple(scores.shape)} and "
+                "torch.bool: kept() and mask() of a granularity must agree"
+            )
+        return mask
+
+
+def _existing(weights: Sequence[MaskedWeight]) -> dict[str, Tensor]:
+    """The masks of what is not zero; a warning names tensors in which nothing is."""
+    masks = {weight.name: weight.raw() != 0 for weight in weights}
+    dense = [
+        weight.name
+        for weight in weights
+        if total(int(part(masks[weight.name]).count_nonzero()), weight.parameter)
+        == weight.parameter.numel()
+    ]
+    if dense:
+        shown = ", ".join(map(repr, dense[:5])) + (", ..." if len(dense) > 5 else "")
+        warnings.warn(
+            f"Hold() finds no zero in {len(dense)} of {len(weights)} tensors, which stay dense: "
+            f"{shown}. Load the sparse weights before the Pruner is made, or leave these tensors "
+            "out with rules {name: None}",
+            stacklevel=5,
+        )
+    return masks
+
+
+def configuration_of(part: object, role: str) -> str:
+    """The ``repr`` of a part of a pruner, by which a checkpoint knows it again.
+
+    An object without state of its own and without a ``__repr__`` is known by its class.
+
+    Raises:
+        ConfigurationError: it holds the object's address, which is another one in the next process.
+
+    >>> configuration_of(lambda weight, grad, name: weight.abs(), "criterion")
+    Traceback (most recent call last):
+    ...
+    billhook.errors.ConfigurationError: the criterion <function <lambda>> has no configuration ...
+    """
+    text = repr(part)
+    if not _ADDRESS.search(text):
+        return text
+    function = isinstance(part, (FunctionType, BuiltinFunctionType, MethodType))
+    if not function and type(part).__repr__ is object.__repr__ and not getattr(part, "__dict__", 1):
+        return f"{type(part).__module__}.{type(part).__qualname__}"
+    raise ConfigurationError(
+        f"the {role} {_ADDRESS.sub('', text)} has no configuration that a checkpoint could "
+        "compare: its repr is an address, which changes from process to process. Make it a frozen "
+        "dataclass (@dataclasses.dataclass(frozen=True)) with a __call__ method, or give it a "
+        "__repr__ that names its settings"
+    )
+
+
+def _check_reachable(name: str, tensor: PrunableTensor) -> None:
+    schedule = tensor.schedule
+    for sparsity in (0.0, schedule.initial_sparsity, schedule.final_sparsity):
+        try:
+            tensor.granularity.kept(tensor.shape, sparsity)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{name!r}: {error}") from None
+    if tensor.numel and not tensor.granularity.kept(tensor.shape, schedule.final_sparsity):
+        warnings.warn(
+            f"sparsity {schedule.final_sparsity:g} leaves none of the {tensor.numel} weights of "
+            f"{name!r}: set another one in rules",
+            stacklevel=4,
+        )
