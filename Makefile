@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*.* csrc/*/*)
 
-.PHONY: help build demo test test-all test-triton check format sanitize
+.PHONY: help build demo test test-all test-triton check format sanitize fuzz fuzz-sanitize
 
 help:
 	@echo "make demo      the digits study: is large-sparse better than small-dense at equal bytes?"
@@ -12,6 +12,7 @@ help:
 	@echo "make check     ruff, formatting, mypy --strict"
 	@echo "make format    apply ruff's fixes and formatting"
 	@echo "make sanitize  decoders and inference kernels under AddressSanitizer and UBSan"
+	@echo "make fuzz      hostile files and programs until SECONDS are over (default 600), SEED=text"
 	@echo "make build     (re)build the native kernels into .venv"
 
 .venv/.installed: $(SOURCES)
@@ -45,9 +46,28 @@ format: build
 	$(BIN)/ruff format .
 
 SANITIZED := build/sanitize
-sanitize: build
+SANITIZERS = LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0:halt_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+
+$(SANITIZED)/.built: $(SOURCES) .venv/.installed
 	$(BIN)/cmake -S . -B $(SANITIZED) -DBILLHOOK_SANITIZE=ON -DCMAKE_BUILD_TYPE=Debug > /dev/null
 	$(BIN)/cmake --build $(SANITIZED)
-	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0:halt_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
-	$(BIN)/python tests/sanitize.py $(SANITIZED)/libbillhook_kernels.so
+	touch $@
+
+sanitize: $(SANITIZED)/.built
+	$(SANITIZERS) $(BIN)/python tests/sanitize.py $(SANITIZED)/libbillhook_kernels.so
+
+# Half of the time each; what fails is kept in build/fuzz. `python -m tests.fuzz --help` has more.
+SECONDS ?= 600
+SEED ?= 0
+FUZZ = OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz
+fuzz: build
+	$(FUZZ) coded --seconds $$(($(SECONDS) / 2)) --seed $(SEED)
+	$(FUZZ) programs --seconds $$(($(SECONDS) / 2)) --seed $(SEED)
+
+# The same under AddressSanitizer and UBSan, which is some ten times slower.
+fuzz-sanitize: $(SANITIZED)/.built
+	$(SANITIZERS) $(FUZZ) coded --seconds $$(($(SECONDS) / 2)) --seed $(SEED) \
+		--library $(SANITIZED)/libbillhook_kernels.so
+	$(SANITIZERS) $(FUZZ) programs --seconds $$(($(SECONDS) / 2)) --seed $(SEED) \
+		--library $(SANITIZED)/libbillhook_kernels.so

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from billhook.render import Table
+from billhook.render import Table, as_text, printable
 
 _words = st.text("abcdefgh-0123456789,.%[/]", min_size=1, max_size=12)
 _headings = st.lists(_words, min_size=1, max_size=3).map(" ".join)
@@ -59,3 +59,19 @@ def test_a_text_longer_than_the_terminal_is_folded_and_not_cut() -> None:
 @given(table=_tables(), width=st.integers(1, 59))
 def test_no_terminal_is_too_narrow_to_print(table: Table, width: int) -> None:
     assert _lines(table, width)
+
+
+@given(text=st.text(max_size=40))
+def test_what_a_terminal_obeys_is_shown_instead(text: str) -> None:
+    assert all(c.isprintable() or c == "\n" for c in printable(text))
+    table = Table(text, ("name", text), [("w", text), (text, "x")])
+    drawn = as_text(table)
+    assert all(c.isprintable() or c == "\n" for c in drawn)
+    assert "\x1b" not in drawn
+
+
+def test_a_hostile_name_reaches_no_terminal() -> None:
+    name = "w\x1b]0;owned\x07\r\x1b[2K\u202egpj.exe\n| fake | row |"
+    drawn = as_text(Table("t", ("tensor", "bytes"), [(name, "1")]))
+    assert r"w\x1b]0;owned\x07\r\x1b[2K\u202egpj.exe\n| fake | row |" in drawn
+    assert printable("\ud800") == r"\ud800"

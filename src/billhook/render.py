@@ -10,7 +10,21 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType, RenderResult
 from rich.text import Text
 
-__all__ = ["Table", "as_text", "terminal"]
+__all__ = ["Table", "as_text", "printable", "terminal"]
+
+
+def printable(text: str) -> str:
+    """``text`` with everything escaped that a terminal would obey instead of showing it: control
+    characters, and those that turn the direction of writing. Line ends stay.
+
+    Names come from files of strangers; see :class:`Table` for those in tables.
+
+    >>> print(printable(chr(27) + "[31mred"), printable("é 漢"))
+    \\x1b[31mred é 漢
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def terminal(*, quiet: bool = False) -> Console:
@@ -40,8 +54,9 @@ class Table:
     """Headings and rows of text, whole in any terminal.
 
     Columns that have no room side by side go on in further blocks below, each with the first
-    ``keys`` columns again. Only text too long for such a block is folded. Numbers stand right, and
-    brackets are no markup: names come from files of strangers.
+    ``keys`` columns again. Only text too long for such a block is folded. Numbers stand right.
+    Brackets are not markup, and what a terminal would obey is escaped, line ends in a cell as well:
+    names come from files of strangers.
     """
 
     title: str
@@ -50,7 +65,13 @@ class Table:
     keys: int = 1
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield Text(self.title, style="bold")
+        shown = dataclasses.replace(
+            self, headings=_cells(self.headings), rows=[_cells(row) for row in self.rows]
+        )
+        yield Text(printable(self.title), style="bold")
+        yield from shown._render(options)
+
+    def _render(self, options: ConsoleOptions) -> RenderResult:
         for widths in self._blocks(options.max_width):
             block = table.Table()
             for column, width in widths.items():
@@ -86,6 +107,10 @@ class Table:
                 block = dict(first)
             block[column] = width
         yield block
+
+
+def _cells(row: Sequence[str]) -> list[str]:
+    return [printable(cell).replace("\n", "\\n") for cell in row]
 
 
 def _drawn(widths: Iterable[int]) -> int:

@@ -62,7 +62,9 @@ def main() -> None:
     try:
         app()
     except (BillhookError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
+        from billhook.render import printable
+
+        typer.echo(f"error: {printable(str(error))}", err=True)
         raise SystemExit(1) from error
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]

@@ -90,7 +90,8 @@ def parse_header(text: bytes, file_bytes: int) -> tuple[dict[str, Entry], dict[s
     Raises FormatError unless the entries cover the data exactly: none overlap, none is missing.
     """
     try:
-        header = json.loads(text.decode(), object_pairs_hook=_no_duplicates)
+        hook = _no_surrogates if b"\\u" in text else _no_duplicates  # UTF-8 itself has none
+        header = json.loads(text.decode(), object_pairs_hook=hook)
     except FormatError:
         raise
     except (ValueError, RecursionError) as error:
@@ -106,11 +107,15 @@ def parse_header(text: bytes, file_bytes: int) -> tuple[dict[str, Entry], dict[s
     return {entry.name: entry for entry in entries}, metadata
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
+def _no_surrogates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for key, value in pairs:
         if any(isinstance(text, str) and _SURROGATE.search(text) for text in (key, value)):
             raise FormatError(f"the header holds text that is not valid Unicode near {key!r}")
+    return _no_duplicates(pairs)
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
     if len(result) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
