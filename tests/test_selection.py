@@ -1,6 +1,9 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 from billhook.errors import ConfigurationError
 from billhook.selection import Rules, named_weights, select_weights
@@ -86,9 +89,81 @@ def test_rules_by_glob_module_type_and_full_name() -> None:
     assert targets["embedding.weight"] == 0.9
 
 
-def test_frozen_weights_are_pruned_when_named_in_full() -> None:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).requires_grad_(False)
-    assert _targets(model, {"0.weight": 0.5}) == {"0.weight": 0.5}
+@pytest.mark.parametrize("rule", ["0.weight", "0", "0*", nn.Linear])
+def test_frozen_weights_are_pruned_when_a_rule_says_so(rule: str | type[nn.Module]) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Embedding(4, 4)).requires_grad_(False)
+    assert _targets(model, {rule: 0.5}) == {"0.weight": 0.5}
+
+
+class Conv1D(nn.Module):
+    """As transformers' linear layer of shape (in, out)."""
+
+    __module__ = "transformers.pytorch_utils"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4, 8))
+        self.bias = nn.Parameter(torch.ones(8))
+
+
+class Experts(nn.Module):
+    """A module that torch does not know, with matrices of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Parameter(torch.ones(2, 4, 8))
+        self.down = nn.Parameter(torch.ones(2, 8, 4))
+        self.up_bias = nn.Parameter(torch.ones(2, 8))
+        self.scale = nn.Parameter(torch.ones(4))
+        self.norm = nn.LayerNorm((2, 4))
+
+
+def test_transformers_linear_layers_are_weight_matrices() -> None:
+    model = nn.Sequential(Conv1D(), nn.Linear(8, 2))
+    assert set(_targets(model)) == {"0.weight", "1.weight"}
+    for rule in ("0", "0.*", Conv1D):
+        assert _targets(model, {rule: 0.5}) == {"0.weight": 0.5, "1.weight": 0.9}
+
+
+def test_matrices_of_unknown_modules_are_reached_by_name_and_by_class() -> None:
+    model = nn.Sequential(Experts(), nn.Linear(8, 2))
+    assert set(_targets(model)) == {"1.weight"}
+    for named in ("0", Experts):
+        assert set(_targets(model, {named: 0.5})) == {"0.up", "0.down", "1.weight"}
+    for everything in ("*", nn.Module):  # names nothing
+        assert set(_targets(model, {everything: 0.5})) == {"1.weight"}
+
+
+Reparametrise = Callable[[nn.Linear], nn.Module]
+
+
+@pytest.mark.parametrize(
+    ("wrap", "kind", "behind"),
+    [
+        (parametrizations.weight_norm, "weight_norm", "parametrizations.weight.original1"),
+        (parametrizations.spectral_norm, "spectral_norm", "parametrizations.weight.original"),
+        (parametrizations.orthogonal, "orthogonal", "parametrizations.weight.original"),
+        (nn.utils.weight_norm, "weight_norm", "weight_v"),
+        (nn.utils.spectral_norm, "spectral_norm", "weight_orig"),
+        (lambda layer: prune.l1_unstructured(layer, "weight", 3), "l1_unstructured", "weight_orig"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+def test_weights_computed_from_others_are_named_with_what_computes_them(
+    wrap: Reparametrise, kind: str, behind: str
+) -> None:
+    model = nn.Sequential(wrap(nn.Linear(8, 4)), nn.Linear(4, 2))
+    selection = select_weights(model, None, 0.9)
+    assert f"left dense (under {kind}, " in str(selection)
+    assert f"0.{behind}" in str(selection)
+    for rule in ("0", "0.*"):
+        with pytest.raises(ConfigurationError, match=f"under {kind}, .* behind it, '0.{behind}'"):
+            select_weights(model, {rule: 0.9}, 0.9)
+    with pytest.raises(
+        ConfigurationError, match=rf"rules=\{{\"0.{behind}\": 0.9\}} .*under {kind}"
+    ):
+        select_weights(model[:1], None, 0.9)
+    assert _targets(model, {f"0.{behind}": 0.5})[f"0.{behind}"] == 0.5
 
 
 def test_tied_weights_are_one_tensor_with_both_names() -> None:

@@ -35,6 +35,7 @@ from billhook.optimizer_hooks import (
 )
 from billhook.optimizer_state import age_of_state
 from billhook.pruner_state import STATE_VERSION, pack_weight, read_state
+from billhook.reparametrised import check_rows
 from billhook.report import PruningReport, TensorReport
 from billhook.schedule import Schedule, merged_updates
 from billhook.selection import Rules, named_weights, select_weights
@@ -411,6 +412,10 @@ class Pruner:
     def _update_masks(self, step: int) -> None:
         """Draw the masks anew from the raw weights, all of them before any is put in force."""
         masks = self._drawer.draw(self._weights, step)
+        for weight in self._weights:
+            if weight.name in masks:
+                place = f"{weight.name!r} at step {step}"
+                check_rows(weight.weight.owners, masks[weight.name], place)
         for weight in self._weights:
             if weight.name in masks:
                 last = step == weight.schedule.end_step

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from billhook.errors import ConfigurationError
+from billhook.reparametrised import computed_by
 from billhook.schedule import Schedule
 
 __all__ = ["Rules", "Selection", "Weight", "named_weights", "select_weights"]
@@ -47,6 +49,8 @@ class Weight:
         if any(_is_matrix(module, attribute) for module, attribute in self.owners):
             return "weight matrix"
         module, attribute = self.owners[0]
+        if (cause := computed_by(module, attribute)) is not None:
+            return f"under {cause}"
         if "bias" in attribute:
             return "bias"
         return "norm" if isinstance(module, _NORMS) else "other"
@@ -133,18 +137,26 @@ def _is_matrix(module: nn.Module, attribute: str) -> bool:
         return attribute.startswith("weight_")
     if isinstance(module, nn.MultiheadAttention):
         return attribute in _ATTENTION
-    return isinstance(module, _WHOLE) and attribute == "weight"
+    return attribute == "weight" and (isinstance(module, _WHOLE) or _is_transformers_conv1d(module))
+
+
+def _is_transformers_conv1d(module: nn.Module) -> bool:
+    """GPT-2's linear layer, of shape (in, out); known without an import of transformers."""
+    kinds = ((base.__module__, base.__name__) for base in type(module).__mro__)
+    return ("transformers.pytorch_utils", "Conv1D") in kinds
 
 
 def select_weights(model: nn.Module, rules: Rules | None, default: float) -> Selection:
     """Decide for every parameter of ``model`` whether and how far it is pruned.
 
     By default every weight matrix of Linear, Conv*, Embedding, RNN, LSTM, GRU, their cells and
-    MultiheadAttention is pruned to ``default``; biases, norms, frozen and unknown parameters are
-    not. A rule's key is, from the strongest rank to the weakest: the full name of a parameter
-    (which brings in any parameter), the full name of a module (its own weight matrices), a glob
-    over the names of weight matrices and of their modules, a module class. A tied weight answers to
-    all its names.
+    MultiheadAttention (and of transformers' Conv1D) is pruned to ``default``; biases, norms, frozen
+    and unknown parameters are not. A rule's key is, from the strongest rank to the weakest: the
+    full name of a parameter (which brings in any parameter), the full name of a module (its own
+    weight matrices), a glob over the names of weight matrices and of their modules, a module class.
+    The name and the class of a module that torch does not know bring in its own parameters of two
+    dimensions and more. A rule is obeyed for frozen weights too. A tied weight answers to all its
+    names.
 
     Raises:
         ConfigurationError: a rule matches nothing, two rules of equal rank match one tensor, a
@@ -165,13 +177,12 @@ def select_weights(model: nn.Module, rules: Rules | None, default: float) -> Sel
     for weight in weights:
         matching = _strongest(weight, rules)
         used.update(pattern for pattern in rules if _rank(weight, pattern))
-        by_name = matching is not None and matching in weight.names
         target = default if matching is None else rules[matching]
         if matching is not None and target is None:
             dense.append((weight, "by rule"))
-        elif weight.kind != "weight matrix" and not by_name:
+        elif matching is None and weight.kind != "weight matrix":
             dense.append((weight, weight.kind))
-        elif not weight.parameter.requires_grad and not by_name:
+        elif not weight.parameter.requires_grad and matching is None:
             dense.append((weight, "frozen"))
         else:
             assert target is not None
@@ -183,8 +194,7 @@ def select_weights(model: nn.Module, rules: Rules | None, default: float) -> Sel
     if not pruned:
         raise ConfigurationError(
             f"nothing is selected for pruning among the {len(weights)} parameters of "
-            f"{type(model).__name__}: name a parameter in rules, for example "
-            f'rules={{"{weights[0].name if weights else "layer.weight"}": {default:g}}}'
+            f"{type(model).__name__}: {_proposal(weights, default)}"
         )
     return Selection(tuple(pruned), tuple(dense), schedules)
 
@@ -193,14 +203,25 @@ def _rank(weight: Weight, pattern: str | type[nn.Module]) -> int:
     """How strongly a rule's key speaks for a weight: 0 is not at all."""
     if pattern in weight.names:
         return 4
-    if weight.kind != "weight matrix":
+    modules = [name.rpartition(".")[0] for name in weight.names]
+    if weight.kind not in ("weight matrix", "other") or not _is_wide(weight.parameter):
         return 0
     if isinstance(pattern, type):
-        return int(any(isinstance(module, pattern) for module, _ in weight.owners))
-    modules = [name.rpartition(".")[0] for name in weight.names]
+        by_class = any(isinstance(module, pattern) for module, _ in weight.owners)
+        return int(by_class and (weight.kind == "weight matrix" or not _is_torchs(pattern)))
     if pattern in modules:
         return 3
+    if weight.kind != "weight matrix":
+        return 0
     return 2 if any(fnmatch.fnmatchcase(name, pattern) for name in (*weight.names, *modules)) else 0
+
+
+def _is_wide(parameter: nn.Parameter) -> bool:
+    return is_lazy(parameter) or parameter.dim() > 1
+
+
+def _is_torchs(kind: type[nn.Module]) -> bool:
+    return kind.__module__.partition(".")[0] == "torch"
 
 
 def _strongest(weight: Weight, rules: Rules) -> str | type[nn.Module] | None:
@@ -214,6 +235,16 @@ def _strongest(weight: Weight, rules: Rules) -> str | type[nn.Module] | None:
     return best[0] if best else None
 
 
+def _proposal(weights: list[Weight], target: float) -> str:
+    """What could be named in rules where nothing is selected: the largest of what there is."""
+    shaped = [weight for weight in weights if not is_lazy(weight.parameter)]
+    best = max(shaped, key=lambda w: (w.parameter.dim() > 1, w.parameter.numel()), default=None)
+    if best is None:
+        return "there is none with values"
+    under = f" (it is {best.kind})" if best.kind.startswith("under ") else ""
+    return f'name a parameter in rules, for example rules={{"{best.name}": {target:g}}}{under}'
+
+
 def _check_used(rules: Rules, used: set[str | type[nn.Module]], weights: list[Weight]) -> None:
     names = [name for weight in weights for name in weight.names]
     for pattern in rules:
@@ -221,7 +252,14 @@ def _check_used(rules: Rules, used: set[str | type[nn.Module]], weights: list[We
             continue
         hint = "the names are those of model.named_parameters()"
         if isinstance(pattern, str):
-            if any(name.startswith(f"{pattern}.") for name in names):
+            hidden = [w for w in weights if w.kind.startswith("under ") and _is_below(w, pattern)]
+            if hidden:
+                best = max(hidden, key=lambda weight: weight.parameter.numel())
+                hint = (
+                    f"its weight is {best.kind}, computed from other parameters: name the one "
+                    f"behind it, {best.name!r}, or make it a parameter again first"
+                )
+            elif any(name.startswith(f"{pattern}.") for name in names):
                 hint = f"for all that is below this module write {pattern + '.*'!r}"
             elif any(fnmatch.fnmatchcase(name, pattern) for name in names):
                 hint = (
@@ -229,6 +267,13 @@ def _check_used(rules: Rules, used: set[str | type[nn.Module]], weights: list[We
                     "to prune one all the same, name it in full"
                 )
         raise ConfigurationError(f"rule {_show(pattern)!r} matches nothing to prune: {hint}")
+
+
+def _is_below(weight: Weight, pattern: str) -> bool:
+    return any(
+        name.startswith(f"{pattern}.") or fnmatch.fnmatchcase(name, pattern)
+        for name in weight.names
+    )
 
 
 def _show(pattern: str | type[nn.Module]) -> str:

@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn, optim
+from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import billhook
 from billhook import Cubic, OneShot
+from billhook.errors import MaskError
 
 from .common import assert_held, backward, copies, mlp, same, train
 
@@ -163,3 +165,23 @@ def test_another_device_in_mid_run() -> None:
         optimizer.step()
         assert_held(pruner, model)
         assert pruner.masks["0.weight"].device.type == device
+
+
+@pytest.mark.parametrize("wrap", [parametrizations.weight_norm, nn.utils.weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+def test_a_mask_that_would_make_weight_norm_divide_by_zero_is_refused(wrap: Any) -> None:
+    model = mlp()
+    wrap(model[0])
+    direction = next(n for n, p in model.named_parameters() if n[0] == "0" and p.numel() == 200)
+    with torch.no_grad():
+        model.get_parameter(direction)[3].mul_(1e-3)
+    optimizer = optim.SGD(model.parameters(), lr=1e-6)
+    pruner = billhook.Pruner(model, optimizer, OneShot(0.2, 2), rules={direction: 0.2})
+    before = pruner.masks
+    train(model, optimizer, 1)
+    with pytest.raises(
+        MaskError, match=f"'{direction}' at step 2: .* 1 of the rows .* weight_norm"
+    ):
+        train(model, optimizer, 1, first=1)
+    assert same(before.values(), pruner.masks.values())
+    assert model(torch.ones(1, 10)).isfinite().all()
