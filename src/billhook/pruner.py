@@ -146,6 +146,11 @@ class Pruner:
             weight.mark_attached()
 
     @property
+    def is_attached(self) -> bool:
+        """Whether this pruner still holds its masks: neither detached nor finalized."""
+        return self._attached
+
+    @property
     def step_count(self) -> int:
         """The optimizer steps taken since the pruner attached, or since its state's run began."""
         return self._steps.value

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from billhook import Cubic, OneShot, Pruner
-from billhook.errors import StateError
+from billhook.errors import ConfigurationError, StateError
 from billhook.integrations.lightning import PruningCallback
 from tests.integrations.conftest import (
     assert_same_optimizer,
@@ -156,9 +156,81 @@ def test_sparsity_is_logged_by_the_trainers_logger(tmp_path: Path) -> None:
     assert all(value == pytest.approx(SCHEDULE(step), abs=0.01) for step, value in logged.items())
 
 
+class Stop(Callback):
+    """Ends a fit early, as early stopping does, or with an exception."""
+
+    def __init__(self, step: int, error: BaseException | None = None) -> None:
+        self.step, self.error = step, error
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        if trainer.global_step == self.step:
+            trainer.should_stop = True
+            if self.error is not None:
+                raise self.error
+
+
 def test_a_run_that_ends_too_soon_says_what_it_reached(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"12 of the 17 .* are 75.00% sparse, not 80.00%"):
-        _trainer(tmp_path, PruningCallback(SCHEDULE), max_steps=12).fit(Module())
+        _trainer(tmp_path, PruningCallback(SCHEDULE), Stop(12)).fit(Module())
+
+
+@pytest.mark.parametrize("limits", [{"max_steps": 12}, {"max_steps": -1, "max_epochs": 2}])
+def test_a_window_beyond_the_run_is_refused_before_the_first_step(
+    tmp_path: Path, limits: dict[str, Any]
+) -> None:
+    module, fresh = Module(), Module()
+    trainer = _trainer(tmp_path, PruningCallback(OneShot(0.5, 0, 17, frequency=17)), **limits)
+    with pytest.raises(ConfigurationError, match="run ends at step 12, .* end_step is 17.*step=9"):
+        trainer.fit(module)
+    assert trainer.global_step == 0
+    assert_same_weights(module, fresh)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")])
+def test_an_exception_leaves_the_module_free_for_another_run(
+    tmp_path: Path, error: BaseException
+) -> None:
+    module, pruning = Module(), PruningCallback(SCHEDULE)
+    interrupted = _trainer(tmp_path, pruning, Stop(9, error), logger=False)
+    with pytest.raises((RuntimeError, SystemExit)):
+        interrupted.fit(module)
+    assert pruning.pruner is not None
+    assert not pruning.pruner.is_attached
+    other = PruningCallback(OneShot(0.9, 2))
+    with pytest.warns(UserWarning, match="are zero but not masked"):
+        _trainer(tmp_path, other).fit(module)
+    assert _sparsity(module) == pytest.approx(0.9)
+    assert pruning.state_dict()["pruner"]["step"] == 9  # a checkpoint made on the way out
+
+
+def test_a_fit_goes_on_after_an_exception(tmp_path: Path) -> None:
+    module, pruning = Module(), PruningCallback(SCHEDULE)
+    trainer = _trainer(tmp_path, pruning, Stop(9, RuntimeError("out of memory")))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        trainer.fit(module)
+    trainer.fit(module)
+    assert pruning.pruner is not None
+    assert pruning.pruner.step_count == STEPS
+    assert _sparsity(module) == pytest.approx(0.8)
+
+
+def test_two_callbacks_with_rules_of_their_own_prune_side_by_side(tmp_path: Path) -> None:
+    def callbacks() -> list[PruningCallback]:
+        rules: Any = {"net.2": None}, {"net.0": None, nn.Linear: 0.5}
+        return [
+            PruningCallback(SCHEDULE, rules=rules[0]),
+            PruningCallback(OneShot(0.7, 5), rules=rules[1]),
+        ]
+
+    module, first = Module(), callbacks()
+    saving = _saving(tmp_path, every_n_train_steps=10)
+    _trainer(tmp_path, *first, saving, enable_checkpointing=True).fit(module)
+    resumed, second = Module(), callbacks()
+    _trainer(tmp_path, *second).fit(resumed, ckpt_path=str(tmp_path / "saved" / "step=10.ckpt"))
+    assert_same_weights(resumed, module)
+    for callback, nonzero in zip(second, (40, 50), strict=True):
+        assert callback.pruner is not None
+        assert callback.pruner.report().nonzero == nonzero
 
 
 def test_fast_dev_run_leaves_the_target_unchecked_and_says_so(
@@ -251,10 +323,9 @@ def test_a_finished_run_resumed_is_checked_and_holds_its_masks(tmp_path: Path) -
 
 def test_a_second_fit_of_the_same_trainer_goes_on(tmp_path: Path) -> None:
     module, pruning = Module(), PruningCallback(SCHEDULE)
-    trainer = _trainer(tmp_path, pruning, max_steps=12)
+    trainer = _trainer(tmp_path, pruning, Stop(12))
     with pytest.raises(StateError, match="12 of the 17"):
         trainer.fit(module)
-    trainer.fit_loop.epoch_loop.max_steps = STEPS
     trainer.fit(module)
     assert pruning.pruner is not None
     assert pruning.pruner.step_count == STEPS

@@ -157,15 +157,76 @@ def test_sparsity_is_logged(tmp_path: Path) -> None:
     assert all(value == pytest.approx(SCHEDULE(step), abs=0.01) for step, value in logged.items())
 
 
+class Stop(TrainerCallback):
+    """Ends a run early, as early stopping does, or with an exception."""
+
+    def __init__(self, step: int, error: BaseException | None = None) -> None:
+        self.step, self.error = step, error
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step == self.step:
+            control.should_training_stop = True
+            if self.error is not None:
+                raise self.error
+
+
 def test_a_run_that_ends_too_soon_says_what_it_reached(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"12 of the 17 .* are 7\d.\d\d% sparse, not 80.00%"):
-        _trainer(tmp_path, PruningCallback(SCHEDULE), max_steps=12).train()
+        _trainer(tmp_path, PruningCallback(SCHEDULE), Stop(12)).train()
 
 
-def _best(folder: Path, resume: bool = False, **arguments: Any) -> Any:
+def test_a_window_beyond_the_run_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path, PruningCallback(SCHEDULE), max_steps=12)
+    with pytest.raises(ConfigurationError, match="run ends at step 12, .* end_step is 17.*step=9"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_an_exception_leaves_the_model_free_for_another_run(
+    tmp_path: Path, said: list[str]
+) -> None:
+    interrupted = _trainer(tmp_path, PruningCallback(SCHEDULE), Stop(9, KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.train()
+    trainer = _trainer(tmp_path, PruningCallback(OneShot(0.9, 2)))
+    trainer.model = interrupted.model
+    with pytest.warns(UserWarning, match="are zero but not masked"):
+        trainer.train()
+    assert "an earlier run on these weights stopped at step 9: its pruner is detached" in said
+    assert _sparsity(trainer.model) == pytest.approx(0.9, abs=0.01)
+
+
+def test_two_callbacks_of_one_run_do_not_take_weights_from_each_other(tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path, PruningCallback(SCHEDULE), PruningCallback(OneShot(0.5)))
+    with pytest.raises(StateError, match="is held by another Pruner"):
+        trainer.train()
+
+
+def test_two_callbacks_with_rules_of_their_own_save_two_states(tmp_path: Path) -> None:
+    def callbacks() -> list[PruningCallback]:
+        first = PruningCallback(SCHEDULE, rules={"*mlp*": None})
+        names = [f"model.layers.0.mlp.{part}_proj" for part in ("gate", "up", "down")]
+        attention = [f"model.layers.0.self_attn.{part}_proj" for part in "qkvo"]
+        others: Any = dict.fromkeys([*attention, "model.embed_tokens"])
+        return [first, PruningCallback(OneShot(0.5, 5), rules=others | dict.fromkeys(names, 0.5))]
+
+    trainer = _trainer(tmp_path, *callbacks(), save_strategy="steps", save_steps=10)
+    trainer.train()
+    assert (tmp_path / "checkpoint-10" / "pruner2.pt").exists()
+    second = callbacks()
+    resumed = _trainer(tmp_path, *second)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-10"))
+    assert_same_weights(resumed.model, trainer.model)
+    assert all(each.pruner is not None and each.pruner.step_count == STEPS for each in second)
+
+
+def _best(folder: Path, *callbacks: TrainerCallback, resume: bool = False, **arguments: Any) -> Any:
     trainer = _trainer(
         folder,
         PruningCallback(SCHEDULE),
+        *callbacks,
         eval_strategy="steps",
         load_best_model_at_end=True,
         metric_for_best_model="score",
@@ -198,7 +259,7 @@ def test_no_score_since_end_step_leaves_the_last_model(
 def test_a_dense_best_model_is_forgotten_over_a_resume(tmp_path: Path) -> None:
     saving: dict[str, Any] = {"eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
     with pytest.raises(StateError, match="8 of the 17"):
-        _best(tmp_path, **saving, max_steps=8)
+        _best(tmp_path, Stop(8), **saving)
     trainer = _best(tmp_path, **saving, resume=True)
     assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-18")
 
@@ -209,8 +270,9 @@ def test_a_checkpoint_without_or_with_foreign_masks_is_refused(tmp_path: Path) -
     with pytest.raises(StateError, match=r"at step 10, but there is no pruner state '.*pruner.pt'"):
         _trainer(tmp_path, PruningCallback(SCHEDULE)).train(resume_from_checkpoint=True)
 
+    del saving["max_steps"]
     with pytest.raises(StateError, match="not over"):
-        _trainer(tmp_path / "other", PruningCallback(SCHEDULE), **saving).train()
+        _trainer(tmp_path / "other", PruningCallback(SCHEDULE), Stop(10), **saving).train()
     other = tmp_path / "other" / "checkpoint-10" / PRUNER_NAME
     elsewhere = _trainer(tmp_path / "new", PruningCallback(SCHEDULE))
     with pytest.raises(StateError, match=r"resume_from_checkpoint=...\) if it is not in"):

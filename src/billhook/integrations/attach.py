@@ -1,17 +1,21 @@
 """What the callbacks share: a Pruner made in the middle of a framework's training loop."""
 
 import inspect
+import logging
+import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 from torch.optim import Optimizer
 
 from billhook import Pruner
-from billhook.errors import StateError
+from billhook.errors import ConfigurationError, StateError
 from billhook.schedule import Schedule
 
 __all__ = ["AttachesPruner"]
+
+_log = logging.getLogger("billhook")
 
 
 class AttachesPruner:
@@ -21,28 +25,55 @@ class AttachesPruner:
         TypeError: an option that Pruner does not have, long before one is made.
     """
 
+    _all: ClassVar["weakref.WeakSet[AttachesPruner]"] = weakref.WeakSet()
+
     def __init__(self, schedule: Schedule, **options: Any) -> None:
         inspect.signature(Pruner).bind(None, None, schedule, **options)
         self.schedule = schedule
         self.options = options
         #: The pruner of the present or last run.
         self.pruner: Pruner | None = None
+        self._stopped: dict[str, Any] | None = None  # its state when an exception ended the run
+        self._run: object = None
 
     def _attach(
-        self, model: nn.Module, optimizers: Sequence[Optimizer], state: Mapping[str, Any] | None
+        self,
+        model: nn.Module,
+        optimizers: Sequence[Optimizer],
+        state: Mapping[str, Any] | None,
+        *,
+        run: object,
+        steps_left: float,
     ) -> Pruner:
         """A Pruner for a new run, or with a ``state`` for one that goes on from a checkpoint.
 
         The framework has already loaded the checkpoint's weights into ``model``.
 
+        Args:
+            model: what is trained.
+            optimizers: its optimizers, the first counts.
+            state: the pruner's, or None.
+            run: the framework's own object for this run, the same for all its callbacks.
+            steps_left: how many steps the first optimizer is going to take at most.
+
         Raises:
+            ConfigurationError: the run ends before ``end_step``.
             StateError: the state is none, is another model's or configuration's, or was not saved
                 together with these weights.
         """
-        if self.pruner is not None:
-            self.pruner.detach()
+        self._stop()
+        taken = state["step"] if state else 0
+        if self.schedule.end_step > taken + steps_left:
+            raise ConfigurationError(
+                f"this run ends at step {taken + steps_left:.0f}, but the schedule's end_step is "
+                f"{self.schedule.end_step}: train for more steps, or give a schedule that ends "
+                f"within the run, such as end_step={(taken + steps_left) * 3 // 4:.0f}"
+            )
+        self._take_over(model, run)
         nonzero = _count_nonzero(model) if state is not None else {}
         self.pruner = Pruner(model, optimizers, self.schedule, **self.options)
+        self._run, self._stopped = run, None
+        self._all.add(self)
         if state is not None:
             try:
                 self.pruner.load_state_dict(state)
@@ -51,6 +82,44 @@ class AttachesPruner:
                 self.pruner.detach()
                 raise
         return self.pruner
+
+    def _stop(self) -> None:
+        """Detach from a run that ended early; keep the state, from which a later one may go on."""
+        if self.pruner is not None and self.pruner.is_attached:
+            self._stopped = self.pruner.state_dict()
+            self.pruner.detach()
+        self._run = None
+
+    def _beside(self, run: object) -> list["AttachesPruner"]:
+        """The other callbacks that prune in the same run, in the order of their attaching."""
+        others = [each for each in self._all if each is not self]
+        return [each for each in others if run is not None and each._run is run]
+
+    def _take_over(self, model: nn.Module, run: object) -> None:
+        """Stop callbacks of runs that ended by an exception (nobody told them) on these weights."""
+        mine = {id(parameter) for parameter in model.parameters()}
+        for other in list(self._all):
+            pruner = other.pruner
+            if other._run is run or other is self or pruner is None or not pruner.is_attached:
+                continue
+            if any(id(weight.parameter) in mine for weight, _ in pruner.selection.pruned):
+                _log.info(
+                    "an earlier run on these weights stopped at step %d: its pruner is detached",
+                    pruner.step_count,
+                )
+                other._stop()
+
+    def _sparsity(self) -> float:
+        """The share of weights that are masked by this callback and those beside it."""
+        pruners = [each.pruner for each in (self, *self._beside(self._run))]
+        sizes = [
+            sum(weight.parameter.numel() for weight, _ in pruner.selection.pruned)
+            for pruner in pruners
+            if pruner is not None
+        ]
+        shares = [pruner.sparsity for pruner in pruners if pruner is not None]
+        total = sum(sizes)
+        return sum(map(float.__mul__, shares, map(float, sizes))) / total if total else 0.0
 
 
 def _count_nonzero(model: nn.Module) -> dict[str, int]:

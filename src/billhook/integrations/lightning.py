@@ -1,6 +1,7 @@
 """Gradual pruning in a Lightning Trainer."""
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,6 +41,7 @@ class PruningCallback(AttachesPruner, Callback):
         options: the keyword options of :class:`billhook.Pruner`.
 
     Raises:
+        ConfigurationError: when training starts, if the fit ends before ``end_step``.
         StateError: when training starts, if the checkpoint has no pruner state or another model's;
             when the fit ends, if ``end_step`` was not reached (``fast_dev_run`` only logs it) or if
             something, such as weight averaging, wrote over the zeros.
@@ -55,12 +57,22 @@ class PruningCallback(AttachesPruner, Callback):
         self._restored = None
         self._fitting = False
 
+    @property
+    def state_key(self) -> str:
+        """Its own for callbacks with rules, of which each may prune another part of the module."""
+        rules = self.options.get("rules")
+        if not rules:
+            return super().state_key
+        named = {k if isinstance(k, str) else k.__qualname__: v for k, v in rules.items()}
+        return self._generate_state_key(rules=named)
+
     def state_dict(self) -> dict[str, Any]:
         if self._restored is not None:  # a fit that has not started yet
             return dict(self._restored)
         if self.pruner is None:
             return {}
-        return {"pruner": self.pruner.state_dict(), "best_from": self._best_from}
+        state = self.pruner.state_dict() if self._stopped is None else self._stopped
+        return {"pruner": state, "best_from": self._best_from}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = state_dict
@@ -72,7 +84,13 @@ class PruningCallback(AttachesPruner, Callback):
             each.optimizer if isinstance(each, LightningOptimizer) else each
             for each in trainer.optimizers
         ]
-        self._attach(pl_module, optimizers, state.get("pruner"))
+        self._attach(
+            pl_module,
+            optimizers,
+            state.get("pruner"),
+            run=trainer,
+            steps_left=_steps_left(trainer, pl_module),
+        )
         self._best_from = state.get("best_from", 0)
         self._restored = None
         self._fitting = True
@@ -81,7 +99,7 @@ class PruningCallback(AttachesPruner, Callback):
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         assert self.pruner is not None
-        pl_module.log("sparsity", self.pruner.sparsity)
+        pl_module.log("sparsity", self._sparsity())
         if self._best_from == 0 and self.pruner.step_count >= self.schedule.end_step:
             self._best_from = 1
             _forget_best(trainer, "models from before end_step")
@@ -93,6 +111,12 @@ class PruningCallback(AttachesPruner, Callback):
         if not trainer.enable_validation:
             self._count_scores(trainer)
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Let go of the model: the next run may be another one's."""
+        self._stop()
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the target after every other callback's and the module's own end of training."""
         if not self._fitting:  # the checkpoint was at the end already: check what it holds
@@ -103,6 +127,7 @@ class PruningCallback(AttachesPruner, Callback):
             self.pruner.detach()
             return
         self.pruner.finalize()
+        self._run = None
         for checkpoint in _best_trackers(trainer):
             if checkpoint.save_top_k != 0 and not checkpoint.best_model_path:
                 _log.warning(
@@ -120,14 +145,22 @@ class PruningCallback(AttachesPruner, Callback):
             return self.state_dict()
         raise StateError(
             f"training goes on at step {trainer.global_step} of {str(trainer.ckpt_path)!r}, which "
-            "has no pruner state: resume from a checkpoint that was saved with this callback, or, "
-            "to start pruning, load its weights into the module and call fit() without ckpt_path"
+            "has no pruner state: resume from a checkpoint that was saved with this callback and "
+            "the same rules, or, to start pruning, load its weights into the module and call fit() "
+            "without ckpt_path"
         )
 
     def _count_scores(self, trainer: Trainer) -> None:
         if self._best_from == 1:
             self._best_from = 2
             _forget_best(trainer, "scores from before end_step")
+
+
+def _steps_left(trainer: Trainer, pl_module: LightningModule) -> float:
+    """The optimizer steps of the rest of the fit; infinite where the module takes them itself."""
+    if trainer.fast_dev_run or not pl_module.automatic_optimization:  # type: ignore[attr-defined]
+        return math.inf
+    return float(trainer.estimated_stepping_batches) - trainer.global_step
 
 
 def _best_trackers(trainer: Trainer) -> list[Any]:

@@ -44,7 +44,11 @@ class PruningCallback(AttachesPruner, TrainerCallback):
         schedule: sparsity over the optimizer steps.
         options: the keyword options of :class:`billhook.Pruner`.
 
+    Several callbacks, each with ``rules`` that leave the others' weights dense, prune side by side;
+    the second saves ``pruner2.pt``, and so on.
+
     Raises:
+        ConfigurationError: when training begins, if ``max_steps`` lies before ``end_step``.
         StateError: when training begins, if the checkpoint has no pruner state or another model's;
             when it ends, if ``end_step`` was not reached.
     """
@@ -52,6 +56,7 @@ class PruningCallback(AttachesPruner, TrainerCallback):
     def __init__(self, schedule: Schedule, **options: Any) -> None:
         super().__init__(schedule, **options)
         self._ended = False
+        self._name = PRUNER_NAME
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -62,11 +67,21 @@ class PruningCallback(AttachesPruner, TrainerCallback):
                 "a hyperparameter search keeps each trial's checkpoints in a folder a callback is "
                 "not told of: run Trainer.train for each setting"
             )
-        restored = _read(args, state) if state.global_step else None
+        name = PRUNER_NAME
+        if beside := len(self._beside(state)):
+            name = f"{beside + 1}".join(os.path.splitext(name))
+        restored = _read(args, state, name) if state.global_step else None
         optimizer = kwargs["optimizer"]
         while isinstance(optimizer, AcceleratedOptimizer):
             optimizer = optimizer.optimizer
-        pruner = self._attach(kwargs["model"], [optimizer], restored)
+        pruner = self._attach(
+            kwargs["model"],
+            [optimizer],
+            restored,
+            run=state,
+            steps_left=state.max_steps - state.global_step,
+        )
+        self._name = name
         self._ended = pruner.step_count >= self.schedule.end_step
 
     def on_step_end(
@@ -92,7 +107,7 @@ class PruningCallback(AttachesPruner, TrainerCallback):
     ) -> None:
         assert self.pruner is not None
         if args.should_save:
-            path = os.path.join(_folder(args, state), PRUNER_NAME)
+            path = os.path.join(_folder(args, state), self._name)
             with replacing(path) as file:
                 torch.save({"step": state.global_step, "pruner": self.pruner.state_dict()}, file)
 
@@ -101,14 +116,17 @@ class PruningCallback(AttachesPruner, TrainerCallback):
     ) -> None:
         """Add the mask sparsity for ``state.log_history`` and the callbacks after this one."""
         if self.pruner is not None:
-            kwargs["logs"]["sparsity"] = self.pruner.sparsity
-            state.log_history[-1]["sparsity"] = self.pruner.sparsity
+            kwargs["logs"]["sparsity"] = self._sparsity()
+            state.log_history[-1]["sparsity"] = kwargs["logs"]["sparsity"]
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         assert self.pruner is not None
-        self.pruner.finalize()
+        try:
+            self.pruner.finalize()
+        finally:
+            self._stop()
         if args.load_best_model_at_end and state.best_model_checkpoint is None:
             _log.warning(
                 "load_best_model_at_end: nothing was evaluated and saved since end_step %d, so "
@@ -122,8 +140,8 @@ def _folder(args: TrainingArguments, state: TrainerState) -> str:
     return os.path.join(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
 
 
-def _read(args: TrainingArguments, state: TrainerState) -> dict[str, Any]:
-    path = os.path.join(args.resume_from_checkpoint or _folder(args, state), PRUNER_NAME)
+def _read(args: TrainingArguments, state: TrainerState, name: str) -> dict[str, Any]:
+    path = os.path.join(args.resume_from_checkpoint or _folder(args, state), name)
     if not os.path.isfile(path):
         raise StateError(
             f"training resumes at step {state.global_step}, but there is no pruner state {path!r}: "
