@@ -36,6 +36,13 @@ class AttachesPruner:
         self._stopped: dict[str, Any] | None = None  # its state when an exception ended the run
         self._run: object = None
 
+    @property
+    def end_step(self) -> int:
+        """The last step at which a mask changes, schedules that rules set included."""
+        others = (self.options.get("rules") or {}).values()
+        ends = [each.end_step for each in others if isinstance(each, Schedule)]
+        return max([self.schedule.end_step, *ends])
+
     def _attach(
         self,
         model: nn.Module,
@@ -63,10 +70,10 @@ class AttachesPruner:
         """
         self._stop()
         taken = state["step"] if state else 0
-        if self.schedule.end_step > taken + steps_left:
+        if self.end_step > taken + steps_left:
             raise ConfigurationError(
                 f"this run ends at step {taken + steps_left:.0f}, but the schedule's end_step is "
-                f"{self.schedule.end_step}: train for more steps, or give a schedule that ends "
+                f"{self.end_step}: train for more steps, or give a schedule that ends "
                 f"within the run, such as end_step={(taken + steps_left) * 3 // 4:.0f}"
             )
         self._take_over(model, run)

@@ -100,7 +100,7 @@ class PruningCallback(AttachesPruner, Callback):
     ) -> None:
         assert self.pruner is not None
         pl_module.log("sparsity", self._sparsity())
-        if self._best_from == 0 and self.pruner.step_count >= self.schedule.end_step:
+        if self._best_from == 0 and self.pruner.step_count >= self.end_step:
             self._best_from = 1
             _forget_best(trainer, "models from before end_step")
 
@@ -133,7 +133,7 @@ class PruningCallback(AttachesPruner, Callback):
                 _log.warning(
                     "ModelCheckpoint(monitor=%r) has no best: nothing saved since end_step %d",
                     checkpoint.monitor,
-                    self.schedule.end_step,
+                    self.end_step,
                 )
 
     def _state_to_go_on_from(self, trainer: Trainer) -> Mapping[str, Any]:

@@ -82,21 +82,21 @@ class PruningCallback(AttachesPruner, TrainerCallback):
             steps_left=state.max_steps - state.global_step,
         )
         self._name = name
-        self._ended = pruner.step_count >= self.schedule.end_step
+        self._ended = pruner.step_count >= self.end_step
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """At end_step, before this step is evaluated and saved, forget the best model so far."""
         assert self.pruner is not None
-        if self._ended or self.pruner.step_count < self.schedule.end_step:
+        if self._ended or self.pruner.step_count < self.end_step:
             return
         self._ended = True
         if state.best_metric is not None:
             _log.info(
                 "end_step %d is reached: the best model so far (step %s, metric %s) is from before "
                 "it and forgotten",
-                self.schedule.end_step,
+                self.end_step,
                 state.best_global_step,
                 state.best_metric,
             )
@@ -131,7 +131,7 @@ class PruningCallback(AttachesPruner, TrainerCallback):
             _log.warning(
                 "load_best_model_at_end: nothing was evaluated and saved since end_step %d, so "
                 "the model stays as the last step left it",
-                self.schedule.end_step,
+                self.end_step,
             )
 
 
