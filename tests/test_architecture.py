@@ -20,7 +20,7 @@ ALLOWED = {
     "format": {"atomic", "errors", "native", "render", "format"},
     "footprint": {"errors", "format", "granularity", "selection"},
     "models": {"errors", "models"},
-    "data": {"errors", "data"},
+    "data": {"atomic", "errors", "data"},
     "settings": set(),
     "named_model": {"errors", "public"},
     "storage_table": {"footprint", "format", "named_model", "render", "selection"},
@@ -47,6 +47,16 @@ ALLOWED = {
     },
     "integrations": {"atomic", "errors", "schedule", "integrations", "public"},
 } | dict.fromkeys(CORE, CORE)
+
+
+#: What the parts of study may import of study, beside the plan's own modules. None of these
+#: imports a part.
+STUDY = {
+    "records": {"records"},
+    "run": {"records", "run"},
+    "analysis": {"records", "analysis"},
+    "report": {"records", "analysis", "report"},
+}
 
 
 def _imports(path: Path) -> Iterator[tuple[str, str]]:
@@ -77,6 +87,21 @@ def test_imports_go_one_way(path: Path) -> None:
     if part in ALLOWED:
         extra = ours - ALLOWED[part] - ({"public"} if part == "native" else set())
         assert not extra, f"{part} must not import billhook.{', billhook.'.join(sorted(extra))}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((SOURCE / "study").rglob("*.py")),
+    ids=lambda p: str(p.relative_to(SOURCE / "study")),
+)
+def test_a_study_is_planned_recorded_run_analysed_and_reported(path: Path) -> None:
+    parts = path.relative_to(SOURCE / "study").parts
+    allowed = STUDY[parts[0]] if len(parts) > 1 else set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        name = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+        if name.startswith("billhook.study."):
+            part = name.split(".")[2]
+            assert part not in STUDY or part in allowed, f"it must not import {name}"
 
 
 @pytest.mark.parametrize("part", sorted(CORE))

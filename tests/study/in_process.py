@@ -2,11 +2,11 @@
 
 from concurrent.futures import Future
 
-from billhook.study.family import Place
 from billhook.study.grid import Trial
 from billhook.study.records.store import Store
 from billhook.study.run.attempt import attempt
 from billhook.study.run.choice import Group
+from billhook.study.subject import Place
 
 HERE = Place()
 

@@ -7,7 +7,6 @@ import pytest
 
 from billhook.errors import CompileError
 from billhook.native import library
-from billhook.study.family import Place
 from billhook.study.grid import Plan, plan
 from billhook.study.records.reading import LATENCY, read_table
 from billhook.study.records.store import Store
@@ -17,6 +16,7 @@ from billhook.study.report.report import load_report
 from billhook.study.run import latency
 from billhook.study.run.latency import measure_latency
 from billhook.study.spec import Study
+from billhook.study.subject import Place
 
 pytestmark = pytest.mark.skipif(library() is None, reason="built without kernels")
 

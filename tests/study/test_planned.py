@@ -5,17 +5,17 @@ from typer.testing import CliRunner
 
 from billhook.cli.app import app
 from billhook.storage_table import rows
-from billhook.study.family import WIDTH_NAMES
 from billhook.study.published import published_table
+from billhook.tasks.families import FAMILIES
 
 
-@pytest.mark.parametrize("family", WIDTH_NAMES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_nnz_of_every_published_point(family: str) -> None:
     table = published_table(family)
     assert table is not None
     for point in table.points:
         width = point.width if family == "mobilenet_v1" else int(point.width)
-        (row,) = rows([f"{family}({WIDTH_NAMES[family]}={width})"], [point.sparsity])
+        (row,) = rows([f"{family}({FAMILIES[family].width}={width})"], [point.sparsity])
         decimals = len(point.nnz.partition(".")[2].removesuffix("M"))
         # Within the last place, or nearly: InceptionV3 at 87.5% counts 3.41M, printed 3.3M.
         assert abs(row.nnz / 1e6 - point.nonzero / 1e6) < 1.15 * 10**-decimals, (point, row.nnz)

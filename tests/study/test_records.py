@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 from billhook.cli.app import app
 from billhook.errors import StateError
-from billhook.study.family import Place
 from billhook.study.grid import DENSE, Plan, Trial, plan
 from billhook.study.records.rows import Row, rows_as_csv
 from billhook.study.records.store import Store
@@ -20,6 +19,7 @@ from billhook.study.run.choice import groups
 from billhook.study.run.trial import measure_test, run_trial
 from billhook.study.run.workers import ATTEMPTS, run_trials
 from billhook.study.spec import Study
+from billhook.study.subject import Place
 from tests.study.in_process import HERE, InProcess
 
 RECORDS = "study.json", "rows.csv", "curves.csv", "layers.csv"

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from billhook.errors import ConfigurationError, DataError
-from billhook.study.family import Place
 from billhook.study.grid import plan
-from billhook.study.spec import Study, load_study, shipped_studies
+from billhook.study.spec import Study, load_study, question, shipped_studies
+from billhook.study.subject import Place
 
 
 @pytest.mark.parametrize("name", shipped_studies())
@@ -82,6 +82,13 @@ def grows(width):
     return nn.Sequential(nn.Flatten(), nn.Linear(768, int(width)), nn.Linear(int(width), 10))
 def not_a_network(width):
     return width
+def asks(width, classes, *, pixels, depth=1):
+    size = int(width)
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * pixels**2, size), nn.Linear(size, classes))
+def asks_for_more(width, vocab):
+    return nn.Linear(int(width), vocab)
+def wrong_shape(width):
+    return nn.Sequential(nn.Flatten(), nn.Linear(7, int(width)))
 """
 
 
@@ -89,6 +96,12 @@ def not_a_network(width):
     ("change", "message"),
     [
         ({}, ""),
+        ({"family": "own_models:asks"}, ""),
+        (
+            {"family": "own_models:asks_for_more"},
+            "needs an argument 'vocab': beside the width it can ask for classes, pixels",
+        ),
+        ({"family": "own_models:wrong_shape"}, "at width 32 fails on a batch .* RuntimeError"),
         ({"family": "own_models:constant"}, "has to use the width it is given"),
         ({"family": "own_models:not_a_network"}, "returned a float, not a Module"),
         ({"choose_by": "bleu"}, "metric 'bleu' is none"),
@@ -113,6 +126,11 @@ def test_own_networks(tmp_path: Path, change: dict[str, Any], message: str) -> N
         return
     with pytest.raises(ConfigurationError, match=message):
         plan(study, Place(None, tmp_path))
+
+
+def test_every_shipped_study_asks_something() -> None:
+    for name in shipped_studies():
+        assert len(question(name)) > 20
 
 
 def test_more_examples_than_there_are(tiny: Study) -> None:

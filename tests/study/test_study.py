@@ -23,7 +23,7 @@ WORKER = """
 import sys
 from pathlib import Path
 from billhook.study.run import attempt
-from billhook.study.family import Place
+from billhook.study.subject import Place
 from billhook.study.grid import plan
 from billhook.study.spec import load_study
 from billhook.study.records.store import Store

@@ -12,12 +12,12 @@ from billhook.errors import FormatError
 from billhook.study.analysis.comparison import Comparison, Design, compare, contrast, crossovers
 from billhook.study.analysis.findings import find
 from billhook.study.analysis.statistics import log_weights
-from billhook.study.analysis.verdict import at_point, headline, verdict
-from billhook.study.family import Metric
+from billhook.study.analysis.verdict import advice, at_point, headline, verdict
 from billhook.study.grid import DENSE, SPARSE, plan
 from billhook.study.records.rows import Row
 from billhook.study.spec import Study
 from billhook.tasks.digits import Digits
+from billhook.tasks.task import Metric
 from tests.study.outcomes import outcome
 
 ACCURACY, CROSS_ENTROPY = Digits.metrics
@@ -123,7 +123,39 @@ def test_the_only_size_is_said_once(tiny: Study) -> None:
     (comparison,) = compare(rows, ACCURACY, PAIRED, scheme="standard")
     lines = verdict(find(rows, ACCURACY, PAIRED, 0.01, "standard"))
     assert lines[0] == f"accuracy: {at_point(comparison)}"
-    assert sum("bytes" in line for line in lines) == 1
+    assert lines[1] == (
+        f"what to do: for a file of {comparison.point:,} bytes prune the large network "
+        f"({comparison.sparsity:.1%} zeros)"
+    )
+    assert sum("bytes" in line for line in lines) == 2
+
+
+def test_what_to_do_follows_the_winners_and_joins_neighbours(tiny: Study) -> None:
+    less = [-x for x in CLEAR]
+    assert [
+        part.split("(")[0]
+        for part in advice(comparisons_with(tiny, [less, NOISY, CLEAR])).split("; ")
+    ] == [
+        "what to do: for a file of 4,960 bytes train a small dense network ",
+        "for a file of 6,624 bytes either will do, no difference is shown",
+        "for a file of 10,336 bytes prune the large network ",
+    ]
+    together = advice(comparisons_with(tiny, [CLEAR, CLEAR, CLEAR]))
+    assert together.startswith("what to do: from 4,960 to 10,336 bytes prune the large network (")
+    few = tiny.model_copy(
+        update={"seeds": (0, 1), "small_widths": (12,), "learning_rates": (0.01,)}
+    )
+    compared = compare(rows_with(few, [CLEAR], ACCURACY), ACCURACY, PAIRED, scheme="standard")
+    assert advice(compared).startswith("what to do by the means alone: for a file")
+
+
+def test_equal_steps_and_equal_operations_stand_first_and_at_every_size(tiny: Study) -> None:
+    study = study_of(tiny, (12, 16)).model_copy(update={"control": "every-size"})
+    rows = rows_with(study, [CLEAR, CLEAR], ACCURACY)
+    lines = verdict(find(rows, ACCURACY, PAIRED, 0.01, "standard"))
+    assert lines[2].startswith("at equal steps, the mean over log-bytes from 4,960 to 6,624 bytes")
+    assert lines[3].startswith("at equal operations, the small dense networks trained as many")
+    assert sum(line.startswith("at equal operations at ") for line in lines) == 2
 
 
 def test_crossover_lies_between_the_sizes_where_the_sign_changes(tiny: Study) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from billhook.study.family import Place
 from billhook.study.grid import Plan, Trial, plan
 from billhook.study.records.rows import parse_rows, rows_as_csv
 from billhook.study.records.store import Store
@@ -20,6 +19,7 @@ from billhook.study.run.progress import print_status
 from billhook.study.run.trial import run_trial
 from billhook.study.run.workers import ATTEMPTS, LocalPool, run_trials
 from billhook.study.spec import Study
+from billhook.study.subject import Place
 from tests.study.in_process import HERE, InProcess
 
 

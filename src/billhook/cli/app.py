@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from billhook.cli import study
+from billhook.cli import study, text
 from billhook.cli.bench import bench_command
 from billhook.cli.convert import convert_command
 from billhook.cli.footprint import footprint_command
@@ -35,6 +35,7 @@ app.command("bench")(bench_command)
 app.command("plan")(plan_command)
 app.command("train")(train_command)
 app.add_typer(study.app, name="study")
+app.add_typer(text.app, name="text")
 
 
 def _print_version(wanted: bool) -> None:

@@ -16,11 +16,11 @@ from billhook.errors import ConfigurationError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from billhook.study.family import Place
     from billhook.study.grid import Plan
     from billhook.study.records.store import Store
     from billhook.study.run.workers import Pool
     from billhook.study.spec import Study
+    from billhook.study.subject import Place
 
 __all__ = ["app"]
 
@@ -51,23 +51,40 @@ def plan_command(
     study: Name,
     data: Data = None,
 ) -> None:
-    """Every run with parameters, NNZ, bytes and cost, and the matched pairs; trains nothing.
+    """Every run with parameters, NNZ, bytes and cost, and the matched pairs.
+
+    Every network takes a step, so that what fails, fails here, and the hours can be estimated.
 
     Without --data, a family of the paper is counted on noise if its study says how many examples
     it trains on.
     """
     from billhook.render import terminal
-    from billhook.study.family import WIDTH_NAMES
     from billhook.study.grid import plan
-    from billhook.study.planned import sheets, summary
+    from billhook.study.report.planned import sheets, summary
+    from billhook.study.run.rehearsal import estimated_hours, rehearse
+    from billhook.tasks.families import FAMILIES
 
     spec, place = _load(study, data)
-    dry = data is None and spec.family in WIDTH_NAMES and spec.recipe.data.train > 0
+    dry = data is None and spec.family in FAMILIES and spec.recipe.data.train > 0
     found = plan(spec, place, dry=dry)
     console = terminal()
-    console.print(summary(found), highlight=False)
+    hours = None if dry else estimated_hours(found, rehearse(found, place))
+    console.print(summary(found, hours), highlight=False)
     for sheet in sheets(found):
         console.print(sheet)
+
+
+@app.command("list")
+def list_command() -> None:
+    """The studies that come with billhook, and what each asks."""
+    from billhook.render import Table, terminal
+    from billhook.study.spec import load_study, question
+
+    studies = {name: load_study(name) for name in _shipped()}
+    rows = [
+        (name, study.family, f"{study.runs}", question(name)) for name, study in studies.items()
+    ]
+    terminal().print(Table("Studies", ("name", "family", "runs", "what it asks"), rows))
 
 
 @app.command()
@@ -206,12 +223,13 @@ def status(folder: Folder, json: Json = False) -> None:
 
 def _load(study: str, data: Path | None) -> "tuple[Study, Place]":
     """The study, and where its data and the user's own module are."""
-    from billhook.study.family import WIDTH_NAMES, Place
     from billhook.study.spec import load_study, study_folder
+    from billhook.study.subject import Place
+    from billhook.tasks.families import FAMILIES
 
     find_modules_here()
     spec = load_study(study)
-    if data is not None and spec.family not in WIDTH_NAMES and not spec.task:
+    if data is not None and spec.family not in FAMILIES and not spec.task:
         raise ConfigurationError(
             f"--data {data} is not used: {spec.family} brings its own data; leave --data out"
         )

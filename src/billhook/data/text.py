@@ -17,7 +17,7 @@ import torch
 
 from billhook.errors import ConfigurationError, DataError
 
-__all__ = ["EOS", "TextData", "Unit", "from_lines", "load_text"]
+__all__ = ["EOS", "SPLITS", "TextData", "Unit", "from_lines", "load_text", "read_lines"]
 
 EOS, UNK = "<eos>", "<unk>"
 SPLITS = ("train", "valid", "test")
@@ -73,7 +73,7 @@ def load_text(where: str | Path | None, unit: Unit = "word", vocab: int = 0) -> 
     prefixes = {path.name.removesuffix(f"{split}.txt") for split, path in paths.items()}
     if len(prefixes) > 1:
         raise DataError(f"{folder} mixes several sets: {', '.join(sorted(prefixes))}")
-    lines = {split: _lines(path) for split, path in paths.items()}
+    lines = {split: read_lines(path) for split, path in paths.items()}
     names = {split: str(path) for split, path in paths.items()}
     return from_lines(lines, folder.name, names, unit=unit, vocab=vocab)
 
@@ -158,7 +158,12 @@ def _find(folder: Path, split: str) -> Path:
     return found[0]
 
 
-def _lines(path: Path) -> list[str]:
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file, without their ends.
+
+    Raises:
+        DataError: it is not UTF-8; the line is named.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

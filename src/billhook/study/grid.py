@@ -1,5 +1,6 @@
 """The grid of a study: sizes at which the files are equal, and every trial that has to be run."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -11,11 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from billhook.errors import ConfigurationError
-from billhook.study.family import Place, Subject
+from billhook.errors import BillhookError, ConfigurationError
 from billhook.study.operations import operations, uses
 from billhook.study.sizes import file_bytes, nonzeros, sparsity_for, width_for
 from billhook.study.spec import Study
+from billhook.study.subject import Place, Subject
 from billhook.tasks.recipe import Recipe
 from billhook.tasks.task import Task
 
@@ -30,6 +31,7 @@ __all__ = [
     "Point",
     "Trial",
     "plan",
+    "scheme_label",
 ]
 
 #: The arms: the small networks, the large one pruned, for reference the large one left dense, and
@@ -56,6 +58,15 @@ class Point:
     def mismatch(self) -> int:
         """Bytes by which the sparse file is larger than the dense one."""
         return self.sparse_bytes - self.dense_bytes
+
+
+def scheme_label(scheme: str) -> str:
+    """The scheme where it has to be named: "" for the standard one, and where there is none.
+
+    >>> scheme_label("standard"), scheme_label(""), scheme_label("global")
+    ('', '', 'global')
+    """
+    return "" if scheme == "standard" else scheme
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,8 +130,8 @@ class Trial(Condition):
         ``large-sparse-3408B-seed0-lr0.01-5f0c2a9d1b``."""
         digest = hashlib.sha256(self.canonical.encode()).hexdigest()[:10]
         kind = "-".join(each for each in (self.arm, self.variant.replace(",", "-")) if each)
-        if self.scheme not in ("", "standard"):
-            kind += f"-{self.scheme}"
+        if label := scheme_label(self.scheme):
+            kind += f"-{label}"
         rate = f"lr{self.learning_rate:g}"
         if self.dropout is not None:
             rate += f"-dropout{self.dropout:g}"
@@ -301,8 +312,9 @@ class _Planner:
     def _operations(self, width: float, sparsity: float, *, training: bool) -> int:
         if (width, training) not in self.uses:
             model = self.subject.model(self.task, self.recipe, width, "cpu")
-            for mode in (True, False):
-                self.uses[width, mode] = uses(self.task, model, training=mode)
+            with _at_work(self.study, width):
+                for mode in (True, False):
+                    self.uses[width, mode] = uses(self.task, model, training=mode)
         return operations(self.uses[width, training], self._left(width, sparsity))
 
     def _left(self, width: float, sparsity: float) -> dict[str, int]:
@@ -315,6 +327,20 @@ class _Planner:
             model, codings = self._model(width), self.study.codings
             self.bytes[width, sparsity] = file_bytes(model, sparsity, codings)
         return self.bytes[width, sparsity]
+
+
+@contextlib.contextmanager
+def _at_work(study: Study, width: float) -> Iterator[None]:
+    """Name the network if it fails on data: whatever a user's own raises."""
+    try:
+        yield
+    except BillhookError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(
+            f"{study.family} at width {width:g} fails on a batch of the data: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _with_metrics(study: Study, task: Task, *, dry: bool) -> Study:
@@ -349,7 +375,7 @@ def _check_metrics(study: Study, task: Task) -> None:
     Raises:
         ConfigurationError: a metric never appears.
     """
-    with torch.no_grad():
+    with torch.no_grad(), _at_work(study, study.large_width):
         found = task.evaluate(task.model.eval(), "valid")
     for metric in study.metrics:
         if not metric.test_only and metric.name not in found:

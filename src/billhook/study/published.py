@@ -50,9 +50,10 @@ def published_table(family: str) -> PublishedTable | None:
     return None
 
 
-def published_storage() -> list[dict[str, float]]:
-    """Tables 5 and 6: width, sparsity, and MB of mask, index and total."""
-    points: list[dict[str, float]] = _published()["storage"]["points"]
+def published_storage(family: str) -> list[dict[str, float]]:
+    """Tables 5 and 6: width, sparsity, and MB of mask, index and total; none of other families."""
+    storage = _published()["storage"]
+    points: list[dict[str, float]] = storage["points"] if storage["family"] == family else []
     return points
 
 

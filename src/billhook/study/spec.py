@@ -1,7 +1,9 @@
 """A study as its author writes it: a TOML file, checked before anything runs."""
 
 import importlib.resources
+import re
 import tomllib
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -9,10 +11,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from billhook.errors import ConfigurationError
 from billhook.settings import Section, faults
+from billhook.tasks.families import FAMILIES
 from billhook.tasks.recipe import Pruning, Recipe, load_recipe
 from billhook.tasks.task import Metric
 
-__all__ = ["Study", "load_study", "shipped_studies", "study_folder"]
+__all__ = ["Study", "load_study", "question", "shipped_studies", "study_folder"]
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -96,8 +99,11 @@ class Study(Section):
             )
         if "auto" in self.codings and len(self.codings) > 1:
             raise ValueError('codings: "auto" is all of them, so give it alone')
-        if self.dropouts and self.family not in ("ptb_lstm", "gnmt"):
-            raise ValueError(f"dropouts are for ptb_lstm and gnmt, family is {self.family!r}")
+        with_dropout = [name for name, family in FAMILIES.items() if family.dropout]
+        if self.dropouts and self.family not in with_dropout:
+            raise ValueError(
+                f"dropouts are for {' and '.join(with_dropout)}, family is {self.family!r}"
+            )
         if self.task and ":" not in self.family:
             raise ValueError(f"task belongs to a module:function, family is {self.family!r}")
         for variant in self.variants:
@@ -157,6 +163,18 @@ def shipped_studies() -> list[str]:
     return sorted(f.name[: -len(".toml")] for f in folder.iterdir() if f.name.endswith(".toml"))
 
 
+def question(name: str) -> str:
+    """What a study that ships with billhook asks: the first sentence of its file's comment.
+
+    >>> question("minimal-tuning")
+    'How much does the pruning schedule matter?'
+    """
+    text = _shipped_file(name).read_text(encoding="utf-8")
+    comment = [line[1:].strip() for line in text.splitlines() if line.startswith("#")]
+    sentence, end, _ = re.split(r"([.?])(?:\s|$)", " ".join(comment), maxsplit=1)
+    return sentence + end
+
+
 def study_folder(name_or_path: str) -> Path | None:
     """The folder of a study file, where a model of the user's own is looked for."""
     return None if name_or_path in shipped_studies() else Path(name_or_path).resolve().parent
@@ -172,8 +190,7 @@ def load_study(name_or_path: str) -> Study:
     64.0
     """
     if name_or_path in shipped_studies():
-        source = importlib.resources.files("billhook") / "studies" / f"{name_or_path}.toml"
-        text, stem = source.read_text(encoding="utf-8"), name_or_path
+        text, stem = _shipped_file(name_or_path).read_text(encoding="utf-8"), name_or_path
     else:
         path = Path(name_or_path)
         if not path.is_file():
@@ -193,6 +210,10 @@ def load_study(name_or_path: str) -> Study:
         raise ConfigurationError(f"study {name_or_path!r} is not valid TOML: {error}") from None
     except ValidationError as error:
         raise ConfigurationError(f"study {name_or_path!r}: {faults(error, Study)}") from None
+
+
+def _shipped_file(name: str) -> Traversable:
+    return importlib.resources.files("billhook") / "studies" / f"{name}.toml"
 
 
 def _recipe(values: dict[str, Any], folder: Path | None) -> Recipe:

@@ -12,14 +12,14 @@ from billhook.data.text import TextData, load_text
 from billhook.errors import ConfigurationError
 from billhook.models.ptb_lstm import PTB_VOCAB
 from billhook.tasks.classification import Classification
+from billhook.tasks.families import FAMILIES
 from billhook.tasks.language import LanguageModelling
 from billhook.tasks.recipe import Recipe
 from billhook.tasks.task import ALONE, Shard, Task
 from billhook.tasks.translation import Translation
 
-__all__ = ["build_task", "synthetic_task"]
+__all__ = ["build_task", "facts", "synthetic_task"]
 
-_KINDS = {"ptb_lstm": "language", "gnmt": "translation"}
 # A study builds a task for every run and once more to measure it.
 _images, _text = functools.lru_cache(1)(load_images), functools.lru_cache(1)(load_text)
 _parallel = functools.lru_cache(1)(load_parallel)
@@ -43,7 +43,7 @@ def build_task(
     Raises:
         DataError: the folder does not hold what the family needs.
     """
-    kind = kind or _KINDS.get(recipe.family, "classification")
+    kind = kind or FAMILIES[recipe.family].kind
     if kind == "language":
         text = _text(data, recipe.data.unit, recipe.data.vocab)
         return LanguageModelling(recipe, text, shard, model)
@@ -53,12 +53,24 @@ def build_task(
     return Classification(recipe, _images(data), shard, model)
 
 
+def facts(kind: str, recipe: Recipe, data: Path | None) -> dict[str, int]:
+    """What the data ask of a network of the caller's own, by the names its function may use.
+
+    "vocab" for language: how many words or characters it predicts; "classes" and "pixels" for
+    classification: how many logits, and the sides of the pictures.
+    """
+    if kind == "language":
+        return {"vocab": len(_text(data, recipe.data.unit, recipe.data.vocab).vocab)}
+    return {"classes": len(_images(data).classes), "pixels": recipe.data.pixels}
+
+
 def synthetic_task(recipe: Recipe) -> Task:
     """The full model with noise in place of data, enough for one step of the full shape."""
     recipe = recipe.changed(data={"workers": 0, "train": 0, "validation": 0.0})
-    if recipe.family == "ptb_lstm":
+    kind = FAMILIES[recipe.family].kind
+    if kind == "language":
         return LanguageModelling(recipe, _words(recipe))
-    if recipe.family == "gnmt":
+    if kind == "translation":
         vocab = recipe.data.pieces
         full = recipe.changed(
             model={"source_vocab": vocab, "target_vocab": vocab},

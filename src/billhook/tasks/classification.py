@@ -1,6 +1,6 @@
 """Image classification: cross-entropy with label smoothing; top-1 and top-5."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,16 +10,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from billhook.data.images import ImageData, ImageSet
 from billhook.errors import ConfigurationError, DataError
-from billhook.models import inception_v3, mobilenet_v1
+from billhook.tasks.families import FAMILIES
 from billhook.tasks.recipe import Recipe
 from billhook.tasks.task import ALONE, Metric, Shard, Task, epoch_order
 
 __all__ = ["Classification", "top_k_correct"]
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    "mobilenet_v1": mobilenet_v1,
-    "inception_v3": inception_v3,
-}
 EVALUATION_BATCH = 250
 HELD_OUT_SEED = 0  # not the run's: every run holds out the same pictures
 
@@ -65,7 +61,7 @@ class Classification(Task):
                 f"{len(data.classes)} classes ({data.found}): they have to be equal, or one more "
                 "in the model for slim's background class"
             )
-        self.model = MODELS[recipe.family](**self.arguments) if model is None else model
+        self.model = FAMILIES[recipe.family].build(**self.arguments) if model is None else model
         for module in self.model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 1 - recipe.training.batch_norm_decay

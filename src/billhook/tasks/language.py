@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from billhook.data.text import TextData
 from billhook.errors import DataError
-from billhook.models import ptb_lstm
 from billhook.models.ptb_lstm import State
+from billhook.tasks.families import FAMILIES
 from billhook.tasks.recipe import Recipe
 from billhook.tasks.task import ALONE, Metric, Shard, Task
 
@@ -59,7 +59,7 @@ class LanguageModelling(Task):
                 f"the data has {len(data.vocab):,} different {units} ({data.found}), the model's "
                 f"vocabulary {self.arguments['vocab']:,}: raise [model] vocab, or set [data] vocab"
             )
-        self.model = ptb_lstm(**self.arguments) if model is None else model
+        self.model = FAMILIES[recipe.family].build(**self.arguments) if model is None else model
         if len(data.train) < recipe.data.train:
             raise DataError(
                 f"[data] train {recipe.data.train:,} is more than the {len(data.train):,} {units} "

@@ -13,8 +13,8 @@ from torch.nn.utils.rnn import pad_sequence
 from billhook.data import bpe
 from billhook.data.parallel import Pairs, ParallelData
 from billhook.errors import DataError
-from billhook.models import gnmt
 from billhook.models.gnmt import GNMT, DecoderState
+from billhook.tasks.families import FAMILIES
 from billhook.tasks.recipe import Recipe
 from billhook.tasks.search import beam_search, greedy_search
 from billhook.tasks.task import ALONE, Metric, Shard, Task, epoch_order
@@ -75,7 +75,7 @@ class Translation(Task):
                 f"batch of {recipe.training.batch_size} ({self.found})"
             )
         self.arguments = self._arguments(recipe.model)
-        self.model = gnmt(**self.arguments)
+        self.model = FAMILIES[recipe.family].build(**self.arguments)
 
     def _arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         sizes = {

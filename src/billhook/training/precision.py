@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from billhook.errors import ConfigurationError
+from billhook.tasks.families import FAMILIES
 from billhook.tasks.recipe import Recipe
 
 __all__ = ["accelerator_for", "full_precision"]
@@ -25,7 +26,7 @@ def accelerator_for(recipe: Recipe) -> Any:
     from accelerate import Accelerator
 
     accelerator = Accelerator(mixed_precision="bf16" if recipe.training.bf16 else "no")
-    if recipe.training.bf16 and recipe.family in ("ptb_lstm", "gnmt"):
+    if recipe.training.bf16 and recipe.family in FAMILIES and FAMILIES[recipe.family].recurrent:
         lstm = nn.LSTM(8, 8).to(accelerator.device)
         try:  # no list says which devices can
             with accelerator.autocast(), torch.no_grad():

@@ -16,6 +16,7 @@ from billhook.errors import ConfigurationError, StateError
 from billhook.format import load
 from billhook.render import terminal
 from billhook.tasks.build import build_task, synthetic_task
+from billhook.tasks.families import FAMILIES
 from billhook.tasks.recipe import Recipe, load_recipe
 from billhook.tasks.task import Shard
 from billhook.training.interrupt import stop_requests
@@ -23,14 +24,6 @@ from billhook.training.loop import MODEL_FILE, SCHEMES, Run, Sparsity, test_metr
 from billhook.training.precision import accelerator_for
 
 __all__ = ["chosen_recipe", "dry_run", "run", "target"]
-
-# Arguments of a model family that the command line can set.
-MODEL_OPTIONS = {
-    "mobilenet_v1": ("width",),
-    "inception_v3": ("depth_multiplier",),
-    "ptb_lstm": ("size", "hidden"),
-    "gnmt": ("units",),
-}
 
 
 def chosen_recipe(
@@ -41,10 +34,10 @@ def chosen_recipe(
     Raises:
         ConfigurationError: no such family, or an option of another one.
     """
-    if model not in MODEL_OPTIONS:
-        raise ConfigurationError(f"model {model!r} is none of {', '.join(MODEL_OPTIONS)}")
+    if model not in FAMILIES:
+        raise ConfigurationError(f"model {model!r} is none of {', '.join(FAMILIES)}")
     arguments = {key: value for key, value in given.items() if value is not None}
-    foreign = sorted(set(arguments) - set(MODEL_OPTIONS[model]))
+    foreign = sorted(set(arguments) - set(FAMILIES[model].options))
     if foreign:
         option = foreign[0].replace("_", "-")
         raise ConfigurationError(f"--{option} is not an option of {model}: leave it out")

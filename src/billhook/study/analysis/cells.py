@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from billhook.study.analysis.comparison import summary
 from billhook.study.analysis.statistics import Interval
-from billhook.study.grid import SPARSE
+from billhook.study.grid import SPARSE, scheme_label
 from billhook.study.records.rows import Row
 from billhook.tasks.task import Metric
 
@@ -45,7 +45,8 @@ def series_name(arm: str, scheme: str) -> str:
     >>> series_name("large-sparse", "standard"), series_name("large-sparse", "global")
     ('large-sparse', 'large-sparse, global')
     """
-    return arm if scheme in ("", "standard") else f"{arm}, {scheme}"
+    label = scheme_label(scheme)
+    return f"{arm}, {label}" if label else arm
 
 
 def cells(rows: Sequence[Row], metric: Metric) -> list[Cell]:

@@ -1,5 +1,6 @@
 """What the numbers support, in words, and no more than that."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -8,9 +9,9 @@ from billhook.study.analysis.equal_metric import Reading
 from billhook.study.analysis.findings import Findings
 from billhook.study.analysis.minimal_loss import largest_at_minimal_loss
 from billhook.study.analysis.statistics import LEVEL
-from billhook.study.grid import DENSE, SPARSE
+from billhook.study.grid import DENSE, SPARSE, scheme_label
 
-__all__ = ["at_point", "headline", "saved", "verdict"]
+__all__ = ["advice", "at_point", "headline", "saved", "verdict"]
 
 _NOTHING = "no size has runs of both arms to compare"
 _DEMONSTRATION = "a demonstration, no interval claimed"
@@ -41,29 +42,71 @@ def headline(comparisons: Sequence[Comparison]) -> str:
 def verdict(findings: Findings) -> list[str]:
     """The headline, the declared contrast, every size, and what pruning costs and saves."""
     comparisons = findings.comparisons
-    named = findings.scheme in ("", "standard")
     first = headline(comparisons) if comparisons else f"{findings.metric.label}: {_NOTHING}"
-    lines = [first if named else f"{findings.scheme} {first}"]
+    lines = [f"{scheme_label(findings.scheme)} {first}".lstrip()]
+    if comparisons:
+        lines.append(advice(comparisons))
+    if len(comparisons) > 1 and findings.contrast is not None:
+        lines.append(
+            f"at equal steps, the mean over log-bytes {_range(comparisons)}: "
+            f"{_lead(findings.contrast)}"
+        )
+    if findings.control_contrast is not None:
+        lines.append(
+            "at equal operations, the small dense networks trained as many as the large one, "
+            f"{_range(findings.control)}: {_lead(findings.control_contrast)}"
+        )
     if len(comparisons) > 1:  # of the only size the headline says all
-        if findings.contrast is not None:
-            ends = f"{comparisons[0].point:,} to {comparisons[-1].point:,} bytes"
-            lines.append(f"the mean over log-bytes from {ends}: {_lead(findings.contrast)}")
         lines += map(at_point, comparisons)
+    if len(findings.control) > 1:
+        lines += (f"at equal operations {at_point(each)}" for each in findings.control)
     for low, high, place in crossovers(comparisons):
         lines.append(
             f"the mean difference changes sign between {low.point:,} and {high.point:,} bytes "
             f"(near {place:,.0f} by interpolation), from {low.difference.ahead} to "
             f"{high.difference.ahead}"
         )
-    if findings.control_contrast is not None:
-        sizes = ", ".join(f"{c.point:,}" for c in findings.control)
-        lines.append(
-            "with the small dense networks trained longer, to equal training operations, at "
-            f"{sizes} bytes: {_lead(findings.control_contrast)}"
-        )
     if findings.losses:
         lines.append(_minimal_loss(findings))
     return lines
+
+
+def _range(comparisons: Sequence[Comparison]) -> str:
+    first, last = comparisons[0].point, comparisons[-1].point
+    return f"at {first:,} bytes" if first == last else f"from {first:,} to {last:,} bytes"
+
+
+def advice(comparisons: Sequence[Comparison]) -> str:
+    """What to do for a file of a size, sizes next to each other with the same answer together.
+
+    Such as "what to do: for a file of 47,840 bytes train a small dense network (width 24); from
+    79,720 to 168,048 bytes prune the large one (89.5% to 76.3% zeros)".
+    """
+    parts = []
+    for winner, group in itertools.groupby(comparisons, key=_preferred):
+        sizes = list(group)
+        low, high = sizes[0], sizes[-1]
+        where = f"for a file of {low.point:,} bytes" if low is high else f"{_range(sizes)}"
+        if winner is None:
+            what = "either will do, no difference is shown"
+        elif winner == SPARSE:
+            zeros = _ends(f"{low.sparsity:.1%}", f"{high.sparsity:.1%}")
+            what = f"prune the large network ({zeros} zeros)"
+        else:
+            width = _ends(f"{low.width:g}", f"{high.width:g}")
+            what = f"train a small dense network (width {width})"
+        parts.append(f"{where} {what}")
+    sure = "" if all(each.difference.claimed for each in comparisons) else " by the means alone"
+    return f"what to do{sure}: {'; '.join(parts)}"
+
+
+def _preferred(comparison: Comparison) -> str | None:
+    difference = comparison.difference
+    return difference.winner if difference.claimed else difference.ahead
+
+
+def _ends(first: str, last: str) -> str:
+    return first if first == last else f"{first} to {last}"
 
 
 def at_point(comparison: Comparison) -> str:

@@ -39,10 +39,11 @@ def markdown(report: Report) -> str:
     """The report as Markdown, with plot.png."""
     parts = [f"# Study {report.study.name}: large-sparse against small-dense at equal bytes"]
     parts += [f"**{report.standing}**"] if report.partial else []
-    for first, *rest in report.verdicts:
-        bullets = "\n".join(f"- {escaped(line)}" for line in rest)
-        parts.append(f"**{escaped(first[0].upper() + first[1:])}.**\n\n{bullets}")
-    parts.append("![Both arms over the bytes of the file, and their difference](plot.png)")
+    for number, (first, *rest) in enumerate(report.verdicts):
+        parts.append(f"**{escaped(first[0].upper() + first[1:])}.**")
+        if number == 0:
+            parts.append("![Both arms over the bytes of the file, and their difference](plot.png)")
+        parts.append("\n".join(f"- {escaped(line)}" for line in rest))
     parts += [f"## {escaped(sheet.title)}\n\n{sheet.markdown()}" for sheet in report.sheets]
     parts.append(
         "## How to read this\n\n" + "\n".join(f"- {escaped(line)}" for line in notes(report))

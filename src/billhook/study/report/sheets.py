@@ -9,7 +9,7 @@ from billhook.study.analysis.findings import Findings
 from billhook.study.analysis.statistics import LEVEL, Interval
 from billhook.study.analysis.variants import variants
 from billhook.study.analysis.verdict import saved
-from billhook.study.grid import SPARSE
+from billhook.study.grid import SPARSE, scheme_label
 from billhook.study.published import PublishedTable
 from billhook.study.records.rows import Row
 from billhook.study.report.charts.axes import titled
@@ -199,7 +199,8 @@ def _winner(comparison: Comparison) -> str:
 def _title(findings: Findings, what: str) -> str:
     metric = findings.metric
     better = "higher" if metric.higher_is_better else "lower"
-    scheme = "" if findings.scheme in ("", "standard") else f"{findings.scheme} pruning"
+    label = scheme_label(findings.scheme)
+    scheme = f"{label} pruning" if label else ""
     return titled(f"Test {metric.label} {what}", metric.shown_in, f"{better} is better", scheme)
 
 

@@ -4,12 +4,12 @@ import os
 import time
 import traceback
 
-from billhook.study.family import Place
 from billhook.study.grid import Trial
 from billhook.study.records.outcome import Progress, Sighting
 from billhook.study.records.store import Store
 from billhook.study.run.choice import Group
 from billhook.study.run.trial import measure_test, run_trial
+from billhook.study.subject import Place
 
 __all__ = ["attempt"]
 

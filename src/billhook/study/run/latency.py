@@ -21,13 +21,13 @@ from billhook.bench.measure import bench
 from billhook.bench.memory import STEADY_MALLOC
 from billhook.errors import BillhookError
 from billhook.native import library
-from billhook.study.family import Place
 from billhook.study.grid import Plan, Trial
 from billhook.study.records.details import Line, as_csv
 from billhook.study.records.provenance import provenance
 from billhook.study.records.reading import LATENCY
 from billhook.study.records.store import Store
 from billhook.study.run.trial import load_network
+from billhook.study.subject import Place
 from billhook.training.loop import MODEL_FILE
 
 __all__ = ["measure_latency"]

@@ -8,12 +8,12 @@ from concurrent.futures import Future
 from typing import Any
 
 from billhook.errors import ConfigurationError
-from billhook.study.family import Place
 from billhook.study.grid import Trial
 from billhook.study.records.store import Store
 from billhook.study.run.attempt import attempt
 from billhook.study.run.choice import Group
 from billhook.study.run.workers import settle_in
+from billhook.study.subject import Place
 
 __all__ = ["RayPool"]
 

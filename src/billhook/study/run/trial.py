@@ -14,11 +14,11 @@ from torch import nn
 
 import billhook
 from billhook.errors import ConfigurationError, StateError
-from billhook.study.family import Place, Subject
 from billhook.study.grid import Trial
 from billhook.study.operations import operations, uses
 from billhook.study.records.outcome import Outcome, Progress
 from billhook.study.sizes import EXACT, encoding_of
+from billhook.study.subject import Place, Subject
 from billhook.tasks.task import Task
 from billhook.training.loop import MODEL_FILE, SCHEMES, Sparsity, test_metrics, train
 from billhook.training.precision import accelerator_for

@@ -19,11 +19,11 @@ from typing import Protocol
 import torch
 
 from billhook.errors import StateError
-from billhook.study.family import Place
 from billhook.study.grid import Plan, Trial
 from billhook.study.records.store import Store
 from billhook.study.run.attempt import attempt
 from billhook.study.run.choice import Group, groups
+from billhook.study.subject import Place
 
 __all__ = ["LocalPool", "Pool", "run_trials", "settle_in"]
 

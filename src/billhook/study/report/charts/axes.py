@@ -12,7 +12,7 @@ __all__ = [
     "ARMS",
     "UNDECIDED",
     "WIDTH",
-    "Records",
+    "ChartRows",
     "by_series",
     "log_axis",
     "score_axis",
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 #: What a chart shows, a mark each.
-Records = Sequence[dict[str, Any]]
+ChartRows = Sequence[dict[str, Any]]
 
 WIDTH = 440
 UNDECIDED = "undecided"
@@ -48,7 +48,7 @@ def titled(what: str, *notes: str) -> str:
     return f"{what} ({inside})" if inside else what
 
 
-def by_series(alt: Any, records: Records) -> dict[str, Any]:
+def by_series(alt: Any, records: ChartRows) -> dict[str, Any]:
     """Colour and shape: the arms' own in their fixed order, then those of further schemes."""
     present = dict.fromkeys(record["series"] for record in records)
     domain = [*ARMS, *(name for name in present if name not in ARMS)]
@@ -108,7 +108,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return [d * 10.0**p for p in powers for d in digits if low <= d * 10.0**p <= high]
 
 
-def signed_axis(alt: Any, metric: Metric, better: str, records: Records) -> tuple[Any, Any]:
+def signed_axis(alt: Any, metric: Metric, better: str, records: ChartRows) -> tuple[Any, Any]:
     """A symmetric logarithmic scale for differences, with zero and a few sizes on both sides."""
     low = min(0.0, *(record["low"] for record in records))
     high = max(0.0, *(record["high"] for record in records))

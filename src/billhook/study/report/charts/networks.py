@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from billhook.study.report.charts.axes import WIDTH, Records, log_axis
+from billhook.study.report.charts.axes import WIDTH, ChartRows, log_axis
 
 __all__ = ["dots", "stacked", "tensors"]
 
 
-def tensors(records: Records) -> Any:
+def tensors(records: ChartRows) -> Any:
     """Sparsity of every pruned tensor: a row a tensor, a column a size, a block a scheme.
 
     ``records``: scheme, size, tensor, sparsity, nonzero, entries; in the order to be shown.
@@ -44,7 +44,7 @@ def tensors(records: Records) -> Any:
     )
 
 
-def dots(records: Records, title: str, unit: str, kind: str) -> Any:
+def dots(records: ChartRows, title: str, unit: str, kind: str) -> Any:
     """One number of several kinds for every network, on a logarithmic axis.
 
     ``records``: label, kind, value; in the order to be shown.
@@ -66,7 +66,7 @@ def dots(records: Records, title: str, unit: str, kind: str) -> Any:
     )
 
 
-def stacked(records: Records, title: str, unit: str, kind: str) -> Any:
+def stacked(records: ChartRows, title: str, unit: str, kind: str) -> Any:
     """Parts that add up, for every network; ``records`` as of :func:`dots`."""
     import altair as alt
 
@@ -92,6 +92,6 @@ def _parts(alt: Any, title: str, unit: str, kind: str) -> list[Any]:
     ]
 
 
-def _labels(alt: Any, records: Records) -> Any:
+def _labels(alt: Any, records: ChartRows) -> Any:
     order = list(dict.fromkeys(record["label"] for record in records))
     return alt.Y("label:N", sort=order, axis=alt.Axis(title=None, labelLimit=260))

@@ -11,7 +11,7 @@ from billhook.study.report.charts.axes import (
     ARMS,
     UNDECIDED,
     WIDTH,
-    Records,
+    ChartRows,
     by_series,
     log_axis,
     score_axis,
@@ -79,7 +79,7 @@ def published_points(table: PublishedTable) -> Any:
     )
 
 
-def over_latency(metric: Metric, records: Records) -> Any:
+def over_latency(metric: Metric, records: ChartRows) -> Any:
     """A metric of every network over the time of one example, compiled and in eager torch.
 
     ``records``: label, series, by, milliseconds, seeds, mean, low, high.
@@ -186,7 +186,7 @@ def _differences(findings: Sequence[Findings], x_axis: dict[str, Any]) -> Any:
     return (zero + bars + points).properties(width=WIDTH, height=180)
 
 
-def over_steps(metric: Metric, records: Records, start: str) -> Any:
+def over_steps(metric: Metric, records: ChartRows, start: str) -> Any:
     """Sparsity, learning rate and validation metric over the steps: the paper's figure 2.
 
     Args:

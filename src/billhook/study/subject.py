@@ -1,6 +1,7 @@
 """What a study trains: a task at any width, of one of billhook's families or of the user's own."""
 
 import functools
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,23 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from billhook import models
 from billhook.errors import ConfigurationError
 from billhook.named_model import named_function
-from billhook.tasks.build import build_task, synthetic_task
+from billhook.tasks.build import build_task, facts, synthetic_task
+from billhook.tasks.families import FAMILIES
 from billhook.tasks.recipe import Recipe
-from billhook.tasks.task import Metric, Task
+from billhook.tasks.task import Task
 
-__all__ = ["WIDTH_NAMES", "Metric", "Place", "Subject"]
+__all__ = ["Place", "Subject"]
 
-#: What the families call their width, and the steps in which it can be chosen.
-_WIDTHS = {
-    "mobilenet_v1": ("width", 0.01),
-    "inception_v3": ("depth_multiplier", 0.01),
-    "ptb_lstm": ("hidden", 1.0),
-    "gnmt": ("units", 1.0),
-}
-WIDTH_NAMES = {family: name for family, (name, _) in _WIDTHS.items()}
 _OWN = {"digits": "billhook.tasks.digits:digits"}
 
 
@@ -56,16 +49,13 @@ class Subject:
     @property
     def width_step(self) -> float:
         """Widths are whole multiples of this."""
-        return _WIDTHS[self.family][1] if self.family in _WIDTHS else 1.0
+        return FAMILIES[self.family].width_step if self.family in FAMILIES else 1.0
 
     def recipe(self, recipe: Recipe, width: float, dropout: float | None) -> Recipe:
         """``recipe`` for that width and dropout, where they are arguments of a billhook family."""
         changes: dict[str, Any] = {} if dropout is None else {"dropout": dropout}
-        if self.family in _WIDTHS:
-            name, step = _WIDTHS[self.family]
-            changes[name] = int(width) if step == 1.0 else width
-            if self.family == "ptb_lstm":
-                changes["size"] = None
+        if self.family in FAMILIES:
+            changes |= FAMILIES[self.family].arguments(width)
         return recipe.changed(model=changes) if changes else recipe
 
     def task(self, recipe: Recipe, width: float) -> Task:
@@ -74,18 +64,11 @@ class Subject:
         Raises:
             ConfigurationError: no such family, or a function that returns something else.
         """
-        if self.family in _WIDTHS:
+        if self.family in FAMILIES:
             if self.dry:
                 return synthetic_task(recipe.changed(training={"batch_size": 2}))
             return build_task(self.recipe(recipe, width, None), self.place.data)
-        made = self._function()(width) if self.kind else self._function()(width, recipe)
-        wanted = nn.Module if self.kind else Task
-        if not isinstance(made, wanted):
-            raise ConfigurationError(
-                f"{self.family} returned a {type(made).__name__}, not a {wanted.__name__}: with "
-                "task in the study file the function takes a width and returns a network, without "
-                "it takes a width and a recipe and returns a billhook.tasks.task.Task"
-            )
+        made = self._made(recipe, width)
         if isinstance(made, Task):
             return made
         return build_task(recipe, self.place.data, kind=self.kind, model=made)
@@ -95,19 +78,33 @@ class Subject:
 
         ``task`` is one of any width, which knows what the data ask of the network.
         """
-        if self.family in _WIDTHS:
+        if self.family in FAMILIES:
             arguments = task.arguments | self.recipe(recipe, width, None).model  # type: ignore[attr-defined]
             with torch.device(device):
-                model: nn.Module = getattr(models, self.family)(**arguments)
-                return model
-        made = self._function()(width) if self.kind else self._function()(width, recipe)
-        own: nn.Module = made.model if isinstance(made, Task) else made
-        return own
+                return FAMILIES[self.family].build(**arguments)
+        made = self._made(recipe, width)
+        return made.model if isinstance(made, Task) else made
+
+    def _made(self, recipe: Recipe, width: float) -> nn.Module | Task:
+        """What the user's own function returns for a width."""
+        function = self._function()
+        if self.kind:
+            made = _call(function, width, facts(self.kind, recipe, self.place.data), self.family)
+        else:
+            made = function(width, recipe)
+        wanted = nn.Module if self.kind else Task
+        if not isinstance(made, wanted):
+            raise ConfigurationError(
+                f"{self.family} returned a {type(made).__name__}, not a {wanted.__name__}: with "
+                "task in the study file the function takes a width and returns a network, without "
+                "it takes a width and a recipe and returns a billhook.tasks.task.Task"
+            )
+        return made
 
     def _function(self) -> Callable[..., Any]:
         target = _OWN.get(self.family, self.family)
         if ":" not in target:
-            known = ", ".join((*_OWN, *_WIDTHS))
+            known = ", ".join((*_OWN, *FAMILIES))
             raise ConfigurationError(
                 f"no family {self.family!r}: use one of {known}, or module:function of your own"
             )
@@ -118,3 +115,24 @@ class Subject:
 
 
 _named = functools.cache(named_function)
+
+
+def _call(function: Callable[..., Any], width: float, known: dict[str, int], name: str) -> Any:
+    """``function`` of a width, and of those of the known facts that its arguments name.
+
+    Raises:
+        ConfigurationError: it needs something else.
+    """
+    _, *others = inspect.signature(function).parameters.values()
+    wanted = [p.name for p in others if p.name in known]
+    for parameter in others:
+        required = parameter.default is parameter.empty and parameter.kind not in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        )
+        if required and parameter.name not in known:
+            raise ConfigurationError(
+                f"{name} needs an argument {parameter.name!r}: beside the width it can ask for "
+                f"{', '.join(known)}, by these names; give others a default"
+            )
+    return function(width, **{each: known[each] for each in wanted})

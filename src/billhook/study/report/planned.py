@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 
 from billhook import storage_table
-from billhook.study.family import WIDTH_NAMES
 from billhook.study.grid import LARGE, Plan, Trial
 from billhook.study.published import published_storage, published_table
 from billhook.study.report.sheet import Sheet
+from billhook.tasks.families import FAMILIES
 
 __all__ = ["sheets", "summary"]
 
 
-def summary(plan: Plan) -> str:
-    """One line: what will be trained, and what that costs in multiply-adds."""
+def summary(plan: Plan, hours: float | None = None) -> str:
+    """What will be trained, and its cost in multiply-adds and, if they are known, in hours."""
     total = sum(trial.training_operations for trial in plan.runs)
     study = plan.study
     each = len(study.learning_rates) * max(1, len(study.dropouts))
@@ -20,8 +20,20 @@ def summary(plan: Plan) -> str:
     return (
         f"Study {study.name}: {study.runs} runs, {len(plan.points)} sizes of file, "
         f"{len(study.seeds)} seeds, {each} trials for every {tuned}; "
-        f"{total:.3g} multiply-adds of training in all. Data: {study.found}."
+        f"{total:.3g} multiply-adds of training in all"
+        + ("" if hours is None else f", about {_duration(hours)} of one core and its evaluations")
+        + f". Data: {study.found}."
     )
+
+
+def _duration(hours: float) -> str:
+    """
+    >>> _duration(0.004), _duration(0.4), _duration(7.25)
+    ('14 seconds', '24 minutes', '7.2 hours')
+    """
+    if hours < 1 / 30:
+        return f"{hours * 3600:.0f} seconds"
+    return f"{hours * 60:.0f} minutes" if hours < 1 else f"{hours:.1f} hours"
 
 
 def sheets(plan: Plan) -> list[Sheet]:
@@ -90,22 +102,23 @@ def _paper(plan: Plan) -> Iterator[Sheet]:
         rows.append((*shape, point.nnz, f"{counted.nnz / 1e6:.2f}M", f"{counted.nnz:,}", metrics))
     headings = "model", "width", "sparsity", "NNZ (paper)", "NNZ", "counted", "paper's metrics"
     yield Sheet(f"Table {table.number} of the paper: {table.data}", headings, tuple(rows))
-    if family != "mobilenet_v1":
-        return
     stored = []
-    for storage in published_storage():
+    for storage in published_storage(family):
         counted = _counted(family, storage["width"], storage["sparsity"])
         ours = counted.paper_mask, counted.paper_index, counted.paper_total
         exact = f"{counted.exact_total / 1e6:.2f}"
         theirs = storage["mask"], storage["index"], storage["total"]
         pairs = (f"{a:.2f} / {b:.2f}" for a, b in zip(ours, theirs, strict=True))
         stored.append((f"{storage['width']:g}", f"{storage['sparsity']:.0%}", *pairs, exact))
+    if not stored:
+        return
     columns = "width", "sparsity", "bit-mask", "CSR(C)", "total", "exact counts"
     title = "Tables 5 and 6: MB, ours by the paper's arithmetic / paper"
     yield Sheet(title, columns, tuple(stored))
 
 
 def _counted(family: str, width: float, sparsity: float) -> storage_table.Row:
-    value = int(width) if width == int(width) and family != "mobilenet_v1" else width
-    (row,) = storage_table.rows([f"{family}({WIDTH_NAMES[family]}={value})"], [sparsity])
+    arguments = FAMILIES[family].arguments(width)
+    call = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    (row,) = storage_table.rows([f"{family}({call})"], [sparsity])
     return row

@@ -3,7 +3,7 @@
 Chen & Goodman 1998 (TR-10-98), eqs. 26-28. The text is one stream, so contexts reach over ends of
 sentence, as an LSTM's state does. As a command it prints the perplexities of a data folder::
 
-    python -m billhook.tasks.ngram DIR [ORDER]
+    python benchmarks/ngram.py DIR [ORDER]
 """
 
 import sys
