@@ -13,7 +13,16 @@ CORE = {
     *("allocation", "arguments", "criterion", "errors", "granularity", "mask", "masked_weight"),
     *("native", "optimizer_hooks", "optimizer_state", "plan", "pruner", "render", "report"),
     *("atomic", "attach", "backends", "distributed", "fixed_points", "pruner_state"),
-    *("reparametrised", "schedule", "selection", "draw", "ranking"),
+    *(
+        "reparametrised",
+        "schedule",
+        "selection",
+        "draw",
+        "ranking",
+        "regrowth",
+        "saliency",
+        "statistics",
+    ),
 }
 #: What each part may import of billhook; "public" is `import billhook` and names from it.
 ALLOWED = {

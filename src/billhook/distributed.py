@@ -32,6 +32,7 @@ __all__ = [
     "is_first_rank",
     "is_sharded",
     "is_zero",
+    "mean_over",
     "part",
     "part_like",
     "replica_groups",
@@ -129,6 +130,15 @@ def total(count: int, tensor: Tensor) -> int:
     if not is_sharded(tensor):
         return count
     return int(_sum_over_shards(torch.tensor([count], device=part(tensor).device), tensor))
+
+
+def mean_over(tensor: Tensor, groups: tuple["ProcessGroup", ...]) -> Tensor:
+    """The mean of the ranks' tensors. A collective if there are groups."""
+    for group in groups:
+        tensor = tensor.clone()
+        distributed.all_reduce(tensor, group=group)
+        tensor = tensor / group.size()
+    return tensor
 
 
 def is_zero(tensor: Tensor) -> bool:

@@ -13,9 +13,11 @@ from billhook.allocation import Allocation, PrunableTensor
 from billhook.criterion import Criterion, check_scores
 from billhook.distributed import gathered, part, part_like, total
 from billhook.errors import ConfigurationError, MaskError
-from billhook.granularity import Granularity, Unstructured
+from billhook.granularity import Granularity, Unstructured, nearest_kept
 from billhook.masked_weight import MaskedWeight
+from billhook.regrowth import GradientRegrowth
 from billhook.schedule import Schedule
+from billhook.statistics import Statistics
 
 __all__ = ["MaskDrawer", "configuration_of"]
 
@@ -29,25 +31,32 @@ class MaskDrawer:
         criterion: what a weight is worth.
         granularity: what is pruned together.
         allocation: how many weights of each tensor survive.
-        regrow: whether a masked weight can return.
+        regrow: whether a masked weight can return, or by which rule.
+        statistics: what the criterion has gathered.
 
     Raises:
         ConfigurationError: a part has no configuration that a checkpoint could compare.
     """
 
     def __init__(
-        self, criterion: Criterion, granularity: Granularity, allocation: Allocation, regrow: bool
+        self,
+        criterion: Criterion,
+        granularity: Granularity,
+        allocation: Allocation,
+        regrow: bool | GradientRegrowth,
+        statistics: Statistics,
     ) -> None:
         self.criterion = criterion
         self.granularity = granularity
         self.allocation = allocation
         self.regrow = regrow
+        self._statistics = statistics
         #: What a checkpoint's masks were drawn with; the schedule excepted.
         self.configuration: dict[str, str | bool] = {
             "criterion": configuration_of(criterion, "criterion"),
             "granularity": configuration_of(granularity, "granularity"),
             "allocation": configuration_of(allocation, "allocation"),
-            "regrow": regrow,
+            "regrow": regrow if isinstance(regrow, bool) else repr(regrow),
         }
         self._emptied: set[str] = set()
 
@@ -64,10 +73,16 @@ class MaskDrawer:
         }
         for name, tensor in scored.items():
             _check_reachable(name, tensor)
-            if tensor.schedule.falls and not self.regrow:
+            if tensor.schedule.falls and self.regrow is not True:
                 raise ConfigurationError(
-                    f"{tensor.schedule} falls, so masked weights return, but regrow=False forbids "
-                    "it: leave regrow out"
+                    f"{tensor.schedule} falls, so masked weights return, but regrow={self.regrow} "
+                    "rules how they may: leave regrow out"
+                )
+            first = tensor.schedule.begin_step, tensor.schedule(0)
+            if first[0] == 0 and first[1] > 0 and needs(self.criterion) != "weight":
+                raise ConfigurationError(
+                    f"{self.criterion} needs {needs(self.criterion)}, and begin_step=0 prunes to "
+                    f"{first[1]:g} before there is any: use begin_step=1 or later"
                 )
         if not self.allocation.needs_scores:
             ends = {(t.schedule.begin_step, t.schedule.end_step) for t in scored.values()}
@@ -92,12 +107,15 @@ class MaskDrawer:
         }
         counts = self._counts(step, tensors, scores)
         for weight in scored:
-            score = scores.pop(weight.name) if scores else self._score(weight)
             count = counts[weight.name]
-            if not self.regrow:  # what an allocation rounds up must not bring weights back
+            if self.regrow is False:  # what an allocation rounds up must not bring weights back
                 count = min(count, weight.kept)
+            if count == weight.parameter.numel() and needs(self.criterion) != "weight":
+                masks[weight.name] = torch.ones_like(weight.parameter, dtype=torch.bool)
+                continue
+            score = scores.pop(weight.name) if scores else self._score(weight)
             try:
-                masks[weight.name] = self._mask(score, count)
+                masks[weight.name] = self._drop_and_grow(weight, score, count, step)
             except MaskError as error:
                 raise MaskError(f"no mask for {weight.name!r} at step {step}: {error}") from None
         return masks
@@ -130,13 +148,40 @@ class MaskDrawer:
         return counts
 
     def _score(self, weight: MaskedWeight) -> Tensor:
-        scores = self.criterion(weight.raw(), weight.parameter.grad, weight.name)
+        scores = self._statistics.score(weight)
+        if scores is None:
+            grad = weight.parameter.grad
+            if grad is None and needs(self.criterion) == "gradient":
+                raise MaskError(
+                    f"{self.criterion} needs a gradient of {weight.name!r}, which has none: it "
+                    "took no part in the last backward pass, or was set to None before the "
+                    "optimizer's step"
+                )
+            scores = self.criterion(weight.raw(), grad, weight.name)
         scores = part_like(check_scores(scores, weight.parameter, weight.name), weight.parameter)
-        if not self.regrow:
+        if self.regrow is not True:
             scores = scores.masked_fill(~weight.keep(), -torch.inf)
         if isinstance(self.granularity, Unstructured):
             return scores
         return gathered(scores)  # blocks may cross the borders of shards
+
+    def _drop_and_grow(self, weight: MaskedWeight, scores: Tensor, count: int, step: int) -> Tensor:
+        """The mask of ``count`` survivors, some of them regrown where a rule says so."""
+        grad = weight.dense_gradient() if isinstance(self.regrow, GradientRegrowth) else None
+        if grad is None or weight.kept == weight.parameter.numel():
+            return self._mask(scores, count)
+        assert isinstance(self.regrow, GradientRegrowth)
+        shape = weight.parameter.shape
+        share = self.regrow.share(weight.schedule, step)
+        stays = min(count, weight.kept) - round(share * count)
+        stays = nearest_kept(self.granularity, shape, max(0, stays))
+        if stays > weight.kept:
+            return self._mask(scores, count)
+        mask = self._mask(scores, stays)
+        growth = grad.to(torch.float32).abs()
+        if not isinstance(self.granularity, Unstructured):
+            growth = gathered(growth)
+        return self._mask(growth.masked_fill(mask, torch.inf), count)
 
     def _mask(self, scores: Tensor, count: int) -> Tensor:
         if isinstance(self.granularity, Unstructured):
@@ -169,6 +214,11 @@ def _existing(weights: Sequence[MaskedWeight]) -> dict[str, Tensor]:
             stacklevel=5,
         )
     return masks
+
+
+def needs(criterion: object) -> str:
+    """What a criterion looks at besides the weight: "weight" (nothing), "gradient" or "inputs"."""
+    return str(getattr(criterion, "needs", "weight"))
 
 
 def configuration_of(part: object, role: str) -> str:

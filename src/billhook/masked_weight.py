@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from billhook.distributed import after_reduction, is_sharded, part, part_like, total, whole
+from billhook.distributed import (
+    after_reduction,
+    is_sharded,
+    mean_over,
+    part,
+    part_like,
+    total,
+    whole,
+)
 from billhook.errors import StateError
 from billhook.mask import Mask
 from billhook.optimizer_state import hold_state
@@ -52,6 +60,8 @@ class MaskedWeight:
         self.mask = Mask(torch.ones_like(self.part, dtype=torch.bool))
         self.kept = self.parameter.numel()  # on all ranks together
         self.aside: Tensor | None = None
+        self._collects = False
+        self._lost_grad: Tensor | None = None
         self._optimizers = tuple(optimizers)
         self._version = self.part._version
         self._masked_grad: tuple[weakref.ref[Tensor], int] | None = None
@@ -175,10 +185,46 @@ class MaskedWeight:
         nonzero = total(int(self.part.count_nonzero()), self.parameter)
         return self.kept - nonzero if nonzero else 0
 
+    def collect_gradient(self, wanted: bool) -> None:
+        """Whether to remember, in the backward passes to come, gradients of masked weights too."""
+        self._collects, self._lost_grad = wanted, None
+
+    def dense_gradient(self) -> Tensor | None:
+        """The gradient as it was before it was masked, laid out as the parameter; None: not there.
+
+        A collective where replicas hold the same part: the mean of theirs.
+        """
+        grad, lost = self.parameter.grad, self._lost_grad
+        if grad is None or lost is None:
+            return None
+        mine = part(grad)
+        mine = (mine.to_dense() if mine.is_sparse else mine) + mean_over(lost, self._reduced_later)
+        return whole(mine, self.parameter)
+
+    def forget_state(self) -> None:
+        """Fresh optimizer state of the whole weight, as if it had never been trained."""
+        nothing = Mask(torch.zeros_like(self.part, dtype=torch.bool))
+        for optimizer in self._optimizers:
+            hold_state(optimizer, self.parameter, nothing, self.name)
+
+    @property
+    def _reduced_later(self) -> tuple["ProcessGroup", ...]:
+        """The groups over which a gradient is averaged only after it was accumulated: DDP's."""
+        return () if is_sharded(self.parameter) else self.replicas
+
+    def _collect(self) -> None:
+        grad = self.parameter.grad
+        if grad is None:
+            return
+        mine = part(grad)
+        mine = mine.to_dense() if mine.is_sparse else mine
+        lost = mine.masked_fill(self._mask_here().keep(), 0.0)
+        self._lost_grad = lost if self._lost_grad is None else self._lost_grad + lost
+
     def release(self) -> None:
         """Remove the gradient hook and forget the values aside; the zeros stay."""
         self._hook.remove()
-        self.aside = self._as_attached = None
+        self.aside = self._as_attached = self._lost_grad = None
 
     def _put_in_force(self) -> None:
         """Hold a new mask, in the gradient of the last backward pass too."""
@@ -219,6 +265,8 @@ class MaskedWeight:
 
     def after_accumulation(self) -> None:
         """Mask a gradient that has just been accumulated."""
+        if self._collects:
+            self._collect()
         self._mask_grad()
         if self.replicas and not is_sharded(self.parameter):
             after_reduction(self._mask_grad)  # a low-rank one, say, leaves no zero where it was

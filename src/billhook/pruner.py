@@ -35,10 +35,13 @@ from billhook.optimizer_hooks import (
 )
 from billhook.optimizer_state import age_of_state
 from billhook.pruner_state import STATE_VERSION, pack_weight, read_state
+from billhook.regrowth import GradientRegrowth
 from billhook.reparametrised import check_rows
 from billhook.report import PruningReport, TensorReport
+from billhook.saliency import Averaged
 from billhook.schedule import Schedule, merged_updates
 from billhook.selection import Rules, named_weights, select_weights
+from billhook.statistics import Statistics
 
 __all__ = ["Pruner"]
 
@@ -65,7 +68,8 @@ class Pruner:
         granularity: what is pruned together.
         allocation: how the schedule becomes a sparsity for each tensor.
         rules: tensors with a final sparsity of their own, or None to leave them dense.
-        regrow: whether a masked weight can return when others shrink below it (the paper's way).
+        regrow: whether a masked weight can return when others shrink below it (the paper's way),
+            or a :class:`billhook.GradientRegrowth` by which weights are dropped and grown.
 
     Raises:
         ConfigurationError: nothing is selected, a rule is ambiguous or matches nothing, or a
@@ -93,7 +97,7 @@ class Pruner:
         granularity: Granularity = Unstructured(),
         allocation: Allocation = Uniform(),
         rules: Rules | None = None,
-        regrow: bool = True,
+        regrow: bool | GradientRegrowth = True,
     ) -> None:
         check_arguments(
             model,
@@ -112,7 +116,8 @@ class Pruner:
         self.allocation = allocation
         self.regrow = regrow
         self.selection = select_weights(model, rules, schedule.final_sparsity)
-        self._drawer = MaskDrawer(criterion, granularity, allocation, regrow)
+        self._statistics = Statistics(criterion)
+        self._drawer = MaskDrawer(criterion, granularity, allocation, regrow, self._statistics)
         schedules = {
             w.name: self.selection.schedule_of(w, schedule) for w, _ in self.selection.pruned
         }
@@ -138,10 +143,12 @@ class Pruner:
     def _attach(self, model: nn.Module) -> None:
         check_ranks(model, self._weights, self._configuration())
         self._handles = register_hooks(self._optimizers, self)
+        self._handles += self._statistics.register_hooks(self._weights)
         self._attached = True
         if is_first_rank():
             _log.info("%s", str(self.selection))  # records may be kept: no weight in them
         self._update_if_due()
+        self._prepare_step()
         for weight in self._weights:
             weight.mark_attached()
 
@@ -279,13 +286,16 @@ class Pruner:
         Holds tensors, numbers and strings only: ``torch.load(..., weights_only=True)`` reads it.
         A pruner can also be given to torch.distributed.checkpoint as it is.
         """
-        return {
+        state = {
             "version": STATE_VERSION,
             "step": self.step_count,
             "updated": self._updated,
             "configuration": self._configuration(),
             "weights": {weight.name: pack_weight(weight) for weight in self._weights},
         }
+        if isinstance(self.criterion, Averaged):
+            state["statistics"] = self._statistics.state_dict(self._weights)
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where :meth:`state_dict` was taken, before or after model and optimizer load.
@@ -295,7 +305,10 @@ class Pruner:
                 message names what differs, and nothing has been changed.
         """
         self._require_attached()
-        restored = read_state(state, self._configuration(), self._weights, regrow=self.regrow)
+        restored = read_state(
+            state, self._configuration(), self._weights, regrow=self.regrow is True
+        )
+        self._statistics.load_state_dict(state.get("statistics"))
         self._steps = StepCount(state["step"])
         self._updated = state["updated"]
         self._new = True
@@ -303,6 +316,7 @@ class Pruner:
         for weight, (mask, aside) in zip(self._weights, restored, strict=True):
             weight.restore(mask, aside)
         self._compare_replicas()
+        self._prepare_step()
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise StateError(
@@ -328,6 +342,8 @@ class Pruner:
             weight.check()
         if is_idle(optimizer):
             return
+        if isinstance(self.criterion, Averaged):
+            self._observe(optimizer, weights)
         restored = optimizer in self._restored
         self._restored.discard(optimizer)
         if optimizer in self._loads:
@@ -340,6 +356,14 @@ class Pruner:
             self._new = False
             self._warn_of_loose_zeros()
 
+    def _observe(self, optimizer: Optimizer, weights: Sequence[MaskedWeight]) -> None:
+        found_inf = getattr(optimizer, "found_inf", None)
+        if found_inf is None or not bool(found_inf):  # else the step will be skipped
+            scale = getattr(optimizer, "grad_scale", None)  # fused optimizers unscale by themselves
+            self._statistics.observe(
+                weights, self.step_count, 1.0 if scale is None else float(scale)
+            )
+
     def after_step(self, optimizer: Optimizer) -> None:
         """Called by the optimizer: hold the zeros, count the step, update the masks in time."""
         for weight in self._held_after(optimizer):
@@ -347,8 +371,18 @@ class Pruner:
         if optimizer is self._optimizers[0]:
             self._steps.add(optimizer)
             # Within a backward pass other weights are still to be used as they are.
-            if not wait_for_backward(self._update_if_due):
-                self._update_if_due()
+            if not wait_for_backward(self._finish_step):
+                self._finish_step()
+
+    def _finish_step(self) -> None:
+        self._update_if_due()
+        self._prepare_step()
+
+    def _prepare_step(self) -> None:
+        """Before the next update's backward pass, ask for the gradients of masked weights."""
+        if isinstance(self.regrow, GradientRegrowth):
+            for weight in self._weights:
+                weight.collect_gradient(self.step_count + 1 in weight.schedule.updates)
 
     def before_foreign_step(self, optimizer: Optimizer) -> None:
         """Called by an optimizer this pruner was not given: does it move the pruned weights?"""
@@ -387,7 +421,10 @@ class Pruner:
 
     def _warn_of_loose_zeros(self) -> None:
         """Zeros of a sparse checkpoint that no mask holds would be trained away without a word."""
-        loose = {weight: weight.loose_zeros() for weight in self._weights}
+        fixed = [w for w in self._weights if not w.schedule.restarts]
+        if isinstance(self.regrow, GradientRegrowth):  # weights start at zero on purpose
+            return
+        loose = {weight: weight.loose_zeros() for weight in fixed}
         shares = {w: count / w.parameter.numel() for w, count in loose.items() if count}
         sparse = [weight for weight, share in shares.items() if share > LOOSE_ZEROS]
         if sparse and is_first_rank():
@@ -423,8 +460,12 @@ class Pruner:
                 check_rows(weight.weight.owners, masks[weight.name], place)
         for weight in self._weights:
             if weight.name in masks:
-                last = step == weight.schedule.end_step
-                weight.set_mask(masks.pop(weight.name), keep_aside=self.regrow and not last)
+                schedule, last = weight.schedule, step == weight.schedule.end_step
+                aside = self.regrow is True and not last and not schedule.restarts
+                weight.set_mask(masks[weight.name], keep_aside=aside)
+                if schedule.restarts and schedule(step) != schedule(step - 1):
+                    weight.forget_state()
+        self._statistics.after_update(masks)
         self._compare_replicas()
 
     def _compare_replicas(self) -> None:

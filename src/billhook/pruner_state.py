@@ -38,7 +38,6 @@ def read_state(
     state: Mapping[str, Any],
     configuration: Mapping[str, Any],
     weights: Sequence[MaskedWeight],
-    *,
     regrow: bool,
 ) -> list[tuple[Mask, Tensor | None]]:
     """The masks and values aside of ``state``, once all of it fits these weights.

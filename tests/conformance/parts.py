@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from billhook import allocation, criterion, granularity, schedule
+from billhook import allocation, criterion, granularity, saliency, schedule
 from billhook.allocation import LAMP, Allocation, ErdosRenyi, Global, LayerwiseConstant, Uniform
 from billhook.criterion import Criterion, Magnitude, Random
 from billhook.granularity import NM, Block, Granularity, PerRow, Rows, Unstructured
+from billhook.saliency import Averaged, FirstOrder, Fisher, Movement, Wanda
 from billhook.schedule import Alternating, Cubic, Cyclic, Hold, OneShot, Polynomial, Schedule
 
 SCHEDULES: list[Schedule] = [
@@ -20,7 +21,16 @@ SCHEDULES: list[Schedule] = [
     Alternating(0.75, 1, 13, frequency=3),
     Cyclic(0.75, 1, 12, num_updates=7, cycles=2),
 ]
-CRITERIA: list[Criterion] = [Magnitude(), Random(), Random(seed=3)]
+CRITERIA: list[Criterion] = [
+    Magnitude(),
+    Random(),
+    Random(seed=3),
+    FirstOrder(),
+    Fisher(),
+    Fisher(damp=0.0, gradients=2),
+    Movement(),
+    Wanda(),
+]
 GRANULARITIES: list[Granularity] = [
     Unstructured(),
     Block(1, 4),
@@ -51,10 +61,11 @@ def public_classes(module: Any) -> set[type]:
     return {each for each in found if isinstance(each, type) and each not in _NOT_PARTS}
 
 
-_NOT_PARTS = {Schedule, Criterion, Granularity, Allocation, allocation.PrunableTensor}
+_NOT_PARTS = {Averaged, Schedule, Criterion, Granularity, Allocation, allocation.PrunableTensor}
 MODULES: dict[Any, Sequence[object]] = {
     schedule: SCHEDULES,
-    criterion: CRITERIA,
+    criterion: CRITERIA[:3],
+    saliency: CRITERIA[3:],
     granularity: GRANULARITIES,
     allocation: ALLOCATIONS,
 }

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from billhook import testing
-from billhook.allocation import Allocation, Global, LayerwiseConstant, Uniform
+from billhook.allocation import Allocation, ErdosRenyi, Global, LayerwiseConstant, Uniform
 from billhook.criterion import Criterion
+from billhook.draw import needs
 from billhook.errors import ConfigurationError
-from billhook.granularity import NM, Block, Granularity, Unstructured
-from billhook.schedule import Cubic, Schedule
+from billhook.granularity import NM, Block, Granularity, PerRow, Unstructured
+from billhook.regrowth import GradientRegrowth
+from billhook.schedule import Cubic, OneShot, Schedule
 
 from .parts import ALLOCATIONS, CRITERIA, GRANULARITIES, MODULES, SCHEDULES, public_classes
 
@@ -30,8 +32,22 @@ def test_schedules(schedule: Schedule) -> None:
 
 @pytest.mark.parametrize("criterion", CRITERIA, ids=repr)
 def test_criteria(criterion: Criterion) -> None:
-    testing.check_criterion(criterion)
+    if needs(criterion) != "inputs":
+        testing.check_criterion(criterion)
     testing.check_pruner(RISING, criterion=criterion)
+    testing.check_pruner(RISING, criterion=criterion, granularity=PerRow(), regrow=False)
+
+
+@pytest.mark.parametrize("granularity", [Unstructured(), Block(4, 1), PerRow()], ids=repr)
+@pytest.mark.parametrize("allocation", [Uniform(), ErdosRenyi(), Global(floor=0.1)], ids=repr)
+def test_drop_and_grow(allocation: Allocation, granularity: Granularity) -> None:
+    for schedule in (RISING, OneShot(0.5, 0, 9, frequency=2)):
+        testing.check_pruner(
+            schedule,
+            granularity=granularity,
+            allocation=allocation,
+            regrow=GradientRegrowth(0.4),
+        )
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES, ids=repr)

@@ -1,0 +1,143 @@
+"""What criteria gather between mask updates: one running average for each pruned tensor."""
+
+import bisect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from billhook.distributed import is_sharded, part, whole
+from billhook.errors import ConfigurationError, MaskError, StateError
+from billhook.masked_weight import MaskedWeight
+from billhook.saliency import Averaged, Wanda
+
+__all__ = ["Statistics"]
+
+_MEASURED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class Statistics:
+    """The running averages of an :class:`Averaged` criterion; of any other there are none."""
+
+    def __init__(self, criterion: object) -> None:
+        self._criterion = criterion if isinstance(criterion, Averaged) else None
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def register_hooks(
+        self, weights: Sequence[MaskedWeight]
+    ) -> Iterator[torch.utils.hooks.RemovableHandle]:
+        """Measure the inputs of the weights' layers, if the criterion looks at them.
+
+        Raises:
+            ConfigurationError: a tensor's layer has no inputs of its columns, or it is on several
+                ranks, which see different inputs.
+        """
+        if not isinstance(self._criterion, Wanda):
+            return
+        for weight in weights:
+            if weight.replicas or is_sharded(weight.parameter):
+                raise ConfigurationError(
+                    f"{self._criterion} measures inputs, of which each rank sees others: "
+                    f"{weight.name!r} cannot be ranked alike on all; prune in one process"
+                )
+            owners = [module for module, name in weight.weight.owners if name == "weight"]
+            if not owners or not all(isinstance(module, _MEASURED) for module in owners):
+                raise ConfigurationError(
+                    f"{self._criterion} measures inputs of Linear and Conv layers, {weight.name!r} "
+                    f"belongs to a {type(weight.weight.owners[0][0]).__name__}: leave it dense "
+                    f"with rules={{{weight.name!r}: None}}"
+                )
+            for module in owners:
+                yield module.register_forward_pre_hook(self._hook(weight))
+
+    def observe(self, weights: Iterable[MaskedWeight], step: int, scale: float) -> None:
+        """Add the gradients of the step that is about to be taken after ``step`` steps.
+
+        Args:
+            weights: those whose optimizer takes it.
+            step: the steps taken so far.
+            scale: what a gradient scaler multiplied the gradients by.
+        """
+        if self._criterion is None or self._criterion.needs != "gradient":
+            return
+        for weight in weights:
+            if weight.parameter.grad is None or not self._counts_at(weight, step):
+                continue
+            grad = part(weight.parameter.grad)
+            grad = (grad.to_dense() if grad.is_sparse else grad) / scale
+            seen = self._criterion.observe(weight.part.detach(), grad)
+            if seen.shape != weight.part.shape or seen.dtype != torch.float32:
+                raise MaskError(
+                    f"{self._criterion}.observe() gave {seen.dtype} of shape {tuple(seen.shape)} "
+                    f"for {weight.name!r}: it owes torch.float32 of {tuple(weight.part.shape)}"
+                )
+            self._add(weight.name, seen)
+
+    def score(self, weight: MaskedWeight) -> Tensor | None:
+        """The criterion's scores from the average, or None if it keeps none or has seen nothing."""
+        if self._criterion is None or weight.name not in self._sums:
+            return None
+        mean = self._sums[weight.name].to(weight.part.device) / self._counts[weight.name]
+        return whole(self._criterion.score(part(weight.raw()), mean).contiguous(), weight.parameter)
+
+    def after_update(self, names: Iterable[str]) -> None:
+        """Forget what counted for the masks that were just drawn."""
+        if self._criterion is not None and self._criterion.starts_anew:
+            for name in names:
+                self._sums.pop(name, None)
+                self._counts.pop(name, None)
+
+    def state_dict(self, weights: Sequence[MaskedWeight]) -> dict[str, Any]:
+        """Sums, laid out as the weights are, and counts."""
+        return {
+            weight.name: {
+                "sum": self._sums[weight.name].clone()
+                if isinstance(self._criterion, Wanda)
+                else whole(self._sums[weight.name].clone(), weight.parameter),
+                "count": self._counts[weight.name],
+            }
+            for weight in weights
+            if weight.name in self._sums
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
+        """Continue where :meth:`state_dict` was taken.
+
+        Raises:
+            StateError: there is none, but the criterion needs it.
+        """
+        if self._criterion is None:
+            return
+        if state is None:
+            raise StateError(
+                f"the pruner state has nothing of what {self._criterion} gathered: it was saved by "
+                "a billhook that did not keep it"
+            )
+        self._sums = {name: part(entry["sum"]).clone() for name, entry in state.items()}
+        self._counts = {name: int(entry["count"]) for name, entry in state.items()}
+
+    def _counts_at(self, weight: MaskedWeight, step: int) -> bool:
+        """Whether a step counts for the next update of the weight's mask."""
+        assert self._criterion is not None
+        updates = weight.schedule.updates
+        place = bisect.bisect_right(updates, step)
+        if place == len(updates) or weight.schedule.holds_zeros:
+            return False
+        return self._criterion.last is None or updates[place] - step <= self._criterion.last
+
+    def _add(self, name: str, seen: Tensor) -> None:
+        if name in self._sums:
+            self._sums[name] = self._sums[name].to(seen.device).add_(seen)
+            self._counts[name] += 1
+        else:
+            self._sums[name], self._counts[name] = seen.clone(), 1
+
+    def _hook(self, weight: MaskedWeight) -> Any:
+        def measure(module: nn.Module, args: tuple[Any, ...]) -> None:
+            if args and isinstance(args[0], Tensor):
+                assert isinstance(self._criterion, Wanda)
+                self._add(weight.name, self._criterion.observe_inputs(module, args[0]))
+
+        return measure
