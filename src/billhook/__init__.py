@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from billhook.inference import CompiledModel, compile, load_compiled
     from billhook.plan import plan
     from billhook.pruner import Pruner
+    from billhook.regrowth import GradientRegrowth
+    from billhook.saliency import FirstOrder, Fisher, Movement, Wanda
     from billhook.schedule import Alternating, Cubic, Cyclic, Hold, OneShot, Polynomial
 
 __version__ = "0.1.0"
@@ -34,10 +36,14 @@ __all__ = [
     "Cubic",
     "Cyclic",
     "ErdosRenyi",
+    "FirstOrder",
+    "Fisher",
     "Global",
+    "GradientRegrowth",
     "Hold",
     "LayerwiseConstant",
     "Magnitude",
+    "Movement",
     "OneShot",
     "PerRow",
     "Polynomial",
@@ -46,6 +52,7 @@ __all__ = [
     "Rows",
     "Uniform",
     "Unstructured",
+    "Wanda",
     "compile",
     "expected_footprint",
     "footprint",
@@ -70,6 +77,8 @@ _HOMES = {
     "inference": ("CompiledModel", "compile", "load_compiled"),
     "plan": ("plan",),
     "pruner": ("Pruner",),
+    "regrowth": ("GradientRegrowth",),
+    "saliency": ("Fisher", "FirstOrder", "Movement", "Wanda"),
     "schedule": ("Alternating", "Cubic", "Cyclic", "Hold", "OneShot", "Polynomial"),
 }
 _HOME = {name: f"billhook.{home}" for home, names in _HOMES.items() for name in names}

@@ -49,6 +49,10 @@ class MaskDrawer:
         self.criterion = criterion
         self.granularity = granularity
         self.allocation = allocation
+        if not isinstance(regrow, (bool, GradientRegrowth)):
+            raise ConfigurationError(
+                f"regrow is {regrow!r}: give True, False or a GradientRegrowth"
+            )
         self.regrow = regrow
         self._statistics = statistics
         #: What a checkpoint's masks were drawn with; the schedule excepted.

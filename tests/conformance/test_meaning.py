@@ -101,7 +101,7 @@ def test_dropped_weights_are_the_smallest_and_grown_ones_have_the_largest_gradie
     after_step = weight.detach() - 0.01 * dense.grad.masked_fill(~before, 0.0)
     _steps(model, optimizer, 4, 5)
     count = round(GradientRegrowth(0.4).share(schedule, 5) * 20)
-    assert count == 3
+    assert count == 7
     stays = _largest(after_step.abs().masked_fill(~before, -1.0), 20 - count)
     expected = _largest(dense.grad.abs().masked_fill(stays, torch.inf), 20)
     assert torch.equal(pruner.masks["weight"], expected)
@@ -212,6 +212,7 @@ def test_rules_can_give_schedules() -> None:
         ({"granularity": billhook.NM(2, 4)}, r"'weight': NM\(n=2, m=4\) prunes 0.5 .* 0.9"),
         ({"criterion": FirstOrder()}, r"FirstOrder\(\) needs gradient, and begin_step=0"),
         ({"criterion": lambda w, g, n: w.abs()}, "the criterion <function .* has no configuration"),
+        ({"regrow": "never"}, "regrow is 'never': give True, False or a GradientRegrowth"),
         ({"allocation": billhook.ErdosRenyi(floor=0.5)}, "a floor of 0.5 keeps 20 weights"),
     ],
 )
