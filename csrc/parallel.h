@@ -6,13 +6,15 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <exception>
 
 extern "C" void GOMP_parallel(void (*body)(void*), void* data, unsigned threads, unsigned flags)
     __attribute__((weak));
 
 namespace billhook {
 
-// Calls body(task) once for every task in [0, tasks), on up to `threads` threads.
+// Calls body(task) once for every task in [0, tasks), on up to `threads` threads. What a body throws
+// ends the loop and is thrown here: an exception must not leave a thread of the pool.
 template <typename Body>
 void parallel_for(int64_t tasks, int64_t threads, const Body& body) {
   if (threads > tasks) threads = tasks;
@@ -24,13 +26,21 @@ void parallel_for(int64_t tasks, int64_t threads, const Body& body) {
     std::atomic<int64_t> next;
     int64_t tasks;
     const Body* body;
-  } shared{{0}, tasks, &body};
+    std::atomic_flag failed;
+    std::exception_ptr error;
+  } shared{{0}, tasks, &body, ATOMIC_FLAG_INIT, nullptr};
   GOMP_parallel(
       [](void* data) {
         auto* loop = static_cast<Shared*>(data);
-        for (int64_t task; (task = loop->next.fetch_add(1)) < loop->tasks;) (*loop->body)(task);
+        try {
+          for (int64_t task; (task = loop->next.fetch_add(1)) < loop->tasks;) (*loop->body)(task);
+        } catch (...) {
+          if (!loop->failed.test_and_set()) loop->error = std::current_exception();
+          loop->next.store(loop->tasks);
+        }
       },
       &shared, static_cast<unsigned>(threads), 0);
+  if (shared.error != nullptr) std::rethrow_exception(shared.error);
 }
 
 }  // namespace billhook

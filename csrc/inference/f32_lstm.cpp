@@ -57,10 +57,10 @@ void update_block(const UnitBlock& b, const float* gates, const float* h, float*
 
 // Batch 1. inputs[t] and outputs[t] are rows of 4 * units (biases included) and of output_stride
 // floats; h and c hold the first state and are left with the last one. reverse: last step first.
-BILLHOOK_API void billhook_lstm_vector(const billhook::LaneRows* recurrent, const float* inputs,
+BILLHOOK_API int64_t billhook_lstm_vector(const billhook::LaneRows* recurrent, const float* inputs,
                                        float* h, float* c, float* outputs, int64_t output_stride,
                                        int64_t time_steps, int64_t reverse, int64_t threads,
-                                       int64_t isa) {
+                                       int64_t isa) try {
   using namespace billhook;
   const int64_t units = recurrent->columns;
   const LstmCell cell = lstm_cell_for(isa);
@@ -71,6 +71,9 @@ BILLHOOK_API void billhook_lstm_vector(const billhook::LaneRows* recurrent, cons
     cell(gates, gates + units, gates + 2 * units, gates + 3 * units, c, h, units);
     std::memcpy(outputs + t * output_stride, h, static_cast<size_t>(units) * sizeof(float));
   }
+  return 0;
+} catch (...) {
+  return billhook::failure();
 }
 
 // Up to `width` samples. Step t has counts[t] samples, rows from first[t] of inputs (4 * units
@@ -78,11 +81,11 @@ BILLHOOK_API void billhook_lstm_vector(const billhook::LaneRows* recurrent, cons
 // state changes in the steps it takes part in and stays otherwise, so that either direction handles
 // sequences of unequal length sorted by falling length. A chunk of the matrix has the gates of
 // kUnitBlock units, the last one empty rows for those that it lacks.
-BILLHOOK_API void billhook_lstm_batch(const billhook::Blocks* recurrent, const float* inputs,
+BILLHOOK_API int64_t billhook_lstm_batch(const billhook::Blocks* recurrent, const float* inputs,
                                       float* h, float* c, int64_t units, float* outputs,
                                       int64_t output_stride, int64_t width, const int64_t* first,
                                       const int64_t* counts, int64_t time_steps, int64_t reverse,
-                                      int64_t threads, int64_t isa) {
+                                      int64_t threads, int64_t isa) try {
   using namespace billhook;
   const int64_t parts = (units + kUnitBlock - 1) / kUnitBlock;
   const SpmmTile tile = spmm_tile_for(isa);
@@ -102,4 +105,7 @@ BILLHOOK_API void billhook_lstm_batch(const billhook::Blocks* recurrent, const f
     transpose(now, width, units, counts[t], outputs + first[t] * output_stride, output_stride);
   }
   if (now != h) std::memcpy(h, now, static_cast<size_t>(units * width) * sizeof(float));
+  return 0;
+} catch (...) {
+  return billhook::failure();
 }

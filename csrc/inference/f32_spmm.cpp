@@ -72,9 +72,9 @@ void linear_tile(Blocks blocks, Operand x, Span rows, float* y, int64_t y_stride
 // y[s, r] = act(bias[r] + sum_j value[j] * x[s, column[j]]) for `samples` rows of x. The matrix
 // comes in blocks of columns, summed in order: the first has the bias, the last the activation.
 // width is a multiple of 8 up to 64.
-BILLHOOK_API void billhook_linear(const billhook::Blocks* matrix, const float* x, int64_t x_stride,
+BILLHOOK_API int64_t billhook_linear(const billhook::Blocks* matrix, const float* x, int64_t x_stride,
                                   int64_t columns, float* y, int64_t y_stride, int64_t samples,
-                                  int64_t width, int64_t threads, int64_t isa) {
+                                  int64_t width, int64_t threads, int64_t isa) try {
   using namespace billhook;
   const SpmmTile tile = spmm_tile_for(isa);
   const int64_t tiles = (samples + width - 1) / width;
@@ -99,4 +99,7 @@ BILLHOOK_API void billhook_linear(const billhook::Blocks* matrix, const float* x
       linear_tile(*matrix, panel, rows, y + start * y_stride, y_stride, tile);
     });
   }
+  return 0;
+} catch (...) {
+  return billhook::failure();
 }

@@ -31,9 +31,12 @@ void spmv(const LaneRows& w, const float* x, const float* addend, float* y, int6
 }  // namespace billhook
 
 // y[s] = w * x[s] for each of `samples` rows, one after another.
-BILLHOOK_API void billhook_spmv(const billhook::LaneRows* rows, const float* x, int64_t x_stride,
+BILLHOOK_API int64_t billhook_spmv(const billhook::LaneRows* rows, const float* x, int64_t x_stride,
                                 float* y, int64_t y_stride, int64_t samples, int64_t threads,
-                                int64_t isa) {
+                                int64_t isa) try {
   for (int64_t s = 0; s < samples; ++s)
     billhook::spmv(*rows, x + s * x_stride, nullptr, y + s * y_stride, threads, isa);
+  return 0;
+} catch (...) {
+  return billhook::failure();
 }

@@ -124,9 +124,9 @@ void run_step(const Step& step, const Context& context) {
 
 // Runs the steps for each of `samples` samples; buffer b of sample s starts at
 // buffers[b] + s * sample_strides[b] (0: a workspace that every sample uses anew).
-BILLHOOK_API void billhook_run(const billhook::Step* steps, int64_t count, float* const* buffers,
+BILLHOOK_API int64_t billhook_run(const billhook::Step* steps, int64_t count, float* const* buffers,
                                const int64_t* sample_strides, int64_t buffer_count,
-                               int64_t samples, int64_t threads, int64_t isa) {
+                               int64_t samples, int64_t threads, int64_t isa) try {
   using namespace billhook;
   std::vector<float*> bases(static_cast<size_t>(buffer_count));
   const Context context{bases.data(), threads, isa, spmm_tile_for(isa)};
@@ -135,4 +135,7 @@ BILLHOOK_API void billhook_run(const billhook::Step* steps, int64_t count, float
       bases[static_cast<size_t>(b)] = buffers[b] + s * sample_strides[b];
     for (int64_t i = 0; i < count; ++i) run_step(steps[i], context);
   }
+  return 0;
+} catch (...) {
+  return billhook::failure();
 }

@@ -129,7 +129,7 @@ bool multiply_samples(const Batch& b, int64_t first, int64_t count, const U8Map&
 BILLHOOK_API int64_t billhook_u8_linear(const billhook::U8Matrix* matrix, const float* x,
                                         int64_t x_stride, float* y, int64_t y_stride,
                                         int64_t samples, float step, int64_t lines,
-                                        int64_t threads, int64_t isa) {
+                                        int64_t threads, int64_t isa) try {
   using namespace billhook;
   const U8Map& map = u8_map_for(isa);
   bool finite = true;
@@ -144,13 +144,15 @@ BILLHOOK_API int64_t billhook_u8_linear(const billhook::U8Matrix* matrix, const 
   for (int64_t first = 0; first < samples; first += kLine * lines)
     finite &= multiply_samples(batch, first, std::min(kLine * lines, samples - first), map);
   return finite;
+} catch (...) {
+  return billhook::failure();
 }
 
 // An LSTM's layer and direction for one sample: gates (steps, 4 * units) are W_ih x + b, h and c the
 // state, replaced; y has a row of h a step.
-BILLHOOK_API void billhook_u8_lstm(const billhook::U8Matrix* recurrent, const float* gates, float* h,
+BILLHOOK_API int64_t billhook_u8_lstm(const billhook::U8Matrix* recurrent, const float* gates, float* h,
                                    float* c, float* y, int64_t y_stride, int64_t steps,
-                                   int64_t reverse, int64_t threads, int64_t isa) {
+                                   int64_t reverse, int64_t threads, int64_t isa) try {
   using namespace billhook;
   const int64_t units = recurrent->columns;
   const auto cell = u8_version_for<U8LstmCell>(isa, portable::u8_lstm_cell, avx2::u8_lstm_cell,
@@ -166,4 +168,7 @@ BILLHOOK_API void billhook_u8_lstm(const billhook::U8Matrix* recurrent, const fl
     last = y + at * y_stride;
   }
   if (last != h) std::memcpy(h, last, static_cast<size_t>(units) * sizeof(float));
+  return 0;
+} catch (...) {
+  return billhook::failure();
 }

@@ -203,7 +203,7 @@ bool run_step(const U8Step& step, const Context& context) {
 BILLHOOK_API int64_t billhook_u8_run(const billhook::U8Step* steps, int64_t count,
                                      uint8_t* const* buffers, const int64_t* sample_strides,
                                      int64_t buffer_count, int64_t samples, int64_t threads,
-                                     int64_t isa) {
+                                     int64_t isa) try {
   using namespace billhook;
   std::vector<uint8_t*> bases(static_cast<size_t>(buffer_count));
   const Context context{bases.data(), threads, isa, u8_map_for(isa)};
@@ -214,6 +214,8 @@ BILLHOOK_API int64_t billhook_u8_run(const billhook::U8Step* steps, int64_t coun
       if (!run_step(steps[i], context)) return 0;
   }
   return 1;
+} catch (...) {
+  return billhook::failure();
 }
 
 // Sizes of the structures that bindings.py mirrors, in its order; returns how many there are.

@@ -210,7 +210,7 @@ Scan scan_portable(Kind kind) {
 // is not 0, `bits` holds no mask. -1: no such kind.
 BILLHOOK_API int64_t billhook_mask_select(int64_t kind, const void* weight, const void* aside,
                                           const uint8_t* held, int64_t n, int64_t keep, int64_t isa,
-                                          int64_t threads, uint8_t* bits) {
+                                          int64_t threads, uint8_t* bits) try {
   using namespace billhook;
   const Raw raw{weight, aside, held};
   if (keep == 0 || keep == n) fill(bits, n, keep > 0);
@@ -222,4 +222,6 @@ BILLHOOK_API int64_t billhook_mask_select(int64_t kind, const void* weight, cons
     case kFloat64: return select<kFloat64>(raw, n, keep, isa, threads, bits);
     default: return -1;
   }
+} catch (...) {
+  return billhook::failure();
 }

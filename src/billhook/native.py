@@ -6,15 +6,18 @@ every caller takes its portable path, which gives identical results.
 
 import ctypes
 import functools
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import billhook
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 #: Instruction sets with kernels of their own, as ``csrc/isa.h`` numbers them.
 ISA_NAMES = ("portable", "avx2", "avx512")
+_REBUILD = "rebuild it with `make build`"
+_OUT_OF_MEMORY, _OTHER_FAILURE = -1000, -1001  # as csrc/abi.h has them
 _NAMES = ("libbillhook_kernels.so", "libbillhook_kernels.dylib", "billhook_kernels.dll")
 
 
@@ -38,7 +41,7 @@ def library() -> ctypes.CDLL | None:
     if version != ABI_VERSION:
         raise ImportError(
             f"{found} has kernel ABI version {version}, this billhook needs {ABI_VERSION}: "
-            "rebuild it with `make build`"
+            f"{_REBUILD}"
         )
     return loaded
 
@@ -46,11 +49,56 @@ def library() -> ctypes.CDLL | None:
 def function(
     name: str, argtypes: Sequence[Any], restype: Any = ctypes.c_int64
 ) -> Callable[..., Any] | None:
-    """The kernel ``name`` with its C signature set, or None without a native library."""
+    """The kernel ``name`` with its C signature set, or None without a native library.
+
+    A call raises MemoryError when the kernel finds no memory.
+    """
     kernels = library()
     if kernels is None:
         return None
-    kernel = getattr(kernels, name)
+    kernel = getattr(kernels, name, None)
+    if kernel is None:
+        raise ImportError(f"{path()} has no kernel {name}, it is an older one: {_REBUILD}")
     kernel.argtypes = list(argtypes)
     kernel.restype = restype
+    if restype is ctypes.c_int64:
+        kernel.errcheck = _check
     return kernel  # type: ignore[no-any-return]
+
+
+def _check(result: Any, kernel: Any, _: Any) -> Any:
+    """What a kernel returned, unless it says that it failed."""
+    if result == _OUT_OF_MEMORY:
+        raise MemoryError(f"{kernel.__name__} found no memory to work in")
+    if result == _OTHER_FAILURE:
+        raise RuntimeError(f"{kernel.__name__} failed")
+    return result
+
+
+def check_layout(structures: Mapping[str, type[ctypes.Structure]]) -> None:
+    """Raises ImportError unless the library's structures of these names have the same fields at the
+    same places: memory would be read where nothing is."""
+    entry = function("billhook_layout", [ctypes.c_int64, ctypes.c_void_p], ctypes.c_char_p)
+    if entry is None:
+        return
+    theirs: dict[str, dict[str, int]] = {}
+    offset = ctypes.c_int64()
+    name = ""
+    for index in itertools.count():
+        found = entry(index, ctypes.byref(offset))
+        if found is None:
+            break
+        text = found.decode()
+        if text.endswith("="):
+            name = text[:-1]
+            theirs[name] = {}
+        theirs[name][text] = offset.value
+    for name, structure in structures.items():
+        fields = structure._fields_
+        ours = {f"{name}=": ctypes.sizeof(structure)}
+        ours |= {str(field[0]): getattr(structure, str(field[0])).offset for field in fields}
+        if list(ours.items()) != list(theirs.get(name, {}).items()):
+            raise ImportError(
+                f"{path()} was built from other sources than this billhook's: its {name} is "
+                f"{theirs.get(name)}, not {ours}; {_REBUILD}"
+            )

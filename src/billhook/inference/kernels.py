@@ -84,6 +84,15 @@ class Step(ctypes.Structure):
     )
 
 
+#: By the names that csrc/ has for them; compared with the library when it is first used.
+_STRUCTURES = {
+    "View": View,
+    "SparseRows": SparseRowsStruct,
+    "Blocks": BlocksStruct,
+    "LaneRows": LaneRowsStruct,
+    "Step": Step,
+}
+
 COPY, SPMM, MAX_POOL, AVERAGE_POOL, MEAN, ADD, LINEAR, DEPTHWISE = range(8)
 
 
@@ -121,7 +130,8 @@ _ARGTYPES = {
 
 @functools.cache
 def _kernel(name: str) -> Any:
-    kernel = native.function(name, _ARGTYPES[name], _I if name == "billhook_isa" else None)
+    native.check_layout(_STRUCTURES)
+    kernel = native.function(name, _ARGTYPES[name])
     if kernel is None:
         raise RuntimeError("there is no native library; callers ask kernels.available() first")
     return kernel

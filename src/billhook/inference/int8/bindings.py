@@ -134,7 +134,7 @@ _ARGTYPES: dict[str, tuple[Any, ...]] = {
 @functools.cache
 def _kernel(name: str) -> Any:
     _check_layouts()
-    kernel = native.function(name, _ARGTYPES[name], None if name == "billhook_u8_lstm" else _I)
+    kernel = native.function(name, _ARGTYPES[name])
     if kernel is None:
         raise RuntimeError("there is no native library; callers ask kernels.available() first")
     return kernel

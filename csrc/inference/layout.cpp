@@ -1,0 +1,87 @@
+// The structures that Python mirrors, as text: a library with others than kernels.py has is refused
+// when it is loaded, instead of reading memory where nothing is.
+#include <cstddef>
+#include <iterator>
+
+#include "abi.h"
+#include "steps.h"
+
+namespace {
+
+struct Field {
+  const char* name;
+  int64_t offset;
+};
+
+// Of a structure its name and size (as a field "="), then its fields in order.
+#define BILLHOOK_STRUCT(type) {#type "=", sizeof(billhook::type)}
+#define BILLHOOK_FIELD(type, field) {#field, offsetof(billhook::type, field)}
+
+constexpr Field kLayout[] = {
+    BILLHOOK_STRUCT(View),
+    BILLHOOK_FIELD(View, buffer),
+    BILLHOOK_FIELD(View, offset),
+    BILLHOOK_FIELD(View, plane),
+    BILLHOOK_FIELD(View, pitch),
+    BILLHOOK_STRUCT(SparseRows),
+    BILLHOOK_FIELD(SparseRows, rows),
+    BILLHOOK_FIELD(SparseRows, activation),
+    BILLHOOK_FIELD(SparseRows, group),
+    BILLHOOK_FIELD(SparseRows, first_column),
+    BILLHOOK_FIELD(SparseRows, row_ptr),
+    BILLHOOK_FIELD(SparseRows, row),
+    BILLHOOK_FIELD(SparseRows, offset),
+    BILLHOOK_FIELD(SparseRows, column),
+    BILLHOOK_FIELD(SparseRows, value),
+    BILLHOOK_FIELD(SparseRows, bias),
+    BILLHOOK_STRUCT(Blocks),
+    BILLHOOK_FIELD(Blocks, first),
+    BILLHOOK_FIELD(Blocks, count),
+    BILLHOOK_STRUCT(LaneRows),
+    BILLHOOK_FIELD(LaneRows, rows),
+    BILLHOOK_FIELD(LaneRows, columns),
+    BILLHOOK_FIELD(LaneRows, groups),
+    BILLHOOK_FIELD(LaneRows, activation),
+    BILLHOOK_FIELD(LaneRows, shared_columns),
+    BILLHOOK_FIELD(LaneRows, group_ptr),
+    BILLHOOK_FIELD(LaneRows, column),
+    BILLHOOK_FIELD(LaneRows, value),
+    BILLHOOK_FIELD(LaneRows, row),
+    BILLHOOK_FIELD(LaneRows, bias),
+    BILLHOOK_STRUCT(Step),
+    BILLHOOK_FIELD(Step, op),
+    BILLHOOK_FIELD(Step, x),
+    BILLHOOK_FIELD(Step, y),
+    BILLHOOK_FIELD(Step, addend),
+    BILLHOOK_FIELD(Step, channels),
+    BILLHOOK_FIELD(Step, in_height),
+    BILLHOOK_FIELD(Step, in_width),
+    BILLHOOK_FIELD(Step, height),
+    BILLHOOK_FIELD(Step, width),
+    BILLHOOK_FIELD(Step, kernel_height),
+    BILLHOOK_FIELD(Step, kernel_width),
+    BILLHOOK_FIELD(Step, stride_height),
+    BILLHOOK_FIELD(Step, stride_width),
+    BILLHOOK_FIELD(Step, pad_top),
+    BILLHOOK_FIELD(Step, pad_left),
+    BILLHOOK_FIELD(Step, count_padding),
+    BILLHOOK_FIELD(Step, activation),
+    BILLHOOK_FIELD(Step, pixels),
+    BILLHOOK_FIELD(Step, vectors),
+    BILLHOOK_FIELD(Step, packed),
+    BILLHOOK_FIELD(Step, keep),
+    BILLHOOK_FIELD(Step, panel),
+    BILLHOOK_FIELD(Step, rows),
+    BILLHOOK_FIELD(Step, depthwise),
+    BILLHOOK_FIELD(Step, lanes),
+};
+
+}  // namespace
+
+// The name of entry `index` of the layout, its offset (or a structure's size) in *offset; null after
+// the last one.
+BILLHOOK_API const char* billhook_layout(int64_t index, int64_t* offset) {
+  if (index < 0 || index >= static_cast<int64_t>(std::size(kLayout))) return nullptr;
+  *offset = kLayout[index].offset;
+  return kLayout[index].name;
+}
