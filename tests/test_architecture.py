@@ -22,6 +22,9 @@ CORE = {
         "regrowth",
         "saliency",
         "statistics",
+        "distillation",
+        "oneshot",
+        "recalibration",
     ),
 }
 #: What each part may import of billhook; "public" is `import billhook` and names from it.

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from billhook.allocation import LAMP, ErdosRenyi, Global, LayerwiseConstant, Uniform
     from billhook.criterion import Magnitude, Random
+    from billhook.distillation import distillation_loss
     from billhook.errors import BillhookError
     from billhook.footprint import expected_footprint, footprint
     from billhook.format import inspect, load, save
     from billhook.granularity import NM, Block, PerRow, Rows, Unstructured
     from billhook.inference import CompiledModel, compile, load_compiled
+    from billhook.oneshot import prune
     from billhook.plan import plan
     from billhook.pruner import Pruner
+    from billhook.recalibration import recalibrate
     from billhook.regrowth import GradientRegrowth
     from billhook.saliency import FirstOrder, Fisher, Movement, Wanda
     from billhook.schedule import Alternating, Cubic, Cyclic, Hold, OneShot, Polynomial
@@ -54,12 +57,15 @@ __all__ = [
     "Unstructured",
     "Wanda",
     "compile",
+    "distillation_loss",
     "expected_footprint",
     "footprint",
     "inspect",
     "load",
     "load_compiled",
     "plan",
+    "prune",
+    "recalibrate",
     "save",
 ]
 
@@ -70,13 +76,16 @@ _log = logging.getLogger(__name__)
 _HOMES = {
     "allocation": ("LAMP", "ErdosRenyi", "Global", "LayerwiseConstant", "Uniform"),
     "criterion": ("Magnitude", "Random"),
+    "distillation": ("distillation_loss",),
     "errors": ("BillhookError",),
     "footprint": ("expected_footprint", "footprint"),
     "format": ("inspect", "load", "save"),
     "granularity": ("NM", "Block", "PerRow", "Rows", "Unstructured"),
     "inference": ("CompiledModel", "compile", "load_compiled"),
+    "oneshot": ("prune",),
     "plan": ("plan",),
     "pruner": ("Pruner",),
+    "recalibration": ("recalibrate",),
     "regrowth": ("GradientRegrowth",),
     "saliency": ("Fisher", "FirstOrder", "Movement", "Wanda"),
     "schedule": ("Alternating", "Cubic", "Cyclic", "Hold", "OneShot", "Polynomial"),

@@ -21,13 +21,14 @@ from billhook.distributed import (
 from billhook.errors import StateError
 from billhook.mask import Mask
 from billhook.optimizer_state import hold_state
+from billhook.report import TensorReport
 from billhook.schedule import Schedule
 from billhook.selection import Weight
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["MaskedWeight", "check_free"]
+__all__ = ["MaskedWeight", "check_free", "tensor_report"]
 
 
 class MaskedWeight:
@@ -300,6 +301,17 @@ class _GradientHook:
     def __call__(self, parameter: Tensor) -> None:  # noqa: ARG002 - it is the weight's
         if (weight := self.weight()) is not None:
             weight.after_accumulation()
+
+
+def tensor_report(weight: MaskedWeight) -> TensorReport:
+    """What is left of a weight; a collective if it is sharded."""
+    return TensorReport(
+        name=weight.name,
+        shape=tuple(weight.parameter.shape),
+        kept=weight.kept,
+        nonzero=total(int(weight.part.count_nonzero()), weight.parameter),
+        target=weight.target,
+    )
 
 
 def check_free(name: str, parameter: Tensor) -> None:

@@ -18,13 +18,12 @@ from billhook.distributed import (
     check_replicas,
     is_first_rank,
     part,
-    total,
 )
 from billhook.draw import MaskDrawer
 from billhook.errors import StateError
 from billhook.granularity import Granularity, Unstructured
 from billhook.mask import Mask
-from billhook.masked_weight import MaskedWeight
+from billhook.masked_weight import MaskedWeight, tensor_report
 from billhook.optimizer_hooks import (
     StepCount,
     check_optimizers,
@@ -37,7 +36,7 @@ from billhook.optimizer_state import age_of_state
 from billhook.pruner_state import STATE_VERSION, pack_weight, read_state
 from billhook.regrowth import GradientRegrowth
 from billhook.reparametrised import check_rows
-from billhook.report import PruningReport, TensorReport
+from billhook.report import PruningReport
 from billhook.saliency import Averaged
 from billhook.schedule import Schedule, merged_updates
 from billhook.selection import Rules, named_weights, select_weights
@@ -205,16 +204,7 @@ class Pruner:
         """
         return PruningReport(
             self.step_count,
-            tuple(
-                TensorReport(
-                    name=weight.name,
-                    shape=tuple(weight.parameter.shape),
-                    kept=weight.kept,
-                    nonzero=total(int(weight.part.count_nonzero()), weight.parameter),
-                    target=weight.target,
-                )
-                for weight in self._weights
-            ),
+            tuple(map(tensor_report, self._weights)),
         )
 
     def apply_to(self, model: nn.Module) -> None:
