@@ -176,13 +176,22 @@ def test_tied_weights_are_one_tensor_with_both_names() -> None:
         _targets(model, {"a": 0.5, "b": 0.6})
 
 
+class GradSampleModule(nn.Module):
+    """As opacus's."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._module = module
+
+
 def test_names_are_canonical_under_wrappers() -> None:
     inner = nn.ModuleDict({"module": nn.Linear(2, 2)})  # a user's own "module" is not a wrapper
     names = [weight.name for weight in named_weights(inner)]
     assert names == ["module.weight", "module.bias"]
     compiled = torch.compile(inner)
     assert isinstance(compiled, nn.Module)
-    for wrapped in (compiled, nn.DataParallel(inner), torch.optim.swa_utils.AveragedModel(inner)):
+    parallel, average = nn.DataParallel(inner), torch.optim.swa_utils.AveragedModel(inner)
+    for wrapped in (compiled, parallel, average, GradSampleModule(inner)):
         assert [weight.name for weight in named_weights(wrapped)] == names
 
 

@@ -21,7 +21,7 @@ from billhook.optimizer_hooks import with_parts
 from billhook.schedule import Schedule
 from billhook.selection import Selection
 
-__all__ = ["attach_weights", "check_model", "check_ranks", "check_weight"]
+__all__ = ["attach_weights", "check_model", "check_ranks", "check_weights"]
 
 
 def attach_weights(
@@ -36,9 +36,6 @@ def attach_weights(
         ConfigurationError: a trainable one is in none of the optimizers, or one is placed over the
             ranks in a way that cannot be pruned.
     """
-    for weight, _ in selection.pruned:
-        check_weight(weight.name, weight.parameter)
-        check_free(weight.name, weight.parameter)
     owned = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
     for weight, _ in selection.pruned:
         check_layout(weight.name, weight.parameter)
@@ -90,17 +87,26 @@ def check_model(model: nn.Module) -> None:
             )
 
 
-def check_weight(name: str, parameter: Tensor) -> None:
-    """Refuse what cannot hold zeros in place of its smallest values.
+def check_weights(selection: Selection) -> None:
+    """Refuse weights that cannot be pruned, or that another pruner holds.
 
     Raises:
-        ConfigurationError: the message names the tensor and what to do.
+        ConfigurationError: one cannot hold zeros in place of its smallest values.
+        StateError: another pruner holds it.
     """
+    for weight, _ in selection.pruned:
+        _check_weight(weight.name, weight.parameter)
+        check_free(weight.name, weight.parameter)
+
+
+def _check_weight(name: str, parameter: Tensor) -> None:
     dense = f"or leave it dense with rules={{{name!r}: None}}"
     if is_lazy(parameter):
         cause = "has no values yet: run one batch through the lazy module first"
     elif parameter.is_meta:
         cause = 'is on the device "meta" and has no values: load or initialise the model first'
+    elif parameter.is_inference():
+        cause = "was made in inference_mode and cannot be trained: make the model outside of it"
     elif parameter.is_complex():
         cause = f"is {parameter.dtype}, and complex numbers have no order: prune real weights"
     elif not parameter.is_floating_point() or parameter.itemsize < 2:

@@ -101,4 +101,4 @@ class Random:
 
     def __call__(self, weight: Tensor, grad: Tensor | None, name: str) -> Tensor:  # noqa: ARG002
         generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed}/{name}".encode()))
-        return torch.rand(weight.shape, generator=generator).to(weight.device)
+        return torch.rand(weight.shape, generator=generator, device="cpu").to(weight.device)

@@ -20,7 +20,7 @@ from billhook.distributed import (
 )
 from billhook.errors import StateError
 from billhook.mask import Mask
-from billhook.optimizer_state import hold_state
+from billhook.optimizer_state import Copies, hold_state
 from billhook.report import TensorReport
 from billhook.schedule import Schedule
 from billhook.selection import Weight
@@ -64,6 +64,7 @@ class MaskedWeight:
         self._collects = False
         self._lost_grad: Tensor | None = None
         self._optimizers = tuple(optimizers)
+        self._copies = Copies()
         self._version = self.part._version
         self._masked_grad: tuple[weakref.ref[Tensor], int] | None = None
         self._as_attached: Tensor | None = None
@@ -142,7 +143,7 @@ class MaskedWeight:
     def hold_state(self) -> None:
         """Fresh optimizer state wherever the weight is masked."""
         for optimizer in self._optimizers:
-            hold_state(optimizer, self.parameter, self._mask_here(), self.name)
+            hold_state(optimizer, self.parameter, self._mask_here(), self.name, self._copies)
 
     def check(self) -> None:
         """Before a step, see that this is still the model's parameter, with zeros at masked places.
@@ -158,7 +159,8 @@ class MaskedWeight:
                 raise StateError(
                     f"{self.name!r} is no longer the parameter this pruner was attached to "
                     f"(attribute {attribute!r} of {type(module).__name__} was replaced): copy "
-                    "values into the old one with copy_(), or detach() and attach a new Pruner"
+                    "values into the old one with copy_(), or detach() and attach a new Pruner; "
+                    "fully_shard and other wrappers that replace parameters come before the Pruner"
                 )
         self._as_attached = None
         if self._grad_was_written():

@@ -10,7 +10,7 @@ from billhook.distributed import part
 from billhook.errors import StateError
 from billhook.mask import Mask, is_plain
 
-__all__ = ["age_of_state", "hold_state"]
+__all__ = ["Copies", "age_of_state", "hold_state"]
 
 #: State of a parameter's shape whose fresh value is not zero: (class, key) -> group's setting.
 _FRESH = {
@@ -19,7 +19,37 @@ _FRESH = {
 }
 
 
-def hold_state(optimizer: Optimizer, parameter: Tensor, mask: Mask, name: str) -> None:
+#: The sightings after which state is known to be a copy of the weights, or not.
+SIGHTINGS = 3
+
+
+class Copies:
+    """Which state entries of a parameter are copies of the weights: what a masked one starts from.
+
+    Slow weights (Lookahead), averages (schedule-free), fp32 masters: a weight that returns begins
+    there with its own value, not with zero. Such state is known by its values: at its first
+    sightings it lies within half of the weights' norm of them. torch's own optimizers have none.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, Any], int] = {}  # sightings; -1: it is none
+
+    def refresh(self, optimizer: Optimizer, key: Any, state: Tensor, weight: Tensor) -> None:
+        """Begin ``state`` at the weight wherever it is zero and the weight is not, if it is one."""
+        if type(optimizer).__module__.startswith("torch.optim"):
+            return
+        entry = id(optimizer), key
+        seen = self._seen.get(entry, 0)
+        if 0 <= seen < SIGHTINGS and weight.any():
+            near = (state - weight).norm() <= 0.5 * weight.norm()
+            seen = self._seen[entry] = seen + 1 if near else -1
+        if seen > 0:
+            state.copy_(torch.where(state == 0, weight.to(state.dtype), state))
+
+
+def hold_state(
+    optimizer: Optimizer, parameter: Tensor, mask: Mask, name: str, copies: Copies
+) -> None:
     """Write the fresh value into every state entry of a masked weight.
 
     Raises:
@@ -45,6 +75,8 @@ def hold_state(optimizer: Optimizer, parameter: Tensor, mask: Mask, name: str) -
                 f"{type(mine).__name__}, which cannot hold a zero at each masked weight: use an "
                 "optimizer with plain or 8-bit state"
             )
+        if is_plain(mine):
+            copies.refresh(optimizer, key, mine, part(parameter).detach())
         if setting := _entry(_FRESH, optimizer, key):
             fresh = _group(optimizer, parameter)[_FRESH[setting]]
             mine.masked_fill_(~mask.keep(), fresh)

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from billhook.allocation import Allocation, Uniform
 from billhook.arguments import check_arguments
-from billhook.attach import attach_weights, check_model, check_ranks
+from billhook.attach import attach_weights, check_model, check_ranks, check_weights
 from billhook.criterion import Criterion, Magnitude
 from billhook.distributed import (
     check_replicas,
@@ -115,6 +115,7 @@ class Pruner:
         self.allocation = allocation
         self.regrow = regrow
         self.selection = select_weights(model, rules, schedule.final_sparsity)
+        check_weights(self.selection)
         self._statistics = Statistics(criterion)
         self._drawer = MaskDrawer(criterion, granularity, allocation, regrow, self._statistics)
         schedules = {

@@ -95,7 +95,7 @@ def named_weights(model: nn.Module) -> list[Weight]:
     """Every parameter of ``model`` under its canonical names, in registration order.
 
     Wrappers do not count in a canonical name: torch.compile's ``_orig_mod``, the ``module`` of
-    DistributedDataParallel, DataParallel and AveragedModel, checkpoint and FSDP wrappers.
+    DistributedDataParallel, DataParallel and AveragedModel, checkpoint and FSDP wrappers, opacus's.
     """
     found: dict[int, list[tuple[str, nn.Module, str]]] = {}
     parameters: dict[int, nn.Parameter] = {}
@@ -129,6 +129,7 @@ def _named_modules(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Modul
     for name, child in module._modules.items():
         if child is not None:
             wrapped = name in _WRAPPED or (transparent and name == "module")
+            wrapped = wrapped or (name == "_module" and type(module).__name__ == "GradSampleModule")
             yield from _named_modules(child, path if wrapped else f"{path}{name}.")
 
 

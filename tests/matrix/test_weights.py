@@ -60,6 +60,7 @@ def _of(change: Callable[[Tensor], Tensor], **flags: bool) -> nn.Linear:
         (lambda: _of(lambda w: w[:1].expand(4, 4)), "shares memory between its own elements"),
         (lambda: _of(ReadOnly), "is a ReadOnly, whose values billhook cannot write"),
         (lambda: nn.Linear(4, 4, device="meta"), 'is on the device "meta"'),
+        (torch.inference_mode()(lambda: nn.Linear(4, 4)), "was made in inference_mode"),
         (lambda: nn.LazyLinear(4), "has no values yet: run one batch"),
     ],
 )
@@ -95,9 +96,11 @@ def test_scores_are_checked_at_every_update(score: Score, cause: str, late: bool
     before = model.get_parameter("0.weight").detach().clone()
     bad = not late
 
-    def criterion(weight: Tensor, grad: Tensor | None, name: str) -> Any:
-        return score(weight, grad, name) if bad else weight.detach().abs()
+    class Criterion:
+        def __call__(self, weight: Tensor, grad: Tensor | None, name: str) -> Any:
+            return score(weight, grad, name) if bad else weight.detach().abs()
 
+    criterion = Criterion()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     if not late:
         with pytest.raises(MaskError, match=cause):
@@ -121,3 +124,10 @@ def test_scores_that_are_views_or_wrapped_are_ranked_by_their_values() -> None:
     assert negated.is_neg()
     for scores in (negated, Wrapped(values), values.repeat_interleave(2)[::2]):
         assert torch.equal(torch.as_tensor(select(scores, 2)), expected)
+
+
+def test_random_scores_do_not_depend_on_the_default_device() -> None:
+    expected = billhook.Random(seed=1)(torch.zeros(2, 3), None, "weight")
+    weight = torch.zeros(2, 3)
+    with torch.device("meta"):
+        assert torch.equal(billhook.Random(seed=1)(weight, None, "weight"), expected)

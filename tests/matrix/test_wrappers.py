@@ -358,3 +358,49 @@ def test_statistics_of_rows_columns_and_tensors_are_left_to_the_optimizer() -> N
         model(torch.randn(2, 3, 4, 4)).square().sum().backward()
         optimizer.step()
     assert_held(pruner, model)
+
+
+class Averaging(optim.Optimizer):
+    """Keeps a copy of the weights in its state, as schedule-free and lookahead optimizers do."""
+
+    def __init__(self, params: Any, masters: torch.dtype) -> None:
+        super().__init__(params, {})
+        self.masters = masters
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for p in self.param_groups[0]["params"]:
+            state = self.state[p]
+            if not state:
+                state["z"], state["m"] = p.to(self.masters, copy=True), torch.zeros_like(p)
+            state["m"].lerp_(p.grad, 0.1)
+            state["z"].sub_(state["m"].to(self.masters), alpha=0.1)
+            p.copy_(state["z"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_copies_of_the_weights_in_state_begin_at_the_value_a_weight_returns_with(
+    dtype: torch.dtype,
+) -> None:
+    """Else the first step after its return would take the weight back to zero."""
+    model = mlp().to(dtype)
+    optimizer = Averaging(model.parameters(), torch.float32)
+    pruner = billhook.Pruner(model, optimizer, OneShot(0.5, 2, 32, frequency=3))
+    masks, asides = pruner.masks, pruner.state_dict()["weights"]
+    returned = 0
+    for step in range(33):
+        train(model, optimizer, 1, first=step)
+        assert_held(pruner, model)
+        for name, mask in pruner.masks.items():
+            parameter, back = model.get_parameter(name), mask & ~masks[name]
+            state = optimizer.state[parameter]
+            assert not state["z"][~mask].any()
+            assert not state["m"][~mask | back].any()
+            if back.any():
+                aside = torch.zeros_like(parameter)
+                aside.masked_scatter_(~masks[name], asides[name]["aside"][0])
+                assert torch.equal(parameter[back], aside[back])
+                assert torch.equal(state["z"][back], aside[back].float())
+                returned += int(back.sum())
+        masks, asides = pruner.masks, pruner.state_dict()["weights"]
+    assert returned > 0
