@@ -208,7 +208,7 @@ class MaskedWeight:
         """Fresh optimizer state of the whole weight, as if it had never been trained."""
         nothing = Mask(torch.zeros_like(self.part, dtype=torch.bool))
         for optimizer in self._optimizers:
-            hold_state(optimizer, self.parameter, nothing, self.name)
+            hold_state(optimizer, self.parameter, nothing, self.name, self._copies)
 
     @property
     def _reduced_later(self) -> tuple["ProcessGroup", ...]:
