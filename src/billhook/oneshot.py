@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from billhook.allocation import Allocation, Uniform
-from billhook.attach import check_weight
+from billhook.attach import check_weights
 from billhook.criterion import Criterion, Magnitude
 from billhook.draw import MaskDrawer, needs
 from billhook.errors import ConfigurationError
 from billhook.granularity import Granularity, Unstructured
-from billhook.masked_weight import MaskedWeight, check_free, tensor_report
+from billhook.masked_weight import MaskedWeight, tensor_report
 from billhook.reparametrised import check_rows
 from billhook.report import PruningReport
 from billhook.schedule import OneShot
@@ -66,9 +66,7 @@ def prune(
     with _trainable(model):
         selection = select_weights(model, rules, sparsity)
         pruned = [weight for weight, _ in selection.pruned]
-        for each in pruned:
-            check_weight(each.name, each.parameter)
-            check_free(each.name, each.parameter)
+        check_weights(selection)
         schedules = {each.name: selection.schedule_of(each, schedule) for each in pruned}
         drawer.check({each.name: each.parameter.shape for each in pruned}, schedules)
         weights = [MaskedWeight(each, schedules[each.name], ()) for each in pruned]
