@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from billhook.errors import ConfigurationError
 from billhook.inference import kernels
 from billhook.inference.graph import INPUT, Conv, Pool
-from billhook.inference.network.dense_steps import dense_weight
-from billhook.inference.network.depthwise import has_kernel
+from billhook.inference.graph.depthwise import has_kernel
 from billhook.inference.network.network import Network
 from billhook.inference.plan import Choice
 from tests.inference import reference
@@ -59,7 +58,7 @@ def oracle(conv: Conv, x: Floats) -> Floats:
     with np.errstate(all="ignore"):
         return reference.conv2d(
             x.astype(np.float64),
-            dense_weight(conv).double().numpy(),
+            conv.dense_weight.double().numpy(),
             bias,
             stride=conv.stride,
             padding=conv.padding,

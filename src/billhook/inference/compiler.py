@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from billhook.errors import CompileError, ConfigurationError
 from billhook.inference import kernels
 from billhook.inference.compiled import CompiledModel, isa_of
-from billhook.inference.graph import Conv, Linear, Op, UnsupportedError, capture
+from billhook.inference.graph import Layer, Op, UnsupportedError, capture
 from billhook.inference.graph.soundness import check_choices
 from billhook.inference.layers.architecture import describe
 from billhook.inference.layers.base import foreign_hooks
@@ -117,7 +117,7 @@ def _owned(ops: list[Op], choices: Mapping[str, Choice]) -> list[Op]:
     """The operations with weights of their own, which training the model on does not change."""
     own: list[Op] = []
     for op in ops:
-        if isinstance(op, Conv | Linear):
+        if isinstance(op, Layer):
             weight: torch.Tensor | SparseWeight = op.weight
             if choices[op.name].kernel != "dense":
                 weight = SparseWeight(tuple(op.weight.shape), to_csr(op.weight))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from billhook.inference.graph import INPUT, Conv, Linear, Op, Pool
 from billhook.inference.graph.ops import Shape
-from billhook.inference.network.layout import PlaneLayout
+from billhook.inference.graph.planes import PlaneLayout
 
 __all__ = ["FLOATS_PER_BYTE", "Limits", "opening_floats", "weight_floats", "work"]
 

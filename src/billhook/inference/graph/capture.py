@@ -8,16 +8,10 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from billhook.inference.graph.ops import (
-    INPUT,
-    Conv,
-    Linear,
-    Op,
-    Other,
-    Pool,
-    Shape,
-    UnsupportedError,
-)
+from billhook.inference.graph.conv import Conv
+from billhook.inference.graph.linear import Linear
+from billhook.inference.graph.maps import Activation, Add, Concat, Flatten, Mean, Pool
+from billhook.inference.graph.ops import INPUT, Op, Shape, UnsupportedError
 
 __all__ = ["capture"]
 
@@ -98,24 +92,21 @@ class _Capture:
 
     def is_vector(self, value: int) -> bool:
         """Whether a value is stored as a vector of features, not as planes."""
-        if value == INPUT:
-            return False
-        op = self.ops[value]
-        return isinstance(op, Linear) or (isinstance(op, Other) and op.kind in ("mean", "flatten"))
+        return value != INPUT and not self.ops[value].is_planes
 
     def _on_vector(self, number: int, op: Op) -> Op:
         """A 1x1 convolution of averaged planes is a linear layer; little else can read them."""
         if not any(self.is_vector(value) for value in op.inputs):
             return op
         if isinstance(op, Conv) and op.weight.shape[2:] == (1, 1) and op.groups == 1:
-            if any(number in user.inputs and not isinstance(user, Other) for user in self.ops):
+            if any(number in user.inputs and not isinstance(user, Flatten) for user in self.ops):
                 raise UnsupportedError(
                     f"{op.name}, a convolution of averaged planes, is read again"
                 )
             assert isinstance(op.weight, torch.Tensor)
             weight = op.weight.flatten(1)
             return Linear(op.name, op.inputs, op.shape, op.activation, weight, op.bias)
-        if isinstance(op, Linear) or (isinstance(op, Other) and op.kind == "flatten"):
+        if isinstance(op, Linear | Flatten):
             return op
         raise UnsupportedError(f"{op.name} works on averaged planes")
 
@@ -246,15 +237,11 @@ class _Capture:
         return _Value(number)
 
     def _activation(self, node: fx.Node, source: fx.Node, activation: str) -> _Value:
-        number = self._single_use(source, (Conv, Linear, Other))
-        op = self.ops[number] if number is not None else None
-        if number is None or (isinstance(op, Other) and op.kind != "add"):
+        number = self._single_use(source, (Conv, Linear, Add))
+        if number is None:
             value = self._plain(source)
-            return self._add(
-                Other(node.name, (value,), self._shape(node), activation, "activation")
-            )
-        assert op is not None
-        self.ops[number] = replace(op, activation=activation)
+            return self._add(Activation(node.name, (value,), self._shape(node), activation))
+        self.ops[number] = replace(self.ops[number], activation=activation)
         return _Value(number)
 
     def relu(self, node: fx.Node, a: dict[str, Any]) -> _Value:
@@ -297,7 +284,7 @@ class _Capture:
         if size == before:
             return _Value(self._plain(a["self"]))
         if size[1:] == (1, 1):
-            return self._add(Other(node.name, (self._plain(a["self"]),), size, kind="mean"))
+            return self._add(Mean(node.name, (self._plain(a["self"]),), size))
         raise UnsupportedError(f"adaptive_avg_pool2d from {before[1:]} to {size[1:]}")
 
     def mean(self, node: fx.Node, a: dict[str, Any]) -> _Value:
@@ -306,7 +293,7 @@ class _Capture:
         if len(before) != 3 or axes != [2, 3] or a["dtype"] is not None:
             raise UnsupportedError(f"mean over {a['dim']}")
         shape = self._shape(node)
-        return self._add(Other(node.name, (self._plain(a["self"]),), shape, kind="mean"))
+        return self._add(Mean(node.name, (self._plain(a["self"]),), shape))
 
     def add(self, node: fx.Node, a: dict[str, Any]) -> _Value:
         terms = (a["self"], a["other"])
@@ -314,13 +301,13 @@ class _Capture:
         if a["alpha"] != 1 or not same or len(self._shape(node)) != 3:
             raise UnsupportedError("an addition other than of two equal maps")
         inputs = (self._plain(terms[0]), self._plain(terms[1]))
-        return self._add(Other(node.name, inputs, self._shape(node), kind="add"))
+        return self._add(Add(node.name, inputs, self._shape(node)))
 
     def cat(self, node: fx.Node, a: dict[str, Any]) -> _Value:
         if a["dim"] % (len(self._shape(node)) + 1) != 1 or len(self._shape(node)) != 3:
             raise UnsupportedError("a concatenation other than of channels")
         inputs = tuple(self._plain(t) for t in a["tensors"])
-        return self._add(Other(node.name, inputs, self._shape(node), kind="concat"))
+        return self._add(Concat(node.name, inputs, self._shape(node)))
 
     def flatten(self, node: fx.Node, a: dict[str, Any]) -> _Value:
         source = a["self"] if "self" in a else a["input"]
@@ -328,7 +315,7 @@ class _Capture:
         if len(after) != 1 or after[0] != torch.Size(before).numel():
             raise UnsupportedError(f"a reshape from {before} to {after}")
         number = self._plain(source)
-        return self._add(Other(node.name, (number,), after, kind="flatten"))
+        return self._add(Flatten(node.name, (number,), after))
 
     def linear(self, node: fx.Node, a: dict[str, Any]) -> _Value:
         weight = self._tensor(a["weight"])

@@ -1,20 +1,116 @@
-"""The operations of a network program: what each computes, of which values, with which shape."""
+"""What an operation of a network program is: a class that knows its result, its layout, its steps.
 
+Each kind of operation is a subclass, in a file of its own beside this one. It says which shape
+follows from what it reads, what its values must share in memory, which kernels may run it, and how
+it is lowered to the steps of one sample.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
 
 import torch
 
+from billhook.inference.graph.planes import PlaneLayout
+from billhook.inference.kernels import Step, View
+from billhook.inference.plan import Choice
 from billhook.inference.weights.csr import SparseWeight
+from billhook.inference.weights.lanes import LaneRows
+from billhook.inference.weights.panels import BlockedRows, SparseRows
 
-__all__ = ["INPUT", "Conv", "Linear", "Op", "Other", "Pool", "Shape", "UnsupportedError"]
+__all__ = [
+    "INPUT",
+    "NO_VIEW",
+    "Dense",
+    "Layer",
+    "Op",
+    "Packed",
+    "Packings",
+    "Part",
+    "Plain",
+    "Shape",
+    "Site",
+    "Target",
+    "UnsupportedError",
+    "is_count",
+    "only",
+    "require",
+]
 
 INPUT = -1  # the value number of the network's input; operation i makes value i
+NO_VIEW = View(-1, 0, 0, 0)
 
 Shape = tuple[int, ...]
+Dense = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
+"""A step that torch runs on one sample: workspace, input sample, output sample."""
+Part = Step | Dense
+Packed = BlockedRows | SparseRows | LaneRows
+Packings = dict[Hashable, Packed]
+P = TypeVar("P", BlockedRows, SparseRows, LaneRows)
 
 
 class UnsupportedError(Exception):
     """The network has an operation that the network plan does not know; the message says which."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where an operation finds its inputs and leaves its result, as plain data.
+
+    ``inputs`` are the values as they lie, in ``planes`` or as vectors; ``operands`` the same with
+    their padding, which the network's input has only in its copy in the workspace. ``layout`` is
+    the result's, None for a vector. ``source`` is the layout of what a convolution reads: its
+    input, or the phases at ``phases`` that a strided one splits its input into first. ``result`` is
+    where the network's result is wanted, if this operation makes it as planes. ``inside`` says
+    which inputs were computed where this operation joins them, ``aliased`` that it need not do
+    anything.
+    """
+
+    inputs: tuple[View, ...]
+    operands: tuple[View, ...]
+    shapes: tuple[Shape, ...]
+    planes: tuple[bool, ...]
+    output: View
+    layout: PlaneLayout | None
+    source: PlaneLayout | None = None
+    phases: View | None = None
+    result: View | None = None
+    inside: tuple[bool, ...] = ()
+    aliased: bool = False
+
+
+class Target:
+    """Holds what steps point to, for as long as they run: packed weights, masks, offsets.
+
+    Args:
+        isa: The instruction set, an index into ``kernels.ISA_NAMES``.
+        packings: What was packed before for other sizes of the same network, and takes what is
+            packed now.
+    """
+
+    def __init__(self, isa: int, packings: Packings | None = None) -> None:
+        self.isa = isa
+        self.packings: Packings = {} if packings is None else packings
+        self.packed: list[Packed] = []
+        self._arrays: dict[Hashable, Any] = {}
+
+    def pack(self, key: Hashable, make: Callable[[], P]) -> P:
+        """Packed weights that do not depend on the size of the input: packed once."""
+        rows: Any = self.packings.get(key)
+        if rows is None:
+            rows = self.packings[key] = make()
+        return self.hold(rows)  # type: ignore[no-any-return]
+
+    def hold(self, rows: P) -> P:
+        """Keeps packed weights, and returns them."""
+        self.packed.append(rows)
+        return rows
+
+    def array(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """An array that steps point to, made once."""
+        if key not in self._arrays:
+            self._arrays[key] = make()
+        return self._arrays[key]
 
 
 @dataclass(frozen=True)
@@ -26,54 +122,104 @@ class Op:
     shape: Shape
     activation: str = "none"
 
+    type_name: ClassVar[str]
+    """What files call it."""
+    is_planes: ClassVar[bool] = True
+    """Whether the result lies in padded planes; other results are vectors."""
+    activates: ClassVar[bool] = False
+    """Whether an activation may be part of it."""
+    joins: ClassVar[bool] = False
+    """Whether its inputs may be computed where their concatenation lies."""
+
+    def result_shape(self, sources: Sequence[Shape]) -> Shape:
+        """The shape that follows from the settings and from what is read.
+
+        Raises:
+            ValueError: The operation cannot read that.
+        """
+        raise NotImplementedError
+
+    @property
+    def tied(self) -> tuple[int, ...]:
+        """The inputs whose planes have the pitch and the padding of the result's."""
+        return ()
+
+    def is_alias(self, _source_is_planes: bool, _is_last: bool, /) -> bool:
+        """Whether the result is the input as it lies."""
+        return False
+
 
 @dataclass(frozen=True)
-class Conv(Op):
-    """Convolution; ``padding`` is (top, left, bottom, right), of zeros."""
+class Plain(Op):
+    """An operation without a weight, which always runs alike."""
+
+    def steps(self, site: Site) -> list[Step]:
+        """The steps that run it."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Layer(Op):
+    """An operation with a weight, which a plan's choice says how to run."""
 
     weight: torch.Tensor | SparseWeight = field(default_factory=lambda: torch.empty(0))
     bias: torch.Tensor | None = None
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
-    dilation: tuple[int, int] = (1, 1)
-    groups: int = 1
+
+    activates: ClassVar[bool] = True
+    kind: ClassVar[str]
+    """What reports call it."""
 
     @property
-    def depthwise(self) -> bool:
-        """One filter a channel."""
-        return self.groups == self.weight.shape[0] and self.weight.shape[1] == 1
+    def dense_weight(self) -> torch.Tensor:
+        """The weight of a layer that torch runs."""
+        assert isinstance(self.weight, torch.Tensor), f"{self.name} was packed, and is to run dense"
+        return self.weight
 
     @property
-    def pointwise(self) -> bool:
-        """1x1, stride 1, no padding, one group."""
-        return (
-            tuple(self.weight.shape[2:]) == self.stride == (1, 1)
-            and not any(self.padding)
-            and self.groups == 1
-        )
+    def positions(self) -> int:
+        """How often one sample uses each weight."""
+        return 1
+
+    def kernels_for(self, _after: Op | None = None, /) -> tuple[str, ...]:
+        """The kernels that may run it; a plan chooses one.
+
+        ``after`` is the operation that alone reads the result, if only one does.
+        """
+        raise NotImplementedError
+
+    def may_run_with_next(self) -> bool:
+        """Whether the operation after it may run it, so that what it reads must live as long."""
+        return False
+
+    def imports(self, _site: Site, _choice: Choice, /) -> bool:
+        """Whether it reads the network's input as padded planes."""
+        return False
+
+    def writes_result(self, _site: Site, _choice: Choice, /) -> bool:
+        """Whether its planes come out where the network's result is wanted."""
+        return False
+
+    def lower(self, index: int, site: Site, choice: Choice, target: Target) -> list[Part]:
+        """The steps that run it, as operation ``index`` of a network."""
+        raise NotImplementedError
+
+    def dense_form(self, source: Shape) -> Callable[[], object]:
+        """torch's own call on a random sample, for comparison."""
+        raise NotImplementedError
 
 
-@dataclass(frozen=True)
-class Linear(Op):
-    """Matrix times vector."""
-
-    weight: torch.Tensor | SparseWeight = field(default_factory=lambda: torch.empty(0))
-    bias: torch.Tensor | None = None
+def require(holds: bool, what: str) -> None:
+    """Raises ValueError unless it holds."""
+    if not holds:
+        raise ValueError(what)
 
 
-@dataclass(frozen=True)
-class Pool(Op):
-    """``kind`` is "max" or "average"; ``padding`` is (top, left)."""
-
-    kind: str = "max"
-    kernel: tuple[int, int] = (1, 1)
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    count_padding: bool = True
+def only(sources: Sequence[Shape], dimensions: int) -> Shape:
+    """The shape of the one value that is read."""
+    require(len(sources) == 1 and len(sources[0]) == dimensions, f"cannot read {list(sources)}")
+    return sources[0]
 
 
-@dataclass(frozen=True)
-class Other(Op):
-    """``kind`` is "mean" (over each plane), "add", "concat", "flatten" or "activation"."""
-
-    kind: str = ""
+def is_count(*numbers: object, least: int = 1, most: int = 2**40) -> bool:
+    """Whether all are whole numbers from ``least`` to ``most``."""
+    return all(type(n) is int and least <= n <= most for n in numbers)

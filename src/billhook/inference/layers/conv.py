@@ -10,6 +10,7 @@ from torch import nn
 from billhook.errors import ConfigurationError
 from billhook.inference import kernels
 from billhook.inference.graph import INPUT, Conv
+from billhook.inference.graph.ops import Packings
 from billhook.inference.inputs import check_input
 from billhook.inference.layers.base import (
     SparseLayer,
@@ -18,8 +19,6 @@ from billhook.inference.layers.base import (
     sparse_weights,
     vector,
 )
-from billhook.inference.network.depthwise import has_kernel
-from billhook.inference.network.lowering import Packings
 from billhook.inference.network.network import Network, packed_bytes
 from billhook.inference.network.race import race_network
 from billhook.inference.plan import Choice
@@ -76,9 +75,8 @@ class SparseConv(SparseLayer):
     @classmethod
     def kernels_for(cls, module: nn.Module, /) -> tuple[str, ...]:
         assert isinstance(module, nn.Conv1d | nn.Conv2d)
-        conv = describe_conv(module, module.weight, None)
-        runs = {"spmm": True, "spmm_packed": conv.groups == 1, "depthwise": has_kernel(conv)}
-        return tuple(kernel for kernel, can in runs.items() if can)
+        runs = describe_conv(module, module.weight, None).kernels_for()
+        return tuple(kernel for kernel in runs if kernel != "dense")
 
     @classmethod
     def fastest(cls, module: nn.Module, x: Any, isa: int, /) -> Choice:
@@ -203,17 +201,10 @@ def sized(conv: Conv, height: int, width: int) -> Conv:
     Raises:
         ConfigurationError: The input is smaller than the kernel needs.
     """
-    kernel = conv.weight.shape[2:]
-    sides = [
-        (n + before + after - d * (k - 1) - 1) // s + 1
-        for n, before, after, d, k, s in zip(
-            *((height, width), conv.padding[:2], conv.padding[2:]),
-            *(conv.dilation, kernel, conv.stride),
-            strict=True,
-        )
-    ]
+    sides = conv.size_for(height, width)
     if min(sides) < 1:
+        kernel = tuple(conv.weight.shape[2:])
         raise ConfigurationError(
-            f"an input of {height} x {width} is smaller than the {tuple(kernel)} kernel needs"
+            f"an input of {height} x {width} is smaller than the {kernel} kernel needs"
         )
-    return replace(conv, shape=(conv.shape[0], sides[0], sides[1]))
+    return replace(conv, shape=(conv.shape[0], *sides))

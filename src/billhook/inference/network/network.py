@@ -9,14 +9,12 @@ from torch import nn
 
 from billhook.errors import ConfigurationError
 from billhook.inference import kernels
-from billhook.inference.graph import Conv, Linear, Op
+from billhook.inference.graph import Layer, Op
+from billhook.inference.graph.ops import Packed, Packings
 from billhook.inference.inputs import check_input
 from billhook.inference.limits import Limits, opening_floats, work
-from billhook.inference.network.dense_steps import dense_weight
-from billhook.inference.network.lowering import Lowering, Native, Packings
+from billhook.inference.network.lowering import Lowering, Native
 from billhook.inference.plan import Choice
-from billhook.inference.weights.lanes import LaneRows
-from billhook.inference.weights.panels import BlockedRows, SparseRows
 
 __all__ = ["Network", "packed_bytes"]
 
@@ -55,9 +53,9 @@ class Network(nn.Module):
         self.ops, self.input_shape, self.choices, self.isa = ops, input_shape, dict(choices), isa
         self.output_shape = ops[-1].shape
         self.lowering = Lowering(ops, input_shape, self.choices, isa, packings)
-        if self.lowering.place.size > MAX_FLOATS:
+        if self.lowering.placed.size > MAX_FLOATS:
             raise ConfigurationError(
-                f"a sample of {tuple(input_shape)} needs {self.lowering.place.size} floats, the "
+                f"a sample of {tuple(input_shape)} needs {self.lowering.placed.size} floats, the "
                 f"kernels count to {MAX_FLOATS}: compile for a smaller input"
             )
         if limits is not None:
@@ -71,20 +69,18 @@ class Network(nn.Module):
         return _again, (self.ops, self.input_shape, self.choices, self.isa)
 
     def _check(self, limits: Limits) -> None:
-        place = self.lowering.place
-        planes = [value for value in range(len(self.ops)) if place.is_planes(value)]
-        layouts = {place.layout(value) for value in planes}
-        limits.check("one sample", place.size, limits.workspace)
-        limits.check("opening it", opening_floats(self.ops, layouts), limits.opening)
+        placed = self.lowering.placed
+        limits.check("one sample", placed.size, limits.workspace)
+        limits.check("opening it", opening_floats(self.ops, set(placed.layouts)), limits.opening)
         limits.check("running it", work(self.ops, self.input_shape), limits.work)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the packed weights, and of those that torch uses."""
         dense = (
-            dense_weight(op).nbytes
+            op.dense_weight.nbytes
             for op in self.ops
-            if isinstance(op, Conv | Linear) and self.choices[op.name].kernel == "dense"
+            if isinstance(op, Layer) and self.choices[op.name].kernel == "dense"
         )
         return sum(dense) + packed_bytes(self.lowering.packed)
 
@@ -110,7 +106,7 @@ class Network(nn.Module):
         with self._lock:
             if self._pool:
                 return self._pool.pop()
-        return torch.zeros(self.lowering.place.size, dtype=torch.float32, device="cpu")
+        return torch.zeros(self.lowering.placed.size, dtype=torch.float32, device="cpu")
 
     def give(self, workspace: torch.Tensor) -> None:
         """Back into the pool."""
@@ -148,7 +144,7 @@ def _again(
     return Network(ops, shape, choices, kernels.runnable(isa))
 
 
-def packed_bytes(packed: Iterable[BlockedRows | SparseRows | LaneRows]) -> int:
+def packed_bytes(packed: Iterable[Packed]) -> int:
     """Bytes of the arrays of packed weights, each array once."""
     arrays = {id(array): array for rows in packed for array in rows.arrays()}
     return sum(array.nbytes for array in arrays.values())

@@ -5,14 +5,15 @@ is ``i.row_ptr``, ``i.column`` and ``i.value`` where it runs sparse, and ``i.wei
 dense; its bias is ``i.bias``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
 import torch
 
 from billhook.format.reader import Reader
-from billhook.inference.graph import Conv, Linear, Op, Other, Pool
+from billhook.inference.graph import Conv, Layer, Linear, Op, Other, Pool
+from billhook.inference.graph.maps import other
 from billhook.inference.graph.soundness import check_choices, check_ops
 from billhook.inference.limits import Limits, weight_floats
 from billhook.inference.network.network import Network
@@ -21,27 +22,32 @@ from billhook.inference.program_file import program_text, read_dense, read_spars
 
 __all__ = ["network_tensors", "read_network"]
 
-_KINDS: dict[str, type[Op]] = {kind.__name__: kind for kind in (Conv, Linear, Pool, Other)}
+_KINDS: dict[str, Callable[..., Op]] = {
+    Conv.type_name: Conv,
+    Linear.type_name: Linear,
+    Pool.type_name: Pool,
+    Other.type_name: other,
+}
 
 
 def network_tensors(network: Network, plan: Plan) -> dict[str, torch.Tensor]:
     """The program's tensors by name."""
     tensors: dict[str, torch.Tensor] = {}
     for index, op in enumerate(network.ops):
-        if isinstance(op, Conv | Linear):
+        if isinstance(op, Layer):
             tensors |= _weight_tensors(index, op, plan.layers[op.name].kernel == "dense")
-    ops = [{"type": type(op).__name__, **_settings(op)} for op in network.ops]
+    ops = [{"type": op.type_name, **_settings(op)} for op in network.ops]
     return tensors | program_text(plan, shape=network.input_shape, ops=ops)
 
 
 def _settings(op: Op) -> dict[str, Any]:
     settings = {f.name: getattr(op, f.name) for f in fields(op) if f.name not in ("weight", "bias")}
-    if isinstance(op, Conv | Linear):
+    if isinstance(op, Layer):
         settings["weight_shape"] = list(op.weight.shape)
     return settings
 
 
-def _weight_tensors(index: int, op: Conv | Linear, dense: bool) -> dict[str, torch.Tensor]:
+def _weight_tensors(index: int, op: Layer, dense: bool) -> dict[str, torch.Tensor]:
     tensors = {} if op.bias is None else {f"{index}.bias": op.bias}
     if dense:
         assert isinstance(op.weight, torch.Tensor)

@@ -4,24 +4,23 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from billhook.inference import kernels
-from billhook.inference.graph import Conv, Linear, Op
-from billhook.inference.network.dense_steps import ACTIVATE, dense_weight
-from billhook.inference.network.depthwise import has_kernel
+from billhook.inference.graph import Layer, Op
+from billhook.inference.graph.soundness import after
+from billhook.inference.kernels import Step
 from billhook.inference.network.lowering import native
 from billhook.inference.network.network import Network
 from billhook.inference.plan import Choice
 from billhook.inference.race import interleaved_times, race, winner
 from billhook.inference.report import LayerReport
 from billhook.inference.weights.csr import SparseWeight
-from billhook.inference.weights.lanes import MAX_LANE_COLUMNS
 
 __all__ = ["race_network", "time_layers"]
 
 # The widest tiles that are tried, in vectors of eight pixels, by instruction set.
 TILES = {"portable": (8, 6, 4), "avx2": (8, 6, 4), "avx512": (16, 12, 8, 4)}
+TILED = ("spmm", "spmm_packed")  # kernels that take a width of tiles
 Candidates = dict[Any, Callable[[], object]]
 
 
@@ -30,16 +29,14 @@ def race_network(
 ) -> tuple[dict[str, Choice], list[LayerReport]]:
     """The fastest kernel for each convolution and linear layer on one sample, and the times."""
     shape = (x.shape[1], x.shape[2], x.shape[3])
-    start = {op.name: _first_choice(op) for op in ops if isinstance(op, Conv | Linear)}
+    start = {op.name: Choice(_first_sparse(op)) for op in ops if isinstance(op, Layer)}
     network = Network(ops, shape, start, isa)
     sample = x[:1].contiguous()
     network(sample)  # leaves every value in the pooled workspace
     racer = _Racer(network, sample)
     for index, op in enumerate(ops):
-        if isinstance(op, Conv):
-            racer.conv(index, op)
-        elif isinstance(op, Linear):
-            racer.linear(index, op)
+        if isinstance(op, Layer):
+            racer.race(index, op)
     racer.fuse()
     return racer.choices, list(racer.reports.values())
 
@@ -49,11 +46,11 @@ def time_layers(network: Network, rounds: int = 20) -> list[LayerReport]:
     x = torch.rand(1, *network.input_shape, dtype=torch.float32)
     network(x)
     racer = _Racer(network, x)
-    users = network.lowering.place.users
+    users = network.lowering.placed.users
     layers = {
         index: (op, network.choices[op.name])
         for index, op in enumerate(network.ops)
-        if isinstance(op, Conv | Linear)
+        if isinstance(op, Layer)
     }
     calls = {
         index: racer.runs(index, choice, network.lowering.filled_by(index))
@@ -76,23 +73,22 @@ def time_layers(network: Network, rounds: int = 20) -> list[LayerReport]:
     return reports
 
 
-def _layer_report(op: Conv | Linear, **measured: Any) -> LayerReport:
+def _layer_report(op: Layer, **measured: Any) -> LayerReport:
     weight = op.weight
     nonzeros = weight.csr.nnz if isinstance(weight, SparseWeight) else int(weight.count_nonzero())
     return LayerReport(
         name=op.name,
-        kind="conv" if isinstance(op, Conv) else "linear",
+        kind=op.kind,
         shape=tuple(weight.shape),
         sparsity=1 - nonzeros / max(torch.Size(weight.shape).numel(), 1),
-        positions=op.shape[1] * op.shape[2] if isinstance(op, Conv) else 1,
+        positions=op.positions,
         **measured,
     )
 
 
-def _first_choice(op: Op) -> Choice:
-    if isinstance(op, Linear):
-        return Choice("dense" if op.weight.shape[1] > MAX_LANE_COLUMNS else "sparse")
-    return Choice("spmm")
+def _first_sparse(op: Layer) -> str:
+    """The first sparse kernel that may run a layer, or "dense"."""
+    return next((k for k in op.kernels_for() if k != "dense"), "dense")
 
 
 def even_tiles(vectors: int, isa: int) -> list[int]:
@@ -122,51 +118,39 @@ class _Racer:
         self, index: int, choice: Choice, depthwise: int | None = None
     ) -> Callable[[], object]:
         """The layer as the network would run it."""
-        op = self.ops[index]
-        if isinstance(op, Conv) and choice.kernel != "dense":
-            parts: list[Any] = list(self.network.lowering.conv_steps(index, choice, depthwise))
-            if self.network.lowering.imports(index, choice):
-                parts.insert(0, self.network.lowering.import_step())
-        else:
-            parts = self.network.lowering.lower(index, choice)
-        if callable(parts[0]):
-            dense = parts[0]
-            return lambda: dense(self.workspace, self.x[0], self.y[0])
-        program = native(parts)
-        return lambda: self.network.run_native(program, self.workspace, self.x, self.y)
+        lowering = self.network.lowering
+        parts = lowering.lower(index, choice, depthwise)
+        if lowering.imports(index, choice):
+            parts = [lowering.import_step(), *parts]
+        steps = [part for part in parts if isinstance(part, Step)]
+        if steps:
+            program = native(steps)
+            return lambda: self.network.run_native(program, self.workspace, self.x, self.y)
+        (dense,) = parts
+        assert not isinstance(dense, Step)
+        return lambda: dense(self.workspace, self.x[0], self.y[0])
 
-    def conv(self, index: int, op: Conv) -> None:
-        layout = self.network.lowering.place.layout(index)
-        tiles = even_tiles(layout.pixels_rounded // kernels.LANES, self.network.isa)
-        sparse = [Choice("spmm", t) for t in tiles]
-        if op.groups == 1:
-            sparse += [Choice("spmm_packed", t) for t in tiles]
-        if has_kernel(op):
-            sparse.append(Choice("depthwise"))
-        shape = (1, *self.network.lowering.shape(op.inputs[0]))
-        operand = torch.rand(shape, dtype=torch.float32)
-        padding = (0, 0)
-        if op.padding[:2] == op.padding[2:]:
-            padding = op.padding[0], op.padding[1]
-        else:
-            top, left, bottom, right = op.padding
-            operand = F.pad(operand, (left, right, top, bottom))
-        activate, weight = ACTIVATE[op.activation], dense_weight(op)
+    def sparse_choices(self, index: int, op: Layer) -> list[Choice]:
+        """What may run a layer by itself: each kernel, with the tiles that suit its result."""
+        choices = []
+        for kernel in op.kernels_for():
+            if kernel in TILED:
+                layout = self.network.lowering.placed.sites[index].layout
+                assert layout is not None
+                tiles = even_tiles(layout.pixels_rounded // kernels.LANES, self.network.isa)
+                choices += [Choice(kernel, tile) for tile in tiles]
+            elif kernel != "dense":
+                choices.append(Choice(kernel))
+        return choices
 
-        def torch_form() -> object:
-            return activate(
-                F.conv2d(operand, weight, op.bias, op.stride, padding, op.dilation, op.groups)
-            )
-
+    def race(self, index: int, op: Layer) -> None:
+        """Chooses the kernel of one layer."""
+        sparse = self.sparse_choices(index, op)
+        torch_form = op.dense_form(self.network.lowering.placed.sites[index].shapes[0])
         self._choose(index, op, sparse, torch_form)
 
-    def linear(self, index: int, op: Linear) -> None:
-        sparse = [Choice("sparse")] if op.weight.shape[1] <= MAX_LANE_COLUMNS else []
-        operand, weight = torch.rand(1, op.weight.shape[1], dtype=torch.float32), dense_weight(op)
-        self._choose(index, op, sparse, lambda: F.linear(operand, weight, op.bias))
-
     def _choose(
-        self, index: int, op: Conv | Linear, sparse: list[Choice], torch_form: Callable[[], object]
+        self, index: int, op: Layer, sparse: list[Choice], torch_form: Callable[[], object]
     ) -> None:
         candidates: Candidates = {choice: self.runs(index, choice) for choice in sparse}
         candidates[Choice("dense")] = self.runs(index, Choice("dense"))
@@ -186,31 +170,26 @@ class _Racer:
 
     def fuse(self) -> None:
         """Lets depthwise convolutions fill the panels of the 1x1 after them, where faster."""
-        users = self.network.lowering.place.users
-        for index, op in enumerate(self.ops):
-            if not (isinstance(op, Conv) and op.depthwise and len(users[index]) == 1):
+        for first, op in enumerate(self.ops):
+            follower = after(self.ops, first)
+            if not isinstance(op, Layer) or not isinstance(follower, Layer):
                 continue
-            after = self.ops[users[index][0]]
-            alone = (
-                self.choices[op.name].kernel,
-                self.choices[after.name].kernel if isinstance(after, Conv) else "",
-            )
-            if not (isinstance(after, Conv) and after.pointwise) or "dense" in alone:
+            alone = (self.choices[op.name].kernel, self.choices[follower.name].kernel)
+            if "fused" not in op.kernels_for(follower) or "dense" in alone:
                 continue
+            second = self.network.lowering.placed.users[first][0]
             options: Candidates = {
-                Choice("spmm_packed", t): self.runs(
-                    users[index][0], Choice("spmm_packed", t), index
-                )
-                for t in TILES[kernels.ISA_NAMES[self.network.isa]]
+                Choice("spmm_packed", tile): self.runs(second, Choice("spmm_packed", tile), first)
+                for tile in TILES[kernels.ISA_NAMES[self.network.isa]]
             }
-            options["apart"] = self._pair(index, users[index][0])
+            options["apart"] = self._pair(first, second)
             times = race(options)
             best = min(times, key=lambda option: times[option])
             if best == "apart":
                 continue
             saved = f"{times['apart']:.3f} ms apart, {times[best]:.3f} ms together"
-            self.choices[op.name], self.choices[after.name] = Choice("fused"), best
-            for layer, chosen in ((op, "fused into the 1x1 after it"), (after, _describe(best))):
+            self.choices[op.name], self.choices[follower.name] = Choice("fused"), best
+            for layer, chosen in ((op, "fused into the 1x1 after it"), (follower, _describe(best))):
                 old = self.reports[layer.name]
                 self.reports[layer.name] = LayerReport(
                     **{**old.__dict__, "chosen": chosen, "reason": saved}

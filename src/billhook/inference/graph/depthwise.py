@@ -1,17 +1,21 @@
 """Depthwise convolutions by the kernel of their own: one plane at a time, without padded planes."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from billhook.errors import ConfigurationError
-from billhook.inference.graph import Conv
+from billhook.inference.graph.ops import NO_VIEW, Shape
 from billhook.inference.kernels import DEPTHWISE, MAX_TAPS, Step, View
 from billhook.inference.weights.csr import floats, to_csr
 from billhook.inference.weights.panels import BlockedRows, SparseRows
 
+if TYPE_CHECKING:
+    from billhook.inference.graph.conv import Conv
+
 __all__ = ["depthwise_rows", "depthwise_step", "has_kernel"]
 
 
-def has_kernel(conv: Conv) -> bool:
+def has_kernel(conv: "Conv") -> bool:
     """Whether a convolution can run by the depthwise kernel."""
     taps = conv.weight.shape[2] * conv.weight.shape[3]
     return (
@@ -19,19 +23,8 @@ def has_kernel(conv: Conv) -> bool:
     )
 
 
-def depthwise_rows(conv: Conv) -> BlockedRows:
-    """The filters' nonzeros, by tap: row of the kernel times its width, plus column.
-
-    Raises:
-        ConfigurationError: The kernel does not run this convolution; only a plan can ask for it.
-    """
-    if not has_kernel(conv):
-        raise ConfigurationError(
-            f"the plan runs {conv.name} by the depthwise kernel, which takes one filter a channel, "
-            f"at most {MAX_TAPS} taps, horizontal stride 1 or 2 and no dilation, not a weight of "
-            f"shape {tuple(conv.weight.shape)}, stride {conv.stride} and dilation {conv.dilation}: "
-            "compile the model again"
-        )
+def depthwise_rows(conv: "Conv") -> BlockedRows:
+    """The filters' nonzeros, by tap: row of the kernel times its width, plus column."""
     csr = to_csr(conv.weight)
     taps = csr.column.astype(np.int32)
     return BlockedRows(
@@ -39,14 +32,14 @@ def depthwise_rows(conv: Conv) -> BlockedRows:
     )
 
 
-def depthwise_step(conv: Conv, rows: BlockedRows, x: View, y: View, shape: tuple[int, ...]) -> Step:
+def depthwise_step(conv: "Conv", rows: BlockedRows, x: View, y: View, shape: Shape) -> Step:
     """The step from the planes ``x``, whose shape is (C, H, W), to the planes ``y``."""
     channels, height, width = shape
     return Step(
         op=DEPTHWISE,
         x=x,
         y=y,
-        addend=View(-1, 0, 0, 0),
+        addend=NO_VIEW,
         channels=channels,
         in_height=height,
         in_width=width,

@@ -1,17 +1,19 @@
 """The steps of a program that torch runs: layers that are faster dense."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional as F
 
-from billhook.inference.graph import Conv, Linear
+from billhook.inference.graph.ops import Dense, Shape
 from billhook.inference.kernels import RESULT, SOURCE, View
 
-__all__ = ["ACTIVATE", "Dense", "dense_conv", "dense_linear", "dense_weight"]
+if TYPE_CHECKING:
+    from billhook.inference.graph.conv import Conv
+    from billhook.inference.graph.linear import Linear
 
-Dense = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
-"""A step that torch runs on one sample: workspace, input sample, output sample."""
+__all__ = ["ACTIVATE", "dense_conv", "dense_linear", "torch_conv"]
 
 ACTIVATE: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "none": lambda x: x,
@@ -20,10 +22,15 @@ ACTIVATE: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-def dense_weight(op: Conv | Linear) -> torch.Tensor:
-    """The weight of a layer that torch runs."""
-    assert isinstance(op.weight, torch.Tensor), f"{op.name} was packed, and is to run dense"
-    return op.weight
+def torch_conv(conv: "Conv", x: torch.Tensor) -> torch.Tensor:
+    """torch's convolution of (N, C, H, W), and the activation."""
+    top, left, bottom, right = conv.padding
+    symmetric = top == bottom and left == right
+    if not symmetric:
+        x = F.pad(x, (left, right, top, bottom))
+    padding = (top, left) if symmetric else (0, 0)
+    y = F.conv2d(x, conv.dense_weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups)
+    return ACTIVATE[conv.activation](y)
 
 
 def _planes_of(buffer: torch.Tensor, view: View, shape: tuple[int, ...]) -> torch.Tensor:
@@ -32,29 +39,20 @@ def _planes_of(buffer: torch.Tensor, view: View, shape: tuple[int, ...]) -> torc
     return buffer.as_strided(shape, (view.plane, view.pitch, 1), offset)
 
 
-def dense_conv(conv: Conv, source: View, target: View, in_shape: tuple[int, ...]) -> Dense:
+def dense_conv(conv: "Conv", source: View, target: View, in_shape: Shape) -> Dense:
     """torch's convolution of planes at ``source``, to those at ``target`` in the workspace."""
-    top, left, bottom, right = conv.padding
-    symmetric = top == bottom and left == right
-    activate, weight = ACTIVATE[conv.activation], dense_weight(conv)
 
     def run(workspace: torch.Tensor, x: torch.Tensor, _: torch.Tensor) -> None:
         operand = x.flatten() if source.buffer == SOURCE else workspace
-        planes = _planes_of(operand, source, in_shape).unsqueeze(0)
-        if not symmetric:
-            planes = F.pad(planes, (left, right, top, bottom))
-        padding = (top, left) if symmetric else (0, 0)
-        result = F.conv2d(
-            planes, weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups
-        )
-        _planes_of(workspace, target, conv.shape).copy_(activate(result)[0])
+        result = torch_conv(conv, _planes_of(operand, source, in_shape).unsqueeze(0))
+        _planes_of(workspace, target, conv.shape).copy_(result[0])
 
     return run
 
 
-def dense_linear(op: Linear, source: View, target: View) -> Dense:
+def dense_linear(op: "Linear", source: View, target: View) -> Dense:
     """torch's product with the vector at ``source``, to the one at ``target``."""
-    activate, weight = ACTIVATE[op.activation], dense_weight(op)
+    activate, weight = ACTIVATE[op.activation], op.dense_weight
 
     def run(workspace: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
         features = weight.shape[1]

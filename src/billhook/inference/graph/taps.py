@@ -1,21 +1,19 @@
 """Convolutions as sparse rows: every nonzero of a filter becomes an offset into padded planes."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from billhook.inference.graph import Conv
-from billhook.inference.network.layout import PlaneLayout
+from billhook.inference.graph.planes import PlaneLayout
 from billhook.inference.weights.csr import floats, to_csr
 from billhook.inference.weights.panels import SparseRows
 
-__all__ = ["Reach", "conv_rows", "panel_offsets", "reach", "strided"]
+if TYPE_CHECKING:
+    from billhook.inference.graph.conv import Conv
 
-
-def strided(conv: Conv) -> bool:
-    """Whether the convolution reads its input in phases, one for each residue of the stride."""
-    return conv.stride != (1, 1)
+__all__ = ["Reach", "conv_rows", "panel_offsets", "reach"]
 
 
 @dataclass(frozen=True)
@@ -28,10 +26,11 @@ class Reach:
     right: int
 
 
-def reach(conv: Conv) -> Reach:
+def reach(conv: "Conv") -> Reach:
     """The smallest and largest row and column that taps add to an output pixel's.
 
     >>> import torch
+    >>> from billhook.inference.graph import Conv
     >>> reach(Conv("c", (0,), (1, 4, 4), weight=torch.ones(1, 1, 3, 3), padding=(1, 1, 1, 1)))
     Reach(top=-1, left=-1, bottom=1, right=1)
     """
@@ -45,7 +44,7 @@ def reach(conv: Conv) -> Reach:
 
 
 def _tap_offsets(
-    conv: Conv, source: PlaneLayout, ky: np.ndarray, kx: np.ndarray
+    conv: "Conv", source: PlaneLayout, ky: np.ndarray, kx: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The phase a tap reads, and its offset there."""
     (sh, sw), (dh, dw) = conv.stride, conv.dilation
@@ -54,7 +53,7 @@ def _tap_offsets(
     return phase, (y // sh) * source.pitch + x // sw
 
 
-def conv_rows(conv: Conv, source: PlaneLayout) -> SparseRows:
+def conv_rows(conv: "Conv", source: PlaneLayout) -> SparseRows:
     """The convolution's rows."""
     csr = to_csr(conv.weight)
     offset = panel_offsets(conv, source)[csr.column]
@@ -67,10 +66,10 @@ def conv_rows(conv: Conv, source: PlaneLayout) -> SparseRows:
     return SparseRows(csr.row_ptr, offset, csr.value, bias, conv.activation)
 
 
-def panel_offsets(conv: Conv, source: PlaneLayout) -> NDArray[np.int32]:
-    """Where each column of the flattened weight finds its operand, from a pixel's own place on.
+def panel_offsets(conv: "Conv", source: PlaneLayout) -> NDArray[np.int32]:
+    """Offset from an output pixel to the operand of each column of the flattened weight.
 
-    Columns of later groups lie the channels before them further on.
+    For a later group add the channels of the groups before it.
     """
     _, inputs, kernel_height, kernel_width = conv.weight.shape
     taps = np.arange(kernel_height * kernel_width)

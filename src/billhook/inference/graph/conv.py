@@ -1,0 +1,298 @@
+"""Convolutions: sparse rows over padded planes or gathered panels, or the depthwise kernel."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from billhook.errors import ConfigurationError
+from billhook.inference import kernels
+from billhook.inference.graph.dense import dense_conv, torch_conv
+from billhook.inference.graph.depthwise import depthwise_rows, depthwise_step, has_kernel
+from billhook.inference.graph.ops import (
+    INPUT,
+    NO_VIEW,
+    Layer,
+    Op,
+    Part,
+    Shape,
+    Site,
+    Target,
+    is_count,
+    only,
+    require,
+)
+from billhook.inference.graph.planes import LINE, PlaneLayout, keep_mask, round_up
+from billhook.inference.graph.taps import conv_rows, panel_offsets, reach
+from billhook.inference.kernels import LANES, Step, View
+from billhook.inference.plan import Choice
+from billhook.inference.weights.csr import floats, to_csr
+from billhook.inference.weights.panels import BlockedRows, panel_rows
+
+__all__ = ["Conv"]
+
+MAX_CONV_SIDE = 2**15  # of kernels, strides and padding
+
+
+@dataclass(frozen=True)
+class Conv(Layer):
+    """Convolution with a weight of (filters, channels / groups, height, width).
+
+    ``padding`` is (top, left, bottom, right), of zeros.
+    """
+
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    type_name: ClassVar[str] = "Conv"
+    kind: ClassVar[str] = "conv"
+
+    # What it computes.
+
+    @property
+    def depthwise(self) -> bool:
+        """One filter per channel."""
+        return self.groups == self.weight.shape[0] and self.weight.shape[1] == 1
+
+    @property
+    def pointwise(self) -> bool:
+        """1x1, stride 1, no padding, one group."""
+        return (
+            tuple(self.weight.shape[2:]) == self.stride == (1, 1)
+            and not any(self.padding)
+            and self.groups == 1
+        )
+
+    @property
+    def positions(self) -> int:
+        return self.shape[1] * self.shape[2]
+
+    def size_for(self, height: int, width: int) -> tuple[int, int]:
+        """The result's height and width for an input's; below 1 where the kernel does not fit."""
+        sides = zip(
+            (height, width),
+            self.weight.shape[2:],
+            self.stride,
+            self.dilation,
+            self.padding[:2],
+            self.padding[2:],
+            strict=True,
+        )
+        rows, columns = (
+            (n + before + after - d * (k - 1) - 1) // s + 1 for n, k, s, d, before, after in sides
+        )
+        return rows, columns
+
+    def result_shape(self, sources: Sequence[Shape]) -> Shape:
+        source, weight = only(sources, 3), tuple(self.weight.shape)
+        require(
+            len(weight) == 4
+            and is_count(*weight[:2], self.groups)
+            and is_count(*weight[2:], *self.stride, *self.dilation, most=MAX_CONV_SIDE)
+            and is_count(*self.padding, least=0, most=MAX_CONV_SIDE)
+            and (len(self.padding), len(self.stride), len(self.dilation)) == (4, 2, 2)
+            and weight[0] % self.groups == 0
+            and weight[1] * self.groups == source[0],
+            f"cannot filter {source} with {weight}",
+        )
+        return (weight[0], *self.size_for(source[1], source[2]))
+
+    def kernels_for(self, after: Op | None = None, /) -> tuple[str, ...]:
+        fills = self.depthwise and isinstance(after, Conv) and after.pointwise
+        runs = {
+            "dense": True,
+            "spmm": True,
+            "spmm_packed": self.groups == 1,
+            "depthwise": has_kernel(self),
+            "fused": fills,
+        }
+        return tuple(kernel for kernel, can in runs.items() if can)
+
+    # How its values lie.
+
+    @property
+    def strided(self) -> bool:
+        """Whether it reads its input in phases, one for each residue of the stride."""
+        return self.stride != (1, 1)
+
+    @property
+    def tied(self) -> tuple[int, ...]:
+        return () if self.strided else self.inputs
+
+    def may_run_with_next(self) -> bool:
+        return self.depthwise
+
+    def phase_size(self, source: Shape) -> tuple[int, int]:
+        """Height and width of each phase that the input is split into."""
+        return -(-source[1] // self.stride[0]), -(-source[2] // self.stride[1])
+
+    def pitch_for(self, source: Shape) -> int:
+        """The least pitch at which taps that reach beyond a row read its padding."""
+        width, taps = self.phase_size(source)[1], reach(self)
+        return max(width - taps.left, width, self.shape[2] + taps.right)
+
+    def margins(self, height: int, pitch: int) -> tuple[int, int]:
+        """Zeros that it reads before the first and after the last of ``height`` rows."""
+        taps = reach(self)
+        lead = max(0, -(taps.top * pitch + taps.left))
+        last = round_up(self.shape[1] * pitch, LANES) + taps.bottom * pitch + taps.right
+        return round_up(lead, LINE), max(0, last - height * pitch)
+
+    # How it runs.
+
+    def imports(self, site: Site, choice: Choice, /) -> bool:
+        return (
+            INPUT in self.inputs
+            and not self.strided
+            and choice.kernel not in ("dense", "depthwise")
+            and not self._gathers_input(site, choice)
+        )
+
+    def _gathers_input(self, site: Site, choice: Choice) -> bool:
+        """Whether it gathers its panels from the network's input as it lies."""
+        return (
+            self.pointwise
+            and self.inputs == (INPUT,)
+            and choice.kernel == "spmm_packed"
+            and self._is_flat(site)
+        )
+
+    def _is_flat(self, site: Site) -> bool:
+        """Whether the result's rows have no ends."""
+        assert site.layout is not None
+        return site.layout.pitch == self.shape[2]
+
+    def lower(self, index: int, site: Site, choice: Choice, target: Target) -> list[Part]:
+        if choice.kernel == "fused":
+            return []  # the operation after it runs it
+        if choice.kernel == "dense":
+            return [dense_conv(self, site.inputs[0], site.output, site.shapes[0])]
+        if choice.kernel == "depthwise":
+            rows = target.pack((index, "depthwise"), lambda: depthwise_rows(self))
+            return [depthwise_step(self, rows, site.inputs[0], site.output, site.shapes[0])]
+        x, prepare = self.operand(site)
+        assert site.source is not None
+        if choice.kernel == "spmm":
+            rows = self._plane_rows(index, site.source, target)
+            return [*prepare, self._product(site, choice, target, x, rows)]
+        if self._gathers_input(site, choice):
+            x = site.inputs[0]
+            offsets = target.array(
+                (index, "raw"),
+                lambda: np.arange(self.weight.shape[1], dtype=np.int32) * np.int32(x.plane),
+            )
+        else:
+            offsets = target.array((index, "offsets"), lambda: self._panel_offsets(site.source))
+        step = self._product(site, choice, target, x, self._panel_rows(index, choice, target))
+        step.panel = kernels.pointer(offsets)
+        return [*prepare, step]
+
+    def lower_after(
+        self,
+        before: tuple["Conv", Site],
+        index: int,
+        site: Site,
+        choice: Choice,
+        target: Target,
+    ) -> list[Part]:
+        """The steps of a pointwise convolution whose panels the depthwise one before it fills."""
+        first, first_site = before
+        x, prepare = first.operand(first_site)
+        source = first_site.source
+        assert source is not None
+        fill = target.hold(conv_rows(first, source))
+        step = self._product(site, choice, target, x, self._panel_rows(index, choice, target))
+        step.depthwise = fill.struct
+        return [*prepare, step]
+
+    def operand(self, site: Site) -> tuple[View, list[Part]]:
+        """What it reads, and the step that splits its input into phases first, if strided."""
+        if not self.strided:
+            return site.operands[0], []
+        assert site.source is not None
+        assert site.phases is not None
+        layout, (sh, sw) = site.source, self.stride
+        channels, height, width = site.shapes[0]
+        x = site.phases
+        split = Step(
+            op=kernels.COPY,
+            x=site.inputs[0],
+            y=View(x.buffer, x.offset, layout.size * sh * sw, layout.pitch),
+            addend=NO_VIEW,
+            channels=channels,
+            in_height=height,
+            in_width=width,
+            height=layout.height,
+            width=layout.width,
+            stride_height=sh,
+            stride_width=sw,
+        )
+        return x, [split]
+
+    def _product(
+        self, site: Site, choice: Choice, target: Target, x: View, rows: BlockedRows
+    ) -> Step:
+        """The sparse product; its result may be the network's, without row ends."""
+        layout, y = site.layout, site.output
+        assert layout is not None
+        pixels = layout.pixels_rounded
+        keep = target.array(layout, lambda: keep_mask(layout))
+        to_result = self.writes_result(site, choice)
+        if to_result or self._gathers_input(site, choice):
+            pixels, keep = layout.pixels, None
+        if to_result and site.result is not None:
+            y = site.result
+        return Step(
+            op=kernels.SPMM,
+            x=x,
+            y=y,
+            addend=NO_VIEW,
+            channels=math.prod(self.weight.shape[1:]),
+            pixels=pixels,
+            vectors=choice.vectors,
+            packed=int(choice.kernel == "spmm_packed"),
+            keep=kernels.pointer(keep),
+            rows=rows.struct,
+        )
+
+    def writes_result(self, site: Site, choice: Choice, /) -> bool:
+        sparse = choice.kernel in ("spmm", "spmm_packed")
+        return site.result is not None and sparse and self._is_flat(site)
+
+    def _panel_rows(self, index: int, choice: Choice, target: Target) -> BlockedRows:
+        width = kernels.LANES * choice.vectors
+        return target.pack(
+            (index, width),
+            lambda: panel_rows(
+                to_csr(self.weight), width, floats(self.bias), target.isa, self.activation
+            ),
+        )
+
+    def _panel_offsets(self, source: PlaneLayout | None) -> np.ndarray:
+        """Where the rows of its panels begin."""
+        assert source is not None
+        if self.groups != 1:
+            raise ConfigurationError(
+                f"the plan gathers panels for {self.name}, which has {self.groups} groups: only a "
+                "convolution of one group reads all channels; compile the model again"
+            )
+        return panel_offsets(self, source)
+
+    def _plane_rows(self, index: int, source: PlaneLayout, target: Target) -> BlockedRows:
+        """Rows of offsets into planes. Only the offsets depend on the size of the planes."""
+        rows = conv_rows(self, source).grouped()
+        known = target.packings.setdefault((index, "planes"), BlockedRows((rows,)))
+        assert isinstance(known, BlockedRows)
+        first = known.blocks[0]
+        if first.group == rows.group:
+            rows = replace(rows, row_ptr=first.row_ptr, value=first.value, bias=first.bias)
+        return target.hold(BlockedRows((rows,)))
+
+    def dense_form(self, source: Shape) -> Callable[[], object]:
+        operand = torch.rand((1, *source), dtype=torch.float32)
+        return lambda: torch_conv(self, operand)
