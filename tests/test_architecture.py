@@ -60,6 +60,23 @@ ALLOWED = {
     "integrations": {"atomic", "errors", "schedule", "integrations", "public"},
 } | dict.fromkeys(CORE, CORE)
 
+#: What each part of inference may import of inference.
+TOOLS = {"inputs", "kernels", "limits", "plan", "program_file", "race", "report"}
+INFERENCE = {
+    "kernels": set(),
+    "inputs": set(),
+    "race": set(),
+    "plan": {"kernels"},
+    "report": {"plan"},
+    "verification": set(),
+    "weights": {"kernels", "weights"},
+    "graph": {"kernels", "plan", "weights", "graph"},
+    "limits": {"graph"},
+    "program_file": {"plan", "weights"},
+    "network": TOOLS | {"weights", "graph", "network"},
+    "layers": TOOLS | {"weights", "graph", "network", "layers"},
+}
+
 
 #: What the parts of study may import of study, beside the plan's own modules. None of these
 #: imports a part.
@@ -114,6 +131,31 @@ def test_a_study_is_planned_recorded_run_analysed_and_reported(path: Path) -> No
         if name.startswith("billhook.study."):
             part = name.split(".")[2]
             assert part not in STUDY or part in allowed, f"it must not import {name}"
+
+
+@pytest.mark.parametrize("part", sorted(INFERENCE))
+def test_imports_within_inference_go_one_way(part: str) -> None:
+    folder = SOURCE / "inference"
+    files = [folder / f"{part}.py"] if (folder / f"{part}.py").exists() else folder.rglob("*.py")
+    for path in files:
+        if path.relative_to(folder).parts[0].removesuffix(".py") != part:
+            continue
+        names = {
+            name
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom) and node.module
+            for name in [node.module, *_submodules(node)]
+        }
+        inside = {n.split(".")[2] for n in names if n.startswith("billhook.inference.")}
+        extra = inside - INFERENCE[part]
+        assert not extra, f"{path.relative_to(folder)} must not import {', '.join(sorted(extra))}"
+
+
+def _submodules(node: ast.ImportFrom) -> list[str]:
+    """``from billhook.inference import kernels`` names a module too."""
+    if node.module != "billhook.inference":
+        return []
+    return [f"billhook.inference.{alias.name}" for alias in node.names]
 
 
 @pytest.mark.parametrize("part", sorted(CORE))

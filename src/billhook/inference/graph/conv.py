@@ -8,7 +8,6 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from billhook.errors import ConfigurationError
 from billhook.inference import kernels
 from billhook.inference.graph.dense import dense_conv, torch_conv
 from billhook.inference.graph.depthwise import depthwise_rows, depthwise_step, has_kernel
@@ -176,9 +175,10 @@ class Conv(Layer):
             rows = target.pack((index, "depthwise"), lambda: depthwise_rows(self))
             return [depthwise_step(self, rows, site.inputs[0], site.output, site.shapes[0])]
         x, prepare = self.operand(site)
-        assert site.source is not None
+        source = site.source
+        assert source is not None
         if choice.kernel == "spmm":
-            rows = self._plane_rows(index, site.source, target)
+            rows = self._plane_rows(index, source, target)
             return [*prepare, self._product(site, choice, target, x, rows)]
         if self._gathers_input(site, choice):
             x = site.inputs[0]
@@ -187,7 +187,7 @@ class Conv(Layer):
                 lambda: np.arange(self.weight.shape[1], dtype=np.int32) * np.int32(x.plane),
             )
         else:
-            offsets = target.array((index, "offsets"), lambda: self._panel_offsets(site.source))
+            offsets = target.array((index, "offsets"), lambda: panel_offsets(self, source))
         step = self._product(site, choice, target, x, self._panel_rows(index, choice, target))
         step.panel = kernels.pointer(offsets)
         return [*prepare, step]
@@ -272,16 +272,6 @@ class Conv(Layer):
                 to_csr(self.weight), width, floats(self.bias), target.isa, self.activation
             ),
         )
-
-    def _panel_offsets(self, source: PlaneLayout | None) -> np.ndarray:
-        """Where the rows of its panels begin."""
-        assert source is not None
-        if self.groups != 1:
-            raise ConfigurationError(
-                f"the plan gathers panels for {self.name}, which has {self.groups} groups: only a "
-                "convolution of one group reads all channels; compile the model again"
-            )
-        return panel_offsets(self, source)
 
     def _plane_rows(self, index: int, source: PlaneLayout, target: Target) -> BlockedRows:
         """Rows of offsets into planes. Only the offsets depend on the size of the planes."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from billhook.errors import ConfigurationError
 from billhook.inference.graph import Conv, Layer, Op
 from billhook.inference.graph.maps import copy_step
 from billhook.inference.graph.ops import Dense, Packed, Packings, Part, Plain, Shape, Target
@@ -81,6 +82,7 @@ class Lowering:
         """The steps of a layer; ``depthwise`` is the operation that it runs as well, if any."""
         op, site = self.ops[index], self.placed.sites[index]
         assert isinstance(op, Layer)
+        self._check(index, op, choice)
         if depthwise is None:
             return op.lower(index, site, choice, self.target)
         first = self.ops[depthwise]
@@ -88,6 +90,16 @@ class Lowering:
         assert isinstance(first, Conv)
         before = first, self.placed.sites[depthwise]
         return op.lower_after(before, index, site, choice, self.target)
+
+    def _check(self, index: int, op: Layer, choice: Choice) -> None:
+        """A kernel that cannot run a layer would read where there is nothing."""
+        users = self.placed.users[index]
+        runs = op.kernels_for(self.ops[users[0]] if len(users) == 1 else None)
+        if choice.kernel not in runs:
+            raise ConfigurationError(
+                f"the plan runs {op.name} by the kernel {choice.kernel!r}, it can be run by "
+                f"{', '.join(runs)}: compile the model again"
+            )
 
     def imports(self, index: int, choice: Choice) -> bool:
         """Whether a layer that runs so reads the network's input as padded planes."""
