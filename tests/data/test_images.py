@@ -151,6 +151,21 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_image_folder_without_crops_gives_whole_pictures(tmp_path: Path) -> None:
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(256, size=(2, 8, 8, 3), dtype=np.uint8)
+    for split in ("train", "test"):
+        for number, name in enumerate(("cat", "dog")):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.fromarray(pixels[number]).save(tmp_path / split / name / "1.png")
+    images = load_images(tmp_path).train
+    for seed in (None, 5):
+        batch = images.batch([0, 1], 8, seed, crop=False)
+        last = (batch * 255).round().byte().permute(0, 2, 3, 1)
+        assert torch.equal(last, torch.from_numpy(pixels))
+
+
 def test_image_folder_crops_alike_for_one_seed_and_index(folder: Path) -> None:
     data = load_images(folder)
     assert (data.classes, data.found) == (

@@ -127,6 +127,7 @@ def run(
     from billhook.study.report.report import load_report
     from billhook.study.run.choice import groups
     from billhook.study.run.latency import measure_latency
+    from billhook.study.run.rounded import measure_values
 
     if ray not in (None, "local") and workers is not None:
         raise ConfigurationError(
@@ -154,6 +155,8 @@ def run(
     unmeasured = measure_latency(store, grid, place)
     if unmeasured:
         console.print(f"latency left out: {unmeasured}", highlight=False)
+    if measure_values(store, grid, place):
+        stale = True
     finished = load_report(store)
     if stale:
         write_report(finished, store)

@@ -66,15 +66,19 @@ class FolderImages:
         self.paths = paths
         self.labels = labels
 
-    def batch(self, indices: Sequence[int], pixels: int, crop_seed: int | None) -> torch.Tensor:
+    def batch(
+        self, indices: Sequence[int], pixels: int, crop_seed: int | None, *, crop: bool = True
+    ) -> torch.Tensor:
         """See :class:`billhook.data.images.ImageSet`.
 
         Raises:
             DataError: a picture does not decode; the message names it.
         """
-        return torch.stack([self._picture(int(i), pixels, crop_seed) for i in indices])
+        return torch.stack([self._picture(int(i), pixels, crop_seed, crop=crop) for i in indices])
 
-    def _picture(self, index: int, pixels: int, crop_seed: int | None) -> torch.Tensor:
+    def _picture(
+        self, index: int, pixels: int, crop_seed: int | None, *, crop: bool
+    ) -> torch.Tensor:
         from PIL import Image
 
         path = self.paths[index]
@@ -83,7 +87,9 @@ class FolderImages:
                 picture = opened.convert("RGB")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(f"{path} does not decode as a picture: {error}") from None
-        if crop_seed is None:
+        if not crop:
+            box = (0.0, 0.0, float(picture.size[0]), float(picture.size[1]))
+        elif crop_seed is None:
             box = _middle(*picture.size)
         else:
             box = _random_crop(*picture.size, np.random.default_rng([crop_seed, index]))

@@ -21,12 +21,14 @@ class ImageSet(Protocol):
 
     labels: torch.Tensor
 
-    def batch(self, indices: Sequence[int], pixels: int, crop_seed: int | None) -> torch.Tensor:
+    def batch(
+        self, indices: Sequence[int], pixels: int, crop_seed: int | None, *, crop: bool = True
+    ) -> torch.Tensor:
         """Those pictures as float32 ``(B, 3, pixels, pixels)`` in [0, 1].
 
         Pictures of one common size are scaled to ``pixels``; a folder's, of any size, are cropped:
         at random when there is a ``crop_seed``, the same for the same seed and index, else in the
-        middle.
+        middle. Without ``crop`` they are scaled whole.
         """
 
 
@@ -47,7 +49,14 @@ class ArrayImages:
         self.pictures = pictures if pictures.ndim == 4 else pictures.unsqueeze(1)
         self.labels = labels
 
-    def batch(self, indices: Sequence[int], pixels: int, crop_seed: int | None) -> torch.Tensor:  # noqa: ARG002
+    def batch(
+        self,
+        indices: Sequence[int],
+        pixels: int,
+        crop_seed: int | None,  # noqa: ARG002 - pictures of one size are not cropped
+        *,
+        crop: bool = True,  # noqa: ARG002
+    ) -> torch.Tensor:
         batch = self.pictures[torch.as_tensor(indices)].float() / 255
         if batch.shape[-2:] != (pixels, pixels):
             batch = F.interpolate(batch, (pixels, pixels), mode="bilinear", antialias=True)

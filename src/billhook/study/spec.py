@@ -50,6 +50,8 @@ class Study(Section):
             combinations on that seed alone.
         control: also train the small dense network of the middle point, or of ``"every-size"``,
             for as many operations as the large one.
+        values: weights in fewer bits, in which the chosen networks are stored and measured once
+            more at the end, nothing trained for it.
         margin: a loss below this share of the dense metric counts as minimal.
         variants: changes of the recipe's ``[pruning]``; the large network is pruned so too.
         metrics, found, own_splits: of the task and its data; filled in by
@@ -75,6 +77,7 @@ class Study(Section):
     dropouts: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = ()
     tune: Literal["each-seed", "first-seed"] = "each-seed"
     control: bool | Literal["every-size"] = False
+    values: tuple[Literal["fp16", "bf16", "int8"], ...] = ()
     margin: Share = 0.01
     variants: tuple[dict[str, float | int | str], ...] = ()
     metrics: tuple[Metric, ...] = ()

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from billhook.data.images import ImageData, ImageSet
 from billhook.errors import ConfigurationError, DataError
 from billhook.tasks.families import FAMILIES
-from billhook.tasks.recipe import Recipe
+from billhook.tasks.recipe import Data, Recipe
 from billhook.tasks.task import ALONE, Metric, Shard, Task, epoch_order
 
 __all__ = ["Classification", "top_k_correct"]
@@ -106,7 +106,9 @@ class Classification(Task):
     def example_inputs(self) -> tuple[torch.Tensor, ...]:
         """One picture ``(1, 3, pixels, pixels)``."""
         row = [int(self.train_rows[0])]
-        return (_for_model(self.data.train.batch(row, self.recipe.data.pixels, None)),)
+        settings = self.recipe.data
+        batch = self.data.train.batch(row, settings.pixels, None, crop=settings.crop)
+        return (_for_model(batch),)
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float | str]:
         """``top1`` and ``top5`` in percent, mean ``loss`` without smoothing."""
@@ -130,7 +132,7 @@ class Classification(Task):
         self, images: ImageSet, rows: list[list[int]], crop_seed: int | None, device: torch.device
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         loader = DataLoader(
-            _Batches(images, self.recipe.data.pixels, crop_seed),
+            _Batches(images, self.recipe.data, crop_seed),
             sampler=rows,
             batch_size=None,
             num_workers=self.recipe.data.workers,
@@ -161,11 +163,12 @@ def _subsets(recipe: Recipe, data: ImageData) -> tuple[torch.Tensor, torch.Tenso
 class _Batches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """A batch by the list of its indices."""
 
-    def __init__(self, images: ImageSet, pixels: int, crop_seed: int | None) -> None:
-        self.images, self.pixels, self.crop_seed = images, pixels, crop_seed
+    def __init__(self, images: ImageSet, settings: Data, crop_seed: int | None) -> None:
+        self.images, self.settings, self.crop_seed = images, settings, crop_seed
 
     def __getitem__(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        batch = self.images.batch(indices, self.pixels, self.crop_seed)
+        settings = self.settings
+        batch = self.images.batch(indices, settings.pixels, self.crop_seed, crop=settings.crop)
         return batch, self.images.labels[torch.as_tensor(indices)]
 
 

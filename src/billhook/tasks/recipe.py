@@ -61,6 +61,8 @@ class Data(Section):
 
     pixels: int = 0
     augment: tuple[tuple[str, dict[str, Any]], ...] = ()  # kornia.augmentation classes, arguments
+    # Of an image folder: crops as ImageNet's, else whole pictures. Written only where it is off.
+    crop: bool = Field(default=True, exclude_if=bool)
     workers: int = Field(default=0, ge=0)
     train: int = Field(default=0, ge=0)  # pictures, words, characters or pairs; 0: all there are
     validation: float = Field(default=0.0, ge=0, lt=1)  # share of the training pictures held out

@@ -10,10 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import billhook
-from billhook.study.records.reading import read_table
+from billhook.study.records.reading import VALUES, read_table
 from billhook.training.loop import MODEL_FILE
 
-__all__ = ["Line", "as_csv", "curve_lines", "layer_lines", "read_curves", "read_layers"]
+__all__ = [
+    "Line",
+    "as_csv",
+    "curve_lines",
+    "layer_lines",
+    "read_curves",
+    "read_layers",
+    "read_values",
+]
 
 Line = Mapping[str, object]
 """A line of a CSV file by column."""
@@ -54,6 +62,12 @@ def read_layers(folder: Path) -> list[dict[str, str]]:
     """The lines of ``layers.csv``; none where the file is not there."""
     columns = {"run": str, "tensor": str, "size": int, "nonzero": int}
     return _if_there(folder / "layers.csv", columns)
+
+
+def read_values(folder: Path, metrics: Sequence[str]) -> list[dict[str, str]]:
+    """The lines of ``values.csv`` with these metrics; none where the file is not there."""
+    numbers = dict.fromkeys(metrics, float)
+    return _if_there(folder / VALUES, {"run": str, "values": str, "bytes": int, **numbers})
 
 
 def _if_there(path: Path, columns: Mapping[str, type]) -> list[dict[str, str]]:

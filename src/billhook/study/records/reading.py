@@ -11,10 +11,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from billhook.errors import FormatError
 
-__all__ = ["LATENCY", "printable", "read_json", "read_table"]
+__all__ = ["LATENCY", "VALUES", "printable", "read_json", "read_table"]
 
 #: The latencies of the chosen networks (:mod:`billhook.study.run.latency`).
 LATENCY = "latency.csv"
+#: The chosen networks with rounded weights (:mod:`billhook.study.run.rounded`).
+VALUES = "values.csv"
 
 T = TypeVar("T")
 

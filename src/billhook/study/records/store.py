@@ -86,8 +86,11 @@ class Store:
                 "its rows could not be compared with new ones; give another folder with --results"
             )
         theirs = self.study()
-        if theirs != study:
-            differing = [n for n in Study.model_fields if getattr(theirs, n) != getattr(study, n)]
+        differing = [n for n in Study.model_fields if getattr(theirs, n) != getattr(study, n)]
+        if differing == ["values"]:  # measured at the end: nothing that is there depends on it
+            manifest = self._read_manifest() | {"study": study.model_dump(mode="json")}
+            write_text(path, json.dumps(manifest, indent=2) + "\n")
+        elif differing:
             raise ConfigurationError(
                 f"{self.folder} holds another study ({', '.join(differing)} differ): give this one "
                 "a folder of its own with --results, or delete that one"

@@ -39,7 +39,15 @@ from billhook.tasks.task import Metric
 __all__ = ["page"]
 
 #: Offered for download as they are.
-_FILES = "rows.csv", "comparison.csv", "curves.csv", "layers.csv", "latency.csv", "study.json"
+_FILES = (
+    "rows.csv",
+    "comparison.csv",
+    "curves.csv",
+    "layers.csv",
+    "latency.csv",
+    "values.csv",
+    "study.json",
+)
 
 #: Above this sparsity at some size a tensor counts as pruned; a bias may hold a zero by chance.
 _PRUNED = 0.01

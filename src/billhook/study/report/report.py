@@ -7,10 +7,11 @@ from pathlib import Path
 from billhook.errors import FormatError, StateError
 from billhook.study.analysis.comparison import Design
 from billhook.study.analysis.findings import Findings, find
+from billhook.study.analysis.rounded import rounded
 from billhook.study.analysis.variants import variants, what_mattered
 from billhook.study.analysis.verdict import verdict
 from billhook.study.published import PublishedTable, published_table
-from billhook.study.records.details import read_curves, read_layers
+from billhook.study.records.details import read_curves, read_layers, read_values
 from billhook.study.records.reading import LATENCY, read_table
 from billhook.study.records.rows import Row, runs_of
 from billhook.study.records.store import Store
@@ -25,6 +26,7 @@ from billhook.study.report.sheets import (
     published_sheet,
     reading_sheet,
     size_sheet,
+    values_sheet,
     variant_sheet,
 )
 from billhook.study.spec import Study
@@ -51,6 +53,7 @@ class Report:
     curves: Table
     layers: Table
     latency: Table
+    values: Table
     published: PublishedTable | None
 
     @property
@@ -79,6 +82,12 @@ class Report:
         return words
 
     @property
+    def rounded(self) -> dict[str, list[Row]]:
+        """The chosen rows by the values that their files hold, where others were measured."""
+        metrics = [findings[0].metric.name for findings in self.findings]
+        return rounded(self.rows, self.values, metrics)
+
+    @property
     def sheets(self) -> list[Sheet]:
         """Every table with anything in it."""
         flat = [each for findings in self.findings for each in findings]
@@ -87,6 +96,7 @@ class Report:
         sheets += [control_sheet(each) for each in flat if each.control]
         sheets += [loss_sheet(each) for each in flat]
         sheets += [reading_sheet(each) for each in flat]
+        sheets += [values_sheet(each, self.design, self.rounded) for each in flat]
         sheets += [variant_sheet(findings[0].metric, self.rows) for findings in self.findings]
         sheets += [size_sheet(cells), cost_sheet(cells), latency_sheet(cells, self.latency)]
         sheets.append(failure_sheet(self.rows))
@@ -123,6 +133,7 @@ def load_report(store: Store) -> Report:
         curves=read_curves(store.folder, [m.name for m in study.metrics if not m.test_only]),
         layers=read_layers(store.folder),
         latency=_latency(store.folder / LATENCY),
+        values=read_values(store.folder, [metric.name for metric in metrics]),
         published=published_table(study.family),
     )
 

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from billhook.study.analysis.cells import Cell
-from billhook.study.analysis.comparison import CLAIM_SEEDS, Comparison
+from billhook.study.analysis.cells import cells as cells_of
+from billhook.study.analysis.comparison import CLAIM_SEEDS, Comparison, Design
 from billhook.study.analysis.energy import energy
+from billhook.study.analysis.equal_metric import read_across
 from billhook.study.analysis.findings import Findings
 from billhook.study.analysis.statistics import LEVEL, Interval
 from billhook.study.analysis.variants import variants
@@ -27,6 +29,7 @@ __all__ = [
     "published_sheet",
     "reading_sheet",
     "size_sheet",
+    "values_sheet",
     "variant_sheet",
 ]
 
@@ -73,6 +76,28 @@ def reading_sheet(findings: Findings) -> Sheet:
     rows = [(f"{reading.bytes:,}", saved(reading)) for reading in findings.readings]
     headings = "bytes of the sparse file", "times the bytes, dense, for the same metric"
     return Sheet(_title(findings, "at equal quality: bytes saved"), headings, tuple(rows))
+
+
+def values_sheet(findings: Findings, design: Design, kinds: Mapping[str, Sequence[Row]]) -> Sheet:
+    """Every network in every kind of values, and how many times the bytes dense ones of the same
+    kind need for the metric of a sparse one."""
+    metric, scheme = findings.metric, findings.scheme
+    lines = []
+    for kind, rows in kinds.items():
+        readings = read_across(rows, metric, design, scheme=scheme)
+        factors = {reading.bytes: saved(reading) for reading in readings}
+        for cell in cells_of(rows, metric):
+            if cell.row.scheme in ("", scheme):
+                pruned = cell.row.arm == SPARSE
+                factor = factors.get(cell.row.bytes, "") if pruned else ""
+                row = cell.label, kind, f"{cell.row.bytes:,}", _mean(metric, cell.score), factor
+                lines.append(row)
+    headings = (
+        *("network", "values", "bytes", f"test {metric.label}"),
+        "times the bytes, dense, for the same metric",
+    )
+    title = _title(findings, "with weights in fewer bits")
+    return Sheet(title, headings, tuple(lines), keys=2)
 
 
 def size_sheet(cells: Sequence[Cell]) -> Sheet:

@@ -4,12 +4,17 @@ Each width is built as its runs will build it, takes two optimizer steps on real
 where its arm is, and is forgotten.
 """
 
+import contextlib
+import itertools
+import logging
 import time
+from collections.abc import Iterator
 
 import torch
 
 from billhook.errors import BillhookError, ConfigurationError
 from billhook.study.grid import Plan, Trial
+from billhook.study.run.workers import settle_in
 from billhook.study.subject import Place, Subject
 from billhook.training.loop import SCHEMES, Run, Sparsity
 from billhook.training.precision import accelerator_for
@@ -21,24 +26,24 @@ Seconds = dict[tuple[str, str, float], float]
 
 
 def rehearse(plan: Plan, place: Place) -> Seconds:
-    """Seconds of an optimizer step of every arm, scheme and width of ``plan``.
+    """Seconds of an optimizer step of every arm, scheme and width of ``plan``, on one thread.
 
     Raises:
         ConfigurationError: a network, its data or its pruning fail; the arm and width are named.
     """
     seconds: Seconds = {}
-    for trial in plan.trials:
-        key = _key(trial)
-        if key not in seconds:
-            try:
-                seconds[key] = _step(trial, place)
-            except BillhookError:
-                raise
-            except Exception as error:  # whatever a user's own network raises
-                raise ConfigurationError(
-                    f"one step of {trial.arm} at width {trial.width:g} fails: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
+    with _as_a_worker():
+        for trial in plan.trials:
+            if _key(trial) not in seconds:
+                try:
+                    seconds[_key(trial)] = _step(trial, place)
+                except BillhookError:
+                    raise
+                except Exception as error:  # whatever a user's own network raises
+                    raise ConfigurationError(
+                        f"one step of {trial.arm} at width {trial.width:g} fails: "
+                        f"{type(error).__name__}: {error}"
+                    ) from error
     return seconds
 
 
@@ -52,23 +57,26 @@ def _key(trial: Trial) -> tuple[str, str, float]:
 
 
 def _step(trial: Trial, place: Place) -> float:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as a worker has
+    torch.manual_seed(trial.seed)
+    task = Subject(trial.family, trial.kind, place).task(trial.recipe, trial.width)
+    sparse = Sparsity(trial.sparsity, 0, 1, SCHEMES[trial.scheme]) if trial.scheme else None
+    recipe = trial.recipe.changed(training={"epochs": None, "steps": 2})
+    run = Run(task, recipe, sparse, accelerator_for(recipe))
+    for batch in itertools.islice(task.batches(0, 0, run.accelerator.device), 2):
+        start = time.perf_counter()
+        run.train_step(batch)
+    return time.perf_counter() - start  # of the second, as the first also sets up
+
+
+@contextlib.contextmanager
+def _as_a_worker() -> Iterator[None]:
+    """One thread, no word of every selection, and random numbers of its own."""
+    threads, log = torch.get_num_threads(), logging.getLogger("billhook")
+    level = log.level
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(trial.seed)
-            task = Subject(trial.family, trial.kind, place).task(trial.recipe, trial.width)
-            sparse = None
-            if trial.scheme:
-                sparse = Sparsity(trial.sparsity, 0, 1, SCHEMES[trial.scheme])
-            recipe = trial.recipe.changed(training={"epochs": None, "steps": 2})
-            run = Run(task, recipe, sparse, accelerator_for(recipe))
-            batches = task.batches(0, 0, run.accelerator.device)
-            run.train_step(next(batches))
-            batch = next(batches, None)  # the first step also sets up
-            start = time.perf_counter()
-            if batch is not None:
-                run.train_step(batch)
-            return time.perf_counter() - start
+            settle_in()
+            yield
     finally:
         torch.set_num_threads(threads)
+        log.setLevel(level)

@@ -23,7 +23,7 @@ from billhook.tasks.task import Task
 from billhook.training.loop import MODEL_FILE, SCHEMES, Sparsity, test_metrics, train
 from billhook.training.precision import accelerator_for
 
-__all__ = ["load_network", "measure_test", "run_trial"]
+__all__ = ["evaluated_on_test", "load_network", "measure_test", "run_trial"]
 
 _SLACK = 0.005  # by which a file may exceed the bytes expected of random masks
 
@@ -95,7 +95,12 @@ def measure_test(trial: Trial, folder: Path, place: Place) -> dict[str, float]:
         StateError: a metric of the study is missing.
     """
     with torch.random.fork_rng(devices=[]):
-        return _numbers(test_metrics(_task(trial, place), folder, torch.device("cpu")))
+        return evaluated_on_test(trial, folder, place)
+
+
+def evaluated_on_test(trial: Trial, folder: Path, place: Place) -> dict[str, float]:
+    """The test metrics of a network in a folder that is of a trial's shape."""
+    return _numbers(test_metrics(_task(trial, place), folder, torch.device("cpu")))
 
 
 def load_network(
