@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 
 from billhook.errors import CompileError, ConfigurationError
 from billhook.inference import kernels
+from billhook.inference.example import Described, example_of
 from billhook.inference.layers.program import module_tensors, tensor_bytes
 from billhook.inference.network.network import Network
 from billhook.inference.network.program import network_tensors
@@ -43,6 +44,7 @@ class CompiledModel(nn.Module):
         super().__init__()
         self.program = program
         self._plan, self._report, self._architecture = plan, report, architecture
+        self._inputs: Described | None = None
         self.eval()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -76,8 +78,14 @@ class CompiledModel(nn.Module):
     def state_dict(self, *_: Any, **__: Any) -> Any:
         """The program as tensors, for :func:`billhook.save`; ``load_compiled`` reads them."""
         if isinstance(self.program, Network):
-            return network_tensors(self.program, self._plan)
-        return module_tensors(self.program, self._plan, self._architecture)
+            sample: Described = [{"shape": [1, *self.program.input_shape], "dtype": "F32"}]
+            return network_tensors(self.program, self._plan, example_of(self, sample))
+        example = example_of(self, self._inputs)
+        return module_tensors(self.program, self._plan, self._architecture, example)
+
+    def remember(self, inputs: Described | None) -> None:
+        """Of what kind the inputs are with which files of the program are checked when opened."""
+        self._inputs = inputs
 
     @property
     def nbytes(self) -> int:

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from billhook.errors import CompileError, ConfigurationError
 from billhook.inference import kernels
 from billhook.inference.compiled import CompiledModel, isa_of
+from billhook.inference.example import describe_inputs
 from billhook.inference.graph import Layer, Op, UnsupportedError, capture
 from billhook.inference.graph.soundness import check_choices
 from billhook.inference.layers.architecture import describe
@@ -77,10 +78,12 @@ def compile(
     with torch.no_grad(), torch.autocast("cpu", enabled=False), unchanged(model):
         trials = Trials(model, inputs)
         if plan is None:
-            return _raced(model, inputs, trials)
-        compiled = _replayed(model, inputs, plan)
-        trials.check(compiled)
-        return compiled
+            compiled = _raced(model, inputs, trials)
+        else:
+            compiled = _replayed(model, inputs, plan)
+            trials.check(compiled)
+    compiled.remember(describe_inputs(inputs))
+    return compiled
 
 
 def _check(model: nn.Module, inputs: tuple[Any, ...]) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from billhook.errors import ConfigurationError, FormatError
 from billhook.format.reader import Reader
 from billhook.inference.compiled import CompiledModel, isa_of
+from billhook.inference.example import check_example
 from billhook.inference.kernels import ISA_NAMES, available, runnable
 from billhook.inference.layers.program import open_modules
 from billhook.inference.limits import Limits
@@ -41,7 +42,8 @@ def load_compiled(path: str | os.PathLike[str], model: nn.Module | None = None) 
             the file.
 
     Raises:
-        FormatError: The file is damaged, or holds no compiled program.
+        FormatError: The file is damaged, holds no compiled program, or one whose outputs on the
+            example in it are others than when it was saved.
         ConfigurationError: The file needs a model, and none is given.
         CompileError: The model is another one, or this installation has no native kernels.
 
@@ -73,14 +75,31 @@ def load_compiled(path: str | os.PathLike[str], model: nn.Module | None = None) 
         report = Report.of(plan, why)
         if plan.mode != "network":
             program = _modules(file, plan, data, model, isa)
-            return CompiledModel(program, plan, report, data["architecture"])
+            compiled = CompiledModel(program, plan, report, data["architecture"])
+            _check_example(compiled, data, file.path)
+            return compiled
         with _readable(file.path):
             ops, shape = read_network(file, plan, data)
     # Only now that the file is let go of: both together would be the peak of the memory it takes.
     with _readable(path):
         limits = Limits.of(file.nbytes, 4 * math.prod(shape))
         network = Network(ops, shape, plan.layers, isa, limits=limits)
-    return CompiledModel(network, plan, report, {})
+    compiled = CompiledModel(network, plan, report, {})
+    if network.takes_at_most(limits.opening):  # what opening a file takes, the file alone pays for
+        _check_example(compiled, data, path)
+    return compiled
+
+
+def _check_example(
+    compiled: CompiledModel, data: Mapping[str, Any], path: str | os.PathLike[str]
+) -> None:
+    """Compares the program with the example in its file; older files have none."""
+    example = data.get("example")
+    if example is None:
+        return
+    with _readable(path):
+        check_example(compiled, example)
+        compiled.remember(example["inputs"])
 
 
 def _for_this_machine(plan: Plan) -> Plan:

@@ -5,6 +5,7 @@ Everything is checked before a kernel reads it: the file may be damaged, or made
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,12 @@ TEXT = "program"
 PARTS = ("row_ptr", "column", "value")
 
 
-def program_text(plan: Plan, **rest: Any) -> dict[str, torch.Tensor]:
+def program_text(
+    plan: Plan, example: Mapping[str, Any] | None, **rest: Any
+) -> dict[str, torch.Tensor]:
     """The plan, and what else is not a tensor, as the tensor ``program`` of JSON text."""
+    if example is not None:
+        rest["example"] = example
     text = json.dumps({"version": VERSION, "plan": plan.to_dict(), **rest})
     return {TEXT: torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)}
 

@@ -37,10 +37,13 @@ PREFIX = "model."
 
 
 def module_tensors(
-    program: nn.Module, plan: Plan, architecture: Mapping[str, Any]
+    program: nn.Module,
+    plan: Plan,
+    architecture: Mapping[str, Any],
+    example: Mapping[str, Any] | None = None,
 ) -> dict[str, torch.Tensor]:
     """The tensors of a model with replaced layers by name."""
-    tensors = program_text(plan, architecture=architecture)
+    tensors = program_text(plan, example, architecture=architecture)
     tensors |= {PREFIX + name: tensor.detach() for name, tensor in dense_tensors(program)}
     for name, layer in program.named_modules():
         if not isinstance(layer, SparseLayer):

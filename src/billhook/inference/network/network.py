@@ -1,5 +1,6 @@
 """The network plan: a feed-forward CNN as steps over one workspace, one native call a batch."""
 
+import math
 import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -73,6 +74,11 @@ class Network(nn.Module):
         limits.check("one sample", placed.size, limits.workspace)
         limits.check("opening it", opening_floats(self.ops, set(placed.layouts)), limits.opening)
         limits.check("running it", work(self.ops, self.input_shape), limits.work)
+
+    def takes_at_most(self, floats: int) -> bool:
+        """Whether one sample takes no more floats of memory, and makes no more read."""
+        both = max(self.lowering.place.size, work(self.ops, self.input_shape))
+        return max(both, math.prod(self.input_shape)) <= floats
 
     @property
     def nbytes(self) -> int:

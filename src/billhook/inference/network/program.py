@@ -30,14 +30,16 @@ _KINDS: dict[str, Callable[..., Op]] = {
 }
 
 
-def network_tensors(network: Network, plan: Plan) -> dict[str, torch.Tensor]:
+def network_tensors(
+    network: Network, plan: Plan, example: Mapping[str, Any] | None = None
+) -> dict[str, torch.Tensor]:
     """The program's tensors by name."""
     tensors: dict[str, torch.Tensor] = {}
     for index, op in enumerate(network.ops):
         if isinstance(op, Layer):
             tensors |= _weight_tensors(index, op, plan.layers[op.name].kernel == "dense")
     ops = [{"type": op.type_name, **_settings(op)} for op in network.ops]
-    return tensors | program_text(plan, shape=network.input_shape, ops=ops)
+    return tensors | program_text(plan, example, shape=network.input_shape, ops=ops)
 
 
 def _settings(op: Op) -> dict[str, Any]:
