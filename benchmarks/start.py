@@ -100,7 +100,7 @@ def measure(path: Path, target: str | None, shape: str) -> dict[str, float]:
     # The program is run once when it is opened, and keeps the workspace for the next call.
     workspace = 0
     if isinstance(compiled.program, Network):
-        workspace = 4 * compiled.program.lowering.place.size
+        workspace = 4 * compiled.program.lowering.placed.size
     limit = 1.5 * packed + size + workspace + SCRATCH
     found = {"peak": peak, "packed": packed, "file": size, "limit": limit}
     return {name: round(value / MIB, 1) for name, value in found.items()}

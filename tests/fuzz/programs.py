@@ -195,7 +195,7 @@ def check(path: Path, data: bytes) -> str:
     network: Any = program.program
     network = getattr(network, "network", network)
     shape = network.input_shape
-    if torch.Size(shape).numel() > LARGEST or network.lowering.place.size > 64 * LARGEST:
+    if torch.Size(shape).numel() > LARGEST or network.lowering.placed.size > 64 * LARGEST:
         return "too large to run"
     x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(1)) - 0.4
     torch.set_num_threads(1)

@@ -77,7 +77,7 @@ class Network(nn.Module):
 
     def takes_at_most(self, floats: int) -> bool:
         """Whether one sample takes no more floats of memory, and makes no more read."""
-        both = max(self.lowering.place.size, work(self.ops, self.input_shape))
+        both = max(self.lowering.placed.size, work(self.ops, self.input_shape))
         return max(both, math.prod(self.input_shape)) <= floats
 
     @property
