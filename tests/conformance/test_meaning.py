@@ -50,7 +50,7 @@ def _steps(model: nn.Module, optimizer: torch.optim.Optimizer, first: int, last:
         (Fisher(gradients=2), lambda w, seen: w**2 * (1e-7 + sum(g**2 for _, g in seen[3:]) / 2)),
         (Movement(), lambda w, seen: sum(-a * g for a, g in seen)),
     ],
-    ids=repr,
+    ids=["first-order", "fisher-damped", "fisher-two-gradients", "movement"],
 )
 def test_gradients_are_averaged_between_updates(criterion: Averaged, expected: Any) -> None:
     """Updates after steps 2 (which keeps all) and 5: the second one ranks what steps 3 to 5 saw."""
