@@ -101,6 +101,14 @@ def tensors_of(model_or_dict: nn.Module | Mapping[str, torch.Tensor]) -> dict[st
                 f"{name!r} maps to a {type(tensor).__name__}; only tensors with names that are "
                 f"strings can be stored: {_instead(tensors)}"
             )
+        if tensor.is_nested or tensor.is_meta or tensor.layout != torch.strided:
+            kind = (
+                "nested" if tensor.is_nested else tensor.device if tensor.is_meta else tensor.layout
+            )
+            raise ConfigurationError(
+                f"tensor {name!r} is {kind} and has no plain values to store: pass a dense tensor "
+                "on a real device, as tensor.to_dense() gives"
+            )
         if name == "__metadata__" or name.endswith(SUFFIX):
             raise ConfigurationError(f"the tensor name {name!r} is reserved; rename it")
         if any("\ud800" <= character <= "\udfff" for character in name):
