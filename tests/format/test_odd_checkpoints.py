@@ -64,9 +64,7 @@ READ: dict[str, Callable[[], bytes]] = {
     "a state_dict": partial(saved, STATE),
     "an old pickle": partial(saved, STATE, _use_new_zipfile_serialization=False),
     **{
-        f"under {key!r}": lambda key=key: saved(
-            {key: STATE, "epoch": 3, "optimizer": {"state": {}}}
-        )
+        f"under {key!r}": partial(saved, {key: STATE, "epoch": 3, "optimizer": {"state": {}}})
         for key in ("state_dict", "model_state_dict", "model", "module", "net", "params", "mine")
     },
     "averages beside it": partial(saved, {"params_ema": STATE, "params": {"x": W}}),
