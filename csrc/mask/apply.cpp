@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 
 #include "abi.h"
 #include "isa.h"
@@ -30,7 +31,7 @@ template <class Visit>
 void for_changed(int64_t begin, int64_t end, const Change& change, const Visit& visit) {
   for (int64_t i = begin; i < end; i += 8) {
     const uint8_t now = change.now[i >> 3];
-    unsigned changed = now ^ change.old_byte(i >> 3);
+    unsigned changed = now ^ change.before[i >> 3];
     if (changed == 0) continue;
     if (end - i < 8) changed &= (1u << (end - i)) - 1;
     for (int lane = 0; lane < 8; ++lane) {
@@ -99,8 +100,7 @@ BILLHOOK_API int64_t billhook_mask_zero(void* data, int64_t itemsize, int64_t n,
   return found.load();
 }
 
-// Writes +0 into each of n elements whose mask bit is 0 now and was 1 before; `before` may be null:
-// nothing was masked. Returns 0, or -1 if the element size is none of 2, 4, 8.
+// Writes +0 into each of n elements whose mask bit is 0 now and was 1 before. Returns 0, or -1 if the element size is none of 2, 4, 8.
 BILLHOOK_API int64_t billhook_mask_zero_leaving(void* data, int64_t itemsize, int64_t n,
                                                 const uint8_t* before, const uint8_t* now,
                                                 int64_t isa, int64_t threads) {
@@ -114,16 +114,17 @@ BILLHOOK_API int64_t billhook_mask_zero_leaving(void* data, int64_t itemsize, in
 }
 
 // Moves each weight whose mask bit becomes 0 aside and leaves +0, and each whose bit becomes 1
-// back. Entries of `aside` that are not masked mean nothing, before and after. `before` may be
-// null: nothing was masked. Returns 0, or -1 if the element size is none of 2, 4, 8.
+// back; then `bits` are `now`. Entries of `aside` that are not masked mean nothing, before and
+// after. Returns 0, or -1 if the element size is none of 2, 4, 8.
 BILLHOOK_API int64_t billhook_mask_exchange(void* weight, void* aside, int64_t itemsize, int64_t n,
-                                            const uint8_t* before, const uint8_t* now,
-                                            int64_t isa, int64_t threads) {
+                                            uint8_t* bits, const uint8_t* now, int64_t isa,
+                                            int64_t threads) {
   using namespace billhook;
   const Apply* apply = versions_of(isa, itemsize);
   if (apply == nullptr) return -1;
   in_blocks(n, threads, [&](int64_t begin, int64_t end) {
-    apply->exchange(weight, aside, begin, end, {before, now});
+    apply->exchange(weight, aside, begin, end, {bits, now});
   });
+  std::memcpy(bits, now, static_cast<size_t>((n + 7) / 8));
   return 0;
 }

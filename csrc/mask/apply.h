@@ -5,12 +5,10 @@
 
 namespace billhook {
 
-// One tensor under a change of its mask. `before` is null where nothing was masked.
+// A mask that is about to be replaced, and the new one.
 struct Change {
   const uint8_t* before;
   const uint8_t* now;
-
-  uint8_t old_byte(int64_t i) const { return before == nullptr ? 0xff : before[i]; }
 };
 
 // Of elements begin to end (begin a multiple of 64), each in versions for 2, 4 and 8 bytes:

@@ -78,8 +78,8 @@ template <int count, class Visit>
 int64_t for_changed(int64_t begin, int64_t end, const Change& change, const Visit& visit) {
   int64_t i = begin;
   for (; i + 64 <= end; i += 64) {
-    uint64_t before = ~uint64_t{0}, now;
-    if (change.before != nullptr) __builtin_memcpy(&before, change.before + (i >> 3), 8);
+    uint64_t before, now;
+    __builtin_memcpy(&before, change.before + (i >> 3), 8);
     __builtin_memcpy(&now, change.now + (i >> 3), 8);
     if (before == now) continue;
     for (int64_t j = 0; j < 64; j += count) {

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from billhook.allocation import Allocation, PrunableTensor
-from billhook.criterion import Criterion, check_scores
-from billhook.distributed import gathered, part, part_like, total
+from billhook.criterion import Criterion, Magnitude, check_scores
+from billhook.distributed import gathered, is_sharded, part, part_like, total
 from billhook.errors import ConfigurationError, MaskError
 from billhook.granularity import Granularity, Unstructured, nearest_kept
+from billhook.mask import Mask, nan_scores
 from billhook.masked_weight import MaskedWeight
 from billhook.regrowth import GradientRegrowth
 from billhook.schedule import Schedule
@@ -62,6 +63,10 @@ class MaskDrawer:
             "allocation": configuration_of(allocation, "allocation"),
             "regrow": regrow if isinstance(regrow, bool) else repr(regrow),
         }
+        #: By tensor, the numbers of NaNs among the scores of the last update, on their devices.
+        self.nans: dict[str, Tensor] = {}
+        plain = (criterion, granularity) == (Magnitude(), Unstructured())
+        self._ranks_magnitudes = plain and isinstance(regrow, bool)
         self._emptied: set[str] = set()
 
     def check(self, shapes: Mapping[str, torch.Size], schedules: Mapping[str, Schedule]) -> None:
@@ -93,15 +98,20 @@ class MaskDrawer:
             for step in sorted(set(itertools.chain(*ends))):
                 self._counts(step, {n: t for n, t in scored.items() if step in t.schedule.updates})
 
-    def draw(self, weights: Sequence[MaskedWeight], step: int) -> dict[str, Tensor]:
-        """The masks (True = kept) of the weights whose schedule has an update at ``step``.
+    def draw(self, weights: Sequence[MaskedWeight], step: int) -> dict[str, Mask | Tensor]:
+        """The masks (bools: True = kept) of the weights whose schedule has an update at ``step``.
+
+        Where the number of NaNs stays on a device, :attr:`nans` has it afterwards.
 
         Raises:
             MaskError: scores are not what a criterion owes, or NaN; or a mask has another number
                 of survivors than was asked for.
         """
         changing = [weight for weight in weights if step in weight.schedule.updates]
-        masks = _existing([weight for weight in changing if weight.schedule.holds_zeros])
+        masks: dict[str, Mask | Tensor] = {
+            **_existing([weight for weight in changing if weight.schedule.holds_zeros])
+        }
+        self.nans = {}
         scored = [weight for weight in changing if not weight.schedule.holds_zeros]
         scores: dict[str, Tensor] = {}
         if self.allocation.needs_scores:
@@ -117,9 +127,12 @@ class MaskDrawer:
             if count == weight.parameter.numel() and needs(self.criterion) != "weight":
                 masks[weight.name] = torch.ones_like(weight.parameter, dtype=torch.bool)
                 continue
-            score = scores.pop(weight.name) if scores else self._score(weight)
             try:
-                masks[weight.name] = self._drop_and_grow(weight, score, count, step)
+                if self._ranks_magnitudes and not scores and not is_sharded(weight.parameter):
+                    masks[weight.name] = self._rank(weight, count)
+                else:
+                    score = scores.pop(weight.name) if scores else self._score(weight)
+                    masks[weight.name] = self._drop_and_grow(weight, score, count, step)
             except MaskError as error:
                 raise MaskError(f"no mask for {weight.name!r} at step {step}: {error}") from None
         return masks
@@ -168,6 +181,14 @@ class MaskDrawer:
         if isinstance(self.granularity, Unstructured):
             return scores
         return gathered(scores)  # blocks may cross the borders of shards
+
+    def _rank(self, weight: MaskedWeight, count: int) -> Mask:
+        mask, nans = weight.rank(count)
+        if isinstance(nans, Tensor):
+            self.nans[weight.name] = nans
+        elif nans:
+            raise MaskError(nan_scores(nans, weight.parameter.numel()))
+        return mask
 
     def _drop_and_grow(self, weight: MaskedWeight, scores: Tensor, count: int, step: int) -> Tensor:
         """The mask of ``count`` survivors, some of them regrown where a rule says so."""

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from billhook.backends import native
+from billhook.backends import native, portable
 from billhook.distributed import is_sharded, select_sharded
 from billhook.errors import MaskError
 
@@ -59,8 +59,11 @@ def select(scores: Tensor, keep: int) -> Tensor:
     elif native.is_available() and native.fits(scores) and scores.dtype == torch.float32:
         nans, bits = native.select(scores, keep)
         mask = _unpack(bits, scores.shape)
+    elif is_plain(scores):
+        nans, mask = _select_by_partition(scores, keep)
     else:
-        nans, mask = _select_portable(scores, keep)
+        found, mask = portable.select(scores, keep)
+        nans = int(found)
     if nans:
         raise MaskError(nan_scores(nans, scores.numel()))
     return mask
@@ -74,14 +77,11 @@ def nan_scores(nans: int, numel: int) -> str:
     )
 
 
-def _select_portable(scores: Tensor, keep: int) -> tuple[int, Tensor]:
+def _select_by_partition(scores: Tensor, keep: int) -> tuple[int, Tensor]:
     """The number of NaN scores, and the mask if there are none; 0 < keep < scores.numel()."""
     nans = int(scores.isnan().sum())
     rank = scores.numel() - keep  # of the smallest survivor, from the smallest, counted from 0
-    if is_plain(scores):  # an order of magnitude faster than torch.kthvalue
-        threshold = torch.tensor(np.partition(scores.numpy().reshape(-1), rank)[rank])
-    else:
-        threshold = scores.flatten().kthvalue(rank + 1).values
+    threshold = torch.tensor(np.partition(scores.numpy().reshape(-1), rank)[rank])
     mask = scores > threshold
     missing = keep - int(mask.sum())
     ties = (scores == threshold).flatten().nonzero().flatten()[:missing]
@@ -101,35 +101,73 @@ class Mask:
     tensor([[1., 0., 3.]])
     """
 
-    def __init__(self, keep: Tensor) -> None:
+    def __init__(self, keep: Tensor, kept: int | None = None) -> None:
         self.shape = keep.shape
-        self.kept = int(keep.sum())
-        self.bits = _pack(keep)
+        self.kept = int(keep.sum()) if kept is None else kept
+        self.bits = _with_room(_pack(keep))
+        self._masked: Tensor | None = None
 
     @classmethod
-    def from_bits(cls, bits: Tensor, shape: torch.Size) -> "Mask":
+    def of_all(cls, tensor: Tensor) -> "Mask":
+        """The mask that keeps every element of ``tensor``."""
+        bits = portable.new_bits(tensor.numel(), tensor.device)
+        return cls._make(bits, tensor.shape, tensor.numel())
+
+    @classmethod
+    def from_bits(cls, bits: Tensor, shape: torch.Size, kept: int | None = None) -> "Mask":
         """The mask that ``bits`` (uint8, ``ceil(n / 8)`` of them) hold for ``shape``."""
         if bits.dtype != torch.uint8 or bits.numel() != -(-shape.numel() // 8):
             raise MaskError(
                 f"{bits.numel()} mask entries of {bits.dtype} do not fit a weight of shape "
                 f"{tuple(shape)}: expected {-(-shape.numel() // 8)} of torch.uint8"
             )
-        mask = cls.__new__(cls)
-        mask.shape, mask.bits = shape, bits
-        mask.kept = int(mask.keep().sum())
+        mask = cls._make(_with_room(bits), shape, 0 if kept is None else kept)
+        if kept is None:
+            mask.kept = int(mask.keep().sum())
         return mask
+
+    @classmethod
+    def _make(cls, bits: Tensor, shape: torch.Size, kept: int) -> "Mask":
+        mask = cls.__new__(cls)
+        mask.shape, mask.bits, mask.kept, mask._masked = shape, bits, kept, None
+        return mask
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether nothing is masked."""
+        return self.kept == self.shape.numel()
 
     def keep(self) -> Tensor:
         """The mask as bools, True = kept, on the device of its bits."""
         if self.bits.device.type == "cpu":
             return _unpack(self.bits, self.shape)
-        shifts = torch.arange(8, dtype=torch.uint8, device=self.bits.device)
-        flat = (self.bits.unsqueeze(1) >> shifts & 1).flatten()[: self.shape.numel()]
-        return flat.to(torch.bool).view(self.shape)
+        return portable.unpack(self.bits, self.shape)
+
+    def masked(self, like: Tensor) -> Tensor:
+        """The mask as bools, True = masked, with ``like``'s strides; kept for the next call."""
+        known = self._masked
+        if known is None or known.stride() != like.stride() or known.device != like.device:
+            known = torch.empty_strided(
+                like.shape, like.stride(), dtype=torch.bool, device=like.device
+            )
+            self._masked = known.copy_(~self.keep())
+        return known
+
+    def assign(self, other: "Mask") -> None:
+        """Become ``other``, at the same address: a CUDA graph that reads the bits stays valid."""
+        self.bits.copy_(other.bits)
+        self.changed(other.kept)
+
+    def changed(self, kept: int) -> None:
+        """The bits were rewritten and keep so many now."""
+        self.kept = kept
+        if self._masked is not None:
+            self._masked.copy_(~self.keep())
 
     def to(self, device: torch.device) -> None:
         """Move the bits."""
-        self.bits = self.bits.to(device)
+        self.bits = _with_room(self.bits.to(device))
+        self._masked = None
 
     def zero_(self, tensor: Tensor) -> None:
         """Write +0.0 wherever the mask is False, whatever stood there, in place."""
@@ -138,11 +176,12 @@ class Mask:
                 f"a mask of shape {tuple(self.shape)} does not fit a tensor of shape "
                 f"{tuple(tensor.shape)}"
             )
+        if self.keeps_all:
+            return
         if native.is_available() and native.fits(tensor):
             native.zero(tensor, self.bits)
         else:
-            with torch.no_grad():
-                tensor.masked_fill_(~self.keep(), 0.0)
+            portable.zero(tensor, self.masked(tensor))
 
 
 def _unpack(bits: Tensor, shape: torch.Size) -> Tensor:
@@ -153,7 +192,12 @@ def _unpack(bits: Tensor, shape: torch.Size) -> Tensor:
 def _pack(keep: Tensor) -> Tensor:
     if keep.device.type == "cpu":
         return torch.from_numpy(np.packbits(keep.numpy(), bitorder="little"))
-    flat = keep.flatten().to(torch.uint8)
-    padded = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).view(-1, 8)
-    shifts = torch.arange(8, dtype=torch.uint8, device=keep.device)
-    return (padded << shifts).sum(dim=1, dtype=torch.uint8)
+    return portable.pack(keep)
+
+
+def _with_room(bits: Tensor) -> Tensor:
+    """The bits, on a GPU in memory of whole int32 words, as its kernels write them."""
+    if bits.device.type == "cpu":
+        return bits
+    words = torch.zeros(-(-bits.numel() // 4), dtype=torch.int32, device=bits.device)
+    return words.view(torch.uint8)[: bits.numel()].copy_(bits)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from billhook.backends import native, portable
 from billhook.distributed import (
     after_reduction,
     is_sharded,
@@ -19,8 +20,9 @@ from billhook.distributed import (
     whole,
 )
 from billhook.errors import StateError
+from billhook.fixed_points import is_fixed_point
 from billhook.mask import Mask
-from billhook.optimizer_state import Copies, hold_state
+from billhook.optimizer_state import Copies, held_state, hold_state
 from billhook.report import TensorReport
 from billhook.schedule import Schedule
 from billhook.selection import Weight
@@ -35,10 +37,11 @@ class MaskedWeight:
     """A parameter that holds zeros in place, and the raw values that stood there.
 
     ``raw = where(mask, parameter, aside)``: the parameter itself is what the model sees, so
-    nothing in the model is renamed, wrapped or hooked. The values aside are packed: one for every
-    masked weight, in row-major order, in the parameter's dtype. Of a DTensor, mask and values
-    aside are those of the part on this rank. The parameter does not keep this object alive: its
-    gradient hook goes when this object goes.
+    nothing in the model is renamed, wrapped or hooked. The values aside lie in a buffer of the
+    parameter's shape, dtype and strides, whose entries mean nothing where the mask keeps: so a mask
+    update moves what changes and nothing else. Of a DTensor, mask and values aside are those of
+    the part on this rank. The parameter does not keep this object alive: its gradient hook goes
+    when this object goes.
 
     Args:
         weight: the tensor and its places in the model.
@@ -58,7 +61,7 @@ class MaskedWeight:
         self.weight = weight
         self.schedule = schedule
         self.replicas = replicas
-        self.mask = Mask(torch.ones_like(self.part, dtype=torch.bool))
+        self.mask = Mask.of_all(self.part)
         self.kept = self.parameter.numel()  # on all ranks together
         self.aside: Tensor | None = None
         self._collects = False
@@ -68,6 +71,7 @@ class MaskedWeight:
         self._version = self.part._version
         self._masked_grad: tuple[weakref.ref[Tensor], int] | None = None
         self._as_attached: Tensor | None = None
+        self._is_settled = False  # gradient and state are zero where the weight is masked
         self._hook = self._register_hook()
 
     @property
@@ -100,18 +104,93 @@ class MaskedWeight:
         """The weight with the values kept aside back in their places, as a new tensor."""
         return whole(self._raw_part(), self.parameter)
 
-    def set_mask(self, keep: Tensor, *, keep_aside: bool) -> None:
-        """Put ``keep`` in force: values come back where it is True, go aside where it is not.
+    def rank(self, count: int) -> tuple[Mask, Tensor | int]:
+        """The mask of the ``count`` largest raw magnitudes, and the number of NaNs.
+
+        What ``Magnitude`` and ``Unstructured`` draw of a tensor that is not sharded, with nothing
+        made but the mask. Off the CPU the number of NaNs stays on the device, and where it is not 0
+        the mask is the one in force.
+        """
+        mask, mine = self._mask_here(), self.part.detach()
+        if self._is_native(mine):
+            nans, bits = native.select_raw(mine, self.aside, mask.bits, count)
+            return Mask.from_bits(bits, mine.shape, count), nans
+        masked = mask.masked(mine)
+        if self.aside is not None:
+            portable.complete(mine, self.aside, masked)
+        scores = (mine if self.aside is None else self.aside).to(torch.float32).abs()
+        if self.aside is None:
+            scores = scores.masked_fill(masked, -torch.inf)
+        found, keep = portable.select(scores, count)
+        if mine.device.type == "cpu":
+            return Mask(keep, count), int(found)
+        return Mask(torch.where(found == 0, keep, ~masked), count), found
+
+    @torch.no_grad()
+    def set_mask(self, new: Mask | Tensor, *, keep_aside: bool) -> None:
+        """Put a mask in force: values come back where it keeps, go aside where it does not.
 
         Interrupted at any point, it leaves the raw values whole, so that it can be done again.
+
+        Args:
+            new: the mask of this rank's part, or bools laid out as the parameter, True = kept.
+            keep_aside: whether what becomes masked may return.
         """
-        raw = self._raw_part()
-        mine = part(part_like(keep, self.parameter))
-        mask, aside = Mask(mine), raw[~mine] if keep_aside else None
-        with torch.no_grad():
-            self.part.copy_(raw)
-        self.mask, self.aside = mask, aside
-        self._put_in_force()
+        if not isinstance(new, Mask):
+            new = Mask(part(part_like(new, self.parameter)))
+        if keep_aside:
+            self.make_room()
+        settled = self._settle_leaving(new)
+        self._exchange(new)
+        if not keep_aside:
+            self.aside = None
+        self.kept = total(new.kept, self.parameter)
+        if settled:
+            self._version = self.part._version
+        else:
+            self._mask_grad()
+            self.hold()
+
+    def make_room(self) -> None:
+        """Room for the values aside, which then neither grows nor moves."""
+        if self.aside is None:
+            self.aside = torch.zeros_like(self.part.detach())
+
+    def _exchange(self, new: Mask) -> None:
+        mask, mine = self._mask_here(), self.part.detach()
+        if self._is_native(mine) and self.aside is not None:
+            native.exchange(mine, self.aside, mask.bits, new.bits)
+            mask.changed(new.kept)
+            return
+        if self.aside is not None and not mask.keeps_all:
+            portable.complete(mine, self.aside, mask.masked(mine))
+            mine.copy_(self.aside)
+        elif self.aside is not None:
+            self.aside.copy_(mine)
+        mask.assign(new)  # weight and values aside are both whole: either mask is right
+        mask.zero_(mine)
+
+    def _settle_leaving(self, new: Mask) -> bool:
+        """Zeros in gradient and optimizer state where weights leave; False if that is not enough.
+
+        It is where all was zero at masked places before: right after a step.
+        """
+        if not self._is_settled or not native.is_available() or self._grad_was_written():
+            return False
+        tensors = [value for o in self._optimizers for value in held_state(o, self.parameter)]
+        if self.parameter.grad is not None:
+            tensors.append(part(self.parameter.grad))
+        if not all(native.fits(each) for each in tensors):
+            return False
+        for each in tensors:
+            native.zero_leaving(each, self._mask_here().bits, new.bits)
+        if self.parameter.grad is not None:
+            self._note_grad(self.parameter.grad)
+        return True
+
+    def _is_native(self, mine: Tensor) -> bool:
+        beside = self.aside is None or native.fits(self.aside)
+        return native.is_available() and native.fits(mine) and beside
 
     def mark_attached(self) -> None:
         """Remember the weights as the mask that was drawn at attach left them."""
@@ -129,12 +208,40 @@ class MaskedWeight:
             with torch.no_grad():
                 self.part.copy_(self._raw_part())
         self._as_attached = None
-        self.mask = mask
-        self.aside = None if aside is None else aside.to(self.part, copy=True)
-        self._put_in_force()
+        self._mask_here().assign(mask)
+        if aside is None:
+            self.aside = None
+        else:
+            self.make_room()
+            assert self.aside is not None
+            self.aside[~mask.keep()] = aside.to(self.part)
+        self.kept = total(self.mask.kept, self.parameter)
+        self._mask_grad()
+        self.hold()
+
+    def packed_aside(self) -> Tensor | None:
+        """The values aside, one for each masked weight in row-major order; None if none return."""
+        if self.aside is None:
+            return None
+        return self.aside[~self._mask_here().keep()]
+
+    def after_step(self, optimizer: Optimizer) -> None:
+        """Hold the zeros after a step of ``optimizer``, doing only what could have an effect.
+
+        An optimizer that leaves masked weights alone by itself (:func:`is_fixed_point`) is held
+        only if a weight has moved all the same: then a gradient was written behind torch's back.
+        """
+        mine = self.part
+        if self.mask.keeps_all or not is_fixed_point(optimizer):
+            self.hold()
+        elif self._is_native(mine) and native.zero(mine, self._mask_here().bits):
+            self._mask_grad()
+            self.hold()
+        self._version = self.part._version
+        self._is_settled = all(map(is_fixed_point, self._optimizers))
 
     def hold(self) -> None:
-        """Zeros in the weight and its optimizer state wherever it is masked, after a step."""
+        """Zeros in the weight and its optimizer state wherever it is masked."""
         mask = self._mask_here()
         mask.zero_(self.part)
         self.hold_state()
@@ -162,7 +269,7 @@ class MaskedWeight:
                     "values into the old one with copy_(), or detach() and attach a new Pruner; "
                     "fully_shard and other wrappers that replace parameters come before the Pruner"
                 )
-        self._as_attached = None
+        self._as_attached, self._is_settled = None, False
         if self._grad_was_written():
             self._mask_grad()
         if not self.was_written:
@@ -229,31 +336,25 @@ class MaskedWeight:
         self._hook.remove()
         self.aside = self._as_attached = self._lost_grad = None
 
-    def _put_in_force(self) -> None:
-        """Hold a new mask, in the gradient of the last backward pass too."""
-        self.kept = total(self.mask.kept, self.parameter)
-        self._mask_grad()
-        self.hold()
-
     @property
     def was_written(self) -> bool:
         """Whether the weight changed since :meth:`hold`, outside of an optimizer step."""
         return self.part._version != self._version
 
     def _raw_part(self) -> Tensor:
-        raw = self.part.detach().clone(memory_format=torch.contiguous_format)
-        mask = self._mask_here()
-        if self.aside is not None:
-            raw[~mask.keep()] = self.aside
-        return raw
+        mine, mask = self.part.detach(), self._mask_here()
+        if self.aside is None or mask.keeps_all:
+            return mine.clone(memory_format=torch.contiguous_format)
+        return torch.where(mask.keep(), mine, self.aside).contiguous()
 
     def _mask_here(self) -> Mask:
         """The mask, moved to where the parameter now lives, and the values aside with it."""
         mine = self.part
         if self.mask.bits.device != mine.device:
             self.mask.to(mine.device)
-        if self.aside is not None:
-            self.aside = self.aside.to(mine)
+        beside = self.aside
+        if beside is not None and (beside.device, beside.dtype) != (mine.device, mine.dtype):
+            self.aside = torch.empty_like(mine.detach()).copy_(beside)
         return self.mask
 
     def _register_hook(self) -> torch.utils.hooks.RemovableHandle:
@@ -286,11 +387,17 @@ class MaskedWeight:
         grad = self.parameter.grad
         if grad is None:
             return
-        if grad.is_sparse:  # rows of an embedding, possibly repeated
+        if self.mask.keeps_all:
+            pass
+        elif grad.is_sparse:  # rows of an embedding, possibly repeated
             rows = self._mask_here().keep()[grad._indices()[0]]
             grad._values().masked_fill_(~rows, 0.0)
         else:
             self._mask_here().zero_(part(grad))
+        self._note_grad(grad)
+
+    def _note_grad(self, grad: Tensor) -> None:
+        """Remember a gradient as masked until it is written again."""
         self._masked_grad = weakref.ref(grad), part(grad)._version
 
 

@@ -10,7 +10,7 @@ from billhook.distributed import part
 from billhook.errors import StateError
 from billhook.mask import Mask, is_plain
 
-__all__ = ["Copies", "age_of_state", "hold_state"]
+__all__ = ["Copies", "age_of_state", "held_state", "hold_state"]
 
 #: State of a parameter's shape whose fresh value is not zero: (class, key) -> group's setting.
 _FRESH = {
@@ -68,6 +68,8 @@ def hold_state(
                 f"shape {tuple(parameter.shape)}: billhook cannot tell which part belongs to a "
                 "masked weight; use an optimizer whose state has its parameter's shape"
             )
+        if mask.keeps_all:
+            continue
         mine = part(value)
         if not _zero(mine, mask):
             raise StateError(
@@ -80,6 +82,18 @@ def hold_state(
         if setting := _entry(_FRESH, optimizer, key):
             fresh = _group(optimizer, parameter)[_FRESH[setting]]
             mine.masked_fill_(~mask.keep(), fresh)
+
+
+def held_state(optimizer: Optimizer, parameter: Tensor) -> list[Tensor]:
+    """This rank's parts of the state that has an entry for each weight."""
+    values = optimizer.state.get(parameter, {}).values()
+    return [
+        part(value)
+        for value in values
+        if isinstance(value, Tensor)
+        and value.shape == parameter.shape
+        and value.is_floating_point()
+    ]
 
 
 def _is_shared(value: Any, shape: torch.Size) -> bool:

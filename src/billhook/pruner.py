@@ -358,7 +358,7 @@ class Pruner:
     def after_step(self, optimizer: Optimizer) -> None:
         """Called by the optimizer: hold the zeros, count the step, update the masks in time."""
         for weight in self._held_after(optimizer):
-            weight.hold()
+            weight.after_step(optimizer)
         if optimizer is self._optimizers[0]:
             self._steps.add(optimizer)
             # Within a backward pass other weights are still to be used as they are.

@@ -26,11 +26,12 @@ def pack_weight(weight: MaskedWeight) -> dict[str, Any]:
     """
     shape = list(weight.parameter.shape)
     if not is_sharded(weight.parameter):
-        aside = () if weight.aside is None else (weight.aside.clone(),)
+        values = weight.packed_aside()
+        aside = () if values is None else (values,)
         return {"shape": shape, "mask": weight.mask.bits.clone(), "aside": aside}
     values = torch.zeros_like(weight.part)
     if weight.aside is not None:
-        values[~weight.mask.keep()] = weight.aside
+        values = torch.where(weight.mask.keep(), values, weight.aside)
     return {"shape": shape, "mask": weight.keep(), "aside": whole(values, weight.parameter)}
 
 

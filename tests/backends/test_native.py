@@ -15,9 +15,9 @@ pytestmark = pytest.mark.skipif(not native.is_available(), reason="built without
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-PER_VERSION = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+PER_VERSION = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 #: Around the widths of vectors, of words of the mask and of the blocks that threads share.
-SIZES = st.integers(1, 140) | st.sampled_from([2**18 - 1, 2**18, 2**18 + 1, 2**19 + 77])
+SIZES = st.integers(1, 140) | st.sampled_from([2**18 - 1, 2**18 + 65])
 
 
 @pytest.fixture(params=["portable", "best"])
@@ -114,21 +114,19 @@ def test_zero_leaves_kept_bits_alone_and_says_what_it_met(
 
 @PER_VERSION
 @given(data=st.data())
-@pytest.mark.parametrize("first", [True, False])
-def test_an_exchange_keeps_the_raw_weights(version: str, first: bool, data: st.DataObject) -> None:
+@pytest.mark.parametrize("few", [True, False])
+def test_an_exchange_keeps_the_raw_weights(version: str, few: bool, data: st.DataObject) -> None:
     raw = data.draw(weights())
-    before = torch.ones(raw.numel(), dtype=torch.bool) if first else mask(data, raw.numel())
-    now = mask(data, raw.numel())
-    few = data.draw(st.booleans())  # words without a change are passed over
-    if few:
+    before, now = mask(data, raw.numel()), mask(data, raw.numel())
+    if few:  # words without a change are passed over
         now = before.clone()
         now[data.draw(st.integers(0, raw.numel() - 1))] ^= True
     zeros = torch.zeros_like(raw)
     weight, aside = torch.where(before, raw, zeros), torch.where(before, zeros + 7, raw)
-    other = torch.where(before, raw, zeros)
-    was = None if first else packed(before)
-    native.exchange(weight, aside, was, packed(now))
-    native.zero_leaving(other, was, packed(now))
+    other, bits = torch.where(before, raw, zeros), packed(before)
+    native.zero_leaving(other, bits, packed(now))
+    native.exchange(weight, aside, bits, packed(now))
+    assert torch.equal(bits, packed(now))
     assert same(weight, torch.where(now, raw, zeros))
     assert same(torch.where(now, zeros, aside), torch.where(now, zeros, raw))
     assert same(other, torch.where(now & before, raw, zeros))
@@ -144,7 +142,7 @@ def test_results_do_not_depend_on_the_number_of_threads(dtype: torch.dtype) -> N
         torch.set_num_threads(count)
         _, bits = native.select_raw(raw, None, held, 99_999)
         weight, aside = raw.clone(), torch.zeros_like(raw)
-        native.exchange(weight, aside, None, bits)
+        native.exchange(weight, aside, held.clone(), bits)
         results.append((bits, weight, aside))
     torch.set_num_threads(threads)
     for one, two in zip(*results, strict=True):

@@ -46,7 +46,7 @@ def mask_of(shape: torch.Size, share: float, seed: int) -> Tensor:
 
 
 def bits_of(keep: Tensor) -> Tensor:
-    bits = triton.new_bits(keep.numel(), CPU)
+    bits = portable.new_bits(keep.numel(), CPU)
     bits.copy_(portable.pack(keep))
     return bits
 

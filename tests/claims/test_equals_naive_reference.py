@@ -157,6 +157,7 @@ def _masked_after_clipping(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def _state_not_cleared(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(masked_weight, "hold_state", lambda *args: None)
+    monkeypatch.setattr(masked_weight, "held_state", lambda *args: [])
     return {}
 
 

@@ -121,7 +121,7 @@ def test_an_update_that_failed_is_named_and_done_again(
     assert same(model.parameters(), resumed.parameters())
 
 
-@pytest.mark.parametrize("moment", ["_put_in_force", "_raw_part"])
+@pytest.mark.parametrize("moment", ["rank", "_settle_leaving", "_exchange", "make_room"])
 def test_values_aside_survive_an_interruption_of_their_exchange(
     moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,7 +145,7 @@ def test_values_aside_survive_an_interruption_of_their_exchange(
     assert same(*results)
 
 
-def _interrupt() -> None:
+def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 

@@ -93,26 +93,24 @@ def zero(tensor: Tensor, bits: Tensor) -> bool:
     return bool(wrote)
 
 
-def zero_leaving(tensor: Tensor, before: Tensor | None, now: Tensor) -> None:
-    """Write +0.0 where the bits are 0 ``now`` and were 1 ``before`` (None: all were 1)."""
+def zero_leaving(tensor: Tensor, before: Tensor, now: Tensor) -> None:
+    """Write +0.0 where the bits are 0 ``now`` and were 1 ``before``."""
     assert _ZERO_LEAVING is not None
-    was = None if before is None else before.data_ptr()
-    size, count = tensor.itemsize, tensor.numel()
-    _ZERO_LEAVING(tensor.data_ptr(), size, count, was, now.data_ptr(), *_how())
+    pointers = before.data_ptr(), now.data_ptr()
+    _ZERO_LEAVING(tensor.data_ptr(), tensor.itemsize, tensor.numel(), *pointers, *_how())
     torch.autograd.graph.increment_version(tensor)
 
 
-def exchange(weight: Tensor, aside: Tensor, before: Tensor | None, now: Tensor) -> None:
-    """Put the mask ``now`` in force in place of ``before``.
+def exchange(weight: Tensor, aside: Tensor, bits: Tensor, now: Tensor) -> None:
+    """Put the mask ``now`` in force: ``bits`` are rewritten with it, all or nothing.
 
     What becomes masked moves aside and leaves +0.0; what is kept again comes back. Entries of
     ``aside`` at kept places mean nothing.
     """
     assert _EXCHANGE is not None
-    was = None if before is None else before.data_ptr()
-    pointers = weight.data_ptr(), aside.data_ptr()
+    pointers = bits.data_ptr(), now.data_ptr()
     size, count = weight.itemsize, weight.numel()
-    _EXCHANGE(*pointers, size, count, was, now.data_ptr(), *_how())
+    _EXCHANGE(weight.data_ptr(), aside.data_ptr(), size, count, *pointers, *_how())
     torch.autograd.graph.increment_version(weight)
 
 

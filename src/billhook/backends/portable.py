@@ -8,7 +8,7 @@ tensor's own layout, True = masked.
 import torch
 from torch import Tensor
 
-__all__ = ["complete", "pack", "select", "unpack", "zero"]
+__all__ = ["complete", "new_bits", "pack", "select", "unpack", "zero"]
 
 
 def select(scores: Tensor, keep: int) -> tuple[Tensor, Tensor]:
@@ -42,6 +42,15 @@ def zero(tensor: Tensor, masked: Tensor) -> None:
 def complete(weight: Tensor, aside: Tensor, masked: Tensor) -> None:
     """Write the kept weights into ``aside``, which holds the masked ones: it is the raw weight."""
     torch.where(masked, aside, weight, out=aside)
+
+
+def new_bits(count: int, device: torch.device) -> Tensor:
+    """The bits of a mask that keeps all, uint8, in room for whole int32 words."""
+    words = torch.full((-(-count // 32),), -1, dtype=torch.int32, device=device)
+    bits = words.view(torch.uint8)[: -(-count // 8)]
+    if count % 8:
+        bits[-1:].fill_((1 << count % 8) - 1)
+    return bits
 
 
 def pack(keep: Tensor) -> Tensor:

@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "Held", "fits", "is_available", "new_bits"]
+from billhook.backends.portable import new_bits
+
+__all__ = ["Batch", "Held", "fits", "is_available"]
 
 _log = logging.getLogger("billhook")
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
@@ -73,12 +75,6 @@ def _layout(tensor: Tensor) -> tuple[int, int] | None:
     if wanted is None or not tensor.is_contiguous(memory_format=wanted):
         return None
     return tensor.shape[1], tensor.shape[2:].numel()
-
-
-def new_bits(count: int, device: torch.device) -> Tensor:
-    """Bits of a mask of ones, uint8, in room for whole int32 words as the kernels write them."""
-    words = torch.full((-(-count // 32),), -1, dtype=torch.int32, device=device)
-    return words.view(torch.uint8)[: -(-count // 8)]
 
 
 @dataclasses.dataclass(frozen=True)
