@@ -104,8 +104,8 @@ class Mask:
     def __init__(self, keep: Tensor, kept: int | None = None) -> None:
         self.shape = keep.shape
         self.kept = int(keep.sum()) if kept is None else kept
-        self.bits = _with_room(_pack(keep))
-        self._masked: Tensor | None = None
+        self.bits = _pack(keep)
+        self._masked = None if keep.device.type == "cpu" else ~keep
 
     @classmethod
     def of_all(cls, tensor: Tensor) -> "Mask":
@@ -156,13 +156,13 @@ class Mask:
     def assign(self, other: "Mask") -> None:
         """Become ``other``, at the same address: a CUDA graph that reads the bits stays valid."""
         self.bits.copy_(other.bits)
-        self.changed(other.kept)
+        self.kept = other.kept
+        if self._masked is not None:
+            self._masked.copy_(~other.keep() if other._masked is None else other._masked)
 
     def changed(self, kept: int) -> None:
-        """The bits were rewritten and keep so many now."""
-        self.kept = kept
-        if self._masked is not None:
-            self._masked.copy_(~self.keep())
+        """The bits were rewritten by a kernel and keep so many now."""
+        self.kept, self._masked = kept, None
 
     def to(self, device: torch.device) -> None:
         """Move the bits."""

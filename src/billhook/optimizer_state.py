@@ -36,7 +36,7 @@ class Copies:
 
     def refresh(self, optimizer: Optimizer, key: Any, state: Tensor, weight: Tensor) -> None:
         """Begin ``state`` at the weight wherever it is zero and the weight is not, if it is one."""
-        if type(optimizer).__module__.startswith("torch.optim"):
+        if _is_torchs(optimizer):
             return
         entry = id(optimizer), key
         seen = self._seen.get(entry, 0)
@@ -68,8 +68,8 @@ def hold_state(
                 f"shape {tuple(parameter.shape)}: billhook cannot tell which part belongs to a "
                 "masked weight; use an optimizer whose state has its parameter's shape"
             )
-        if mask.keeps_all:
-            continue
+        if mask.keeps_all and _is_torchs(optimizer):
+            continue  # a copy of the weights is known from the beginning, others are left alone
         mine = part(value)
         if not _zero(mine, mask):
             raise StateError(
@@ -82,6 +82,10 @@ def hold_state(
         if setting := _entry(_FRESH, optimizer, key):
             fresh = _group(optimizer, parameter)[_FRESH[setting]]
             mine.masked_fill_(~mask.keep(), fresh)
+
+
+def _is_torchs(optimizer: Optimizer) -> bool:
+    return type(optimizer).__module__.startswith("torch.optim")
 
 
 def held_state(optimizer: Optimizer, parameter: Tensor) -> list[Tensor]:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from billhook.allocation import Allocation, Uniform
 from billhook.arguments import check_arguments
 from billhook.attach import attach_weights, check_model, check_ranks, check_weights
+from billhook.backends.nans import NanReport
 from billhook.criterion import Criterion, Magnitude
 from billhook.distributed import (
     check_replicas,
@@ -20,9 +21,9 @@ from billhook.distributed import (
     part,
 )
 from billhook.draw import MaskDrawer
-from billhook.errors import StateError
+from billhook.errors import MaskError, StateError
 from billhook.granularity import Granularity, Unstructured
-from billhook.mask import Mask
+from billhook.mask import Mask, nan_scores
 from billhook.masked_weight import MaskedWeight, tensor_report
 from billhook.optimizer_hooks import (
     StepCount,
@@ -127,6 +128,7 @@ class Pruner:
         self._updates = merged_updates(schedules.values())
         self._optimizers = optimizers
         self._steps = StepCount()
+        self._nans: NanReport | None = None  # of the last update, on its way from the device
         self._updated = -1  # the last step whose mask update is done
         self._new = True  # no step was taken since the masks were drawn or loaded
         self._loads: dict[Optimizer, int | None] = {}  # since their last step: the age of the old
@@ -250,6 +252,7 @@ class Pruner:
                 f"since: the masks are {self.sparsity:.2%} sparse, not "
                 f"{self.schedule.final_sparsity:.2%}; train on, the next step does it again"
             )
+        self._check_nans(wait=True)
         for weight in self._weights:
             weight.check()
             if strays := weight.strays():
@@ -326,6 +329,7 @@ class Pruner:
 
     def before_step(self, optimizer: Optimizer) -> None:
         """Called by the optimizer: see that weights and state are as this pruner left them."""
+        self._check_nans()
         if optimizer is self._optimizers[0]:
             self._update_if_due()  # one that was interrupted
         weights = self._held_after(optimizer)
@@ -445,6 +449,8 @@ class Pruner:
     def _update_masks(self, step: int) -> None:
         """Draw the masks anew from the raw weights, all of them before any is put in force."""
         masks = self._drawer.draw(self._weights, step)
+        if nans := self._drawer.nans:
+            self._nans = NanReport(step, tuple(nans), torch.stack(list(nans.values())))
         for weight in self._weights:
             if weight.name in masks:
                 place = f"{weight.name!r} at step {step}"
@@ -458,6 +464,17 @@ class Pruner:
                     weight.forget_state()
         self._statistics.after_update(masks)
         self._compare_replicas()
+
+    def _check_nans(self, *, wait: bool = False) -> None:
+        """See that the last update met no NaN on a device, once its report has arrived."""
+        if self._nans is None or not self._nans.ready(wait=wait):
+            return
+        report, self._nans = self._nans, None
+        sizes = {weight.name: weight.parameter.numel() for weight in self._weights}
+        for name, count in report.found().items():
+            raise MaskError(
+                f"no mask for {name!r} at step {report.step}: {nan_scores(count, sizes[name])}"
+            )
 
     def _compare_replicas(self) -> None:
         """See that all ranks which hold the same weights hold the same masks."""

@@ -7,6 +7,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from billhook.distributed import is_sharded
 from billhook.errors import MaskError
+from billhook.mask import Mask
 
 __all__ = ["check_rows", "computed_by"]
 
@@ -29,7 +30,7 @@ def computed_by(module: nn.Module, attribute: str) -> str | None:
     return None
 
 
-def check_rows(places: Places, keep: Tensor, name: str) -> None:
+def check_rows(places: Places, mask: Mask | Tensor, name: str) -> None:
     """Refuse a mask that empties a row of a weight_norm's direction: its norm divides by 0.
 
     Raises:
@@ -37,7 +38,10 @@ def check_rows(places: Places, keep: Tensor, name: str) -> None:
     """
     for module, attribute in places:
         dim = _norm_dim(module, attribute)
-        if dim is None or is_sharded(keep) or not keep.numel():
+        if dim is None:
+            continue
+        keep = mask.keep() if isinstance(mask, Mask) else mask
+        if is_sharded(keep) or not keep.numel():
             continue
         rows = keep.flatten() if dim == -1 else keep.movedim(dim, 0).flatten(1)
         empty = int((~rows.any(-1)).sum())

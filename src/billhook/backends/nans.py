@@ -30,10 +30,12 @@ class NanReport:
     """The NaN counts of one mask update.
 
     Args:
+        step: the update's.
         names: the tensors.
         counts: one for each of them, on the device.
     """
 
+    step: int
     names: Sequence[str]
     counts: Tensor
 
