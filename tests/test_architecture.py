@@ -25,6 +25,7 @@ CORE = {
         "distillation",
         "oneshot",
         "recalibration",
+        "scan",
     ),
 }
 #: What each part may import of billhook; "public" is `import billhook` and names from it.
@@ -174,7 +175,9 @@ def test_the_core_needs_torch_numpy_and_rich_alone(part: str) -> None:
     outside = {package for path in paths for package, _ in _imports(path)} - {"billhook"}
     outside -= set(sys.stdlib_module_names)
     outside -= {"triton"} if part == "backends" else set()  # imported where torch brings it
-    assert outside <= {"torch", "numpy", "rich"} | ({"altair"} if part == "plan" else set())
+    assert outside <= {"torch", "numpy", "rich"} | (
+        {"altair"} if part in ("plan", "scan") else set()
+    )
 
 
 def _imported(code: str) -> set[str]:

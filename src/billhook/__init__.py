@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from billhook.recalibration import recalibrate
     from billhook.regrowth import GradientRegrowth
     from billhook.saliency import FirstOrder, Fisher, Movement, Wanda
+    from billhook.scan import sensitivity
     from billhook.schedule import Alternating, Cubic, Cyclic, Hold, OneShot, Polynomial
 
 __version__ = "0.1.0"
@@ -67,6 +68,7 @@ __all__ = [
     "prune",
     "recalibrate",
     "save",
+    "sensitivity",
 ]
 
 # Everything is logged here; what is shown, and where, is the application's choice.
@@ -88,6 +90,7 @@ _HOMES = {
     "recalibration": ("recalibrate",),
     "regrowth": ("GradientRegrowth",),
     "saliency": ("Fisher", "FirstOrder", "Movement", "Wanda"),
+    "scan": ("sensitivity",),
     "schedule": ("Alternating", "Cubic", "Cyclic", "Hold", "OneShot", "Polynomial"),
 }
 _HOME = {name: f"billhook.{home}" for home, names in _HOMES.items() for name in names}
