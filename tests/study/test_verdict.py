@@ -155,6 +155,7 @@ def test_equal_steps_and_equal_operations_stand_first_and_at_every_size(tiny: St
     lines = verdict(find(rows, ACCURACY, PAIRED, 0.01, "standard"))
     assert lines[2].startswith("at equal steps, the mean over log-bytes from 4,960 to 6,624 bytes")
     assert lines[3].startswith("at equal operations, the small dense networks trained as many")
+    assert lines[4].startswith("what to do if a small network may train as long as the large: from")
     assert sum(line.startswith("at equal operations at ") for line in lines) == 2
 
 

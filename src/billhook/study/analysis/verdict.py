@@ -56,6 +56,7 @@ def verdict(findings: Findings) -> list[str]:
             "at equal operations, the small dense networks trained as many as the large one, "
             f"{_range(findings.control)}: {_lead(findings.control_contrast)}"
         )
+        lines.append(advice(findings.control, " if a small network may train as long as the large"))
     if len(comparisons) > 1:  # of the only size the headline says all
         lines += map(at_point, comparisons)
     if len(findings.control) > 1:
@@ -76,7 +77,7 @@ def _range(comparisons: Sequence[Comparison]) -> str:
     return f"at {first:,} bytes" if first == last else f"from {first:,} to {last:,} bytes"
 
 
-def advice(comparisons: Sequence[Comparison]) -> str:
+def advice(comparisons: Sequence[Comparison], condition: str = "") -> str:
     """What to do for a file of a size, sizes next to each other with the same answer together.
 
     Such as "what to do: for a file of 47,840 bytes train a small dense network (width 24); from
@@ -97,7 +98,7 @@ def advice(comparisons: Sequence[Comparison]) -> str:
             what = f"train a small dense network (width {width})"
         parts.append(f"{where} {what}")
     sure = "" if all(each.difference.claimed for each in comparisons) else " by the means alone"
-    return f"what to do{sure}: {'; '.join(parts)}"
+    return f"what to do{condition}{sure}: {'; '.join(parts)}"
 
 
 def _preferred(comparison: Comparison) -> str | None:

@@ -29,11 +29,12 @@ from billhook.study.report.charts.over_bytes import (
     over_steps,
     published_points,
 )
+from billhook.study.report.charts.over_sparsity import over_sparsity
 from billhook.study.report.charts.theme import config
 from billhook.study.report.charts.variants import over_frequency, over_settings
 from billhook.study.report.notes import notes
 from billhook.study.report.report import Report
-from billhook.study.report.sheets import CODINGS
+from billhook.study.report.sheets import CODINGS, NANOJOULES
 from billhook.tasks.task import Metric
 
 __all__ = ["page"]
@@ -107,6 +108,16 @@ def _sections(report: Report) -> list[_Section]:
             [over_bytes(findings) for findings in report.findings],
         ),
         (
+            "How far can the large network be pruned?",
+            "Its mean over the share of zeros, beside itself left dense; the broken line is the "
+            f"dense mean less the margin of {report.study.margin:.0%}.",
+            [
+                over_sparsity(findings[0].losses, report.study.margin)
+                for findings in report.findings
+                if findings[0].losses
+            ],
+        ),
+        (
             "Over the nonzero parameters",
             "As the paper plots it"
             + (", whose own points stand beside." if report.published else "."),
@@ -141,7 +152,7 @@ def _sections(report: Report) -> list[_Section]:
         (
             "Energy of one inference: a model, not measured",
             f"{SOURCE}. Weights are read from DRAM once, activations cost nothing.",
-            [stacked(_energy(first.cells), "energy", "nJ", "for")],
+            [stacked(_energy(first.cells), "energy", "uJ", "for")],
         ),
     ]
     return [
@@ -251,7 +262,7 @@ def _codings(found: Sequence[Cell]) -> list[dict[str, Any]]:
 
 def _energy(found: Sequence[Cell]) -> list[dict[str, Any]]:
     return [
-        {"label": cell.label, "kind": kind, "value": value}
+        {"label": cell.label, "kind": kind, "value": value / NANOJOULES}
         for cell in found
         for kind, value in dataclasses.asdict(energy(cell.row)).items()
     ]

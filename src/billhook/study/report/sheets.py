@@ -20,6 +20,7 @@ from billhook.tasks.task import Metric
 
 __all__ = [
     "CODINGS",
+    "NANOJOULES",
     "comparison_sheet",
     "control_sheet",
     "cost_sheet",
@@ -32,6 +33,9 @@ __all__ = [
     "values_sheet",
     "variant_sheet",
 ]
+
+#: In a microjoule, which tables and charts show; the model counts in nanojoules.
+NANOJOULES = 1000.0
 
 #: By their names in the rows.
 CODINGS = {"dense": "dense", "bitmask": "bit mask", "relative_index": "relative index"}
@@ -131,13 +135,13 @@ def cost_sheet(cells: Sequence[Cell]) -> Sheet:
                 f"{row.training_operations:.3g}",
                 f"{row.seconds:,.1f}",
                 f"{row.inference_operations:,}",
-                f"{used.arithmetic:,.1f}",
-                f"{used.memory:,.1f}",
+                f"{used.arithmetic / NANOJOULES:,.3g}",
+                f"{used.memory / NANOJOULES:,.3g}",
             )
         )
     headings = (
         *("network", "steps", "training multiply-adds", "seconds (first seed)"),
-        *("multiply-adds an example", "arithmetic nJ (model)", "memory nJ (model)"),
+        *("multiply-adds an example", "arithmetic uJ (model)", "memory uJ (model)"),
     )
     return Sheet("Cost of training and of one inference", headings, tuple(rows))
 
