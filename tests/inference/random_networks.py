@@ -8,6 +8,16 @@ from torch import nn
 from torch.nn import functional as F
 
 Maps = torch.Tensor
+FUNCTIONS: list[Callable[[Maps], Maps]] = [
+    F.hardswish,
+    F.hardsigmoid,
+    F.silu,
+    torch.sigmoid,
+    torch.tanh,
+    F.gelu,
+]
+GATES: list[Callable[[Maps], Maps]] = [F.hardsigmoid, torch.sigmoid, F.relu6]
+MIDDLES: list[Callable[[Maps], Maps]] = [F.relu, F.silu]
 Instruction = tuple[Callable[..., Maps], tuple[int, ...]]
 
 
@@ -38,6 +48,7 @@ class RandomNetwork(nn.Module):
     def _step(self) -> None:
         source = self._pick()
         kinds = ["conv"] * 4 + ["norm", "act", "act", "alias", "alias", "cat", "add", "pool", "pad"]
+        kinds += ["function", "product", "squeeze"]
         getattr(self, f"_{self.rng.choice(kinds)}")(source)
 
     def _pick(self) -> int:
@@ -110,6 +121,29 @@ class RandomNetwork(nn.Module):
     def _add(self, source: int) -> None:
         like = [i for i, s in enumerate(self.shapes) if s == self.shapes[source]]
         self._add_code(lambda x, y: x + y, source, self.rng.choice(like))
+
+    def _function(self, source: int) -> None:
+        self._add_code(self.rng.choice(FUNCTIONS), source)
+
+    def _product(self, source: int) -> None:
+        like = [i for i, s in enumerate(self.shapes) if s == self.shapes[source]]
+        self._add_code(lambda x, y: x * torch.sigmoid(y), source, self.rng.choice(like))
+
+    def _squeeze(self, source: int) -> None:
+        """Squeeze and excitation, by convolutions or by linear layers."""
+        channels = self.shapes[source][0]
+        gate = self.rng.choice(GATES)
+        if self.rng.random() < 0.5:
+            down, up = (self._layer(nn.Conv2d(channels, channels, 1)) for _ in range(2))
+            middle = self.rng.choice(MIDDLES)
+            self._add_code(
+                lambda x: gate(up(middle(down(F.adaptive_avg_pool2d(x, 1))))) * x, source
+            )
+            return
+        down, up = (self._layer(nn.Linear(channels, channels)) for _ in range(2))
+        self._add_code(
+            lambda x: x * gate(up(F.relu(down(x.mean((2, 3)))))).view(len(x), -1, 1, 1), source
+        )
 
     def _pool(self, source: int) -> None:
         kernel = self.rng.choice([(2, 2), (3, 3), (1, 2), (3, 2)])

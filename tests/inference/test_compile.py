@@ -99,10 +99,40 @@ class Residual(nn.Module):
         return self.fc(F.relu(self.last_norm(maps)).mean((2, 3)))  # type: ignore[no-any-return]
 
 
+class Excited(nn.Module):
+    """Squeeze and excitation as in MobileNetV3 and EfficientNet, and their activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.Hardswish())
+        self.wide = nn.Sequential(nn.Conv2d(8, 24, 1), nn.BatchNorm2d(24), nn.SiLU())
+        self.depthwise = nn.Conv2d(24, 24, 3, padding=1, groups=24)
+        self.down, self.up = nn.Conv2d(24, 6, 1), nn.Conv2d(6, 24, 1)
+        self.narrow = nn.Conv2d(24, 8, 1)
+        self.gate = nn.Linear(8, 8)
+        self.head = nn.Sequential(nn.Linear(8, 12), nn.Hardswish(), nn.Linear(12, 5), nn.Sigmoid())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        y = F.gelu(self.depthwise(self.wide(x)))
+        scale = F.hardsigmoid(self.up(F.relu(self.down(F.adaptive_avg_pool2d(y, 1)))))
+        x = x + self.narrow(scale * y)
+        channels = self.gate(x.mean((2, 3))).sigmoid()
+        x = x * channels.view(len(x), 8, 1, 1) * torch.tanh(x)
+        return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
 CNNS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
     "mobilenet": (lambda: mobilenet_v1(width=0.25, num_classes=10), (3, 64, 48)),
     "inception": (lambda: inception_v3(num_classes=10, depth_multiplier=0.1), (3, 75, 91)),
     "residual": (Residual, (3, 24, 24)),
+    "excited": (Excited, (3, 18, 14)),
+    "whole pool": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.AvgPool2d(99, ceil_mode=True), nn.Flatten(), nn.Linear(4, 3)
+        ),
+        (3, 9, 8),
+    ),
     "words": (
         lambda: nn.Sequential(
             nn.Conv2d(3, 5, (3, 4), padding="same", dilation=(1, 2)),

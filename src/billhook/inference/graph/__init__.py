@@ -2,6 +2,7 @@
 
 from billhook.inference.graph.capture import capture
 from billhook.inference.graph.conv import Conv
+from billhook.inference.graph.elementwise import Elementwise, Multiply
 from billhook.inference.graph.linear import Linear
 from billhook.inference.graph.maps import Activation, Add, Concat, Flatten, Mean, Other, Pool
 from billhook.inference.graph.ops import INPUT, Layer, Op, UnsupportedError
@@ -12,10 +13,12 @@ __all__ = [
     "Add",
     "Concat",
     "Conv",
+    "Elementwise",
     "Flatten",
     "Layer",
     "Linear",
     "Mean",
+    "Multiply",
     "Op",
     "Other",
     "Pool",

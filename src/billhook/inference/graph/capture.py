@@ -9,6 +9,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from billhook.inference.graph.conv import Conv
+from billhook.inference.graph.elementwise import FUNCTIONS, Elementwise, Multiply
 from billhook.inference.graph.linear import Linear
 from billhook.inference.graph.maps import Activation, Add, Concat, Flatten, Mean, Pool
 from billhook.inference.graph.ops import INPUT, Op, Shape, UnsupportedError
@@ -88,27 +89,40 @@ class _Capture:
                 result = self._plain(node.args[0][0])
                 if not self.ops or result != len(self.ops) - 1:
                     raise UnsupportedError("the output is not the last operation's result")
-        return [self._on_vector(number, op) for number, op in enumerate(self.ops)]
+        for number, op in enumerate(self.ops):
+            self.ops[number] = self._on_vectors(op)
+        return self.ops
 
     def is_vector(self, value: int) -> bool:
         """Whether a value is stored as a vector of features, not as planes."""
         return value != INPUT and not self.ops[value].is_planes
 
-    def _on_vector(self, number: int, op: Op) -> Op:
-        """A 1x1 convolution of averaged planes is a linear layer; little else can read them."""
-        if not any(self.is_vector(value) for value in op.inputs):
+    def _on_vectors(self, op: Op) -> Op:
+        """The operation as it works on averaged planes, which are vectors: a 1x1 convolution is a
+        linear layer."""
+        vectors = [self.is_vector(value) for value in op.inputs]
+        if isinstance(op, Multiply):
+            return self._product(op, vectors)
+        if not any(vectors) or isinstance(op, Linear | Flatten):
             return op
         if isinstance(op, Conv) and op.weight.shape[2:] == (1, 1) and op.groups == 1:
-            if any(number in user.inputs and not isinstance(user, Flatten) for user in self.ops):
-                raise UnsupportedError(
-                    f"{op.name}, a convolution of averaged planes, is read again"
-                )
             assert isinstance(op.weight, torch.Tensor)
             weight = op.weight.flatten(1)
             return Linear(op.name, op.inputs, op.shape, op.activation, weight, op.bias)
-        if isinstance(op, Linear | Flatten):
-            return op
+        if isinstance(op, Elementwise):
+            return replace(op, vector=True)
+        if isinstance(op, Activation):
+            return Elementwise(op.name, op.inputs, op.shape, vector=True, function=op.activation)
         raise UnsupportedError(f"{op.name} works on averaged planes")
+
+    def _product(self, op: Multiply, vectors: list[bool]) -> Op:
+        """A map comes first; its factor is a map of the same shape or a vector."""
+        if vectors == [True, False]:
+            return replace(op, inputs=op.inputs[::-1])
+        shapes = [self.input_shape[1:] if v == INPUT else self.ops[v].shape for v in op.inputs]
+        if vectors == [False, False] and shapes[0] != shapes[1]:
+            raise UnsupportedError(f"{op.name} multiplies {shapes[0]} by {shapes[1]}")
+        return replace(op, vector=all(vectors))
 
     def _call(self, node: fx.Node) -> None:
         target = node.target
@@ -255,14 +269,36 @@ class _Capture:
     def relu6(self, node: fx.Node, a: dict[str, Any]) -> _Value:
         return self._activation(node, a["self"], "relu6")
 
+    def _elementwise(self, node: fx.Node, a: dict[str, Any]) -> _Value:
+        function = node.target._schema.name.partition("::")[2].rstrip("_")  # type: ignore[union-attr]
+        if a.get("approximate", "none") != "none":
+            function = f"{function}_{a['approximate']}"
+        inputs = (self._plain(a["self"]),)
+        return self._add(Elementwise(node.name, inputs, self._shape(node), function=function))
+
+    def mul(self, node: fx.Node, a: dict[str, Any]) -> _Value:
+        terms, shape = (a["self"], a["other"]), self._shape(node)
+        maps = all(isinstance(term, fx.Node) for term in terms) and len(shape) in (1, 3)
+        if not maps or any(self._shape(t) not in (shape, (shape[0], 1, 1)) for t in terms):
+            raise UnsupportedError("a product other than of maps, or of a map and its channels")
+        inputs = (self._plain(terms[0]), self._plain(terms[1]))
+        return self._add(Multiply(node.name, inputs, shape))
+
     def max_pool2d(self, node: fx.Node, a: dict[str, Any]) -> _Value:
         if _pair(a["dilation"]) != (1, 1):
             raise UnsupportedError("max_pool2d with dilation")
         return self._pool(node, a, "max", True)
 
     def avg_pool2d(self, node: fx.Node, a: dict[str, Any]) -> _Value:
-        if a["divisor_override"] is not None or (a["ceil_mode"] and a["count_include_pad"]):
-            raise UnsupportedError("avg_pool2d with divisor_override or ceil_mode")
+        before, kernel = self._shape(a["self"]), _pair(a["kernel_size"])
+        whole = kernel[0] >= before[-2] and kernel[1] >= before[-1] and not any(_pair(a["padding"]))
+        if a["divisor_override"] is not None:
+            raise UnsupportedError("avg_pool2d with divisor_override")
+        if a["ceil_mode"] and whole:  # one window, cut off at the map's ends
+            inputs = (self._plain(a["self"]),)
+            return self._add(Mean(node.name, inputs, self._shape(node)))
+        if a["ceil_mode"] and a["count_include_pad"]:
+            raise UnsupportedError("avg_pool2d with ceil_mode")
         return self._pool(node, a, "average", a["count_include_pad"])
 
     def _pool(self, node: fx.Node, a: dict[str, Any], kind: str, count: bool) -> _Value:
@@ -312,6 +348,8 @@ class _Capture:
     def flatten(self, node: fx.Node, a: dict[str, Any]) -> _Value:
         source = a["self"] if "self" in a else a["input"]
         before, after = self._shape(source), self._shape(node)
+        if len(before) == 1 and after == (*before, 1, 1):
+            return self.values[source]  # a vector by another name
         if len(after) != 1 or after[0] != torch.Size(before).numel():
             raise UnsupportedError(f"a reshape from {before} to {after}")
         number = self._plain(source)
@@ -351,11 +389,12 @@ _HANDLERS: dict[str, Callable[[_Capture, fx.Node, dict[str, Any]], _Value]] = {
         name: getattr(_Capture, name)
         for name in (
             *("conv2d", "batch_norm", "relu", "relu6", "hardtanh", "max_pool2d", "avg_pool2d"),
-            *("adaptive_avg_pool2d", "mean", "add", "cat", "flatten", "linear", "pad"),
+            *("adaptive_avg_pool2d", "mean", "add", "cat", "flatten", "linear", "pad", "mul"),
         )
     },
     "view": _Capture.flatten,
     "reshape": _Capture.flatten,
     "constant_pad_nd": _Capture.pad,
+    **{name: _Capture._elementwise for name in FUNCTIONS if not name.startswith(("relu", "gelu_"))},
     **dict.fromkeys(("dropout", "feature_dropout", "clone", "contiguous", "alias"), _Capture.same),
 }

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from billhook.inference.graph.conv import Conv
     from billhook.inference.graph.linear import Linear
 
-__all__ = ["ACTIVATE", "dense_conv", "dense_linear", "torch_conv"]
+__all__ = ["ACTIVATE", "dense_conv", "dense_linear", "planes_of", "torch_conv"]
 
 ACTIVATE: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "none": lambda x: x,
@@ -33,7 +33,7 @@ def torch_conv(conv: "Conv", x: torch.Tensor) -> torch.Tensor:
     return ACTIVATE[conv.activation](y)
 
 
-def _planes_of(buffer: torch.Tensor, view: View, shape: tuple[int, ...]) -> torch.Tensor:
+def planes_of(buffer: torch.Tensor, view: View, shape: tuple[int, ...]) -> torch.Tensor:
     """The (C, H, W) tensor that lies at a view of a buffer."""
     offset = buffer.storage_offset() + view.offset
     return buffer.as_strided(shape, (view.plane, view.pitch, 1), offset)
@@ -44,8 +44,8 @@ def dense_conv(conv: "Conv", source: View, target: View, in_shape: Shape) -> Den
 
     def run(workspace: torch.Tensor, x: torch.Tensor, _: torch.Tensor) -> None:
         operand = x.flatten() if source.buffer == SOURCE else workspace
-        result = torch_conv(conv, _planes_of(operand, source, in_shape).unsqueeze(0))
-        _planes_of(workspace, target, conv.shape).copy_(result[0])
+        result = torch_conv(conv, planes_of(operand, source, in_shape).unsqueeze(0))
+        planes_of(workspace, target, conv.shape).copy_(result[0])
 
     return run
 

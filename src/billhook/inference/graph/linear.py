@@ -35,7 +35,10 @@ class Linear(Layer):
 
     type_name: ClassVar[str] = "Linear"
     kind: ClassVar[str] = "linear"
-    is_planes: ClassVar[bool] = False
+
+    @property
+    def is_planes(self) -> bool:
+        return False
 
     def result_shape(self, sources: Sequence[Shape]) -> Shape:
         source, shape = only(sources, 1), tuple(self.weight.shape)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from billhook.inference import kernels
 from billhook.inference.graph.ops import (
     NO_VIEW,
+    Part,
     Plain,
     Shape,
     Site,
@@ -63,7 +64,7 @@ class Pool(Plain):
             require(out == 1 or kernel <= MAX_POOL_OVERLAP * stride, "pools each pixel too often")
         return (source[0], *self.shape[1:])
 
-    def steps(self, site: Site) -> list[Step]:
+    def steps(self, site: Site) -> list[Part]:
         # The kernel keeps room for windows beyond the last: one window's stride must not count.
         strides = [s if n > 1 else 1 for s, n in zip(self.stride, self.shape[1:], strict=True)]
         step = _map_step(
@@ -90,12 +91,15 @@ class Mean(Other):
     """The mean of each plane: a vector."""
 
     kind: str = "mean"
-    is_planes: ClassVar[bool] = False
+
+    @property
+    def is_planes(self) -> bool:
+        return False
 
     def result_shape(self, sources: Sequence[Shape]) -> Shape:
         return only(sources, 3)[:1]
 
-    def steps(self, site: Site) -> list[Step]:
+    def steps(self, site: Site) -> list[Part]:
         return [_map_step(kernels.MEAN, site, site.shapes[0])]
 
 
@@ -111,7 +115,7 @@ class Add(Other):
         require(len(sources) == 2 and len(set(sources)) == 1, f"adds {list(sources)}")
         return sources[0]
 
-    def steps(self, site: Site) -> list[Step]:
+    def steps(self, site: Site) -> list[Part]:
         step = _map_step(kernels.ADD, site, self.shape, self.activation)
         step.addend = site.inputs[1]
         return [step]
@@ -127,7 +131,7 @@ class Activation(Other):
     def result_shape(self, sources: Sequence[Shape]) -> Shape:
         return only(sources, 3)
 
-    def steps(self, site: Site) -> list[Step]:
+    def steps(self, site: Site) -> list[Part]:
         return [_map_step(kernels.ADD, site, self.shape, self.activation)]
 
 
@@ -147,9 +151,9 @@ class Concat(Other):
     def tied(self) -> tuple[int, ...]:
         return tuple(value for value in self.inputs if value >= 0)
 
-    def steps(self, site: Site) -> list[Step]:
+    def steps(self, site: Site) -> list[Part]:
         """Copies of the parts that could not be computed in place."""
-        steps: list[Step] = []
+        steps: list[Part] = []
         offset, y = 0, site.output
         for x, shape, inside in zip(site.inputs, site.shapes, site.inside, strict=True):
             if not inside:
@@ -164,7 +168,10 @@ class Flatten(Other):
     """The features of a map, or of a vector, one after another."""
 
     kind: str = "flatten"
-    is_planes: ClassVar[bool] = False
+
+    @property
+    def is_planes(self) -> bool:
+        return False
 
     def result_shape(self, sources: Sequence[Shape]) -> Shape:
         require(len(sources) == 1, "flattens several values")
@@ -173,7 +180,7 @@ class Flatten(Other):
     def is_alias(self, source_is_planes: bool, is_last: bool, /) -> bool:
         return not source_is_planes and not is_last
 
-    def steps(self, site: Site) -> list[Step]:
+    def steps(self, site: Site) -> list[Part]:
         if site.aliased:
             return []
         x, y, shape = site.inputs[0], site.output, site.shapes[0]

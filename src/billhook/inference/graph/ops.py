@@ -124,8 +124,6 @@ class Op:
 
     type_name: ClassVar[str]
     """What files call it."""
-    is_planes: ClassVar[bool] = True
-    """Whether the result lies in padded planes; other results are vectors."""
     activates: ClassVar[bool] = False
     """Whether an activation may be part of it."""
     joins: ClassVar[bool] = False
@@ -138,6 +136,11 @@ class Op:
             ValueError: The operation cannot read that.
         """
         raise NotImplementedError
+
+    @property
+    def is_planes(self) -> bool:
+        """Whether the result lies in padded planes; other results are vectors."""
+        return True
 
     @property
     def tied(self) -> tuple[int, ...]:
@@ -153,7 +156,7 @@ class Op:
 class Plain(Op):
     """An operation without a weight, which always runs alike."""
 
-    def steps(self, site: Site) -> list[Step]:
+    def steps(self, site: Site) -> list[Part]:
         """The steps that run it."""
         raise NotImplementedError
 

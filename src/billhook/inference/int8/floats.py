@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
-from billhook.inference.graph import INPUT, Conv, Linear, Op, Other, Pool
+from billhook.inference.graph import INPUT, Conv, Linear, Op, Other, Pool, UnsupportedError
 
 __all__ = ["values_of"]
 
@@ -39,7 +39,8 @@ def _result(op: Op, inputs: list[torch.Tensor]) -> torch.Tensor:
         return F.linear(x, dense(op.weight), op.bias)
     if isinstance(op, Pool):
         return _pool(x, op)
-    assert isinstance(op, Other)
+    if not isinstance(op, Other):
+        raise UnsupportedError(f"{op.name} has no 8-bit form")
     return _other(op, inputs)
 
 

@@ -137,9 +137,10 @@ class _Builder:
                 self.values[index] = self._linear(op)
             elif isinstance(op, graph.Pool):
                 self.values[index] = self._pool(index, op)
-            else:
-                assert isinstance(op, graph.Other)
+            elif isinstance(op, graph.Other):
                 self.values[index] = self._other(index, op, fused)
+            else:
+                raise UnsupportedError(f"{op.name} has no 8-bit form")
         if self.values.get(len(self.source) - 1) != len(self.ops) - 1:
             raise UnsupportedError("the output is not the last operation's result")
         shape = self.source[-1].shape

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from billhook.format.reader import Reader
-from billhook.inference.graph import Conv, Layer, Linear, Op, Other, Pool
+from billhook.inference.graph import Conv, Elementwise, Layer, Linear, Multiply, Op, Other, Pool
 from billhook.inference.graph.maps import other
 from billhook.inference.graph.soundness import check_choices, check_ops
 from billhook.inference.limits import Limits, weight_floats
@@ -27,6 +27,8 @@ _KINDS: dict[str, Callable[..., Op]] = {
     Linear.type_name: Linear,
     Pool.type_name: Pool,
     Other.type_name: other,
+    Elementwise.type_name: Elementwise,
+    Multiply.type_name: Multiply,
 }
 
 
