@@ -103,7 +103,8 @@ def sensitivity(
     Args:
         model: a trained network.
         evaluate: the metric of a network, a finite number; called once for each tensor and
-            sparsity, and once before. It decides about evaluation mode, data and device.
+            sparsity, and once before, without gradients. It decides about evaluation mode, data
+            and device.
         sparsities: those to try, each in (0, 1).
         criterion, granularity: as for :func:`billhook.prune`; criteria that need data are refused.
         rules: tensors to leave out ({name: None}) or to bring in; sparsities in them do not count.
@@ -173,7 +174,8 @@ class _Log:
     def measure(self, name: str, share: float, metric: Callable[[], float]) -> float:
         """The metric, measured unless it is known."""
         if (name, share) not in self._known:
-            value = float(metric())
+            with torch.no_grad():
+                value = float(metric())
             if not math.isfinite(value):
                 raise StateError(
                     f"evaluate gave {value} for {name or 'the dense model'!r} at sparsity {share:g}"
