@@ -293,7 +293,15 @@ class MaskedWeight:
     def loose_zeros(self) -> int:
         """How many weights are zero though the mask keeps them; 0 of a tensor of zeros alone."""
         nonzero = total(int(self.part.count_nonzero()), self.parameter)
-        return self.kept - nonzero if nonzero else 0
+        return self.kept - nonzero - self._padding_zeros() if nonzero else 0
+
+    def _padding_zeros(self) -> int:
+        """The zeros of an embedding's padding row, which no gradient ever moves."""
+        module, _ = self.weight.owners[0]
+        row = getattr(module, "padding_idx", None)
+        if row is None or is_sharded(self.parameter):
+            return 0
+        return int(((self.part.detach()[row] == 0) & self._mask_here().keep()[row]).sum())
 
     def collect_gradient(self, wanted: bool) -> None:
         """Whether to remember, in the backward passes to come, gradients of masked weights too."""

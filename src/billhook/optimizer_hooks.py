@@ -55,7 +55,7 @@ def check_optimizers(given: Any) -> list[Optimizer]:
     optimizers = list(given) if isinstance(given, Sequence) else [given]
     for optimizer in optimizers:
         _check_optimizer(optimizer)
-    return optimizers
+    return list({id(each): each for each in optimizers}.values())  # each once
 
 
 def _check_optimizer(optimizer: Any) -> None:

@@ -424,10 +424,11 @@ class Pruner:
         sparse = [weight for weight, share in shares.items() if share > LOOSE_ZEROS]
         if sparse and is_first_rank():
             worst = max(sparse, key=shares.__getitem__)
+            others = f", as in {len(sparse) - 1} more tensors" if len(sparse) > 1 else ""
             warnings.warn(
                 f"{loose[worst]} of the {worst.parameter.numel()} weights of {worst.name!r} are "
-                f"zero but not masked, and so in {len(sparse)} tensors: training moves them. If "
-                "they are to stay, load the pruner state that belongs to these weights, or start "
+                f"zero but not masked{others}: training moves them. If they "
+                "are to stay, load the pruner state that belongs to these weights, or start "
                 "from their sparsity with initial_sparsity=, or hold them with Hold()",
                 stacklevel=2,
             )

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, optim
+from torch import Tensor, nn, optim
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 import billhook
@@ -249,7 +249,9 @@ def test_zeros_of_a_sparse_checkpoint_do_not_come_back_without_a_word() -> None:
     weights = model.state_dict()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     pruner = billhook.Pruner(model, optimizer, SCHEDULE)  # not a word yet: state may be loaded
-    with pytest.warns(UserWarning, match=r"140 of the 200 weights of '0.weight' .* in 3 tensors"):
+    with pytest.warns(
+        UserWarning, match=r"140 of the 200 weights of '0.weight' .* in 2 more tensors"
+    ):
         train(model, optimizer, 1)
     train(model, optimizer, 1, first=1)  # said once
     pruner.detach()
@@ -257,3 +259,22 @@ def test_zeros_of_a_sparse_checkpoint_do_not_come_back_without_a_word() -> None:
     pruner = billhook.Pruner(model, optimizer, OneShot(0.7, 0, 10, frequency=5))
     train(model, optimizer, 10)
     assert_held(pruner, model)
+
+
+def test_the_zeros_of_a_padding_row_are_no_sparse_checkpoint() -> None:
+    model = nn.Embedding(10, 8, padding_idx=0)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    pruner = billhook.Pruner(model, optimizer, OneShot(0.5, 2))
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(torch.arange(10)).square().sum().backward()
+        optimizer.step()
+    assert pruner.finalize().sparsity == 0.5
+
+
+def test_an_optimizer_given_twice_counts_once() -> None:
+    model = mlp()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    pruner = billhook.Pruner(model, [optimizer, optimizer], SCHEDULE)
+    train(model, optimizer, 3)
+    assert pruner.step_count == 3
