@@ -8,6 +8,7 @@ import typer
 from billhook.cli import study, text
 from billhook.cli.bench import bench_command
 from billhook.cli.convert import convert_command
+from billhook.cli.estimate import estimate_command
 from billhook.cli.footprint import footprint_command
 from billhook.cli.inspect import inspect_command
 from billhook.cli.plan import plan_command
@@ -33,6 +34,7 @@ app.command("inspect")(inspect_command)
 app.command("convert")(convert_command)
 app.command("prune")(prune_command)
 app.command("footprint")(footprint_command)
+app.command("estimate")(estimate_command)
 app.command("bench")(bench_command)
 app.command("plan")(plan_command)
 app.command("train")(train_command)

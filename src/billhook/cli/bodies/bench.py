@@ -19,7 +19,7 @@ from billhook.inference.network.race import time_layers
 from billhook.inference.report import LayerReport
 from billhook.named_model import build_model
 
-__all__ = ["Layers", "Mode", "run"]
+__all__ = ["Layers", "Mode", "check_input", "example_input", "fill", "run"]
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ def run(
         yield from _program(weights, target, shape, vocabulary, threads=threads, rounds=rounds)
         return
     model = _model(target, weights, sparsity)
-    inputs = (_input(shape, vocabulary),)
-    _check_input(target, model, inputs[0])
+    inputs = (example_input(shape, vocabulary),)
+    check_input(target, model, inputs[0])
     # Recurrent models are measured beside eager torch alone, which always runs them.
     usable = peers if vocabulary is None else ("eager",)
     result = bench(target, model, inputs, threads=threads, rounds=rounds, peers=usable)
@@ -119,12 +119,12 @@ def _program(
     program = compiled.program
     if isinstance(program, Network):
         sides = program.input_shape
-        x = torch.rand(1, *sides) if shape is None else _input(shape, None)
+        x = torch.rand(1, *sides) if shape is None else example_input(shape, None)
     elif shape is None:
         raise ConfigurationError(f"{path} does not know the shape of its input: give --input")
     else:
-        x = _input(shape, vocabulary)
-    _check_input(path.name, compiled, x)
+        x = example_input(shape, vocabulary)
+    check_input(path.name, compiled, x)
     yield bench(path.name, compiled, (x,), threads=threads, rounds=rounds, peers=())
     layers = (
         time_layers(program)
@@ -139,7 +139,7 @@ def _model(target: str, weights: Path | None, sparsity: float | None) -> nn.Modu
         raise ConfigurationError("give either a file of weights or a sparsity for random zeros")
     model = build_model(target, device="cpu").eval()
     if weights is not None:
-        _fill(model, billhook.load(weights), f"{weights} does not fit {target}")
+        fill(model, billhook.load(weights), f"{weights} does not fit {target}")
         return model
     assert sparsity is not None
     if not 0 <= sparsity <= 1:
@@ -152,7 +152,12 @@ def _model(target: str, weights: Path | None, sparsity: float | None) -> nn.Modu
     return model
 
 
-def _fill(model: nn.Module, weights: dict[str, torch.Tensor], misfit: str) -> None:
+def fill(model: nn.Module, weights: dict[str, torch.Tensor], misfit: str) -> None:
+    """Put weights into a model of exactly these names and shapes.
+
+    Raises:
+        ConfigurationError: they do not fit; the message begins with ``misfit``.
+    """
     wanted = model.state_dict()
     for name in [*wanted, *weights]:
         if name not in weights or name not in wanted:
@@ -168,7 +173,12 @@ def _fill(model: nn.Module, weights: dict[str, torch.Tensor], misfit: str) -> No
     model.load_state_dict(weights)
 
 
-def _check_input(target: str, model: nn.Module, x: torch.Tensor) -> None:
+def check_input(target: str, model: nn.Module, x: torch.Tensor) -> None:
+    """Run the model once.
+
+    Raises:
+        ConfigurationError: it fails.
+    """
     try:
         with torch.no_grad():
             model(x)
@@ -180,7 +190,12 @@ def _check_input(target: str, model: nn.Module, x: torch.Tensor) -> None:
         ) from error
 
 
-def _input(shape: str, vocabulary: int | None) -> torch.Tensor:
+def example_input(shape: str, vocabulary: int | None) -> torch.Tensor:
+    """Random numbers of a shape such as "1,3,224,224", or integers below ``vocabulary``.
+
+    Raises:
+        ConfigurationError: that is not a shape.
+    """
     try:
         sides = [int(side) for side in shape.split(",")]
     except ValueError as error:
