@@ -3,16 +3,18 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*.* csrc/*/*)
 
-.PHONY: help build demo test test-all test-triton check format sanitize fuzz fuzz-sanitize
+.PHONY: help build demo docs wheel test test-all test-triton check format sanitize fuzz fuzz-sanitize
 
 help:
-	@echo "make demo      the digits study: is large-sparse better than small-dense at equal bytes?"
+	@echo "make demo      one network through the whole chain, then the paper's question: three minutes"
 	@echo "make test      the tests; make test-all adds the slow ones"
 	@echo "make test-triton  the GPU kernels in Triton's interpreter, and compiled for GPUs (1 GB to install)"
 	@echo "make check     ruff, formatting, mypy --strict"
 	@echo "make format    apply ruff's fixes and formatting"
 	@echo "make sanitize  decoders and inference kernels under AddressSanitizer and UBSan"
 	@echo "make fuzz      hostile files and programs until SECONDS are over (default 600), SEED=text"
+	@echo "make docs      the documentation as a site, in build/site"
+	@echo "make wheel     a wheel in dist/, tried out in a bare environment"
 	@echo "make build     (re)build the native kernels into .venv"
 
 .venv/.installed: $(SOURCES)
@@ -22,8 +24,27 @@ help:
 
 build: .venv/.installed
 
-demo: build
-	$(BIN)/billhook study run digits
+# What the demo needs and no more, unless everything is there already.
+.venv/.demo: $(SOURCES)
+	@echo "Installing billhook with its extra \"study\" into .venv: torch and charts, about 1 GB."
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[study]'
+	touch $@
+
+demo: $(if $(wildcard .venv/.installed),build,.venv/.demo)
+	@echo "1. One network, dense and pruned: half a minute on a free core."
+	OMP_NUM_THREADS=1 $(BIN)/python examples/own_cnn.py
+	@echo "2. Prune a large network, or train a small one? LSTMs that write: two minutes on two free cores."
+	$(BIN)/billhook study run characters
+	@echo "More: billhook study run digits, billhook study list, docs/five-minutes.md"
+
+docs: build
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
+
+wheel: build
+	bash .ci/wheel
 
 # A file at a time: the blocks of a page build on each other.
 test: build

@@ -36,7 +36,9 @@ def trained(example: Any, data: Any, sparsity: float | None, path: Path) -> torc
 def table(rows: dict[str, Any], data: str) -> str:
     """Markdown; ``rows`` are the example's outcomes by name."""
     lines = [
-        "| one CNN, " + data + " | accuracy | file | "
+        "| one CNN, "
+        + data
+        + " | accuracy | file | "
         + " | ".join(f"{name}, ms" for name in RUNTIMES.values())
         + " |",
         "|---|---:|---:|" + "---:|" * len(RUNTIMES),

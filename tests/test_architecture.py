@@ -31,7 +31,7 @@ CORE = {
 #: What each part may import of billhook; "public" is `import billhook` and names from it.
 ALLOWED = {
     "format": {"atomic", "errors", "native", "render", "format"},
-    "footprint": {"errors", "format", "granularity", "selection"},
+    "footprint": {"errors", "format", "granularity", "render", "selection"},
     "models": {"errors", "models"},
     "data": {"atomic", "errors", "data"},
     "settings": set(),

@@ -14,12 +14,13 @@ from torch import nn
 
 from billhook.errors import ConfigurationError
 from billhook.format.coding import Coding, Layout
-from billhook.format.codings import Encoding, choose, resolve
+from billhook.format.codings import CODINGS, Encoding, choose, resolve
 from billhook.format.dtypes import dtype_name, file_shape
 from billhook.format.file_layout import Stored, build
 from billhook.format.prepare import Prepared, prepare, tensors_of
 from billhook.format.record import Record, Tied
 from billhook.granularity import Granularity, Unstructured
+from billhook.render import Table, as_text
 from billhook.selection import named_weights, select_weights
 
 __all__ = ["Footprint", "TensorSpec", "expected_footprint", "file_specs", "footprint"]
@@ -65,6 +66,23 @@ class Footprint:
         """Bytes of every tensor's entry, by name; 0 for a tied one."""
         codings = resolve(encoding)
         return {each.name: each.stored(codings).nbytes for each in self.tensors}
+
+    def __rich__(self) -> Table:
+        """Bytes of every tensor in every coding, of the smallest one, and of the whole file."""
+        encodings = (*CODINGS, "auto")
+        columns = [self.tensor_bytes(encoding) for encoding in encodings]
+        rows = [
+            (each.name, *(f"{column[each.name]:,}" for column in columns)) for each in self.tensors
+        ]
+        rows.append(("the file", *(f"{self.file_bytes(each):,}" for each in encodings)))
+        headings = ("bytes of", *(encoding.replace("_", " ") for encoding in encodings))
+        return Table(
+            "Bytes in every coding; auto takes the smallest, tensor by tensor", headings, rows
+        )
+
+    def __str__(self) -> str:
+        """The table as plain text."""
+        return as_text(self)
 
 
 def footprint(

@@ -89,3 +89,17 @@ def test_the_table_shows_the_papers_column_labelled() -> None:
 def test_an_unknown_model_is_an_error(target: str) -> None:
     with pytest.raises(ConfigurationError, match=r"names nothing|is not a name"):
         build_model(target)
+
+
+def test_a_footprint_prints_as_a_table(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(64, 64)
+    with torch.no_grad():
+        model.weight *= torch.rand(64, 64) < 0.1
+    sizes = billhook.footprint(model)
+    lines = str(sizes).splitlines()
+    (total,) = (line for line in lines if "the file" in line)
+    for encoding in ("dense", "bitmask", "relative_index", "entropy", "auto"):
+        written = billhook.save(model, tmp_path / "m", encoding=encoding).stored_bytes
+        assert f"{written:,}" in total
+    assert any(line.split()[1:2] == ["bias"] and line.count("256") == 2 for line in lines)

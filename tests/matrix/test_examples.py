@@ -1,11 +1,24 @@
 """The examples run as their first lines say."""
 
+import importlib
+import json
+import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+import billhook
+from billhook.cli.app import app
+
 ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
 
 
 def test_torchrun_on_two_processes() -> None:
@@ -21,3 +34,94 @@ def test_torchrun_on_two_processes() -> None:
         ("DistributedDataParallel", str(expected), "2112"),
         ("FSDPSequential", str(expected), "2112"),
     ]
+
+
+def _run(*arguments: str, cwd: Path) -> str:
+    """What an example prints, with one thread and no warnings."""
+    ran = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_own_cnn(tmp_path: Path) -> None:
+    shown = _run(str(EXAMPLES / "own_cnn.py"), "--epochs", "2", cwd=tmp_path)
+    (nonzero,) = re.findall(r"weights that are not zero +([\d,]+) +([\d,]+)", shown)
+    dense, sparse = (int(count.replace(",", "")) for count in nonzero)
+    assert sparse < 0.11 * dense
+    (sizes,) = re.findall(r"bytes of the file +([\d,]+) +([\d,]+)", shown)
+    for name, size in zip(("dense", "sparse"), sizes, strict=True):
+        path = tmp_path / "runs" / f"own_cnn-{name}.billhook.safetensors"
+        assert path.stat().st_size == int(size.replace(",", ""))
+
+
+def test_hugging_face(tmp_path: Path) -> None:
+    shown = _run(str(EXAMPLES / "huggingface.py"), "--steps", "40", cwd=tmp_path)
+    assert re.search(r"accuracy \d+\.\d%, file [2-9]\.\d times smaller", shown)
+
+
+def test_lightning(tmp_path: Path) -> None:
+    shown = _run(str(EXAMPLES / "lightning_digits.py"), "--epochs", "2", cwd=tmp_path)
+    assert re.search(r"accuracy \d+\.\d%, file [5-9]\.\d times smaller", shown)
+
+
+def test_a_compiled_model_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fastapi")
+    testclient = pytest.importorskip("fastapi.testclient")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10)).eval()
+    plan = {
+        "version": 1,
+        "mode": "network",
+        "isa": "portable",
+        "layers": {"0": {"kernel": "spmm"}, "3": {"kernel": "sparse"}},
+    }
+    picture = torch.rand(1, 1, 8, 8)
+    path = tmp_path / "program.billhook.safetensors"
+    billhook.save(billhook.compile(model, picture, plan=plan), path)
+    monkeypatch.setenv("PROGRAM", str(path))
+    monkeypatch.syspath_prepend(EXAMPLES)
+    client = testclient.TestClient(importlib.import_module("serve").app)
+    answer = client.post("/classify", json={"pixels": picture[0, 0].tolist()})
+    assert answer.json()["class"] == int(model(picture).argmax())
+    assert client.post("/classify", json={"pixels": [[0.5]]}).status_code == 422
+
+
+def test_a_study_of_an_own_network_on_text(tmp_path: Path) -> None:
+    for name in ("own_text.py", "own_text.toml"):
+        (tmp_path / name).write_text((EXAMPLES / name).read_text())
+    file = tmp_path / "own_text.toml"
+    text = file.read_text().replace("[0.01, 0.02]", "[0.01]\nseeds = [0, 1]")
+    text = text.replace("128", "16").replace("[32, 64]", "[8]")
+    file.write_text(text + "\n[overrides.training]\nepochs = 0.05\nevaluate_every = 0.05\n")
+    arguments = ["study", "run", str(file), "--results", str(tmp_path / "results")]
+    done = CliRunner().invoke(app, [*arguments, "--workers", "1"])
+    assert done.exit_code == 0, done.exception
+    assert "test_perplexity" in (tmp_path / "results" / "rows.csv").read_text()
+
+
+def test_the_notebook(tmp_path: Path) -> None:
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    notebook = nbformat.read(EXAMPLES / "five_minutes.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the kernel's own
+        nbclient.NotebookClient(
+            notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+        ).execute()
+    assert (tmp_path / "model.billhook.safetensors").exists()
+
+
+def test_the_notebook_is_the_page() -> None:
+    cells = json.loads((EXAMPLES / "five_minutes.ipynb").read_text())["cells"]
+    page = (ROOT / "docs" / "five-minutes.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert code == [block.strip("\n") for block in blocks]
