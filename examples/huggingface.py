@@ -3,8 +3,8 @@
     python examples/huggingface.py
 
 The pairs of names ship with Babel, and the model is a small BERT over characters with random
-weights, so nothing is downloaded. With a checkpoint of your own, `from_pretrained` takes the place of
-`BertForSequenceClassification(config)`. Needs the extras `transformers` and `data`.
+weights, so nothing is downloaded. With a checkpoint of your own, `from_pretrained` takes the place
+of `BertForSequenceClassification(config)`. Needs the extras `transformers` and `data`.
 """
 
 import argparse
