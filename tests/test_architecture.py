@@ -215,3 +215,43 @@ def test_logging_is_left_to_the_application() -> None:
         "assert (logger.handlers, logger.level, logger.propagate) == ([], 0, True)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_tree_in_readme_is_true() -> None:
+    root = SOURCE.parents[1]
+    tree = (root / "README.md").read_text().partition("## The tree\n\n```\n")[2].partition("```")[0]
+    names = [line.split(maxsplit=1) for line in tree.splitlines()]
+    assert len(names) > 20
+    for line, (name, *_) in zip(tree.splitlines(), names, strict=True):
+        folder = root / "src" / "billhook" if line.startswith("  ") else root
+        assert (folder / name).exists(), name
+
+
+def test_what_needs_no_extra_runs_without_any(tmp_path: Path) -> None:
+    code = """
+import sys
+absent = ("pydantic", "pydantic_core", "safetensors", "accelerate", "altair", "sklearn", "scipy")
+sys.modules |= dict.fromkeys(absent)  # importing one of them now fails
+import torch
+from typer.testing import CliRunner
+from billhook import *
+from billhook.cli.app import app
+model = torch.nn.Linear(8, 8).eval()
+Pruner(model, torch.optim.SGD(model.parameters(), 0.1), OneShot(0.5)).finalize()
+save(model, "m.safetensors"), load("m.safetensors"), footprint(model)
+compile(model, torch.ones(1, 8))
+own = ["--learning-rate", "0.1", "--steps", "9", "--begin", "1", "--end", "5"]
+linear = "torch.nn:Linear(in_features=8, out_features=8)"
+for command in (
+    ["inspect", "m.safetensors"],
+    ["convert", "m.safetensors", "n.safetensors"],
+    ["footprint", linear],
+    ["plan", *own],
+):
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, (command, done.exception)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr

@@ -15,6 +15,7 @@ from billhook.inference.compiled import CompiledModel, isa_of
 from billhook.inference.example import describe_inputs
 from billhook.inference.graph import Layer, Op, UnsupportedError, capture
 from billhook.inference.graph.soundness import check_choices
+from billhook.inference.inputs import positional
 from billhook.inference.layers.architecture import describe
 from billhook.inference.layers.base import foreign_hooks
 from billhook.inference.layers.race import choose_modules
@@ -54,7 +55,8 @@ def compile(
 
     Args:
         model: In evaluation mode, on the CPU, its pruned weights exactly zero. Not changed.
-        example_inputs: The input, or a tuple of the positional inputs, that the layers race on.
+        example_inputs: The input that the layers race on; a tuple of the positional inputs; or a
+            dict of inputs by the names of forward's arguments.
         plan: A plan of an earlier ``compile`` to replay instead of racing, for bit-equal results.
 
     Raises:
@@ -71,7 +73,7 @@ def compile(
     >>> [layer.name for layer in fast.report().layers]
     ['0']
     """
-    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    inputs = positional(model, example_inputs)
     _check(model, inputs)
     if isinstance(plan, Mapping):
         plan = Plan.from_dict(plan)

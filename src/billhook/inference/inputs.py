@@ -1,12 +1,51 @@
 """What every compiled layer and program asks of its inputs."""
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from billhook.errors import ConfigurationError
 
-__all__ = ["check_input"]
+__all__ = ["check_input", "positional"]
+
+
+def positional(model: nn.Module, given: Any) -> tuple[Any, ...]:
+    """Example inputs as the positional arguments of ``model.forward``.
+
+    ``given`` is one input, a tuple of them, or a mapping by the names of forward's arguments, as a
+    tokenizer returns it.
+
+    Raises:
+        ConfigurationError: forward has no argument of such a name, or takes it by keyword alone.
+
+    >>> positional(nn.Bilinear(2, 2, 2), {"input2": 2.0, "input1": 1.0})
+    (1.0, 2.0)
+    """
+    if isinstance(given, tuple):
+        return given
+    if not isinstance(given, Mapping):
+        return (given,)
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(model.forward).parameters.items()
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    }
+    for name in given:
+        if name not in parameters:
+            raise ConfigurationError(
+                f"{type(model).__name__}.forward has no positional argument {name!r}, it has "
+                f"{', '.join(parameters) or 'none'}: give the inputs in a tuple, or wrap the model"
+            )
+    last = max((list(parameters).index(name) for name in given), default=-1)
+    inputs = []
+    for name, parameter in list(parameters.items())[: last + 1]:
+        if name not in given and parameter.default is parameter.empty:
+            raise ConfigurationError(f"the example inputs lack {name!r}, which forward needs")
+        inputs.append(given.get(name, parameter.default))
+    return tuple(inputs)
 
 
 def check_input(name: str, x: Any) -> None:

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -15,9 +15,9 @@ from billhook.cli.bodies.bench import check_input, example_input, fill
 from billhook.errors import ConfigurationError
 from billhook.named_model import build_model
 from billhook.render import Table
-from billhook.tasks.build import build_task
-from billhook.tasks.recipe import load_recipe
-from billhook.tasks.task import Task
+
+if TYPE_CHECKING:
+    from billhook.tasks.task import Task
 
 __all__ = ["Estimate", "as_table", "estimate"]
 
@@ -99,7 +99,7 @@ def _pruned(model: nn.Module, sparsity: float) -> nn.Module:
 
 
 def _row(
-    sparsity: float, model: nn.Module, x: torch.Tensor, task: Task | None, threads: int
+    sparsity: float, model: nn.Module, x: torch.Tensor, task: "Task | None", threads: int
 ) -> Estimate:
     timed = bench("", model, (x,), threads=threads, peers=("eager",))
     metric = score = None
@@ -118,7 +118,10 @@ def _row(
     )
 
 
-def _task(model: nn.Module, data: Path, x: torch.Tensor, vocabulary: int | None) -> Task:
+def _task(model: nn.Module, data: Path, x: torch.Tensor, vocabulary: int | None) -> "Task":
+    from billhook.tasks.build import build_task
+    from billhook.tasks.recipe import load_recipe
+
     if vocabulary is not None:
         recipe = load_recipe("ptb_lstm", "laptop")
         return build_task(recipe, data, kind="language", model=model)

@@ -9,9 +9,6 @@ from billhook.named_model import build_model, named_function, parse_call
 from billhook.plan import Plan
 from billhook.plan import plan as dry_run
 from billhook.schedule import Cubic
-from billhook.tasks.build import build_task
-from billhook.tasks.recipe import load_recipe
-from billhook.training.loop import Sparsity, pruning_schedule
 
 __all__ = ["of_own_run", "of_recipe", "refuse"]
 
@@ -59,6 +56,10 @@ def of_recipe(
     >>> found.steps, len(found.updates), found.warnings
     (2402160, 201, ())
     """
+    from billhook.tasks.build import build_task
+    from billhook.tasks.recipe import load_recipe
+    from billhook.training.loop import Sparsity, pruning_schedule
+
     if target is None:
         raise ConfigurationError(
             "nothing to plan: give a family such as mobilenet_v1, or your own run's "
