@@ -53,9 +53,13 @@ ALLOWED = {
         *(
             "allocation",
             "atomic",
+            "criterion",
             "errors",
             "format",
+            "granularity",
             "plan",
+            "regrowth",
+            "saliency",
             "render",
             "schedule",
             "settings",
@@ -65,7 +69,16 @@ ALLOWED = {
     },
     "study": {
         *("atomic", "footprint", "schedule", "errors", "study", "render", "native", "public"),
-        *("bench", "models", "named_model", "settings", "storage_table", "tasks", "training"),
+        *(
+            "bench",
+            "granularity",
+            "models",
+            "named_model",
+            "settings",
+            "storage_table",
+            "tasks",
+            "training",
+        ),
     },
     "integrations": {"atomic", "errors", "schedule", "integrations", "public"},
 } | dict.fromkeys(CORE, CORE)

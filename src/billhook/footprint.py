@@ -163,7 +163,10 @@ def file_specs(
         numel = tensor.numel()
         nnz = numel
         if name in pruned:
-            nnz = granularity.kept(tensor.shape, pruned[name][0])
+            try:
+                nnz = granularity.kept(tensor.shape, pruned[name][0])
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{name!r}: {error}") from None
             prunable += numel if tied == name else 0
         specs.append(
             TensorSpec(

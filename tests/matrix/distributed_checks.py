@@ -255,6 +255,8 @@ def every_part_draws_the_same_masks_on_every_rank() -> None:
         {"granularity": Block(2, 3), "allocation": billhook.Global(floor=0.1)},
         {"granularity": NM(2, 4)},
         {"granularity": PerRow()},
+        {"criterion": billhook.Fisher()},
+        {"regrow": billhook.GradientRegrowth(0.4)},
     ):
         for model in (DistributedDataParallel(_net()), _shard(_net())):
             rules = {"4": None}  # one row, of fewer weights than a block may have

@@ -19,6 +19,7 @@ from billhook.study.spec import Study
 from billhook.study.subject import Place, Subject
 from billhook.tasks.recipe import Recipe
 from billhook.tasks.task import Task
+from billhook.training.parts import granularity_of
 
 __all__ = [
     "ARMS",
@@ -37,6 +38,7 @@ __all__ = [
 #: The arms: the small networks, the large one pruned, for reference the large one left dense, and
 #: as a control a small one trained for as many operations as the large one.
 DENSE, SPARSE, LARGE, LONGER = "small-dense", "large-sparse", "large-dense", "small-dense-longer"
+_SINGLE = "unstructured"  # the granularity that is not a variant's
 ARMS = DENSE, SPARSE, LARGE, LONGER
 
 
@@ -190,8 +192,8 @@ class _Planner:
             _check_metrics(self.study, self.task)
         self.steps_per_epoch = _dry_epoch(study) if dry else self.task.steps_per_epoch
         self.models: dict[float, nn.Module] = {}
-        self.left: dict[tuple[float, float], dict[str, int]] = {}
-        self.bytes: dict[tuple[float, float], int] = {}
+        self.left: dict[tuple[float, float, str], dict[str, int]] = {}
+        self.bytes: dict[tuple[float, float, str], int] = {}
         self.uses: dict[tuple[float, bool], dict[str, float]] = {}
 
     def plan(self) -> Plan:
@@ -297,8 +299,8 @@ class _Planner:
             steps=steps,
             codings=self.study.codings,
             recipe=recipe,
-            expected_bytes=self._bytes(width, sparsity),
-            expected_nonzero=sum(self._left(width, sparsity).values()),
+            expected_bytes=self._bytes(width, sparsity, recipe.pruning.granularity),
+            expected_nonzero=sum(self._left(width, sparsity, recipe.pruning.granularity).values()),
             training_operations=step_cost * steps,
             inference_operations=self._operations(width, sparsity, training=False),
             **settings,
@@ -317,16 +319,18 @@ class _Planner:
                     self.uses[width, mode] = uses(self.task, model, training=mode)
         return operations(self.uses[width, training], self._left(width, sparsity))
 
-    def _left(self, width: float, sparsity: float) -> dict[str, int]:
-        if (width, sparsity) not in self.left:
-            self.left[width, sparsity] = nonzeros(self._model(width), sparsity)
-        return self.left[width, sparsity]
+    def _left(self, width: float, sparsity: float, pattern: str = _SINGLE) -> dict[str, int]:
+        key = width, sparsity, pattern if sparsity else _SINGLE
+        if key not in self.left:
+            self.left[key] = nonzeros(self._model(width), sparsity, granularity_of(key[2]))
+        return self.left[key]
 
-    def _bytes(self, width: float, sparsity: float) -> int:
-        if (width, sparsity) not in self.bytes:
+    def _bytes(self, width: float, sparsity: float, pattern: str = _SINGLE) -> int:
+        key = width, sparsity, pattern if sparsity else _SINGLE
+        if key not in self.bytes:
             model, codings = self._model(width), self.study.codings
-            self.bytes[width, sparsity] = file_bytes(model, sparsity, codings)
-        return self.bytes[width, sparsity]
+            self.bytes[key] = file_bytes(model, sparsity, codings, granularity_of(key[2]))
+        return self.bytes[key]
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from torch import nn
 import billhook
 from billhook.errors import ConfigurationError
 from billhook.footprint import file_specs
+from billhook.granularity import Granularity, Unstructured
 
 __all__ = ["EXACT", "encoding_of", "file_bytes", "nonzeros", "sparsity_for", "width_for"]
 
@@ -32,16 +33,23 @@ def encoding_of(codings: Sequence[str]) -> str | tuple[str, ...]:
     return "auto" if "auto" in codings else tuple(codings)
 
 
-def file_bytes(model: nn.Module, sparsity: float, codings: Sequence[str]) -> int:
+def file_bytes(
+    model: nn.Module,
+    sparsity: float,
+    codings: Sequence[str],
+    granularity: Granularity = Unstructured(),
+) -> int:
     """Bytes of the file when every prunable weight of ``model`` has ``sparsity``."""
-    specs, _ = file_specs(model, sparsity)
+    specs, _ = file_specs(model, sparsity, granularity)
     return billhook.expected_footprint(specs).file_bytes(encoding_of(codings))
 
 
-def nonzeros(model: nn.Module, sparsity: float) -> dict[str, int]:
+def nonzeros(
+    model: nn.Module, sparsity: float, granularity: Granularity = Unstructured()
+) -> dict[str, int]:
     """How many elements of every parameter are left; one number for tied ones."""
     parameters = {name for name, _ in model.named_parameters()}
-    specs, _ = file_specs(model, sparsity)
+    specs, _ = file_specs(model, sparsity, granularity)
     return {s.name: s.nnz for s in specs if s.name in parameters and not s.tied_to}
 
 

@@ -103,14 +103,27 @@ class Pruning(Section):
     """The default window, in shares of the run's steps, and the number of mask updates after t_0.
 
     The paper states neither; these are ours. ``frequency``, in steps, goes before ``updates``. The
-    curve is eq. 1's unless another one is named; one-shot prunes once, at the window's end.
+    curve is eq. 1's unless another one is named; one-shot prunes once, at the window's end;
+    alternating is AC/DC with ``updates`` phases. What is pruned together, what a weight is worth
+    and how weights return are the paper's unless ``granularity`` (such as block-8x1 or nm-2x4),
+    ``criterion`` and ``regrow`` say otherwise.
     """
 
     begin: float = Field(ge=0, lt=1)
     end: float = Field(gt=0, le=1)
     updates: int = Field(gt=0)
     frequency: int | None = Field(default=None, gt=0)
-    curve: Literal["cubic", "linear", "one-shot"] = "cubic"
+    curve: Literal["cubic", "linear", "one-shot", "alternating"] = "cubic"
+    # Written only where set, as bf16 above.
+    granularity: Annotated[
+        str, Field(pattern=r"^(unstructured|rows|per-row|block-[1-9]\d*x[1-9]\d*|nm-\d+x\d+)$")
+    ] = Field(default="unstructured", exclude_if="unstructured".__eq__)
+    criterion: Literal["magnitude", "random", "first-order", "fisher", "movement"] = Field(
+        default="magnitude", exclude_if="magnitude".__eq__
+    )
+    regrow: Literal["value", "gradient", "never"] = Field(
+        default="value", exclude_if="value".__eq__
+    )
 
 
 class Recipe(Section):

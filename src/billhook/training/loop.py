@@ -25,11 +25,12 @@ from billhook.errors import ConfigurationError, StateError
 from billhook.format import load, save
 from billhook.format.codings import Encoding
 from billhook.pruner import Pruner
-from billhook.schedule import Cubic, OneShot, Polynomial, Schedule
+from billhook.schedule import Alternating, Cubic, OneShot, Polynomial, Schedule
 from billhook.tasks.recipe import Recipe
 from billhook.tasks.task import Task
 from billhook.training.checkpoint import read_checkpoint
 from billhook.training.log import TrainingLog
+from billhook.training.parts import CRITERIA, REGROWTH, granularity_of
 from billhook.training.precision import full_precision
 
 __all__ = [
@@ -88,8 +89,11 @@ class Run:
                 self.model,
                 self.optimizer,
                 schedule,
+                criterion=CRITERIA[recipe.pruning.criterion],
+                granularity=granularity_of(recipe.pruning.granularity),
                 allocation=sparsity.allocation,
                 rules=rules,
+                regrow=REGROWTH[recipe.pruning.regrow],
             )
 
     def learning_rate(self) -> float:
@@ -387,4 +391,6 @@ def pruning_schedule(recipe: Recipe, sparsity: Sparsity, total_steps: int) -> Sc
         interval = next(k for k in range(interval, 0, -1) if (end - begin) % k == 0)
     if window.curve == "linear":
         return Polynomial(sparsity.final, begin, end, frequency=interval, exponent=1.0)
+    if window.curve == "alternating":
+        return Alternating(sparsity.final, begin, end, frequency=interval)
     return Cubic(sparsity.final, begin, end, frequency=interval)
