@@ -21,9 +21,10 @@ from billhook.oneshot import prune
 from billhook.render import Table, as_text
 from billhook.selection import Rules, select_weights
 
-__all__ = ["Sensitivity", "sensitivity"]
+__all__ = ["SPARSITIES", "Sensitivity", "sensitivity"]
 
-_SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95)
+#: The sparsities that a scan tries unless told others.
+SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Sensitivity:
 def sensitivity(
     model: nn.Module,
     evaluate: Callable[[nn.Module], float],
-    sparsities: Sequence[float] = _SPARSITIES,
+    sparsities: Sequence[float] = SPARSITIES,
     *,
     criterion: Criterion = Magnitude(),
     granularity: Granularity = Unstructured(),

@@ -13,6 +13,7 @@ from billhook.cli.footprint import footprint_command
 from billhook.cli.inspect import inspect_command
 from billhook.cli.plan import plan_command
 from billhook.cli.prune import prune_command
+from billhook.cli.sensitivity import sensitivity_command
 from billhook.cli.train import train_command
 from billhook.cli.version import version_text
 from billhook.errors import BillhookError
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.command("inspect")(inspect_command)
 app.command("convert")(convert_command)
 app.command("prune")(prune_command)
+app.command("sensitivity")(sensitivity_command)
 app.command("footprint")(footprint_command)
 app.command("estimate")(estimate_command)
 app.command("bench")(bench_command)
