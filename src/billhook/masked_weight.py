@@ -21,7 +21,7 @@ from billhook.distributed import (
 )
 from billhook.errors import StateError
 from billhook.fixed_points import is_fixed_point
-from billhook.mask import Mask
+from billhook.mask import Mask, select
 from billhook.optimizer_state import Copies, held_state, hold_state
 from billhook.report import TensorReport
 from billhook.schedule import Schedule
@@ -121,9 +121,9 @@ class MaskedWeight:
         scores = (mine if self.aside is None else self.aside).to(torch.float32).abs()
         if self.aside is None:
             scores = scores.masked_fill(masked, -torch.inf)
-        found, keep = portable.select(scores, count)
         if mine.device.type == "cpu":
-            return Mask(keep, count), int(found)
+            return Mask(select(scores, count), count), 0
+        found, keep = portable.select(scores, count)
         return Mask(torch.where(found == 0, keep, ~masked), count), found
 
     @torch.no_grad()
