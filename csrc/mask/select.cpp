@@ -43,6 +43,9 @@ class Selection {
   Selection(const Raw& raw, int64_t n, int64_t keep, int64_t isa, int64_t threads, uint8_t* bits)
       : raw_(raw), n_(n), keep_(keep), isa_(isa), threads_(threads), bits_(bits) {}
 
+  // No value aside has a key above this; afterwards none of those that did not survive has.
+  int64_t ceiling = INT32_MAX;
+
   // One pass brackets the threshold and settles all elements outside of the bracket; the few inside
   // are ranked afterwards. Should the sample mislead, or too many be equal, a radix select gives
   // the same result.
@@ -51,12 +54,14 @@ class Selection {
     const int64_t room = n_ / 16 + 64, blocks = (n_ + kBlock - 1) / kBlock;
     const Scan scan =
         version_for<Scan>(isa_, scan_portable(kind), scan_avx2(kind), scan_avx2(kind));
+    // Where nothing that is aside reaches the bracket, only the weights need be read.
+    const Raw read = ceiling < bracket.low ? Raw{raw_.weight, nullptr, raw_.held} : raw_;
     std::vector<Found> found(blocks);
     std::atomic<int64_t> total{0};
     parallel_for(blocks, threads_, [&](int64_t block) {
       if (total.load() > room) return;
       const int64_t begin = block * kBlock;
-      scan(raw_, begin, std::min(begin + kBlock, n_), bracket, room, found[block], bits_);
+      scan(read, begin, std::min(begin + kBlock, n_), bracket, room, found[block], bits_);
       total += static_cast<int64_t>(found[block].candidates.size());
     });
     bool nan = false;
@@ -64,7 +69,11 @@ class Selection {
     if (nan || total.load() > room) {
       if (const int64_t nans = count_nans()) return nans;
     }
-    if (total.load() > room || !select_among(found, bracket)) select_by_radix();
+    ceiling = bracket.high;
+    if (total.load() > room || !select_among(found, bracket)) {
+      ceiling = INT32_MAX;
+      select_by_radix();
+    }
     return 0;
   }
 
@@ -179,9 +188,16 @@ class Selection {
 
 template <Kind kind>
 int64_t select(const Raw& raw, int64_t n, int64_t keep, int64_t isa, int64_t threads,
-               uint8_t* bits) {
+               uint8_t* bits, int64_t* ceiling) {
   Selection<kind> selection(raw, n, keep, isa, threads, bits);
-  return keep > 0 && keep < n ? selection.run() : selection.count_nans();
+  if (keep > 0 && keep < n) {
+    selection.ceiling = *ceiling;
+    const int64_t nans = selection.run();
+    *ceiling = selection.ceiling;
+    return nans;
+  }
+  *ceiling = INT32_MAX;
+  return selection.count_nans();
 }
 
 // Ones in the first n bits, or none; the last byte's further bits are 0.
@@ -207,19 +223,20 @@ Scan scan_portable(Kind kind) {
 // Writes the mask bits of the `keep` largest of n elements; of equal ones the lower index is kept.
 // `kind` says what they are (see Kind), `aside` and `held` may be null (see Raw), 0 <= keep <= n.
 // `bits` has ceil(n / 8) bytes and is none of the other buffers. Returns the number of NaNs; if it
-// is not 0, `bits` holds no mask. -1: no such kind.
+// is not 0, `bits` holds no mask. -1: no such kind. `ceiling`: no key aside is above it (INT32_MAX
+// says nothing); on return, none of those that do not survive is.
 BILLHOOK_API int64_t billhook_mask_select(int64_t kind, const void* weight, const void* aside,
                                           const uint8_t* held, int64_t n, int64_t keep, int64_t isa,
-                                          int64_t threads, uint8_t* bits) try {
+                                          int64_t threads, uint8_t* bits, int64_t* ceiling) try {
   using namespace billhook;
   const Raw raw{weight, aside, held};
   if (keep == 0 || keep == n) fill(bits, n, keep > 0);
   switch (kind) {
-    case kScores: return select<kScores>(raw, n, keep, isa, threads, bits);
-    case kFloat32: return select<kFloat32>(raw, n, keep, isa, threads, bits);
-    case kBfloat16: return select<kBfloat16>(raw, n, keep, isa, threads, bits);
-    case kFloat16: return select<kFloat16>(raw, n, keep, isa, threads, bits);
-    case kFloat64: return select<kFloat64>(raw, n, keep, isa, threads, bits);
+    case kScores: return select<kScores>(raw, n, keep, isa, threads, bits, ceiling);
+    case kFloat32: return select<kFloat32>(raw, n, keep, isa, threads, bits, ceiling);
+    case kBfloat16: return select<kBfloat16>(raw, n, keep, isa, threads, bits, ceiling);
+    case kFloat16: return select<kFloat16>(raw, n, keep, isa, threads, bits, ceiling);
+    case kFloat64: return select<kFloat64>(raw, n, keep, isa, threads, bits, ceiling);
     default: return -1;
   }
 } catch (...) {

@@ -71,6 +71,8 @@ class MaskedWeight:
         self._version = self.part._version
         self._masked_grad: tuple[weakref.ref[Tensor], int] | None = None
         self._as_attached: Tensor | None = None
+        self._ceiling = self._next_ceiling = native.NO_CEILING  # of the magnitudes aside
+        self._ranked: weakref.ref[Mask] | None = None
         self._is_settled = False  # gradient and state are zero where the weight is masked
         self._hook = self._register_hook()
 
@@ -113,8 +115,11 @@ class MaskedWeight:
         """
         mask, mine = self._mask_here(), self.part.detach()
         if self._is_native(mine):
-            nans, bits = native.select_raw(mine, self.aside, mask.bits, count)
-            return Mask.from_bits(bits, mine.shape, count), nans
+            known = mine, self.aside, mask.bits, count
+            nans, bits, self._next_ceiling = native.select_raw(*known, self._ceiling)
+            ranked = Mask.from_bits(bits, mine.shape, count)
+            self._ranked = weakref.ref(ranked)
+            return ranked, nans
         masked = mask.masked(mine)
         if self.aside is not None:
             portable.complete(mine, self.aside, masked)
@@ -159,9 +164,13 @@ class MaskedWeight:
     def _exchange(self, new: Mask) -> None:
         mask, mine = self._mask_here(), self.part.detach()
         if self._is_native(mine) and self.aside is not None:
+            self._ceiling = native.NO_CEILING
             native.exchange(mine, self.aside, mask.bits, new.bits)
             mask.changed(new.kept)
+            if self._ranked is not None and self._ranked() is new:
+                self._ceiling = self._next_ceiling
             return
+        self._ceiling = native.NO_CEILING
         if self.aside is not None and not mask.keeps_all:
             portable.complete(mine, self.aside, mask.masked(mine))
             mine.copy_(self.aside)
@@ -208,6 +217,7 @@ class MaskedWeight:
             with torch.no_grad():
                 self.part.copy_(self._raw_part())
         self._as_attached = None
+        self._ceiling = native.NO_CEILING
         self._mask_here().assign(mask)
         if aside is None:
             self.aside = None
@@ -363,6 +373,7 @@ class MaskedWeight:
         beside = self.aside
         if beside is not None and (beside.device, beside.dtype) != (mine.device, mine.dtype):
             self.aside = torch.empty_like(mine.detach()).copy_(beside)
+            self._ceiling = native.NO_CEILING
         return self.mask
 
     def _register_hook(self) -> torch.utils.hooks.RemovableHandle:

@@ -13,7 +13,8 @@ import billhook
 def test_a_channels_last_model_gets_the_same_masks(regrow: bool) -> None:
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Conv2d(6, 8, 3), nn.Conv2d(8, 10, 3), nn.Flatten(), nn.Linear(160, 9))
-    last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+    last = copy.deepcopy(plain)
+    last.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     models = (plain, last)
     optimizers = [torch.optim.AdamW(model.parameters(), lr=0.01) for model in models]
     schedule = billhook.Cubic(0.8, 1, 9, frequency=2)

@@ -79,7 +79,7 @@ def test_selection_ranks_the_raw_magnitudes(
     scores = raw.float().abs()
     if not returning:
         scores = scores.masked_fill(~held, -torch.inf)
-    nans, bits = native.select_raw(weight, aside if returning else None, packed(held), keep)
+    nans, bits, _ = native.select_raw(weight, aside if returning else None, packed(held), keep)
     assert nans == 0
     assert torch.equal(bits, packed(largest(scores, keep)))
 
@@ -133,6 +133,27 @@ def test_an_exchange_keeps_the_raw_weights(version: str, few: bool, data: st.Dat
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_what_lies_below_the_ceiling_need_not_be_read(version: str, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    raw = torch.randn(2**18 + 9, generator=generator).to(dtype)
+    weight, aside, bits = raw.clone(), torch.zeros_like(raw), packed(torch.ones_like(raw).bool())
+    ceiling, read = native.NO_CEILING, 0
+    for sparsity in (0.3, 0.5, 0.6, 0.602, 0.604, 0.55, 0.9, 0.9, 0.95):
+        moved = torch.randn(raw.numel(), generator=generator).to(dtype) * 0.001
+        weight += torch.where(unpacked(bits, raw.numel()), moved, torch.zeros_like(moved))
+        now = torch.where(unpacked(bits, raw.numel()), weight, aside)
+        keep = round((1 - sparsity) * raw.numel())
+        nans, new, ceiling = native.select_raw(weight, aside, bits, keep, ceiling)
+        assert nans == 0
+        assert torch.equal(new, packed(largest(now.float().abs(), keep)))
+        native.exchange(weight, aside, bits, new)
+        left = aside[~unpacked(bits, raw.numel())].float().abs()
+        assert ceiling == native.NO_CEILING or left.max().view(torch.int32) <= ceiling
+        read += ceiling == native.NO_CEILING
+    assert read < 9
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_results_do_not_depend_on_the_number_of_threads(dtype: torch.dtype) -> None:
     raw = torch.randn(2**20 + 5, generator=torch.Generator().manual_seed(0)).to(dtype)
     held = torch.full((-(-raw.numel() // 8),), 255, dtype=torch.uint8)
@@ -140,7 +161,7 @@ def test_results_do_not_depend_on_the_number_of_threads(dtype: torch.dtype) -> N
     results = []
     for count in (1, 2):
         torch.set_num_threads(count)
-        _, bits = native.select_raw(raw, None, held, 99_999)
+        _, bits, _ = native.select_raw(raw, None, held, 99_999)
         weight, aside = raw.clone(), torch.zeros_like(raw)
         native.exchange(weight, aside, held.clone(), bits)
         results.append((bits, weight, aside))

@@ -75,7 +75,7 @@ def test_an_update_equals_the_native_one(dtype: torch.dtype, returning: bool) ->
         ):
             flat, held = raw.contiguous(), portable.pack(old)
             lower = torch.where(old, flat, 0.0)
-            _, wanted = native.select_raw(lower, flat if returning else None, held, keep)
+            _, wanted, _ = native.select_raw(lower, flat if returning else None, held, keep)
             assert torch.equal(new, wanted)
             now = portable.unpack(wanted, raw.shape)
             assert same(weight, torch.where(now if returning else now & old, flat, 0.0))

@@ -5,6 +5,7 @@ bit i % 8 of byte i // 8 belongs to element i. They run on torch's number of thr
 do not depend on it.
 """
 
+import ctypes
 from ctypes import c_int64, c_void_p
 
 import torch
@@ -12,10 +13,21 @@ from torch import Tensor
 
 from billhook import native
 
-__all__ = ["exchange", "fits", "is_available", "select", "select_raw", "zero", "zero_leaving"]
+__all__ = [
+    "NO_CEILING",
+    "exchange",
+    "fits",
+    "is_available",
+    "select",
+    "select_raw",
+    "zero",
+    "zero_leaving",
+]
 
 _POINTER, _SIZE = c_void_p, c_int64
-_SELECT = native.function("billhook_mask_select", [_SIZE, *[_POINTER] * 3, *[_SIZE] * 4, _POINTER])
+_SELECT = native.function(
+    "billhook_mask_select", [_SIZE, *[_POINTER] * 3, *[_SIZE] * 4, *[_POINTER] * 2]
+)
 _ZERO = native.function("billhook_mask_zero", [_POINTER, _SIZE, _SIZE, _POINTER, _SIZE, _SIZE])
 _ZERO_LEAVING = native.function(
     "billhook_mask_zero_leaving", [_POINTER, _SIZE, _SIZE, *[_POINTER] * 2, _SIZE, _SIZE]
@@ -26,6 +38,8 @@ _EXCHANGE = native.function(
 _best_isa = native.function("billhook_isa", [])
 _ISA = _best_isa() if _best_isa is not None else 0
 
+#: The ceiling that says nothing.
+NO_CEILING = 2**31 - 1
 #: What the kernel calls scores, and weights to rank by their magnitude.
 _SCORES = 0
 _MAGNITUDES = {torch.float32: 1, torch.bfloat16: 2, torch.float16: 3, torch.float64: 4}
@@ -54,10 +68,13 @@ def fits(tensor: Tensor) -> bool:
 
 def select(scores: Tensor, keep: int) -> tuple[int, Tensor]:
     """The number of NaNs, and if it is 0 the bits of the ``keep`` largest fp32 scores."""
-    return _select(_SCORES, scores, None, None, keep)
+    nans, bits, _ = _select(_SCORES, (scores, None, None), keep, NO_CEILING)
+    return nans, bits
 
 
-def select_raw(weight: Tensor, aside: Tensor | None, held: Tensor, keep: int) -> tuple[int, Tensor]:
+def select_raw(
+    weight: Tensor, aside: Tensor | None, held: Tensor, keep: int, ceiling: int = NO_CEILING
+) -> tuple[int, Tensor, int]:
     """The number of NaNs, and if it is 0 the bits of the ``keep`` largest raw magnitudes.
 
     Args:
@@ -66,18 +83,26 @@ def select_raw(weight: Tensor, aside: Tensor | None, held: Tensor, keep: int) ->
             weights do not return.
         held: the mask in force.
         keep: how many survive; of equals the lower index.
+        ceiling: what the selection before this one returned, if its mask is in force: nothing that
+            is aside lies above it, so where it is low enough ``aside`` is not read.
+
+    Returns:
+        NaNs, bits, and the next ceiling.
     """
-    return _select(_MAGNITUDES[weight.dtype], weight, aside, held, keep)
+    return _select(_MAGNITUDES[weight.dtype], (weight, aside, held), keep, ceiling)
 
 
 def _select(
-    kind: int, values: Tensor, aside: Tensor | None, held: Tensor | None, keep: int
-) -> tuple[int, Tensor]:
+    kind: int, raw: tuple[Tensor, Tensor | None, Tensor | None], keep: int, ceiling: int
+) -> tuple[int, Tensor, int]:
     assert _SELECT is not None
-    bits = torch.empty(-(-values.numel() // 8), dtype=torch.uint8)
-    pointers = [None if each is None else each.data_ptr() for each in (values, aside, held)]
-    nans = _SELECT(kind, *pointers, values.numel(), keep, *_how(), bits.data_ptr())
-    return nans, bits
+    numel = raw[0].numel()
+    bits = torch.empty(-(-numel // 8), dtype=torch.uint8)
+    pointers = [None if each is None else each.data_ptr() for each in raw]
+    limit = c_int64(ceiling)
+    numbers = numel, keep, *_how()
+    nans = _SELECT(kind, *pointers, *numbers, bits.data_ptr(), ctypes.addressof(limit))
+    return nans, bits, limit.value
 
 
 def zero(tensor: Tensor, bits: Tensor) -> bool:
