@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from billhook.footprint import expected_footprint, footprint
     from billhook.format import inspect, load, save
     from billhook.granularity import NM, Block, PerRow, Rows, Unstructured
-    from billhook.inference import CompiledModel, compile, load_compiled
+    from billhook.inference import Calibration, CompiledModel, compile, load_compiled
     from billhook.oneshot import prune
     from billhook.plan import plan
     from billhook.pruner import Pruner
@@ -36,6 +36,7 @@ __all__ = [
     "Alternating",
     "BillhookError",
     "Block",
+    "Calibration",
     "CompiledModel",
     "Cubic",
     "Cyclic",
@@ -83,7 +84,7 @@ _HOMES = {
     "footprint": ("expected_footprint", "footprint"),
     "format": ("inspect", "load", "save"),
     "granularity": ("NM", "Block", "PerRow", "Rows", "Unstructured"),
-    "inference": ("CompiledModel", "compile", "load_compiled"),
+    "inference": ("Calibration", "CompiledModel", "compile", "load_compiled"),
     "oneshot": ("prune",),
     "plan": ("plan",),
     "pruner": ("Pruner",),

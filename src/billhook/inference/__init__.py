@@ -2,8 +2,19 @@
 
 from billhook.inference.compiled import CompiledModel
 from billhook.inference.compiler import compile
+from billhook.inference.int8.ranges import Calibration
 from billhook.inference.loading import load_compiled
 from billhook.inference.plan import Choice, Plan
-from billhook.inference.report import LayerReport, Report
+from billhook.inference.report import Accuracy, LayerReport, Report
 
-__all__ = ["Choice", "CompiledModel", "LayerReport", "Plan", "Report", "compile", "load_compiled"]
+__all__ = [
+    "Accuracy",
+    "Calibration",
+    "Choice",
+    "CompiledModel",
+    "LayerReport",
+    "Plan",
+    "Report",
+    "compile",
+    "load_compiled",
+]

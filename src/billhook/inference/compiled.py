@@ -10,6 +10,8 @@ from torch.utils import _pytree as pytree
 from billhook.errors import CompileError, ConfigurationError
 from billhook.inference import kernels
 from billhook.inference.example import Described, example_of
+from billhook.inference.int8.network import Int8Network
+from billhook.inference.int8.program import int8_network_tensors
 from billhook.inference.layers.program import module_tensors, tensor_bytes
 from billhook.inference.network.network import Network
 from billhook.inference.network.program import network_tensors
@@ -63,7 +65,8 @@ class CompiledModel(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             program = self.__dict__.get("_modules", {}).get("program")
-            if program is None or isinstance(program, Network) or name.startswith("__"):
+            whole = isinstance(program, Network | Int8Network)
+            if program is None or whole or name.startswith("__"):
                 raise
             return getattr(program, name)
 
@@ -77,6 +80,8 @@ class CompiledModel(nn.Module):
 
     def state_dict(self, *_: Any, **__: Any) -> Any:
         """The program as tensors, for :func:`billhook.save`; ``load_compiled`` reads them."""
+        if isinstance(self.program, Int8Network):
+            return int8_network_tensors(self.program, self._plan)
         if isinstance(self.program, Network):
             sample: Described = [{"shape": [1, *self.program.input_shape], "dtype": "F32"}]
             return network_tensors(self.program, self._plan, example_of(self, sample))
@@ -90,7 +95,7 @@ class CompiledModel(nn.Module):
     @property
     def nbytes(self) -> int:
         """Bytes of the tensors torch uses, and of the packed weights that kernels have read."""
-        if isinstance(self.program, Network):
+        if isinstance(self.program, Network | Int8Network):
             return self.program.nbytes
         return tensor_bytes(self.program)
 

@@ -1,7 +1,7 @@
 """``compile``: a pruned model to a program that skips its zeros."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,13 +16,15 @@ from billhook.inference.example import describe_inputs
 from billhook.inference.graph import Layer, Op, UnsupportedError, capture
 from billhook.inference.graph.soundness import check_choices
 from billhook.inference.inputs import positional
+from billhook.inference.int8.compiler import compile_int8
+from billhook.inference.int8.ranges import Calibration
 from billhook.inference.layers.architecture import describe
 from billhook.inference.layers.base import foreign_hooks
 from billhook.inference.layers.race import choose_modules
 from billhook.inference.layers.replacement import replace_modules
 from billhook.inference.network.network import Network
 from billhook.inference.network.race import race_network
-from billhook.inference.plan import Choice, Plan
+from billhook.inference.plan import Choice, Plan, Precision
 from billhook.inference.race import race, winner
 from billhook.inference.report import LayerReport, Report
 from billhook.inference.verification import Trials, UnstableError, buffers_kept, unchanged
@@ -37,6 +39,9 @@ def compile(
     model: nn.Module,
     example_inputs: Any,
     plan: Plan | Mapping[str, Any] | None = None,
+    *,
+    precision: Precision = "fp32",
+    calibration: Calibration | Iterable[Any] | None = None,
 ) -> CompiledModel:
     """A program for the CPU that skips the model's zeros and returns the same outputs.
 
@@ -53,15 +58,26 @@ def compile(
     The batch size may vary, and for sequence models the length; a CNN compiled as one program takes
     the example's height and width only. It computes in fp32, under autocast too.
 
+    ``precision="int8"`` makes a program in 8 bits, whose outputs differ by what rounding changes:
+    weights s8 with a step for each output channel, activations u8 with ranges from the calibration
+    batches, sums s32. Linear, recurrent and attention layers that are replaced one by one bring
+    each sample to bytes at its own step. Gates, cell states and logits stay fp32, and so does every
+    layer that does not run faster in 8 bits. The report says for each layer what runs, and how
+    much the outputs change on held-out batches. Results are the same bits with every kernel and
+    instruction set.
+
     Args:
         model: In evaluation mode, on the CPU, its pruned weights exactly zero. Not changed.
         example_inputs: The input that the layers race on; a tuple of the positional inputs; or a
             dict of inputs by the names of forward's arguments.
         plan: A plan of an earlier ``compile`` to replay instead of racing, for bit-equal results.
+        precision: "fp32" or "int8".
+        calibration: For int8: some hundred samples, as an iterable of batches that the model takes,
+            or a :class:`Calibration` of them.
 
     Raises:
         ConfigurationError: The model is in training mode, not fp32 or not on the CPU; the plan is
-            none.
+            none; int8 lacks calibration data, or a batch does not fit.
         CompileError: The plan was made for another model, its program's outputs differ from the
             model's, or the model's own outputs differ from call to call.
 
@@ -72,11 +88,20 @@ def compile(
     True
     >>> [layer.name for layer in fast.report().layers]
     ['0']
+
+    >>> batches = [torch.rand(32, 64) for _ in range(4)]
+    >>> small = compile(model, torch.ones(1, 64), precision="int8", calibration=batches)
+    >>> small.report().accuracy.relative_error < 0.02
+    True
     """
     inputs = positional(model, example_inputs)
     _check(model, inputs)
     if isinstance(plan, Mapping):
         plan = Plan.from_dict(plan)
+    if precision == "int8":
+        with torch.no_grad(), torch.autocast("cpu", enabled=False), unchanged(model):
+            return compile_int8(model, inputs, calibration, plan)
+    _check_fp32(precision, calibration, plan)
     with torch.no_grad(), torch.autocast("cpu", enabled=False), unchanged(model):
         trials = Trials(model, inputs)
         if plan is None:
@@ -86,6 +111,17 @@ def compile(
             trials.check(compiled)
     compiled.remember(describe_inputs(inputs))
     return compiled
+
+
+def _check_fp32(precision: str, calibration: object, plan: Plan | None) -> None:
+    if precision != "fp32":
+        raise ConfigurationError(f"precision={precision!r}: known are 'fp32' and 'int8'")
+    if calibration is not None:
+        raise ConfigurationError("calibration= is for precision='int8': fp32 has no ranges")
+    if plan is not None and plan.precision != "fp32":
+        raise ConfigurationError(
+            f"the plan is of {plan.precision}: pass precision={plan.precision!r} and calibration="
+        )
 
 
 def _check(model: nn.Module, inputs: tuple[Any, ...]) -> None:

@@ -14,6 +14,9 @@ from billhook.format.reader import Reader
 from billhook.inference.compiled import CompiledModel, isa_of
 from billhook.inference.example import check_example
 from billhook.inference.kernels import ISA_NAMES, available, runnable
+from billhook.inference.int8.isa import set_for
+from billhook.inference.int8.network import Int8Network
+from billhook.inference.int8.program import read_int8_network
 from billhook.inference.layers.program import open_modules
 from billhook.inference.limits import Limits
 from billhook.inference.network.network import Network
@@ -71,6 +74,11 @@ def load_compiled(path: str | os.PathLike[str], model: nn.Module | None = None) 
         with _readable(file.path):
             data, plan = read_text(file)
         plan = _for_this_machine(plan)
+        if plan.precision == "int8" and plan.mode == "network":
+            with _readable(file.path):
+                program = read_int8_network(file, plan, data)
+            opened = Int8Network(program, plan.layers, plan.isa)
+            return CompiledModel(opened, plan, Report.of(plan, why), {})
         isa = 0 if plan.mode == "dense" else isa_of(plan)
         report = Report.of(plan, why)
         if plan.mode != "network":
@@ -106,6 +114,8 @@ def _for_this_machine(plan: Plan) -> Plan:
     """The plan with this machine's kernels if it does not run those of the machine it is from."""
     if plan.mode == "dense" or not available():
         return plan
+    if plan.precision == "int8":
+        return replace(plan, isa=set_for(plan.isa))
     return replace(plan, isa=ISA_NAMES[runnable(ISA_NAMES.index(plan.isa))])
 
 

@@ -5,13 +5,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from billhook.errors import ConfigurationError
+from billhook.inference.int8.isa import INT8_SETS
 from billhook.inference.kernels import ISA_NAMES, MAX_VECTORS
 
-__all__ = ["Choice", "Mode", "Plan"]
+__all__ = ["INT8_KERNELS", "Choice", "Mode", "Plan", "Precision"]
 
 VERSION = 1
-KERNELS = ("dense", "spmm", "spmm_packed", "depthwise", "fused", "sparse")
+INT8_KERNELS = ("1x4", "4x4", "8x4", "16x4", "all_blocks", "windows")
+KERNELS = ("dense", "spmm", "spmm_packed", "depthwise", "fused", "sparse", *INT8_KERNELS)
 Mode = Literal["network", "modules", "dense"]
+Precision = Literal["fp32", "int8"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,9 @@ class Choice:
     ``kernel``: "dense" (torch), "spmm" (sparse, operand as it lies), "spmm_packed" (operand
     gathered into panels), "depthwise" (its own kernel, a channel at a time), "fused" (a depthwise
     convolution that fills the panels of the 1x1 after it), "sparse" (a linear or recurrent layer,
-    by its own rules). ``vectors``: the widest tile, in vectors of eight pixels.
+    by its own rules). In 8 bits: "Rx4" (the blocks of R rows by four columns with a nonzero),
+    "all_blocks" (all of them, four rows each), "windows" (unstructured zeros, by AVX512_VBMI), and
+    "depthwise". ``vectors``: the widest tile, in vectors of eight pixels.
     """
 
     kernel: str
@@ -48,11 +53,13 @@ class Plan:
     mode: Mode
     isa: str
     layers: Mapping[str, Choice] = field(default_factory=dict)
+    precision: Precision = "fp32"
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON's types."""
         layers = {name: asdict(choice) for name, choice in self.layers.items()}
-        return {"version": VERSION, "mode": self.mode, "isa": self.isa, "layers": layers}
+        data = {"version": VERSION, "mode": self.mode, "isa": self.isa, "layers": layers}
+        return data if self.precision == "fp32" else {**data, "precision": self.precision}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Plan":
@@ -67,13 +74,17 @@ class Plan:
                 f"the plan has version {data.get('version')!r}, this billhook reads {VERSION}: "
                 "compile the model again"
             )
-        if data["mode"] not in ("network", "modules", "dense") or data["isa"] not in ISA_NAMES:
+        precision = data.get("precision", "fp32")
+        if precision not in ("fp32", "int8"):
+            raise ConfigurationError(f"the plan's precision is {precision!r}: known are fp32, int8")
+        sets = INT8_SETS if precision == "int8" else ISA_NAMES
+        if data["mode"] not in ("network", "modules", "dense") or data["isa"] not in sets:
             raise ConfigurationError(
                 f"the plan's mode is {data['mode']!r} and its instruction set {data['isa']!r}: "
-                f"known are network, modules, dense and {', '.join(ISA_NAMES)}"
+                f"known are network, modules, dense and {', '.join(sets)}"
             )
         layers = {name: _choice(name, choice) for name, choice in data["layers"].items()}
-        return cls(data["mode"], data["isa"], layers)
+        return cls(data["mode"], data["isa"], layers, precision)
 
 
 def _check_form(data: object) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from billhook.inference.plan import Plan
 
-__all__ = ["LayerReport", "Report"]
+__all__ = ["Accuracy", "LayerReport", "Report"]
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,8 @@ class LayerReport:
 
     ``positions`` counts how often one sample (in a network plan) or the example input uses each
     weight. ``sparse_ms`` is the fastest sparse kernel's time, ``chosen`` what runs, ``reason`` why.
+    ``precision`` is "fp32" or "int8"; ``pattern`` is that of the zeros of a layer in 8 bits:
+    "dense", "unstructured", or blocks such as "4x4".
     """
 
     name: str
@@ -27,6 +29,29 @@ class LayerReport:
     sparse_ms: float | None
     chosen: str
     reason: str
+    precision: str = "fp32"
+    pattern: str = ""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What 8 bits change, on calibration batches that were held out from the ranges.
+
+    ``relative_error`` of the outputs in the 2-norm, and ``agreement``, the share of ``positions``
+    whose largest output stays the largest. ``held_out``: whether any batches could be held out.
+    """
+
+    relative_error: float
+    agreement: float
+    positions: int
+    held_out: bool
+
+    def __str__(self) -> str:
+        where = "held-out calibration batches" if self.held_out else "the one calibration batch"
+        return (
+            f"8 bits: outputs change by {self.relative_error:.2%} in the 2-norm and the largest "
+            f"stays the largest in {self.agreement:.2%} of {self.positions}, on {where}"
+        )
 
 
 @dataclass(frozen=True)
@@ -34,7 +59,7 @@ class Report:
     """Layers in the order they run, and why the model as a whole runs as it does.
 
     ``dense_ms`` and ``compiled_ms`` time the whole model on the example input, interleaved; None
-    where a plan was replayed.
+    where a plan was replayed. ``accuracy`` is what 8 bits change, None in fp32.
     """
 
     mode: str
@@ -44,6 +69,7 @@ class Report:
     dense_ms: float | None
     compiled_ms: float | None
     layers: tuple[LayerReport, ...]
+    accuracy: Accuracy | None = None
 
     @classmethod
     def of(
@@ -67,12 +93,17 @@ class Report:
                 f"whole model: torch {self.dense_ms:.3f} ms, compiled {self.compiled_ms:.3f} ms, "
                 f"{ratio:.2f} times as fast"
             )
+        if self.accuracy is not None:
+            lines.append(str(self.accuracy))
         lines.append(header)
         for layer in self.layers:
             shape = "x".join(map(str, layer.shape))
+            runs = layer.chosen
+            if layer.precision != "fp32":
+                runs = f"{layer.precision}, zeros {layer.pattern}, kernel {layer.chosen}"
             lines.append(
                 f"{layer.name:<32} {shape:<20} {layer.sparsity:>6.1%} {_ms(layer.dense_ms):>9} "
-                f"{_ms(layer.sparse_ms):>9}  {layer.chosen}: {layer.reason}"
+                f"{_ms(layer.sparse_ms):>9}  {runs}: {layer.reason}"
             )
         return "\n".join(lines)
 

@@ -17,16 +17,16 @@ from billhook.inference.graph import capture
 from billhook.inference.int8 import isa, reference
 from billhook.inference.int8.network import Int8Network
 from billhook.inference.int8.ops import INPUT, Add, Conv, Flatten, Linear, Pool, Program, Range
-from billhook.inference.int8.plan import KERNELS, Choice
 from billhook.inference.int8.quantise import calibrate, quantise
 from billhook.inference.int8.ranges import Calibration
+from billhook.inference.plan import INT8_KERNELS, Choice
 
 from ..test_linear_kernels import torch_threads
 from .strategies import layer, ranges
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no native kernels")
 SETS = isa.supported() if kernels.available() else ()
-MATRICES = [name for name in KERNELS if name != "depthwise"]
+MATRICES = INT8_KERNELS
 
 
 def equal_everywhere(program: Program, choices: dict[str, Choice], x: np.ndarray) -> None:
@@ -84,7 +84,7 @@ def convolutions(draw: st.DrawFn, kernel_sides: tuple[int, int] | None = None) -
 def test_a_convolution_equals_the_reference(data: st.DataObject) -> None:
     program, x = data.draw(convolutions())
     kernel = data.draw(st.sampled_from(MATRICES))
-    equal_everywhere(program, {"conv": Choice(kernel, data.draw(st.integers(1, 8)))}, x)
+    equal_everywhere(program, {"conv": Choice(kernel, data.draw(st.integers(1, 16)))}, x)
 
 
 @settings(max_examples=25, deadline=None)
@@ -117,7 +117,7 @@ def test_a_pointwise_convolution_with_an_addend_equals_the_reference(data: st.Da
     )
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     choices = {
-        name: Choice(data.draw(st.sampled_from(MATRICES)), data.draw(st.integers(1, 8)))
+        name: Choice(data.draw(st.sampled_from(MATRICES)), data.draw(st.integers(1, 16)))
         for name in "ab"
     }
     program = Program(shape, second.shape, own, (first, second))
@@ -140,7 +140,7 @@ def test_a_linear_layer_equals_the_reference(data: st.DataObject) -> None:
         relu=data.draw(st.booleans()),
     )
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
-    kernel = data.draw(st.sampled_from([k for k in MATRICES if k != "dense"]))
+    kernel = data.draw(st.sampled_from([k for k in MATRICES if k != "all_blocks"]))
     program = Program(shape, (rows,), own, (flat, linear))
     equal_everywhere(program, {"fc": Choice(kernel)}, inputs(rng, 2, shape))
 
@@ -204,9 +204,11 @@ def test_a_captured_network_equals_the_reference() -> None:
         wanted = model(batch)
     assert not any(op.name == "add" for op in program.ops)  # the convolution before makes it
     assert any(isinstance(op, Conv) and len(op.inputs) == 2 for op in program.ops)
-    for kernel in ("1x4", "dense", "windows"):
+    for kernel in ("1x4", "all_blocks", "windows"):
         choices = {
-            op.name: Choice("1x4" if isinstance(op, Linear) and kernel == "dense" else kernel, 3)
+            op.name: Choice(
+                "1x4" if isinstance(op, Linear) and kernel == "all_blocks" else kernel, 3
+            )
             for _, op in program.layers()
         }
         equal_everywhere(program, choices, batch.numpy())

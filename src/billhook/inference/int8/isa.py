@@ -4,9 +4,9 @@ import ctypes
 import functools
 
 from billhook import native
-from billhook.errors import ConfigurationError
+from billhook.errors import CompileError, ConfigurationError
 
-__all__ = ["INT8_SETS", "best", "index_of", "supported", "table"]
+__all__ = ["INT8_SETS", "best", "index_of", "set_for", "supported", "table"]
 
 #: Those with kernels in 8 bits, the fastest first. A processor may have any of them.
 INT8_SETS = ("avx512vbmi", "avx512vnni", "avxvnni", "avx2", "portable")
@@ -34,6 +34,20 @@ def supported() -> tuple[str, ...]:
 def best() -> str:
     """The fastest of them."""
     return supported()[0]
+
+
+def set_for(wanted: str) -> str:
+    """The instruction set of a plan, or this processor's fastest where it lacks that one.
+
+    Raises:
+        CompileError: There are no native kernels.
+    """
+    if not supported():
+        raise CompileError(
+            "this installation has no native kernels, which a program in 8 bits needs: "
+            "reinstall billhook where there is a C++ compiler"
+        )
+    return wanted if wanted in supported() else best()
 
 
 def index_of(name: str) -> int:

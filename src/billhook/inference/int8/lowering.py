@@ -30,11 +30,12 @@ from billhook.inference.int8.packing import (
     pack_vector,
     pack_windows,
 )
-from billhook.inference.int8.plan import Choice, matrix_of
+from billhook.inference.int8.plan import group_of, lines_of, matrix_of
 from billhook.inference.int8.reference import add_scales
 from billhook.inference.int8.workspace import LINE, SLACK, Region, place, plane_bytes
+from billhook.inference.plan import Choice
 
-__all__ = ["Lowered", "lower"]
+__all__ = ["Lowered", "lower", "workspace_bytes", "workspace_of"]
 
 WORKSPACE, SOURCE, RESULT = range(3)
 NONE = View(-1, 0, 0)
@@ -53,6 +54,11 @@ class Lowered:
 def lower(program: Program, choices: Mapping[str, Choice], isa: str) -> Lowered:
     """The steps for one sample; buffers are the workspace, the input and the result."""
     return _Lowering(program, choices, isa).run()
+
+
+def workspace_bytes(program: Program) -> int:
+    """Bytes of the workspace of one sample."""
+    return _Lowering(program, {}, "portable").result.size
 
 
 @dataclass(frozen=True)
@@ -278,7 +284,7 @@ class _Lowering:
                 addend_scale=op.addend_scale,
                 window=window,
                 gather=int(not op.pointwise),
-                lines=choice.lines,
+                lines=lines_of(choice),
                 **self._product(op, choice),
             )
         self.result.of_layer[op.name] = step
@@ -287,8 +293,8 @@ class _Lowering:
         rows = Rows(matrix_of(op), op.bias, op.scale)
         if choice.kernel == "windows" and self.isa == "avx512vbmi":
             return {"windows": self._keep(pack_windows(rows, stream=False))}
-        group = 1 if choice.kernel == "windows" else choice.group
-        dense, paired = choice.kernel == "dense", self.isa == "avx2"
+        group = group_of(choice)
+        dense, paired = choice.kernel == "all_blocks", self.isa == "avx2"
         return {"rows": self._keep(pack_blocks(rows, group, dense=dense, paired=paired))}
 
     def _linear(self, index: int, op: Linear) -> None:
@@ -298,7 +304,7 @@ class _Lowering:
         if choice.kernel == "windows" and self.isa == "avx512vbmi":
             matrix.vector_windows = self._keep(pack_windows(rows, stream=True))
         else:
-            group = 1 if choice.kernel == "windows" else choice.group
+            group = 16 if choice.kernel == "all_blocks" else group_of(choice)
             matrix.vector = self._keep(pack_vector(rows, group))
         self.result.packed.append(Packed(matrix))
         step = self._step(

@@ -2,21 +2,24 @@
 
 import threading
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from billhook.errors import ConfigurationError
+from billhook.inference.inputs import check_input
 from billhook.inference.int8 import bindings, isa
 from billhook.inference.int8.lowering import Lowered, lower, workspace_of
 from billhook.inference.int8.ops import Program
-from billhook.inference.int8.plan import Choice
+from billhook.inference.plan import Choice
 
 __all__ = ["Int8Network"]
 
 
-class Int8Network:
+class Int8Network(nn.Module):
     """A CNN for inputs (N, *input_shape), any N; results (N, *output_shape), fp32.
 
     Several threads may call it at once; each call takes a workspace of its own from a pool.
@@ -30,19 +33,27 @@ class Int8Network:
     def __init__(
         self, program: Program, choices: Mapping[str, Choice], instruction_set: str
     ) -> None:
+        super().__init__()
         self.program, self.choices, self.instruction_set = program, dict(choices), instruction_set
         self._isa = isa.index_of(instruction_set)
         self.lowered: Lowered = lower(program, choices, instruction_set)
         self.steps = (bindings.Step * len(self.lowered.steps))(*self.lowered.steps)
         self._pool: list[NDArray[np.uint8]] = []
         self._lock = threading.Lock()
+        self.eval()
 
     @property
     def nbytes(self) -> int:
         """Bytes of the packed weights."""
         return sum(packed.nbytes for packed in self.lowered.packed)
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are packed anew: steps hold addresses."""
+        return type(self), (self.program, self.choices, self.instruction_set)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """fp32 (N, C, H, W) to fp32."""
+        check_input("this program", x)
         shape = self.program.input_shape
         if tuple(x.shape[1:]) != shape:
             raise ConfigurationError(

@@ -1,48 +1,52 @@
 """Which kernel runs each layer of a program in 8 bits. No choice changes a result."""
 
-from dataclasses import dataclass
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 
-from billhook.errors import ConfigurationError
 from billhook.inference.int8.ops import Conv, Linear
 from billhook.inference.int8.packing import GROUPS, blocks_of
+from billhook.inference.plan import Choice
 
-__all__ = ["KERNELS", "MAX_LINES", "Choice", "candidates", "matrix_of", "pattern_of"]
+__all__ = [
+    "MAX_QUADS",
+    "candidates",
+    "group_of",
+    "lines_of",
+    "matrix_of",
+    "pattern_of",
+    "quads_of",
+]
 
-KERNELS = ("1x4", "4x4", "8x4", "16x4", "dense", "windows", "depthwise")
-MAX_LINES = 8  # of 16 pixels: the widest tile
+MAX_QUADS = 2**16  # of a matrix: columns of blocks have 16 bits
 #: A kernel of larger blocks may multiply this many times the blocks of 1x4, filled up with zeros.
 WORTH_TRYING = 1.7
 FULL = 0.8  # share of a pattern's places that hold a nonzero, where weights rounded to zero do not
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The kernel of a layer, and the widest tile in lines of 16 pixels.
+def lines_of(choice: Choice) -> int:
+    """The widest tile in lines of 16 pixels.
 
-    "RxC": the blocks with a nonzero; "dense": all blocks; "windows": unstructured zeros, for
-    AVX512_VBMI; "depthwise": three by three filters.
+    >>> lines_of(Choice("1x4", 16)), lines_of(Choice("1x4", 1))
+    (8, 1)
     """
+    lines: int = (choice.vectors + 1) // 2
+    return lines
 
-    kernel: str
-    lines: int = MAX_LINES
 
-    def __post_init__(self) -> None:
-        if self.kernel not in KERNELS:
-            raise ConfigurationError(
-                f"a plan names the kernel {self.kernel!r}: known are {', '.join(KERNELS)}"
-            )
-        if not 1 <= self.lines <= MAX_LINES:
-            raise ConfigurationError(
-                f"a plan has tiles of {self.lines} lines: 1 to {MAX_LINES} are possible"
-            )
+def group_of(choice: Choice) -> int:
+    """Rows that share their columns; unstructured zeros run as 1x4 where there is no VBMI."""
+    kernel: str = choice.kernel
+    return {"all_blocks": 4, "windows": 1}.get(kernel) or int(kernel.split("x", maxsplit=1)[0])
 
-    @property
-    def group(self) -> int:
-        """Rows that share their columns."""
-        return 4 if self.kernel == "dense" else int(self.kernel.split("x")[0])
+
+def quads_of(op: Conv | Linear) -> int:
+    """Groups of four columns of the matrix that runs a layer."""
+    inputs = int(op.weight.shape[1])
+    if isinstance(op, Linear):
+        return -(-inputs // 4)
+    return -(-inputs * op.groups // 4) * math.prod(op.weight.shape[2:])
 
 
 def matrix_of(op: Conv | Linear) -> NDArray[np.int8]:
@@ -74,7 +78,7 @@ def pattern_of(matrix: NDArray[np.int8]) -> str:
         return "dense"
     for group in reversed(GROUPS):
         blocks = blocks_of(matrix, group)
-        if nonzeros >= FULL * int(blocks.any(axis=(2, 3)).sum()) * group * 4:
+        if nonzeros >= FULL * int(np.count_nonzero(blocks.any(axis=(2, 3)))) * group * 4:
             return f"{group}x4"
     return "unstructured"
 
@@ -82,12 +86,13 @@ def pattern_of(matrix: NDArray[np.int8]) -> str:
 def candidates(matrix: NDArray[np.int8], isa: str, *, vector: bool) -> list[str]:
     """The kernels worth timing for a matrix, the most general one first."""
     counts = {
-        group: int(blocks_of(matrix, group).any(axis=(2, 3)).sum()) * group for group in GROUPS
+        group: int(np.count_nonzero(blocks_of(matrix, group).any(axis=(2, 3)))) * group
+        for group in GROUPS
     }
     limit = WORTH_TRYING * counts[1]
     names = [f"{group}x4" for group in GROUPS if group == 1 or counts[group] <= limit]
     if not vector and -(-matrix.size // 4) <= 4 * limit:
-        names.append("dense")
+        names.append("all_blocks")
     nonzeros = int(np.count_nonzero(matrix))
     if isa == "avx512vbmi" and nonzeros < FULL * 4 * counts[1]:
         names.append("windows")

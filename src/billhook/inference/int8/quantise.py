@@ -1,5 +1,6 @@
 """A captured fp32 network to one in 8 bits: ranges from calibration, weights to s8."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -30,6 +31,7 @@ __all__ = ["calibrate", "quantise", "quantise_weight"]
 
 SUM_LIMIT = 2**31 - 1  # of sums, and of results before they are saturated
 BIAS_LIMIT = 2**29
+MAX_COLUMNS = 2**16  # of a matrix, and few enough that sums stay within 32 bits
 
 
 def calibrate(
@@ -238,6 +240,8 @@ class _Builder:
         integers = np.rint((bias + constant) / (source.step * steps)) - source.zero * sums
         if np.abs(integers).max(initial=0) > SUM_LIMIT:
             raise UnsupportedError(f"{op.name} has too many inputs for sums of 32 bits")
+        if math.prod(weight.shape[1:]) * getattr(op, "groups", 1) > MAX_COLUMNS:
+            raise UnsupportedError(f"{op.name} has more inputs than the kernels count")
         return value, integers.astype(np.int32), steps
 
     def _linear(self, op: graph.Linear) -> int:

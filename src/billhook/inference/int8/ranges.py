@@ -8,7 +8,7 @@ import torch
 
 from billhook.errors import ConfigurationError
 
-__all__ = ["Calibration", "Histogram", "Method", "batches_of"]
+__all__ = ["Calibration", "Histogram", "Method", "batches_of", "split"]
 
 Method = Literal["percentile", "mse", "largest"]
 METHODS = ("percentile", "mse", "largest")
@@ -23,13 +23,15 @@ class Calibration:
 
     ``method``: "percentile" leaves out the share of values beyond ``percentile`` %, "mse" takes the
     range of the least mean-square error of rounding and saturation, "largest" holds all values.
-    The last fifth of the batches, at least one where there are two, are held out: on them the
-    report's error and agreement are measured.
+    The last fifth of the batches (of the samples, where there is one batch) is held out: on it
+    the report's error and agreement are measured.
 
     Args:
         batches: Inputs as the model takes them, some hundred samples in all.
         method: How a range follows from a histogram.
         percentile: Of the values, in percent.
+        bound: The relative error of outputs on held-out batches (2-norm) beyond which ``compile``
+            refuses the program.
 
     >>> Calibration([torch.rand(8, 3, 32, 32)], method="mse").method
     'mse'
@@ -38,6 +40,7 @@ class Calibration:
     batches: Iterable[Any]
     method: Method = "percentile"
     percentile: float = 99.99
+    bound: float = 0.5
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -50,40 +53,68 @@ class Calibration:
             )
 
 
-def batches_of(calibration: Any, shape: tuple[int, ...]) -> list[torch.Tensor]:
-    """The batches, checked: fp32 tensors (N, *shape) on the CPU, finite.
+def batches_of(calibration: Calibration, inputs: tuple[Any, ...]) -> list[Any]:
+    """The batches, checked against the example inputs: tensors, or tuples where there are several.
 
     Raises:
         ConfigurationError: There are none, or one does not fit.
     """
-    batches = [
-        batch[0] if isinstance(batch, tuple | list) and len(batch) == 1 else batch
-        for batch in calibration.batches
-    ]
+    batches = []
+    for index, batch in enumerate(calibration.batches):
+        parts = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
+        if len(parts) != len(inputs):
+            raise ConfigurationError(
+                f"calibration batch {index} has {len(parts)} inputs, the example has {len(inputs)}"
+            )
+        for part, example in zip(parts, inputs, strict=True):
+            _check_part(index, part, example)
+        batches.append(parts if len(parts) > 1 else parts[0])
     if not batches:
         raise ConfigurationError(
-            "precision='int8' needs calibration data: pass calibration=batches, an iterable of "
-            "inputs as the model takes them (some hundred samples)"
+            "the calibration has no batches: pass an iterable of inputs as the model takes them "
+            "(some hundred samples)"
         )
-    for index, batch in enumerate(batches):
-        if not torch.is_tensor(batch):
-            raise ConfigurationError(
-                f"calibration batch {index} is a {type(batch).__name__}: "
-                "this model takes one tensor"
-            )
-        if batch.dtype != torch.float32 or not batch.is_cpu:
-            raise ConfigurationError(
-                f"calibration batch {index} is {batch.dtype} on {batch.device}: "
-                "compile takes fp32 on the CPU"
-            )
-        if tuple(batch.shape[1:]) != shape or len(batch) == 0:
-            raise ConfigurationError(
-                f"calibration batch {index} has shape {tuple(batch.shape)}: "
-                f"the example input asks for (N, {', '.join(map(str, shape))})"
-            )
-        if not bool(batch.isfinite().all()):
-            raise ConfigurationError(f"calibration batch {index} holds NaN or infinity")
     return batches
+
+
+def _check_part(index: int, part: Any, example: Any) -> None:
+    where = f"calibration batch {index}"
+    if not torch.is_tensor(example):
+        return
+    if not torch.is_tensor(part):
+        raise ConfigurationError(f"{where} is a {type(part).__name__}: the model takes a tensor")
+    if part.dtype != example.dtype or not part.is_cpu:
+        raise ConfigurationError(
+            f"{where} is {part.dtype} on {part.device}: "
+            f"the example input is {example.dtype} on the CPU"
+        )
+    fixed = slice(1, None) if example.dim() == 4 else slice(-1, None)
+    varies = example.dim() != 4 and not example.is_floating_point()
+    fits = part.dim() == example.dim() and (varies or part.shape[fixed] == example.shape[fixed])
+    if not fits or part.numel() == 0:
+        raise ConfigurationError(
+            f"{where} has shape {tuple(part.shape)}: the example input has {tuple(example.shape)}, "
+            "of which the batch alone may differ"
+        )
+    if part.is_floating_point() and not bool(part.isfinite().all()):
+        raise ConfigurationError(f"{where} holds NaN or infinity")
+
+
+def split(batches: list[Any]) -> tuple[list[Any], list[Any], bool]:
+    """Batches for ranges, those that are held out, and whether these are others.
+
+    >>> ranging, held, apart = split([torch.zeros(10, 1, 2, 2)])
+    >>> len(ranging[0]), len(held[0]), apart
+    (8, 2, True)
+    """
+    if len(batches) > 1:
+        count = max(1, len(batches) // 5)
+        return batches[:-count], batches[-count:], True
+    only = batches[0]
+    if torch.is_tensor(only) and only.dim() == 4 and len(only) > 1:
+        count = max(1, len(only) // 5)
+        return [only[:-count]], [only[-count:]], True
+    return batches, batches, False
 
 
 @dataclass

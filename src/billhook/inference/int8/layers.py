@@ -1,0 +1,202 @@
+"""Linear, recurrent and attention layers with their matrices in 8 bits.
+
+Inputs, results, gates, cell states and biases are fp32; each sample becomes bytes at its own step,
+a recurrent state at a fixed one.
+"""
+
+from collections.abc import Mapping
+from operator import attrgetter
+
+import torch
+from torch import nn
+
+from billhook.errors import ConfigurationError
+from billhook.inference.int8 import bindings
+from billhook.inference.int8.matrix import STATE_STEP, Int8Matrix, Int8Weight, quantised
+from billhook.inference.layers.attention import SparseMultiheadAttention
+from billhook.inference.inputs import check_input
+from billhook.inference.layers.base import SparseLayer, weight_names
+from billhook.inference.layers.gru import SparseGRU
+from billhook.inference.layers.lstm import SparseLSTM
+from billhook.inference.layers.recurrent import Counts, Direction, State, time_steps
+from billhook.inference.plan import Choice
+from billhook.inference.weights.csr import floats
+
+__all__ = ["KINDS", "Int8Weights", "make_int8", "quantised_weights"]
+
+KINDS = (nn.Linear, nn.LSTM, nn.GRU, nn.MultiheadAttention)
+
+Int8Weights = Mapping[str, Int8Weight | torch.Tensor]
+"""The parameters of a layer by the dense module's names: matrices in 8 bits, vectors fp32."""
+
+
+def quantised_weights(module: nn.Module) -> Int8Weights:
+    """The parameters of a dense layer, its matrices in 8 bits."""
+    tensors = {name: attrgetter(name)(module).detach() for name in weight_names(module)}
+    return {name: quantised(t) if t.dim() > 1 else t.clone() for name, t in tensors.items()}
+
+
+def make_int8(
+    module: nn.Module, choice: Choice, instruction_set: str, weights: Int8Weights | None = None
+) -> SparseLayer:
+    """The form in 8 bits of a layer of one of ``KINDS``, with its own weights or the ones given.
+
+    >>> layer = make_int8(nn.Linear(2, 1, bias=False), Choice("1x4"), "portable",
+    ...                   {"weight": quantised(torch.tensor([[1.27, 0.0]]))})
+    >>> round(float(layer(torch.tensor([[2.0, 3.0]]))), 1)
+    2.5
+    """
+    own = quantised_weights(module) if weights is None else weights
+    packs = _Packs(own, choice, instruction_set)
+    if isinstance(module, nn.LSTM):
+        return Int8LSTM(module, packs)
+    if isinstance(module, nn.GRU):
+        return Int8GRU(module, packs)
+    if isinstance(module, nn.MultiheadAttention):
+        return Int8MultiheadAttention(module, packs)
+    return Int8Linear(packs)
+
+
+class _Packs:
+    """Matrices of a layer's weights, all run by one kernel."""
+
+    def __init__(self, weights: Int8Weights, choice: Choice, instruction_set: str) -> None:
+        self.weights, self.choice, self.instruction_set = dict(weights), choice, instruction_set
+
+    def vector(self, name: str) -> torch.Tensor | None:
+        """A bias, None if the layer has none."""
+        tensor = self.weights.get(name)
+        assert tensor is None or isinstance(tensor, torch.Tensor)
+        return tensor
+
+    def matrix(
+        self, name: str, bias: torch.Tensor | None, step: float = 0.0, rows: slice = slice(None)
+    ) -> Int8Matrix:
+        """Some rows of a matrix with their bias; inputs at ``step``, 0 for each sample's own."""
+        weight = self.weights[name]
+        assert isinstance(weight, Int8Weight)
+        part = Int8Weight(weight.value[rows], weight.step[rows])
+        return Int8Matrix(part, floats(bias), self.choice, self.instruction_set, step)
+
+
+class Int8Linear(SparseLayer):
+    """``y = x W^T + b`` with W in 8 bits: what :class:`torch.nn.Linear` computes."""
+
+    def __init__(self, packs: _Packs) -> None:
+        super().__init__(packs.weights)  # type: ignore[arg-type]
+        self.matrix = packs.matrix("weight", packs.vector("bias"))
+        self.out_features, self.in_features = self.matrix.weight.shape
+
+    @property
+    def nbytes(self) -> int:
+        return self.matrix.nbytes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., in_features) to (..., out_features)."""
+        check_input("a linear layer in 8 bits", x)
+        if x.shape[-1:] != (self.in_features,):
+            raise ConfigurationError(
+                f"the input's last dimension is {tuple(x.shape[-1:])}, "
+                f"this layer takes {self.in_features} features"
+            )
+        return self.matrix.apply(x)
+
+
+def _direction(packs: _Packs, suffix: str, joins_biases: bool) -> Direction:
+    biases = [packs.vector(f"bias_{i}h_{suffix}") for i in "ih"]
+    if joins_biases and biases[0] is not None and biases[1] is not None:
+        biases = [biases[0] + biases[1], None]
+    projection = f"weight_hr_{suffix}" in packs.weights
+    # A projected state has no bounds.
+    step = 0.0 if projection else STATE_STEP
+    return Direction(
+        packs.matrix(f"weight_ih_{suffix}", biases[0]),  # type: ignore[arg-type]
+        packs.matrix(f"weight_hh_{suffix}", biases[1], step),  # type: ignore[arg-type]
+        packs.matrix(f"weight_hr_{suffix}", None) if projection else None,  # type: ignore[arg-type]
+        suffix.endswith("_reverse"),
+    )
+
+
+def _check_state(h: torch.Tensor) -> None:
+    """A state at a fixed step must lie where that step reaches."""
+    if not bool((h.abs() <= 1).all()):
+        raise ConfigurationError(
+            f"the state at the start reaches {float(h.abs().max()):.3g}: "
+            "in 8 bits a recurrent state must lie between -1 and 1, as those that it returns do"
+        )
+
+
+class Int8LSTM(SparseLSTM):
+    """What an eval-mode :class:`torch.nn.LSTM` computes, its matrices in 8 bits."""
+
+    def __init__(self, module: nn.LSTM, packs: _Packs) -> None:
+        self.packs = packs
+        super().__init__(module, 0, packs.weights)  # type: ignore[arg-type]
+
+    def _pack(self, suffix: str, isa: int) -> Direction:
+        del isa
+        return _direction(self.packs, suffix, self.joins_biases)
+
+    def _direction(
+        self, d: Direction, x: torch.Tensor, counts: Counts, state: State, y: torch.Tensor
+    ) -> None:
+        h, c = state
+        recurrent: Int8Matrix = d.recurrent  # type: ignore[assignment]
+        if d.projection is None:
+            _check_state(h)
+        gates = d.input.multiply(x)
+        if d.projection is None and counts[0] == 1:
+            bindings.lstm(
+                recurrent.for_vectors(),
+                gates,
+                (h[0], c[0]),
+                y,
+                reverse=d.reverse,
+                threads=torch.get_num_threads(),
+                isa=recurrent.isa,
+            )
+            return
+        for n, rows in time_steps(counts, d.reverse):
+            i, f, g, o = (gates[rows] + recurrent.multiply(h[:n])).chunk(4, 1)
+            c[:n] = f.sigmoid() * c[:n] + i.sigmoid() * g.tanh()
+            out = o.sigmoid() * c[:n].tanh()
+            h[:n] = out if d.projection is None else d.projection.multiply(out)
+            y[rows] = h[:n]
+
+
+class Int8GRU(SparseGRU):
+    """What an eval-mode :class:`torch.nn.GRU` computes, its matrices in 8 bits."""
+
+    def __init__(self, module: nn.GRU, packs: _Packs) -> None:
+        self.packs = packs
+        super().__init__(module, 0, packs.weights)  # type: ignore[arg-type]
+
+    def _pack(self, suffix: str, isa: int) -> Direction:
+        del isa
+        return _direction(self.packs, suffix, self.joins_biases)
+
+    def _direction(
+        self, d: Direction, x: torch.Tensor, counts: Counts, state: State, y: torch.Tensor
+    ) -> None:
+        _check_state(state[0])
+        super()._direction(d, x, counts, state, y)
+
+
+class Int8MultiheadAttention(SparseMultiheadAttention):
+    """What an eval-mode :class:`torch.nn.MultiheadAttention` computes, projecting in 8 bits."""
+
+    def __init__(self, module: nn.MultiheadAttention, packs: _Packs) -> None:
+        SparseLayer.__init__(self, packs.weights)  # type: ignore[arg-type]
+        self.embed_dim, self.num_heads = module.embed_dim, module.num_heads
+        self.batch_first = module.batch_first
+        bias = packs.vector("in_proj_bias")
+        parts = [None] * 3 if bias is None else bias.chunk(3)
+        width = self.embed_dim
+        rows = (slice(i * width, (i + 1) * width) for i in range(3))
+        matrices = [
+            packs.matrix("in_proj_weight", part, rows=own)
+            for part, own in zip(parts, rows, strict=True)
+        ]
+        self._project = matrices  # type: ignore[assignment]
+        bias = packs.vector("out_proj.bias")
+        self._out = packs.matrix("out_proj.weight", bias)  # type: ignore[assignment]

@@ -1,0 +1,218 @@
+"""A network in 8 bits as tensors for ``billhook.save``, and back from a file.
+
+The text lists the operations with their ranges and the plan. Operation i has ``i.weight``
+(s8), ``i.bias`` (s32) and ``i.scale`` (fp32).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+
+from billhook.errors import CompileError
+from billhook.format.reader import Reader
+from billhook.inference import graph
+from billhook.inference.graph.soundness import check_ops
+from billhook.inference.int8.lowering import workspace_bytes
+from billhook.inference.int8.network import Int8Network
+from billhook.inference.int8.ops import (
+    INPUT,
+    Add,
+    Concat,
+    Conv,
+    Flatten,
+    Layer,
+    Linear,
+    Mean,
+    Op,
+    Pool,
+    Program,
+    Quantise,
+    Range,
+)
+from billhook.inference.int8.plan import MAX_QUADS, quads_of
+from billhook.inference.int8.quantise import check_sums
+from billhook.inference.limits import Limits, work
+from billhook.inference.plan import INT8_KERNELS, Choice, Plan
+from billhook.inference.program_file import program_text, read_dense
+
+__all__ = ["check_program", "int8_network_tensors", "read_int8_network"]
+
+_KINDS: dict[str, type[Op]] = {
+    kind.__name__: kind for kind in (Conv, Linear, Pool, Mean, Add, Concat, Flatten, Quantise)
+}
+_ARRAYS = ("weight", "bias", "scale")
+
+
+def int8_network_tensors(network: Int8Network, plan: Plan) -> dict[str, torch.Tensor]:
+    """The program's tensors by name."""
+    program = network.program
+    tensors = {
+        f"{index}.{name}": torch.from_numpy(getattr(op, name))
+        for index, op in program.layers()
+        for name in _ARRAYS
+    }
+    own = program.input_range
+    return tensors | program_text(
+        plan,
+        shape=program.input_shape,
+        output_shape=program.output_shape,
+        input_range=[own.step, own.zero],
+        ops=[{"type": type(op).__name__, **_settings(op)} for op in program.ops],
+    )
+
+
+def _settings(op: Op) -> dict[str, Any]:
+    settings = {f.name: getattr(op, f.name) for f in fields(op) if f.name not in _ARRAYS}
+    settings["range"] = None if op.range is None else [op.range.step, op.range.zero]
+    if isinstance(op, Layer):
+        settings["weight_shape"] = list(op.weight.shape)
+    return settings
+
+
+def read_int8_network(file: Reader, plan: Plan, data: Mapping[str, Any]) -> Program:
+    """The program of a file's text and tensors, checked.
+
+    Raises:
+        ValueError: They do not fit together.
+    """
+    channels, height, width = data["shape"]
+    limits = Limits.of(file.nbytes, 4 * math.prod(data["shape"]))
+    cells = sum(_cells(settings) for settings in data["ops"] if "weight_shape" in settings)
+    limits.check("opening it", cells // 4, limits.opening)
+    ops = tuple(_op(file, index, dict(settings)) for index, settings in enumerate(data["ops"]))
+    program = Program(
+        (channels, height, width), tuple(data["output_shape"]), _range(data["input_range"]), ops
+    )
+    check_program(program, plan.layers)
+    floats = [_as_graph(op) for op in ops]
+    limits.check("running it", work(floats, program.input_shape), limits.work)
+    limits.check("one sample", workspace_bytes(program) // 4, limits.workspace)
+    return program
+
+
+def _cells(settings: Mapping[str, Any]) -> int:
+    """Bytes of the matrix of an operation, zeros between groups included; claims, yet unread."""
+    shape, groups = settings["weight_shape"], settings.get("groups", 1)
+    if not all(type(n) is int and 0 < n < 2**31 for n in (*shape, groups)):
+        raise ValueError(f"{shape} in {groups!r} groups is not the shape of a weight")
+    cells: int = math.prod(shape) * groups + 64 * shape[0]
+    return cells
+
+
+def _range(data: Any) -> Range:
+    step, zero = data
+    sound = type(step) is float and type(zero) is int and 0 <= zero <= 255 and 1e-30 < step < 1e30
+    if not sound:
+        raise ValueError(f"{data!r} is not the range of a value in 8 bits")
+    return Range(step, zero)
+
+
+def _op(file: Reader, index: int, settings: dict[str, Any]) -> Op:
+    kind = _KINDS[settings.pop("type")]
+    shape = settings.pop("weight_shape", None)
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
+    }
+    values["range"] = None if settings["range"] is None else _range(settings["range"])
+    if shape is not None:
+        rows = (shape[0],)
+        values["weight"] = read_dense(file, f"{index}.weight", tuple(shape), "I8").numpy()
+        values["bias"] = read_dense(file, f"{index}.bias", rows, "I32").numpy()
+        values["scale"] = read_dense(file, f"{index}.scale", rows).numpy()
+    return kind(**values)
+
+
+def check_program(program: Program, choices: Mapping[str, Choice]) -> None:
+    """Raises ValueError unless the operations fit together: native code trusts them with addresses.
+
+    Shapes are those that follow for the same network in fp32.
+    """
+    check_ops([_as_graph(op) for op in program.ops], program.input_shape)
+    if math.prod(program.output_shape) != math.prod(program.ops[-1].shape):
+        raise ValueError(f"the result's shape is {program.output_shape}")
+    for index, op in enumerate(program.ops):
+        _check_op(program, index, op)
+    _check_choices(program, choices)
+    try:
+        check_sums(program)
+    except CompileError as error:
+        raise ValueError(str(error)) from error
+
+
+def _require(holds: bool, op: Op, what: str) -> None:
+    if not holds:
+        raise ValueError(f"operation {op.name!r} {what}")
+
+
+def _as_graph(op: Op) -> graph.Op:
+    """The operation as those of fp32 are checked."""
+    common: dict[str, Any] = {"name": op.name, "inputs": op.inputs[:1], "shape": op.shape}
+    if isinstance(op, Conv):
+        settings = {k: getattr(op, k) for k in ("stride", "padding", "dilation", "groups")}
+        return graph.Conv(**common, weight=_shape_of(op), **settings)
+    if isinstance(op, Linear):
+        return graph.Linear(**common, weight=_shape_of(op))
+    if isinstance(op, Pool):
+        keys = ("kind", "kernel", "stride", "padding", "count_padding")
+        return graph.Pool(**common, **{key: getattr(op, key) for key in keys})
+    common["inputs"] = op.inputs
+    kinds = {Mean: "mean", Concat: "concat", Flatten: "flatten", Quantise: "flatten"}
+    add = "add" if len(op.inputs) == 2 else "activation"
+    return graph.Other(**common, kind=kinds.get(type(op), add))
+
+
+def _shape_of(op: Layer) -> torch.Tensor:
+    return torch.empty(op.weight.shape, dtype=torch.int8, device="meta")
+
+
+def _check_op(program: Program, index: int, op: Op) -> None:
+    floats = isinstance(op, Linear)
+    _require(floats == (op.range is None), op, "has a range only if it makes bytes")
+    reads_floats = isinstance(op, Quantise)
+    for value in op.inputs:
+        _require(
+            type(value) is int
+            and INPUT <= value < index
+            and (program.range(value) is None) == reads_floats,
+            op,
+            f"reads value {value}",
+        )
+    vector = isinstance(op, Linear | Mean | Flatten | Quantise)
+    _require(len(op.shape) == (1 if vector else 3), op, f"makes {op.shape}")
+    if isinstance(op, Concat | Pool | Flatten):
+        same = all(program.range(value) == op.range for value in op.inputs)
+        _require(same, op, "reads another range than it makes")
+    if isinstance(op, Quantise | Flatten | Mean):
+        source = 1 if isinstance(op, Quantise) else 3
+        _require(len(program.shape(op.inputs[0])) == source, op, "reads another kind of value")
+    if isinstance(op, Conv):
+        addends = op.inputs[1:]
+        fits = len(addends) <= 1 and all(program.shape(v) == op.shape for v in addends)
+        _require(fits, op, f"adds {addends}")
+        factor = op.addend_scale
+        _require(type(factor) is float and 0 <= factor < 2**20, op, f"adds {factor} times a value")
+    if isinstance(op, Layer):
+        scale = op.scale
+        _require(bool(np.isfinite(scale).all() and (scale >= 0).all()), op, "has no sound scales")
+        _require(len(op.bias) == len(op.weight) == len(scale), op, "has other biases than rows")
+
+
+def _check_choices(program: Program, choices: Mapping[str, Choice]) -> None:
+    layers = {op.name: op for _, op in program.layers()}
+    if len({op.name for op in program.ops}) != len(program.ops):
+        raise ValueError("two operations have one name")
+    different = sorted(layers.keys() ^ choices.keys())
+    if different:
+        raise ValueError(f"the plan and the program differ in layer {different[0]!r}")
+    for name, op in layers.items():
+        choice = choices[name]
+        depthwise = isinstance(op, Conv) and op.depthwise and choice.kernel == "depthwise"
+        fits = depthwise or choice.kernel in INT8_KERNELS
+        if not fits:
+            raise ValueError(f"the plan has {name!r} run by {choice}, which cannot")
+        if quads_of(op) > MAX_QUADS:
+            raise ValueError(f"{name!r} has more columns than the kernels count")
