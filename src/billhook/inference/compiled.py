@@ -120,6 +120,8 @@ def isa_of(plan: Plan) -> int:
             "this installation has no native kernels (no compiler at build time), which a sparse "
             "program needs"
         )
+    if plan.precision == "int8":  # of its layers in fp32
+        return kernels.isa()
     isa = kernels.ISA_NAMES.index(plan.isa)
     if isa != kernels.runnable(isa):
         raise CompileError(

@@ -17,6 +17,7 @@ from billhook.inference.kernels import ISA_NAMES, available, runnable
 from billhook.inference.int8.isa import set_for
 from billhook.inference.int8.network import Int8Network
 from billhook.inference.int8.program import read_int8_network
+from billhook.inference.kernels import ISA_NAMES, available, runnable
 from billhook.inference.layers.program import open_modules
 from billhook.inference.limits import Limits
 from billhook.inference.network.network import Network
@@ -76,8 +77,8 @@ def load_compiled(path: str | os.PathLike[str], model: nn.Module | None = None) 
         plan = _for_this_machine(plan)
         if plan.precision == "int8" and plan.mode == "network":
             with _readable(file.path):
-                program = read_int8_network(file, plan, data)
-            opened = Int8Network(program, plan.layers, plan.isa)
+                read = read_int8_network(file, plan, data)
+            opened = Int8Network(read, plan.layers, plan.isa)
             return CompiledModel(opened, plan, Report.of(plan, why), {})
         isa = 0 if plan.mode == "dense" else isa_of(plan)
         report = Report.of(plan, why)

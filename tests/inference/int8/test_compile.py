@@ -1,5 +1,6 @@
 """``compile(precision="int8")``: what it reports, refuses, saves, and opens elsewhere."""
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,8 @@ import billhook
 from billhook.errors import CompileError, ConfigurationError, FormatError
 from billhook.inference import Calibration, kernels
 from billhook.inference.int8 import compiler, isa, reference
+from billhook.inference.int8.network import Int8Network
 from billhook.inference.int8.plan import pattern_of
-from billhook.inference.int8.program import Int8Module
 from billhook.inference.int8.ranges import Histogram
 
 from .test_network import Branches
@@ -55,8 +56,8 @@ def test_a_compiled_network_equals_the_reference_and_reports_every_layer(
     fast: billhook.CompiledModel,
 ) -> None:
     x = batches()[0]
-    assert isinstance(fast.program, Int8Module)
-    wanted = [reference.evaluate(fast.program.network.program, s) for s in x.numpy()]
+    assert isinstance(fast.program, Int8Network)
+    wanted = [reference.evaluate(fast.program.program, s) for s in x.numpy()]
     np.testing.assert_array_equal(fast(x).numpy(), np.stack(wanted))
     report = fast.report()
     names = [layer.name for layer in report.layers]
@@ -94,6 +95,7 @@ def test_a_file_opens_with_the_kernels_that_a_processor_has(
         opened = billhook.load_compiled(tmp_path / "p.billhook.safetensors")
         assert opened.plan.isa == name
         assert torch.equal(opened(x), fast(x))
+        assert torch.equal(copy.deepcopy(opened)(x), fast(x))
 
 
 class Sentences(nn.Module):
@@ -110,7 +112,7 @@ class Sentences(nn.Module):
         return y
 
 
-def test_layers_are_replaced_one_by_one_where_there_is_no_network() -> None:
+def test_layers_are_replaced_one_by_one_where_there_is_no_network(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Sentences().eval()
     with torch.no_grad():
@@ -136,6 +138,15 @@ def test_layers_are_replaced_one_by_one_where_there_is_no_network() -> None:
     with torch.no_grad():
         wanted = model(words[0])
     assert 0 < float((fast(words[0]) - wanted).norm()) < 0.1 * float(wanted.norm())
+    billhook.save(fast, tmp_path / "words.billhook.safetensors")
+    with torch.device("meta"):
+        architecture = Sentences()
+    for set_name in isa.supported():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(isa, "supported", lambda name=set_name: (name, "portable"))
+            opened = billhook.load_compiled(tmp_path / "words.billhook.safetensors", architecture)
+            assert torch.equal(opened(words[0]), fast(words[0]))
+    assert torch.equal(copy.deepcopy(fast)(words[0]), fast(words[0]))
     with pytest.raises(CompileError, match="lacks"):
         billhook.compile(
             model,

@@ -6,25 +6,33 @@ a recurrent state at a fixed one.
 
 from collections.abc import Mapping
 from operator import attrgetter
+from typing import Any, Self
 
 import torch
 from torch import nn
 
 from billhook.errors import ConfigurationError
+from billhook.inference.inputs import check_input
 from billhook.inference.int8 import bindings
+from billhook.inference.int8.isa import index_of, table
 from billhook.inference.int8.matrix import STATE_STEP, Int8Matrix, Int8Weight, quantised
 from billhook.inference.layers.attention import SparseMultiheadAttention
-from billhook.inference.inputs import check_input
-from billhook.inference.layers.base import SparseLayer, weight_names
+from billhook.inference.layers.base import SparseLayer
 from billhook.inference.layers.gru import SparseGRU
 from billhook.inference.layers.lstm import SparseLSTM
-from billhook.inference.layers.recurrent import Counts, Direction, State, time_steps
+from billhook.inference.layers.recurrent import (
+    Counts,
+    Direction,
+    SparseRecurrent,
+    State,
+    time_steps,
+)
 from billhook.inference.plan import Choice
 from billhook.inference.weights.csr import floats
 
-__all__ = ["KINDS", "Int8Weights", "make_int8", "quantised_weights"]
+__all__ = ["DENSE_TYPES", "Int8Weights", "make_int8", "quantised_weights"]
 
-KINDS = (nn.Linear, nn.LSTM, nn.GRU, nn.MultiheadAttention)
+DENSE_TYPES = (nn.Linear, nn.LSTM, nn.GRU, nn.MultiheadAttention)
 
 Int8Weights = Mapping[str, Int8Weight | torch.Tensor]
 """The parameters of a layer by the dense module's names: matrices in 8 bits, vectors fp32."""
@@ -32,36 +40,36 @@ Int8Weights = Mapping[str, Int8Weight | torch.Tensor]
 
 def quantised_weights(module: nn.Module) -> Int8Weights:
     """The parameters of a dense layer, its matrices in 8 bits."""
-    tensors = {name: attrgetter(name)(module).detach() for name in weight_names(module)}
+    kind = next(form for dense, form in _FORMS.items() if isinstance(module, dense))
+    names = kind.weight_names(module)
+    tensors = {name: attrgetter(name)(module).detach() for name in names}
     return {name: quantised(t) if t.dim() > 1 else t.clone() for name, t in tensors.items()}
 
 
 def make_int8(
     module: nn.Module, choice: Choice, instruction_set: str, weights: Int8Weights | None = None
 ) -> SparseLayer:
-    """The form in 8 bits of a layer of one of ``KINDS``, with its own weights or the ones given.
+    """The form in 8 bits of a layer of one of ``DENSE_TYPES``, with its own weights or those given.
 
-    >>> layer = make_int8(nn.Linear(2, 1, bias=False), Choice("1x4"), "portable",
-    ...                   {"weight": quantised(torch.tensor([[1.27, 0.0]]))})
-    >>> round(float(layer(torch.tensor([[2.0, 3.0]]))), 1)
-    2.5
+    >>> weight = quantised(torch.tensor([[1.27, 0.0]]))
+    >>> linear = nn.Linear(2, 1, bias=False)
+    >>> layer = make_int8(linear, Choice("1x4"), "portable", {"weight": weight})
+    >>> round(float(layer(torch.tensor([[2.0, 3.0]])).detach()), 2)
+    2.55
     """
     own = quantised_weights(module) if weights is None else weights
-    packs = _Packs(own, choice, instruction_set)
-    if isinstance(module, nn.LSTM):
-        return Int8LSTM(module, packs)
-    if isinstance(module, nn.GRU):
-        return Int8GRU(module, packs)
-    if isinstance(module, nn.MultiheadAttention):
-        return Int8MultiheadAttention(module, packs)
-    return Int8Linear(packs)
+    kind = next(form for dense, form in _FORMS.items() if isinstance(module, dense))
+    isa = index_of(instruction_set)
+    return kind.of(module, choice, isa, own)  # type: ignore[arg-type]
 
 
 class _Packs:
     """Matrices of a layer's weights, all run by one kernel."""
 
     def __init__(self, weights: Int8Weights, choice: Choice, instruction_set: str) -> None:
-        self.weights, self.choice, self.instruction_set = dict(weights), choice, instruction_set
+        # The layers that this module shares its code with declare their weights as sparse.
+        self.weights: Any = dict(weights)
+        self.choice, self.instruction_set = choice, instruction_set
 
     def vector(self, name: str) -> torch.Tensor | None:
         """A bias, None if the layer has none."""
@@ -79,11 +87,24 @@ class _Packs:
         return Int8Matrix(part, floats(bias), self.choice, self.instruction_set, step)
 
 
-class Int8Linear(SparseLayer):
+class _Int8(SparseLayer):
+    """What the layers in 8 bits share: they are made of a module and its packed matrices."""
+
+    def __init__(self, module: nn.Module, packs: _Packs) -> None:
+        raise NotImplementedError
+
+    @classmethod
+    def make(cls, module: nn.Module, choice: Choice, isa: int, weights: Any) -> Self:
+        """The form in 8 bits of a module; ``isa`` is a row of the table of instruction sets."""
+        return cls(module, _Packs(weights, choice, table()[isa][0]))
+
+
+class Int8Linear(_Int8):
     """``y = x W^T + b`` with W in 8 bits: what :class:`torch.nn.Linear` computes."""
 
-    def __init__(self, packs: _Packs) -> None:
-        super().__init__(packs.weights)  # type: ignore[arg-type]
+    def __init__(self, module: nn.Module, packs: _Packs) -> None:
+        SparseLayer.__init__(self, packs.weights)
+        del module
         self.matrix = packs.matrix("weight", packs.vector("bias"))
         self.out_features, self.in_features = self.matrix.weight.shape
 
@@ -126,12 +147,12 @@ def _check_state(h: torch.Tensor) -> None:
         )
 
 
-class Int8LSTM(SparseLSTM):
+class Int8LSTM(_Int8, SparseLSTM):
     """What an eval-mode :class:`torch.nn.LSTM` computes, its matrices in 8 bits."""
 
     def __init__(self, module: nn.LSTM, packs: _Packs) -> None:
         self.packs = packs
-        super().__init__(module, 0, packs.weights)  # type: ignore[arg-type]
+        SparseRecurrent.__init__(self, module, 0, packs.weights)
 
     def _pack(self, suffix: str, isa: int) -> Direction:
         del isa
@@ -164,12 +185,12 @@ class Int8LSTM(SparseLSTM):
             y[rows] = h[:n]
 
 
-class Int8GRU(SparseGRU):
+class Int8GRU(_Int8, SparseGRU):
     """What an eval-mode :class:`torch.nn.GRU` computes, its matrices in 8 bits."""
 
     def __init__(self, module: nn.GRU, packs: _Packs) -> None:
         self.packs = packs
-        super().__init__(module, 0, packs.weights)  # type: ignore[arg-type]
+        SparseRecurrent.__init__(self, module, 0, packs.weights)
 
     def _pack(self, suffix: str, isa: int) -> Direction:
         del isa
@@ -182,11 +203,11 @@ class Int8GRU(SparseGRU):
         super()._direction(d, x, counts, state, y)
 
 
-class Int8MultiheadAttention(SparseMultiheadAttention):
+class Int8MultiheadAttention(_Int8, SparseMultiheadAttention):
     """What an eval-mode :class:`torch.nn.MultiheadAttention` computes, projecting in 8 bits."""
 
     def __init__(self, module: nn.MultiheadAttention, packs: _Packs) -> None:
-        SparseLayer.__init__(self, packs.weights)  # type: ignore[arg-type]
+        SparseLayer.__init__(self, packs.weights)
         self.embed_dim, self.num_heads = module.embed_dim, module.num_heads
         self.batch_first = module.batch_first
         bias = packs.vector("in_proj_bias")
@@ -200,3 +221,11 @@ class Int8MultiheadAttention(SparseMultiheadAttention):
         self._project = matrices  # type: ignore[assignment]
         bias = packs.vector("out_proj.bias")
         self._out = packs.matrix("out_proj.weight", bias)  # type: ignore[assignment]
+
+
+_FORMS: dict[type[nn.Module], type[_Int8]] = {
+    nn.Linear: Int8Linear,
+    nn.LSTM: Int8LSTM,
+    nn.GRU: Int8GRU,
+    nn.MultiheadAttention: Int8MultiheadAttention,
+}

@@ -6,21 +6,18 @@ from typing import Any
 
 from torch import nn
 
-from billhook.errors import CompileError
 from billhook.inference import kernels
-from billhook.inference.int8.layers import KINDS, Int8Weights, make_int8, quantised_weights
+from billhook.inference.int8.layers import DENSE_TYPES, make_int8, quantised_weights
 from billhook.inference.int8.matrix import Int8Weight
 from billhook.inference.int8.plan import candidates as kernel_candidates
 from billhook.inference.int8.plan import pattern_of
-from billhook.inference.layers.base import SparseLayer
 from billhook.inference.layers.kinds import candidates, make_sparse, obstacle
 from billhook.inference.layers.race import choose_modules
-from billhook.inference.layers.replacement import copy_with
 from billhook.inference.plan import INT8_KERNELS, Choice
 from billhook.inference.race import race, winner
 from billhook.inference.report import LayerReport
 
-__all__ = ["choose_int8_modules", "replace_int8_modules"]
+__all__ = ["choose_int8_modules"]
 
 #: Widest panels of a batch, in lines of 16 samples.
 LINES = {"1x4": 8, "4x4": 6, "8x4": 3, "16x4": 4, "all_blocks": 6, "windows": 4}
@@ -35,7 +32,7 @@ def choose_int8_modules(
     layers = {
         name: layer
         for name, layer in candidates(model)
-        if isinstance(layer, KINDS) and obstacle(layer) is None
+        if isinstance(layer, DENSE_TYPES) and obstacle(layer) is None
     }
     calls = _recorded(layers, lambda: run(model))
     merged = {report.name: report for report in reports}
@@ -100,33 +97,3 @@ def _race(
         "pattern": pattern_of(largest),
     }
     return best, LayerReport(**fields)
-
-
-def replace_int8_modules(
-    model: nn.Module,
-    choices: Mapping[str, Choice],
-    instruction_set: str,
-    weights: Mapping[str, Int8Weights] | None = None,
-) -> nn.Module:
-    """A copy of the model with the layers that are not chosen dense replaced.
-
-    Raises:
-        CompileError: A choice names a layer that the model does not have.
-    """
-    layers = dict(candidates(model))
-    sparse: dict[int, SparseLayer] = {}
-    for name, choice in choices.items():
-        if name not in layers:
-            raise CompileError(
-                f"the plan has a layer {name!r} that this model lacks: "
-                "it was made for another model; compile without plan="
-            )
-        layer = layers[name]
-        if choice.kernel in INT8_KERNELS:
-            if not isinstance(layer, KINDS):
-                raise CompileError(f"the plan has {name!r} run by {choice}, which cannot")
-            own = None if weights is None else weights.get(name)
-            sparse[id(layer)] = make_int8(layer, choice, instruction_set, own)
-        elif choice.kernel != "dense":
-            sparse[id(layer)] = make_sparse(layer, choice, kernels.isa())
-    return copy_with(model, sparse, {})

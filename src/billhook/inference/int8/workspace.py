@@ -33,7 +33,7 @@ def place(regions: list[Region]) -> int:
 
     >>> regions = [Region(64, born=i, dies=i + 1) for i in range(3)]
     >>> place(regions), [region.start for region in regions]
-    (896, [0, 320, 0])
+    (384, [0, 64, 0])
     """
     placed: list[Region] = []
     size = 0

@@ -1,7 +1,8 @@
 """A model with replaced layers as tensors, and back: beside ``program.py`` for whole networks.
 
 ``model.NAME`` is a parameter or buffer that torch uses. Of a replaced layer the file has what the
-dense layer has under the same name, a matrix as ``model.NAME.row_ptr``, ``.column`` and ``.value``.
+dense layer has under the same name, a matrix as ``model.NAME.row_ptr``, ``.column`` and ``.value``,
+in 8 bits as ``model.NAME.value`` and ``.step``.
 The model's code is not in the file: it takes the same model to open it.
 """
 
@@ -16,11 +17,13 @@ from torch.utils import _pytree as pytree
 from billhook.errors import CompileError
 from billhook.format.dtypes import dtype_name
 from billhook.format.reader import Reader
+from billhook.inference.int8.layers import Int8Weights, make_int8
+from billhook.inference.int8.matrix import Int8Weight
 from billhook.inference.layers.architecture import check_architecture, dense_tensors
 from billhook.inference.layers.base import SparseLayer, Weight
 from billhook.inference.layers.kinds import kind_of, make_sparse
 from billhook.inference.layers.replacement import copy_with, layers_to_replace
-from billhook.inference.plan import Plan
+from billhook.inference.plan import INT8_KERNELS, Plan
 from billhook.inference.program_file import (
     PARTS,
     TEXT,
@@ -34,6 +37,7 @@ from billhook.inference.weights.csr import SparseWeight
 __all__ = ["module_tensors", "open_modules", "tensor_bytes"]
 
 PREFIX = "model."
+INT8_PARTS = ("value", "step")
 
 
 def module_tensors(
@@ -52,6 +56,9 @@ def module_tensors(
             full = PREFIX + _join(name, part)
             if isinstance(weight, SparseWeight):
                 tensors |= sparse_tensors(full, weight)
+            elif isinstance(weight, Int8Weight):
+                tensors[f"{full}.value"] = torch.from_numpy(weight.value)
+                tensors[f"{full}.step"] = torch.from_numpy(weight.step)
             else:
                 tensors[full] = weight
     return tensors
@@ -73,11 +80,16 @@ def open_modules(
     check_architecture(architecture, model)
     layers = layers_to_replace(model, plan.layers)
     dense = dict(dense_tensors(model, layers.values()))
-    _check_names(file, layers, dense)
-    sparse = {
-        id(layer): make_sparse(layer, plan.layers[name], isa, _weights(file, name, layer))
-        for name, layer in layers.items()
-    }
+    _check_names(file, layers, dense, plan)
+    sparse: dict[int, SparseLayer] = {}
+    for name, layer in layers.items():
+        choice = plan.layers[name]
+        if choice.kernel in INT8_KERNELS:
+            weights = _int8_weights(file, name, layer)
+            sparse[id(layer)] = make_int8(layer, choice, plan.isa, weights)
+        else:
+            own = _weights(file, name, layer)
+            sparse[id(layer)] = make_sparse(layer, choice, isa, own)
     tensors = {id(tensor): _read(file, name, tensor) for name, tensor in dense.items()}
     program = copy_with(model, sparse, tensors)
     _check_whole(program)
@@ -85,14 +97,18 @@ def open_modules(
 
 
 def _check_names(
-    file: Reader, layers: Mapping[str, nn.Module], dense: Mapping[str, torch.Tensor]
+    file: Reader,
+    layers: Mapping[str, nn.Module],
+    dense: Mapping[str, torch.Tensor],
+    plan: Plan,
 ) -> None:
     wanted = {PREFIX + name for name in dense}
     for name, layer in layers.items():
+        parts = INT8_PARTS if plan.layers[name].kernel in INT8_KERNELS else PARTS
         for part in kind_of(layer).weight_names(layer):
             full = PREFIX + _join(name, part)
             matrix = attrgetter(part)(layer).dim() > 1
-            wanted |= {f"{full}.{each}" for each in PARTS} if matrix else {full}
+            wanted |= {f"{full}.{each}" for each in parts} if matrix else {full}
     different = sorted(wanted ^ (set(file) - {TEXT}))
     if different:
         has, lacks = ("file", "model") if different[0] not in wanted else ("model", "file")
@@ -107,6 +123,21 @@ def _weights(file: Reader, name: str, layer: nn.Module) -> dict[str, Weight]:
     for part in kind_of(layer).weight_names(layer):
         shape, full = tuple(attrgetter(part)(layer).shape), PREFIX + _join(name, part)
         weights[part] = (read_sparse if len(shape) > 1 else read_dense)(file, full, shape)
+    return weights
+
+
+def _int8_weights(file: Reader, name: str, layer: nn.Module) -> Int8Weights:
+    weights: dict[str, Int8Weight | torch.Tensor] = {}
+    for part in kind_of(layer).weight_names(layer):
+        shape, full = tuple(attrgetter(part)(layer).shape), PREFIX + _join(name, part)
+        if len(shape) == 1:
+            weights[part] = read_dense(file, full, shape)
+            continue
+        value = read_dense(file, f"{full}.value", shape, "I8").numpy()
+        step = read_dense(file, f"{full}.step", shape[:1])
+        if not bool((step.isfinite() & (step >= 0)).all()):
+            raise ValueError(f"{full!r} has steps that are negative or not finite")
+        weights[part] = Int8Weight(value, step.numpy())
     return weights
 
 
