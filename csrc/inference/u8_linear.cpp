@@ -30,8 +30,10 @@ void in_parts(int64_t count, int64_t threads, const Run& run) {
   });
 }
 
-uint8_t* byte_scratch(int64_t bytes) {
-  static thread_local std::vector<uint8_t> buffer;
+// A buffer of this thread, valid until the thread asks again for `slot`.
+uint8_t* byte_scratch(int slot, int64_t bytes) {
+  static thread_local std::vector<uint8_t> buffers[2];
+  std::vector<uint8_t>& buffer = buffers[slot];
   if (buffer.size() < static_cast<size_t>(bytes)) buffer.resize(static_cast<size_t>(bytes));
   return buffer.data();
 }
@@ -76,17 +78,16 @@ bool multiply_samples(const Batch& b, int64_t first, int64_t count, const U8Map&
   const int64_t lines = (count + kLine - 1) / kLine, width = kLine * lines;
   const int64_t quads = (m.columns + 3) / 4;
   std::vector<float> steps(static_cast<size_t>(width), 1.0f);
-  std::vector<uint8_t> panel(static_cast<size_t>(4 * width * quads + kSlack), 0);
-  std::vector<uint8_t> row(static_cast<size_t>(4 * quads + kSlack), 0);
+  uint8_t* panel = byte_scratch(0, 4 * width * quads + kSlack);
+  uint8_t* bytes = byte_scratch(1, 4 * quads * count + kSlack);
   bool finite = true;
   for (int64_t s = 0; s < count; ++s) {
     const float* x = b.x + (first + s) * b.x_stride;
     const float step = step_of(x, m.columns, b.step, map);
     steps[static_cast<size_t>(s)] = step;
-    finite &= map.quantise_vector(x, m.columns, 1.0f / step, 128.0f, row.data());
-    for (int64_t q = 0; q < quads; ++q)
-      std::memcpy(panel.data() + 4 * (q * width + s), row.data() + 4 * q, 4);
+    finite &= map.quantise_vector(x, m.columns, 1.0f / step, 128.0f, bytes + 4 * quads * s);
   }
+  map.turn(bytes, 4 * quads, count, quads, panel, width);
   const bool windows = m.batch_windows != nullptr;
   const int64_t unit = windows ? 16 : std::max<int64_t>(m.batch->group, 4);
   const int64_t units = (m.rows + unit - 1) / unit;
@@ -98,7 +99,7 @@ bool multiply_samples(const Batch& b, int64_t first, int64_t count, const U8Map&
     const int64_t r0 = begin * unit, rows = std::min(m.rows, end * unit) - r0;
     float* sums = scratch(0, kRows * width);
     QuadTile tile{};
-    tile.x = panel.data();
+    tile.x = panel;
     tile.x_plane = 4 * width;
     tile.floats = sums - r0 * width;
     tile.y_plane = width;
@@ -110,12 +111,9 @@ bool multiply_samples(const Batch& b, int64_t first, int64_t count, const U8Map&
       const int64_t groups = unit / m.batch->group;
       spmm(*m.batch, begin * groups, std::min(end * groups, m.batch->groups), tile);
     }
-    for (int64_t r = 0; r < rows; ++r) {
-      const float offset = m.offset != nullptr ? m.offset[r0 + r] : 0.0f;
-      float* out = sums + r * width;
-      for (int64_t s = 0; s < width; ++s) out[s] = out[s] * steps[static_cast<size_t>(s)] + offset;
-    }
-    transpose(sums, width, rows, count, b.y + first * b.y_stride + r0, b.y_stride);
+    map.turn_back(sums, width, rows, count, steps.data(),
+                  m.offset != nullptr ? m.offset + r0 : nullptr, b.y + first * b.y_stride + r0,
+                  b.y_stride);
   });
   return finite;
 }
@@ -134,7 +132,7 @@ BILLHOOK_API int64_t billhook_u8_linear(const billhook::U8Matrix* matrix, const 
   const U8Map& map = u8_map_for(isa);
   bool finite = true;
   if (samples == 1) {
-    uint8_t* bytes = byte_scratch((matrix->columns + 63) / 64 * 64 + kSlack);
+    uint8_t* bytes = byte_scratch(0, (matrix->columns + 63) / 64 * 64 + kSlack);
     const float own = step_of(x, matrix->columns, step, map);
     finite = map.quantise_vector(x, matrix->columns, 1.0f / own, 128.0f, bytes);
     if (finite) u8_multiply(*matrix, bytes, own, y, threads, isa);

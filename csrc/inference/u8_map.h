@@ -25,6 +25,12 @@ struct U8Map {
                    float zero, uint8_t* y);
   // y[i] = u8(x[i] * inverse + zero). Returns whether all were finite.
   bool (*quantise_vector)(const float* x, int64_t count, float inverse, float zero, uint8_t* y);
+  // panel[q][s] = the quad q of row s of bytes, four a quad; rows are `stride` bytes, q's `width` quads.
+  void (*turn)(const uint8_t* rows, int64_t stride, int64_t samples, int64_t quads, uint8_t* panel,
+               int64_t width);
+  // y[s][r] = sums[r][s] * steps[s] + offset[r]; offset may be null.
+  void (*turn_back)(const float* sums, int64_t width, int64_t rows, int64_t samples,
+                    const float* steps, const float* offset, float* y, int64_t y_stride);
   // The largest magnitude; NaN if there is one.
   float (*largest)(const float* x, int64_t count);
   // y[p] = u8(a[p] * a_scale + b[p] * b_scale + shift) of bytes; b may be null.

@@ -54,6 +54,83 @@ bool quantise_vector(const float* x, int64_t count, float inverse, float zero, u
   return sound;
 }
 
+// Eight rows of eight dwords, `stride` apart, turned around.
+#if defined(__AVX2__)
+struct Eight {
+  __m256 v[8];
+};
+BILLHOOK_INLINE Eight transposed(const Eight& a) {
+  Eight b, c, d;
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) {
+    b.v[i] = _mm256_unpacklo_ps(a.v[i], a.v[i + 1]);
+    b.v[i + 1] = _mm256_unpackhi_ps(a.v[i], a.v[i + 1]);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4) {
+    c.v[i] = _mm256_shuffle_ps(b.v[i], b.v[i + 2], 0x44);
+    c.v[i + 1] = _mm256_shuffle_ps(b.v[i], b.v[i + 2], 0xee);
+    c.v[i + 2] = _mm256_shuffle_ps(b.v[i + 1], b.v[i + 3], 0x44);
+    c.v[i + 3] = _mm256_shuffle_ps(b.v[i + 1], b.v[i + 3], 0xee);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    d.v[i] = _mm256_permute2f128_ps(c.v[i], c.v[i + 4], 0x20);
+    d.v[i + 4] = _mm256_permute2f128_ps(c.v[i], c.v[i + 4], 0x31);
+  }
+  return d;
+}
+constexpr int64_t kTurned = 8;
+#else
+constexpr int64_t kTurned = 1 << 30;  // none
+#endif
+
+void turn(const uint8_t* rows, int64_t stride, int64_t samples, int64_t quads, uint8_t* panel,
+          int64_t width) {
+  for (int64_t s = 0; s < samples; s += kTurned) {
+    int64_t q = 0;
+#if defined(__AVX2__)
+    for (; s + 8 <= samples && q + 8 <= quads; q += 8) {
+      Eight block;
+      for (int i = 0; i < 8; ++i)
+        block.v[i] = _mm256_loadu_ps(reinterpret_cast<const float*>(rows + (s + i) * stride + 4 * q));
+      block = transposed(block);
+      for (int i = 0; i < 8; ++i)
+        _mm256_storeu_ps(reinterpret_cast<float*>(panel + 4 * ((q + i) * width + s)), block.v[i]);
+    }
+#endif
+    for (; q < quads; ++q)
+      for (int64_t i = s; i < std::min(samples, s + kTurned); ++i)
+        std::memcpy(panel + 4 * (q * width + i), rows + i * stride + 4 * q, 4);
+  }
+}
+
+void turn_back(const float* sums, int64_t width, int64_t rows, int64_t samples, const float* steps,
+               const float* offset, float* y, int64_t y_stride) {
+  for (int64_t s = 0; s < samples; s += kTurned) {
+    int64_t r = 0;
+#if defined(__AVX2__)
+    for (; s + 8 <= samples && r + 8 <= rows; r += 8) {
+      const __m256 step = _mm256_loadu_ps(steps + s);
+      Eight block;
+      for (int i = 0; i < 8; ++i)
+        block.v[i] = _mm256_mul_ps(_mm256_loadu_ps(sums + (r + i) * width + s), step);
+      block = transposed(block);
+      for (int i = 0; i < 8; ++i) {
+        __m256 v = block.v[i];
+        if (offset != nullptr) v = _mm256_add_ps(v, _mm256_loadu_ps(offset + r));
+        _mm256_storeu_ps(y + (s + i) * y_stride + r, v);
+      }
+    }
+#endif
+    for (; r < rows; ++r)
+      for (int64_t i = s; i < std::min(samples, s + kTurned); ++i) {
+        const float v = sums[r * width + i] * steps[i];
+        y[i * y_stride + r] = offset != nullptr ? v + offset[r] : v;
+      }
+  }
+}
+
 float largest(const float* x, int64_t count) {
   // Magnitudes are ordered as their bits are, NaN beyond all others.
   uint32_t most = 0;
@@ -242,7 +319,7 @@ void gather(const Window2d& w, const uint8_t* x, int64_t x_plane, int64_t quads,
 }  // namespace
 
 extern const U8Map u8_map;
-const U8Map u8_map = {quantise, quantise_vector, largest,      add_maps, mean,
-                      max_pool, average_pool,    gather};
+const U8Map u8_map = {quantise, quantise_vector, turn,         turn_back, largest,
+                      add_maps, mean,            max_pool,     average_pool, gather};
 
 }  // namespace billhook::BILLHOOK_NAMESPACE

@@ -13,7 +13,6 @@ from billhook.errors import ConfigurationError, FormatError
 from billhook.format.reader import Reader
 from billhook.inference.compiled import CompiledModel, isa_of
 from billhook.inference.example import check_example
-from billhook.inference.kernels import ISA_NAMES, available, runnable
 from billhook.inference.int8.isa import set_for
 from billhook.inference.int8.network import Int8Network
 from billhook.inference.int8.program import read_int8_network

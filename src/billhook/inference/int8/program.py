@@ -58,6 +58,7 @@ def int8_network_tensors(network: Int8Network, plan: Plan) -> dict[str, torch.Te
     own = program.input_range
     return tensors | program_text(
         plan,
+        None,
         shape=program.input_shape,
         output_shape=program.output_shape,
         input_range=[own.step, own.zero],
@@ -160,9 +161,14 @@ def _as_graph(op: Op) -> graph.Op:
         keys = ("kind", "kernel", "stride", "padding", "count_padding")
         return graph.Pool(**common, **{key: getattr(op, key) for key in keys})
     common["inputs"] = op.inputs
-    kinds = {Mean: "mean", Concat: "concat", Flatten: "flatten", Quantise: "flatten"}
-    add = "add" if len(op.inputs) == 2 else "activation"
-    return graph.Other(**common, kind=kinds.get(type(op), add))
+    kinds: dict[type[Op], type[graph.Op]] = {
+        Mean: graph.Mean,
+        Concat: graph.Concat,
+        Flatten: graph.Flatten,
+        Quantise: graph.Flatten,
+    }
+    add = graph.Add if len(op.inputs) == 2 else graph.Activation
+    return kinds.get(type(op), add)(**common)
 
 
 def _shape_of(op: Layer) -> torch.Tensor:
