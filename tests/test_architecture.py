@@ -98,6 +98,7 @@ INFERENCE = {
     "program_file": {"plan", "weights"},
     "network": TOOLS | {"weights", "graph", "network"},
     "layers": TOOLS | {"weights", "graph", "network", "layers"},
+    "int8": TOOLS | {"weights", "graph", "layers", "int8", "compiled"},
 }
 
 

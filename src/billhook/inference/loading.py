@@ -14,6 +14,7 @@ from billhook.format.reader import Reader
 from billhook.inference.compiled import CompiledModel, isa_of
 from billhook.inference.example import check_example
 from billhook.inference.int8.isa import set_for
+from billhook.inference.int8.modules import open_int8_modules
 from billhook.inference.int8.network import Int8Network
 from billhook.inference.int8.program import read_int8_network
 from billhook.inference.kernels import ISA_NAMES, available, runnable
@@ -128,6 +129,8 @@ def _modules(
             'in the file: load_compiled(path, model), built under torch.device("meta")'
         )
     with _readable(file.path):
+        if plan.precision == "int8":
+            return open_int8_modules(file, plan, data["architecture"], model)
         return open_modules(file, plan, data["architecture"], model, isa)
 
 

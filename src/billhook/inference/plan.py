@@ -5,12 +5,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from billhook.errors import ConfigurationError
-from billhook.inference.int8.isa import INT8_SETS
 from billhook.inference.kernels import ISA_NAMES, MAX_VECTORS
 
-__all__ = ["INT8_KERNELS", "Choice", "Mode", "Plan", "Precision"]
+__all__ = ["INT8_KERNELS", "INT8_SETS", "Choice", "Mode", "Plan", "Precision"]
 
 VERSION = 1
+#: Instruction sets with kernels in 8 bits, the fastest first. A processor may have any of them.
+INT8_SETS = ("avx512vbmi", "avx512vnni", "avxvnni", "avx2", "portable")
 INT8_KERNELS = ("1x4", "4x4", "8x4", "16x4", "all_blocks", "windows")
 KERNELS = ("dense", "spmm", "spmm_packed", "depthwise", "fused", "sparse", *INT8_KERNELS)
 Mode = Literal["network", "modules", "dense"]
@@ -84,6 +85,12 @@ class Plan:
                 f"known are network, modules, dense and {', '.join(sets)}"
             )
         layers = {name: _choice(name, choice) for name, choice in data["layers"].items()}
+        wrong = [name for name, choice in layers.items() if choice.kernel in INT8_KERNELS]
+        if wrong and precision == "fp32":
+            raise ConfigurationError(
+                f"the plan of fp32 has {wrong[0]!r} run by {layers[wrong[0]].kernel!r}, "
+                "a kernel of 8 bits"
+            )
         return cls(data["mode"], data["isa"], layers, precision)
 
 

@@ -14,15 +14,14 @@ from billhook.inference.compiled import CompiledModel
 from billhook.inference.graph import UnsupportedError, capture
 from billhook.inference.int8 import isa
 from billhook.inference.int8.accuracy import compare, worst_layer
-from billhook.inference.int8.modules import choose_int8_modules
+from billhook.inference.int8.modules import choose_int8_modules, replace_int8_modules
 from billhook.inference.int8.network import Int8Network
 from billhook.inference.int8.program import check_program
 from billhook.inference.int8.quantise import calibrate, quantise
 from billhook.inference.int8.race import race_network
 from billhook.inference.int8.ranges import Calibration, batches_of, split
 from billhook.inference.layers.architecture import describe
-from billhook.inference.layers.replacement import replace_modules
-from billhook.inference.plan import Plan
+from billhook.inference.plan import INT8_SETS, Plan
 from billhook.inference.race import race, winner
 from billhook.inference.report import Accuracy, LayerReport, Report
 
@@ -45,7 +44,7 @@ def compile_int8(
         )
     if not isinstance(calibration, Calibration):
         calibration = Calibration(calibration)
-    work = _Work(model, inputs, calibration, isa.set_for(isa.INT8_SETS[0]))
+    work = _Work(model, inputs, calibration, isa.set_for(INT8_SETS[0]))
     return work.raced() if plan is None else work.replayed(plan)
 
 
@@ -87,7 +86,7 @@ class _Work:
         choices, layers = choose_int8_modules(
             self.model, lambda m: m(*self.inputs), self.instruction_set
         )
-        program = replace_modules(self.model, choices, kernels.isa(), self.instruction_set)
+        program = replace_int8_modules(self.model, choices, self.instruction_set)
         why = f"layers are replaced one by one; no network plan, because {obstacle}"
         plan = Plan("modules", self.instruction_set, choices, "int8")
         return self._finished(program, plan, why, layers=layers)
@@ -101,7 +100,7 @@ class _Work:
         chosen = isa.set_for(plan.isa)
         plan = Plan(plan.mode, chosen, plan.layers, "int8")
         if plan.mode == "modules":
-            program = replace_modules(self.model, plan.layers, kernels.isa(), chosen)
+            program = replace_int8_modules(self.model, plan.layers, chosen)
             return self._finished(program, plan, "a plan was replayed", timed=False)
         try:
             quantised, ops = self._quantised()

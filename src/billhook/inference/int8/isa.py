@@ -5,11 +5,9 @@ import functools
 
 from billhook import native
 from billhook.errors import CompileError, ConfigurationError
+from billhook.inference.plan import INT8_SETS
 
-__all__ = ["INT8_SETS", "best", "index_of", "set_for", "supported", "table"]
-
-#: Those with kernels in 8 bits, the fastest first. A processor may have any of them.
-INT8_SETS = ("avx512vbmi", "avx512vnni", "avxvnni", "avx2", "portable")
+__all__ = ["best", "index_of", "set_for", "supported", "table"]
 
 
 @functools.cache

@@ -29,6 +29,13 @@ class Int8Weight:
     value: NDArray[np.int8]
     step: NDArray[np.float32]
 
+    def tensors(self, name: str) -> dict[str, torch.Tensor]:
+        """As files have it: ``name.value`` and ``name.step``."""
+        return {
+            f"{name}.value": torch.from_numpy(self.value),
+            f"{name}.step": torch.from_numpy(self.step),
+        }
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the matrix."""

@@ -1,8 +1,7 @@
 """A model with replaced layers as tensors, and back: beside ``program.py`` for whole networks.
 
 ``model.NAME`` is a parameter or buffer that torch uses. Of a replaced layer the file has what the
-dense layer has under the same name, a matrix as ``model.NAME.row_ptr``, ``.column`` and ``.value``,
-in 8 bits as ``model.NAME.value`` and ``.step``.
+dense layer has under the same name, a matrix as ``model.NAME.row_ptr``, ``.column`` and ``.value``.
 The model's code is not in the file: it takes the same model to open it.
 """
 
@@ -17,13 +16,11 @@ from torch.utils import _pytree as pytree
 from billhook.errors import CompileError
 from billhook.format.dtypes import dtype_name
 from billhook.format.reader import Reader
-from billhook.inference.int8.layers import Int8Weights, make_int8
-from billhook.inference.int8.matrix import Int8Weight
 from billhook.inference.layers.architecture import check_architecture, dense_tensors
 from billhook.inference.layers.base import SparseLayer, Weight
 from billhook.inference.layers.kinds import kind_of, make_sparse
 from billhook.inference.layers.replacement import copy_with, layers_to_replace
-from billhook.inference.plan import INT8_KERNELS, Plan
+from billhook.inference.plan import Plan
 from billhook.inference.program_file import (
     PARTS,
     TEXT,
@@ -34,10 +31,20 @@ from billhook.inference.program_file import (
 )
 from billhook.inference.weights.csr import SparseWeight
 
-__all__ = ["module_tensors", "open_modules", "tensor_bytes"]
+__all__ = [
+    "PREFIX",
+    "check_names",
+    "check_whole",
+    "join_names",
+    "layer_weights",
+    "module_tensors",
+    "open_modules",
+    "read_tensor",
+    "sparse_names",
+    "tensor_bytes",
+]
 
 PREFIX = "model."
-INT8_PARTS = ("value", "step")
 
 
 def module_tensors(
@@ -53,18 +60,18 @@ def module_tensors(
         if not isinstance(layer, SparseLayer):
             continue
         for part, weight in layer.weights.items():
-            full = PREFIX + _join(name, part)
+            full = PREFIX + join_names(name, part)
             if isinstance(weight, SparseWeight):
                 tensors |= sparse_tensors(full, weight)
-            elif isinstance(weight, Int8Weight):
-                tensors[f"{full}.value"] = torch.from_numpy(weight.value)
-                tensors[f"{full}.step"] = torch.from_numpy(weight.step)
-            else:
+            elif isinstance(weight, torch.Tensor):
                 tensors[full] = weight
+            else:
+                tensors |= weight.tensors(full)  # of a form that layers here do not know
     return tensors
 
 
-def _join(module: str, name: str) -> str:
+def join_names(module: str, name: str) -> str:
+    """The full name of an attribute."""
     return f"{module}.{name}" if module else name
 
 
@@ -80,35 +87,30 @@ def open_modules(
     check_architecture(architecture, model)
     layers = layers_to_replace(model, plan.layers)
     dense = dict(dense_tensors(model, layers.values()))
-    _check_names(file, layers, dense, plan)
-    sparse: dict[int, SparseLayer] = {}
-    for name, layer in layers.items():
-        choice = plan.layers[name]
-        if choice.kernel in INT8_KERNELS:
-            weights = _int8_weights(file, name, layer)
-            sparse[id(layer)] = make_int8(layer, choice, plan.isa, weights)
-        else:
-            own = _weights(file, name, layer)
-            sparse[id(layer)] = make_sparse(layer, choice, isa, own)
-    tensors = {id(tensor): _read(file, name, tensor) for name, tensor in dense.items()}
+    wanted = {PREFIX + name for name in dense}
+    check_names(file, wanted.union(*(sparse_names(*each) for each in layers.items())))
+    sparse = {
+        id(layer): make_sparse(layer, plan.layers[name], isa, layer_weights(file, name, layer))
+        for name, layer in layers.items()
+    }
+    tensors = {id(tensor): read_tensor(file, name, tensor) for name, tensor in dense.items()}
     program = copy_with(model, sparse, tensors)
-    _check_whole(program)
+    check_whole(program)
     return program
 
 
-def _check_names(
-    file: Reader,
-    layers: Mapping[str, nn.Module],
-    dense: Mapping[str, torch.Tensor],
-    plan: Plan,
-) -> None:
-    wanted = {PREFIX + name for name in dense}
-    for name, layer in layers.items():
-        parts = INT8_PARTS if plan.layers[name].kernel in INT8_KERNELS else PARTS
-        for part in kind_of(layer).weight_names(layer):
-            full = PREFIX + _join(name, part)
-            matrix = attrgetter(part)(layer).dim() > 1
-            wanted |= {f"{full}.{each}" for each in parts} if matrix else {full}
+def sparse_names(name: str, layer: nn.Module) -> set[str]:
+    """The tensors of a replaced layer in a file."""
+    names: set[str] = set()
+    for part in kind_of(layer).weight_names(layer):
+        full = PREFIX + join_names(name, part)
+        matrix = attrgetter(part)(layer).dim() > 1
+        names |= {f"{full}.{each}" for each in PARTS} if matrix else {full}
+    return names
+
+
+def check_names(file: Reader, wanted: set[str]) -> None:
+    """Raises CompileError unless the file has these tensors and no others."""
     different = sorted(wanted ^ (set(file) - {TEXT}))
     if different:
         has, lacks = ("file", "model") if different[0] not in wanted else ("model", "file")
@@ -118,44 +120,31 @@ def _check_names(
         )
 
 
-def _weights(file: Reader, name: str, layer: nn.Module) -> dict[str, Weight]:
+def layer_weights(file: Reader, name: str, layer: nn.Module) -> dict[str, Weight]:
+    """The parameters of a replaced layer."""
     weights: dict[str, Weight] = {}
     for part in kind_of(layer).weight_names(layer):
-        shape, full = tuple(attrgetter(part)(layer).shape), PREFIX + _join(name, part)
+        shape, full = tuple(attrgetter(part)(layer).shape), PREFIX + join_names(name, part)
         weights[part] = (read_sparse if len(shape) > 1 else read_dense)(file, full, shape)
     return weights
 
 
-def _int8_weights(file: Reader, name: str, layer: nn.Module) -> Int8Weights:
-    weights: dict[str, Int8Weight | torch.Tensor] = {}
-    for part in kind_of(layer).weight_names(layer):
-        shape, full = tuple(attrgetter(part)(layer).shape), PREFIX + _join(name, part)
-        if len(shape) == 1:
-            weights[part] = read_dense(file, full, shape)
-            continue
-        value = read_dense(file, f"{full}.value", shape, "I8").numpy()
-        step = read_dense(file, f"{full}.step", shape[:1])
-        if not bool((step.isfinite() & (step >= 0)).all()):
-            raise ValueError(f"{full!r} has steps that are negative or not finite")
-        weights[part] = Int8Weight(value, step.numpy())
-    return weights
-
-
-def _read(file: Reader, name: str, tensor: torch.Tensor) -> torch.Tensor:
+def read_tensor(file: Reader, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor that torch uses, in the shape and the type of the model's."""
     shape, dtype = tuple(tensor.shape), dtype_name(tensor.dtype)
     read = read_dense(file, PREFIX + name, shape, dtype)
     return nn.Parameter(read, requires_grad=False) if isinstance(tensor, nn.Parameter) else read
 
 
-def _check_whole(program: nn.Module) -> None:
+def check_whole(program: nn.Module) -> None:
     """An architecture made on "meta" has no values for tensors that are plain attributes."""
     for name, module in program.named_modules():
         for attribute, value in vars(module).items():
             leaves = pytree.tree_leaves(value)
             if any(torch.is_tensor(leaf) and leaf.is_meta for leaf in leaves):
                 raise CompileError(
-                    f"{_join(name, attribute)} is neither a parameter nor a buffer, so the file "
-                    "does not have it: register it as a buffer and compile again, or build the "
+                    f"{join_names(name, attribute)} is neither a parameter nor a buffer, so the "
+                    "file does not have it: register it as a buffer and compile again, or build the "
                     'model without torch.device("meta")'
                 )
 

@@ -8,10 +8,9 @@ import torch
 from torch import nn
 
 from billhook.errors import CompileError, ConfigurationError
-from billhook.inference.int8.layers import DENSE_TYPES, make_int8
 from billhook.inference.layers.base import SparseLayer
 from billhook.inference.layers.kinds import candidates, kind_of, make_sparse, obstacle
-from billhook.inference.plan import INT8_KERNELS, Choice
+from billhook.inference.plan import Choice
 
 __all__ = ["copy_with", "layers_to_replace", "replace_modules"]
 
@@ -41,29 +40,18 @@ def layers_to_replace(model: nn.Module, choices: Mapping[str, Choice]) -> dict[s
 
 def _misfit(module: nn.Module, choice: Choice) -> str | None:
     """Why a kernel cannot run a layer, if so: it would read where there is nothing."""
-    if choice.kernel in INT8_KERNELS and isinstance(module, DENSE_TYPES):
-        return None
     runs = kind_of(module).kernels_for(module)
     return None if choice.kernel in runs else f"{choice.kernel!r} cannot run it"
 
 
-def replace_modules(
-    model: nn.Module, choices: Mapping[str, Choice], isa: int, int8_set: str = ""
-) -> nn.Module:
+def replace_modules(model: nn.Module, choices: Mapping[str, Choice], isa: int) -> nn.Module:
     """A copy of the model in which the layers that are not chosen dense are sparse ones.
-
-    ``int8_set``: the instruction set of the layers that run in 8 bits.
 
     Raises:
         CompileError: The choices do not fit the model.
     """
     layers = layers_to_replace(model, choices)
-    sparse = {
-        name: make_int8(layer, choices[name], int8_set)
-        if choices[name].kernel in INT8_KERNELS
-        else make_sparse(layer, choices[name], isa)
-        for name, layer in layers.items()
-    }
+    sparse = {name: make_sparse(layer, choices[name], isa) for name, layer in layers.items()}
     return copy_with(model, {id(layers[name]): layer for name, layer in sparse.items()}, {})
 
 
