@@ -180,8 +180,8 @@ def test_bad_input_is_refused(fast: billhook.CompiledModel) -> None:
         billhook.compile(model, x, plan=fast.plan)
     with pytest.raises(CompileError, match="the plan is of fp32"):
         compiled(plan={"version": 1, "mode": "network", "isa": "portable", "layers": {}})
+    plan = {**fast.plan.to_dict(), "precision": "fp32", "isa": "portable"}
     with pytest.raises(ConfigurationError, match="a kernel of 8 bits"):
-        plan = {**fast.plan.to_dict(), "precision": "fp32", "isa": "portable"}
         billhook.compile(model, x, plan=plan)
     for settings in ({"method": "median"}, {"percentile": 20.0}):
         with pytest.raises(ConfigurationError):
