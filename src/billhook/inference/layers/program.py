@@ -144,8 +144,8 @@ def check_whole(program: nn.Module) -> None:
             if any(torch.is_tensor(leaf) and leaf.is_meta for leaf in leaves):
                 raise CompileError(
                     f"{join_names(name, attribute)} is neither a parameter nor a buffer, so the "
-                    "file does not have it: register it as a buffer and compile again, or build the "
-                    'model without torch.device("meta")'
+                    "file does not have it: register it as a buffer and compile again, or build "
+                    'the model without torch.device("meta")'
                 )
 
 
