@@ -196,6 +196,11 @@ class Pruner:
         return 1.0 - sum(weight.kept for weight in self._weights) / count if count else 0.0
 
     @property
+    def updates(self) -> Sequence[int]:
+        """The steps at which any mask changes, over all schedules that ``rules`` give."""
+        return self._updates
+
+    @property
     def end_step(self) -> int:
         """The step of the last mask update, over all schedules that ``rules`` give."""
         return self._updates[-1]

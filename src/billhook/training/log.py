@@ -86,9 +86,9 @@ class TrainingLog:
             if self._board is not None:
                 self._board.add_scalar("train/loss", self.loss, step)
                 self._board.add_scalar("train/learning_rate", rate, step)
-        if pruner is not None and (step in pruner.schedule.updates or not self.sparsity):
+        if pruner is not None and (step in pruner.updates or not self.sparsity):
             self.sparsity = pruner.sparsity
-            if self._board is not None and step in pruner.schedule.updates:
+            if self._board is not None and step in pruner.updates:
                 self._masks(step, pruner)
         if self._progress.disable:
             return
