@@ -2,9 +2,10 @@
 
     python benchmarks/readme_table.py --data ../shared/data/fashion-mnist
 
-trains examples/own_cnn.py's network twice, unless --out has the two files already, measures both,
-prints the table and writes it into README.md. Needs the extra ``bench``. Times are the fastest of
-many interleaved rounds, one thread, one picture.
+trains examples/own_cnn.py's network twice on scikit-learn's digits and twice on --data, unless
+--out has the files already, measures them, prints the table and writes it into README.md. Needs the
+extras ``bench`` and ``study``. Times are the fastest of many interleaved rounds, one thread, one
+picture.
 """
 
 import argparse
@@ -33,51 +34,58 @@ def trained(example: Any, data: Any, sparsity: float | None, path: Path) -> torc
     return model
 
 
-def table(rows: dict[str, Any], data: str) -> str:
-    """Markdown; ``rows`` are the example's outcomes by name."""
+def measured(example: Any, data: Any, folder: Path) -> dict[str, Any]:
+    """The example's outcomes, dense and sparse."""
+    folder.mkdir(parents=True, exist_ok=True)
+    peers = tuple(each for each in RUNTIMES if each != "billhook")
+    outcomes = {}
+    for name, sparsity in (("dense", None), ("90% zeros", example.SPARSITY)):
+        path = folder / f"{'dense' if sparsity is None else 'sparse'}.safetensors"
+        model = trained(example, data, sparsity, path)
+        scratch = folder / "measured.safetensors"
+        outcomes[name] = example.measure(model, data, scratch, peers=peers)
+    return outcomes
+
+
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """Markdown of the outcomes by data set and name."""
+    runtimes = " | ".join(f"{name}, ms" for name in RUNTIMES.values())
     lines = [
-        "| one CNN, "
-        + data
-        + " | accuracy | file | "
-        + " | ".join(f"{name}, ms" for name in RUNTIMES.values())
-        + " |",
+        f"| one CNN, {max(_weights(rows)):,} weights | accuracy | file | {runtimes} |",
         "|---|---:|---:|" + "---:|" * len(RUNTIMES),
     ]
-    for name, row in rows.items():
-        times = (f"{row.times.best(each):.2f}" for each in RUNTIMES)
-        lines.append(
-            f"| {name} | {row.accuracy:.1f}% | {row.file_bytes / 1000:,.0f} kB | "
-            + " | ".join(times)
-            + " |"
-        )
+    for data, outcomes in rows.items():
+        for name, row in outcomes.items():
+            times = " | ".join(f"{row.times.best(each):.3f}" for each in RUNTIMES)
+            size = f"{row.file_bytes / 1000:,.0f} kB"
+            lines.append(f"| {data}, {name} | {row.accuracy:.1f}% | {size} | {times} |")
     return "\n".join(lines)
+
+
+def _weights(rows: dict[str, dict[str, Any]]) -> list[int]:
+    return [row.parameters for outcomes in rows.values() for row in outcomes.values()]
 
 
 def main() -> None:
     """Measure, print, and write into README."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="Fashion-MNIST's IDX files")
+    parser.add_argument("--data", type=Path, help="Fashion-MNIST's IDX files; else digits alone")
     parser.add_argument("--out", type=Path, default=Path("runs/readme"))
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=3, help="passes over --data")
     parser.add_argument("--pictures", type=int, default=60_000, help="train on the first so many")
     parser.add_argument("--dry-run", action="store_true", help="leave README as it is")
     options = parser.parse_args()
     with_steady_memory()
     sys.path.insert(0, str(ROOT / "examples"))
     example: Any = importlib.import_module("own_cnn")
-    options.out.mkdir(parents=True, exist_ok=True)
-    data = example.from_folder(options.data, options.epochs)
-    x, y = data.train
-    data = dataclasses.replace(data, train=(x[: options.pictures], y[: options.pictures]))
-    rows = {}
-    for name, sparsity in (("dense", None), ("90% zeros", example.SPARSITY)):
-        path = options.out / f"{'dense' if sparsity is None else 'sparse'}.safetensors"
-        model = trained(example, data, sparsity, path)
-        peers = tuple(each for each in RUNTIMES if each != "billhook")
-        rows[name] = example.measure(model, data, options.out / "measured.safetensors", peers=peers)
-    text = table(rows, "Fashion-MNIST")
+    rows = {"digits": measured(example, example.digits(30), options.out / "digits")}
+    if options.data is not None:
+        data = example.from_folder(options.data, options.epochs)
+        x, y = data.train
+        data = dataclasses.replace(data, train=(x[: options.pictures], y[: options.pictures]))
+        rows["Fashion-MNIST"] = measured(example, data, options.out / "fashion")
+    text = table(rows)
     print(text)
-    print(rows["90% zeros"].times.compiled.report())
     if not options.dry_run:
         readme = ROOT / "README.md"
         before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
