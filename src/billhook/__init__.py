@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from billhook.scan import sensitivity
     from billhook.schedule import Alternating, Cubic, Cyclic, Hold, OneShot, Polynomial
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "LAMP",

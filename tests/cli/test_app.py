@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from typer.testing import CliRunner
 
 import billhook
@@ -39,6 +40,14 @@ def test_every_command_has_help(command: list[str], option: str) -> None:
     shown = CliRunner().invoke(cli.app, [*command, option])
     assert shown.exit_code == 0
     assert "Usage:" in shown.output
+
+
+def test_the_page_of_commands_has_them_all() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
+    group = typer.main.get_command(cli.app)
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        for sub in getattr(command, "commands", {}) or [""]:
+            assert f"billhook {name} {sub}".strip() in page
 
 
 def test_help_and_version_do_not_import_torch() -> None:
