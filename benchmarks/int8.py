@@ -31,6 +31,7 @@ from billhook.models import inception_v3, mobilenet_v1
 #: On a core that others use as well, the processor time of a process with one thread is what its
 #: wall time would be without them, but for what they displace from the caches.
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+FASTEST = isa.best()  # of this processor, whatever the forms are held to
 #: What OpenVINO's oneDNN is held to for each of ours.
 ONEDNN = {
     "avx2": "AVX2",
@@ -223,7 +224,7 @@ def ours(
         calibration = billhook.Calibration(batches, bound=1e9)  # random networks are not accurate
         program = billhook.compile(model, x, precision="int8", calibration=calibration)
         yield f"billhook int8 {pattern}", lambda p=program: p(x), program
-    if instruction_set == isa.best():
+    if FASTEST == instruction_set:
         program = billhook.compile(model, x)
         yield "billhook fp32", lambda p=program: p(x), program
 
@@ -280,7 +281,7 @@ def run(
     """One workload: a line for each form."""
     workload = WORKLOADS[name]
     x = torch.randn(workload.shape)
-    held = instruction_set != isa.best()
+    held = FASTEST != instruction_set
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         forms = list(ours(workload, patterns, sparsity, x, instruction_set))
         calls = {form: call for form, call, _ in forms}
@@ -324,8 +325,8 @@ def main(
 ) -> None:
     """Runs the workloads and prints a table for each."""
     torch.set_num_threads(1)
-    chosen = instruction_set or isa.best()
-    if chosen != isa.best():
+    chosen = instruction_set or FASTEST
+    if chosen != FASTEST:
         os.environ["ONEDNN_MAX_CPU_ISA"] = ONEDNN[chosen]
         isa.index_of(chosen)
         isa.supported = lambda: (chosen, "portable")
