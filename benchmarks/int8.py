@@ -224,7 +224,7 @@ def ours(
         calibration = billhook.Calibration(batches, bound=1e9)  # random networks are not accurate
         program = billhook.compile(model, x, precision="int8", calibration=calibration)
         yield f"billhook int8 {pattern}", lambda p=program: p(x), program
-    if FASTEST == instruction_set:
+    if instruction_set == FASTEST:
         program = billhook.compile(model, x)
         yield "billhook fp32", lambda p=program: p(x), program
 
@@ -281,7 +281,7 @@ def run(
     """One workload: a line for each form."""
     workload = WORKLOADS[name]
     x = torch.randn(workload.shape)
-    held = FASTEST != instruction_set
+    held = instruction_set != FASTEST
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         forms = list(ours(workload, patterns, sparsity, x, instruction_set))
         calls = {form: call for form, call, _ in forms}
