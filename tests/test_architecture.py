@@ -1,6 +1,7 @@
 """The direction of dependencies, read from the imports of the source."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -239,6 +240,16 @@ def test_the_tree_in_readme_is_true() -> None:
     for line, (name, *_) in zip(tree.splitlines(), names, strict=True):
         folder = root / "src" / "billhook" if line.startswith("  ") else root
         assert (folder / name).exists(), name
+
+
+def test_the_answers_in_the_developers_page_are_true() -> None:
+    root = SOURCE.parent.parent
+    table = re.findall(r"\| `([^`]+)` \| `(\w+)` \|", (root / "docs/development.md").read_text())
+    assert len(table) >= 10
+    for file, name in table:
+        text = (root / file if file.startswith("csrc") else SOURCE / file).read_text()
+        defined = rf"^ *(def|class|Isa) {name}\b|^{name}\b"
+        assert re.search(defined, text, re.MULTILINE), (file, name)
 
 
 def test_what_needs_no_extra_runs_without_any(tmp_path: Path) -> None:
