@@ -25,7 +25,7 @@ struct UnitBlock {
 };
 
 // The four gates of some units, before their activations: kUnitBlock rows each, one chunk of the
-// matrix. `inputs` has a row of 4 * units a sample.
+// matrix. `inputs` has one row of 4 * units per sample.
 const float* block_gates(const UnitBlock& b, Blocks recurrent, const float* inputs, const float* h,
                          SpmmTile tile) {
   float* gates = scratch(2, kChunk * b.width);
@@ -40,7 +40,7 @@ const float* block_gates(const UnitBlock& b, Blocks recurrent, const float* inpu
   return gates;
 }
 
-// c and the next h of some units; samples beyond `count` keep theirs.
+// c and the next h of some units; samples beyond `count` keep their values.
 void update_block(const UnitBlock& b, const float* gates, const float* h, float* c, float* next,
                   LstmCell cell) {
   std::copy(h + b.first * b.width, h + b.last * b.width, next + b.first * b.width);

@@ -54,7 +54,7 @@ struct Span {
   int64_t first, last;
 };
 
-// Rows of one tile, turned back to one sample a row of y.
+// Rows of one tile, transposed back so that each row of y is one sample.
 void linear_tile(Blocks blocks, Operand x, Span rows, float* y, int64_t y_stride, SpmmTile tile) {
   float* sums = scratch(1, kChunk * x.width);
   for (int64_t r = rows.first; r < rows.last; r += kChunk) {

@@ -1,4 +1,5 @@
-// Sparse matrix times a panel whose columns (pixels of a plane, samples of a batch) are contiguous.
+// Product of a sparse matrix and a panel whose columns (pixels of a plane, samples of a batch) are
+// contiguous.
 //
 // One row kernel carries 1x1 and k x k convolutions, dense stems, depthwise convolutions and
 // batched linear layers: they differ only in the offsets their nonzeros have into the operand.
@@ -14,7 +15,7 @@ enum Activation : int64_t { kNone = 0, kRelu = 1, kRelu6 = 2 };
 //
 // A panel's matrix may have the rows of each chunk in another order, longest first: where one row ends
 // is then predicted from the row before. Rows that share their columns (8x1 blocks, dense filters)
-// come in groups of eight: a nonzero then has eight values, one a row. Mirrored by kernels.py.
+// come in groups of eight: a nonzero then has eight values, one per row. Mirrored by kernels.py.
 struct SparseRows {
   int64_t rows;  // a multiple of `group`
   int64_t activation;
@@ -24,7 +25,7 @@ struct SparseRows {
   const int32_t* row;      // group 1: which row each one is, or null where they are in order
   const int32_t* offset;   // null for panels; may be negative: a tap left of or above the pixel
   const uint16_t* column;  // null for planes
-  const float* value;      // group a nonzero
+  const float* value;      // group per nonzero
   const float* bias;       // rows, or null
 };
 

@@ -1,4 +1,4 @@
-// Sparse matrix times one vector: eight rows at a time, longest first, one lane a row.
+// Sparse matrix times one vector: eight rows at a time, longest first, one lane per row.
 #pragma once
 #include <cstdint>
 
@@ -12,7 +12,7 @@ struct LaneRows {
   int64_t columns;
   int64_t groups;
   int64_t activation;
-  int64_t shared_columns;    // 1: one column a step, 0: eight
+  int64_t shared_columns;    // 1: one column per step, 0: eight
   const int32_t* group_ptr;  // groups + 1, in steps
   const uint16_t* column;
   const float* value;
@@ -37,7 +37,7 @@ void spmv_groups(const LaneRows&, int64_t first, int64_t last, const float* x,
                  const float* addend, float* y);
 }
 
-// All rows; `x` has `columns` elements, `addend` is null or has one a row.
+// All rows; `x` has `columns` elements, `addend` is null or has one per row.
 void spmv(const LaneRows& w, const float* x, const float* addend, float* y, int64_t threads,
           int64_t isa);
 

@@ -24,7 +24,7 @@ BILLHOOK_INLINE Vec shared(const float* x, const uint16_t* column, int64_t count
 }
 BILLHOOK_INLINE Vec fold(Vec v) { return v + (Vec)_mm512_shuffle_f32x4(v, v, 0xee); }
 #else
-// Eight columns are read as two 64-bit words: fewer loads than one a column, and the loads are what
+// Eight columns are read as two 64-bit words: fewer loads than one per column, and the loads are what
 // limits this kernel. AVX2's hardware gathers were slower on every processor measured.
 BILLHOOK_INLINE Vec gather(const float* x, const uint16_t* column, int64_t) {
   uint64_t low, high;

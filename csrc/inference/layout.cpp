@@ -1,5 +1,5 @@
-// The structures that Python mirrors, as text: a library with others than kernels.py has is refused
-// when it is loaded, instead of reading memory where nothing is.
+// The structures that Python mirrors, as text: a library whose structures differ from those of
+// kernels.py is refused when it is loaded, before it can read memory at wrong offsets.
 #include <cstddef>
 #include <iterator>
 

@@ -1,4 +1,4 @@
-// A matrix in 8 bits as linear and recurrent layers use it: one packing for vectors, one for batches.
+// A matrix in 8 bits as linear and recurrent layers use it: one packing serves vectors, another batches.
 #pragma once
 #include <cstdint>
 

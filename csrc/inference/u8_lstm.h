@@ -1,6 +1,6 @@
 // An LSTM layer and direction at batch 1 with its recurrent matrix in 8 bits.
 //
-// The recurrent state is a byte a unit at a fixed step, h = (q - 128) / 127; gates, cell state and
+// The recurrent state has one byte per unit at a fixed step, h = (q - 128) / 127; gates, cell state and
 // results are fp32. The pointwise part has multiplications, additions and divisions alone, none
 // contracted, so that all instruction sets give the same bits.
 #pragma once

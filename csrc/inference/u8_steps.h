@@ -1,4 +1,4 @@
-// The steps of a feed-forward program in 8 bits: planned once, run with one call a network.
+// The steps of a feed-forward program in 8 bits: planned once; one call runs the network.
 #pragma once
 #include <cstdint>
 

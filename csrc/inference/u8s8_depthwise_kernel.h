@@ -58,7 +58,7 @@ BILLHOOK_INLINE void store_pixels(uint8_t* y, Bytes v, int64_t count) {
   store_where(y, pixels_between(0, count), v);
 }
 
-// Stride 1: windows that begin at the first tap and two pixels later give four pixels a lane.
+// Stride 1: windows that begin at the first tap and two pixels later give four pixels per lane.
 void stride_one(const DepthwiseQuads& d, const Filter& f, const uint8_t* x, uint8_t* y) {
   for (int64_t j = 0; j < d.width; j += kPixels) {
     const Window windows[2] = {{d, j - d.pad_left}, {d, j - d.pad_left + 2}};

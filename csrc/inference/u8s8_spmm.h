@@ -1,7 +1,7 @@
 // Sparse matrix of s8 times u8 pixels, sums in s32: blocks of `group` rows by four columns.
 //
 // Activations lie as [channels / 4][pixels][4]: a "quad" is four channels, and a vector holds pixels
-// of one quad. One block then is one vpdpbusd a row for 16 pixels. The same kernel carries 1x1 and k x
+// of one quad. One block then is one vpdpbusd per row for 16 pixels. The same kernel carries 1x1 and k x
 // k convolutions, dense ones (all blocks present), grouped ones and batches of linear layers.
 #pragma once
 #include <cstdint>

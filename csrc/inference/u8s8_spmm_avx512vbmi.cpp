@@ -1,4 +1,4 @@
-// Unstructured zeros: sixteen rows a vector, sixteen pixels at a time. The operand is turned around
+// Unstructured zeros: sixteen rows per vector, sixteen pixels at a time. The operand is transposed
 // once for all rows: [columns / 64][pixels][64], so that a vector is a window of one pixel.
 #if defined(__AVX512VBMI__)
 #define BILLHOOK_NAMESPACE avx512vbmi
@@ -31,7 +31,7 @@ BILLHOOK_INLINE Four pixels_of(Bytes q0, Bytes q1, Bytes q2, Bytes q3) {
            _mm512_unpackhi_epi64(b, d)}};
 }
 
-// One window (sixteen quads) of sixteen pixels: 64 bytes a pixel.
+// One window (sixteen quads) of sixteen pixels: 64 bytes per pixel.
 void turn_window(const uint8_t* x, int64_t plane, int64_t quads, uint8_t* y) {
   Four part[4];
   for (int64_t k = 0; k < 4; ++k) {

@@ -1,4 +1,4 @@
-// Sparse matrix of s8 times one vector of u8: sixteen rows at a time, a lane a row.
+// Sparse matrix of s8 times one vector of u8: sixteen rows at a time, one lane per row.
 #pragma once
 #include <cstdint>
 
@@ -12,7 +12,7 @@ struct VectorRows {
   int64_t group;
   int64_t packs;
   const int32_t* ptr;      // packs + 1, in steps
-  const uint16_t* column;  // 16 / group a step
+  const uint16_t* column;  // 16 / group per step
   const int8_t* value;     // 64 a step
   const int32_t* row;      // 16 a pack: the output row of each lane, -1 for none
   const int32_t* bias;     // 16 a pack
@@ -53,7 +53,7 @@ struct WindowRows {
   int64_t packs;
   int64_t windows;         // of 64 columns
   const int32_t* ptr;      // packs * windows + 1, in steps
-  const uint64_t* mask;    // one a step
+  const uint64_t* mask;    // one per step
   const uint8_t* stream;   // columns and values of each step
   const int64_t* begin;    // packs + 1: where a pack begins in the stream
   const uint8_t* index;    // 64 a step

@@ -1,5 +1,5 @@
-// One-bit masks applied to tensors in place: whole numbers of any width, since all that is written
-// is +0, whose bits are 0, or another element's bits.
+// One-bit masks applied to tensors in place. Elements are integers of any width: everything that is
+// written is +0, whose bits are 0, or the bits of another element.
 #pragma once
 #include <cstdint>
 

@@ -1,6 +1,6 @@
 // The raw weights of a pruned tensor, and the whole numbers by which they are ranked.
 //
-// A kept weight stands in the tensor itself, a masked one aside, in a buffer of the tensor's layout
+// A kept weight lies in the tensor itself, a masked one aside, in a buffer of the tensor's layout
 // whose other entries mean nothing. Bit i % 8 of byte i / 8 of a mask belongs to weight i; 1 = kept.
 #pragma once
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Exact selection of the largest scores or magnitudes: what one pass over the elements finds out.
+// Exact selection of the largest scores or magnitudes: the counts that one pass over the elements gives.
 #pragma once
 #include <cstdint>
 #include <vector>

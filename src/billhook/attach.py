@@ -1,4 +1,4 @@
-"""What must hold before the first step: selected tensors in an optimizer, ranks in agreement."""
+"""Checks before the first step: every selected tensor is in an optimizer, and the ranks agree."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,11 +30,11 @@ def attach_weights(
     schedules: Mapping[str, Schedule],
     optimizers: list[Optimizer],
 ) -> list[MaskedWeight]:
-    """The selected tensors of ``model``, hooked; each with its schedule.
+    """Hook the selected tensors of ``model``, each with its schedule.
 
     Raises:
-        ConfigurationError: a trainable one is in none of the optimizers, or one is placed over the
-            ranks in a way that cannot be pruned.
+        ConfigurationError: a trainable tensor is in none of the optimizers, or a tensor is placed
+            over the ranks in a way that cannot be pruned.
     """
     owned = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
     for weight, _ in selection.pruned:
@@ -58,7 +58,7 @@ def attach_weights(
 
 
 def check_model(model: nn.Module) -> None:
-    """Refuse wrappers that keep weights in flat buffers, of which a rank holds some slice.
+    """Refuse wrappers that keep weights in flat buffers: each rank holds a slice of the buffer.
 
     Raises:
         ConfigurationError: the message names the wrapper and the one that works.
@@ -66,7 +66,7 @@ def check_model(model: nn.Module) -> None:
     for module in model.modules():
         kind = type(module)
         if kind.__module__.partition(".")[0] == "deepspeed":
-            sharding = "DeepSpeed partitions and overwrites weights in flat buffers of its own"
+            sharding = "DeepSpeed partitions and overwrites weights in its own flat buffers"
         elif any(
             (base.__module__.partition(".")[0], base.__name__)
             in (("torch", "FullyShardedDataParallel"), ("fairscale", "FullyShardedDataParallel"))
@@ -128,12 +128,12 @@ def _check_weight(name: str, parameter: Tensor) -> None:
 
 
 def _can_be_zeroed(parameter: Tensor) -> bool:
-    """Whether values can be written in place, which of a tensor subclass only a trial tells."""
-    mine = part(parameter).detach()
-    if type(mine) in (Tensor, nn.Parameter):
+    """Whether values can be written in place; for a tensor subclass only a trial can tell."""
+    local = part(parameter).detach()
+    if type(local) in (Tensor, nn.Parameter):
         return True
     try:
-        mine.masked_fill_(torch.zeros_like(mine, dtype=torch.bool), 0.0)
+        local.masked_fill_(torch.zeros_like(local, dtype=torch.bool), 0.0)
     except (NotImplementedError, RuntimeError, TypeError):
         return False
     return True
@@ -144,7 +144,7 @@ def check_ranks(
     weights: Sequence[MaskedWeight],
     configuration: Mapping[str, Any],
 ) -> None:
-    """Before the first collective on masks, see that every rank will issue the same ones.
+    """Before the first collective on masks, check that all ranks will issue the same ones.
 
     Raises:
         StateError: the ranks' pruners differ.

@@ -1,10 +1,10 @@
-"""The same masks on every rank, and the exact masks of sharded tensors with no gather.
+"""The same masks on every rank, and the exact masks of sharded tensors without a gather.
 
 Replicas (DistributedDataParallel, and FSDP's replicated mesh dimensions) draw their masks from
-equal weights, so they need no communication to agree; that they do is checked by digests. Shards
-(FSDP2 and tensor parallelism, as DTensors) exchange histograms of :data:`DIGIT` bits of the scores,
-a few of 16 KiB for each tensor however large it is. Every rank issues the same collectives in the
-same order.
+equal weights, so they agree without communication, and digests check that they do. Shards (FSDP2
+and tensor parallelism, as DTensors) exchange histograms of :data:`DIGIT` bits of the scores: a few
+of 16 KiB for each tensor, however large it is. Every rank issues the same collectives in the same
+order.
 
 "Part" is what a rank holds of a tensor: all of it, unless it is a DTensor.
 """
@@ -52,7 +52,7 @@ def is_sharded(tensor: Tensor) -> TypeGuard["DTensor"]:
 
 
 def is_first_rank() -> bool:
-    """Whether this process speaks for all: it is rank 0, or there are no others."""
+    """Whether this process is rank 0, or the only one."""
     return not (distributed.is_available() and distributed.is_initialized()) or (
         distributed.get_rank() == 0
     )
@@ -66,12 +66,12 @@ def part(tensor: Tensor) -> Tensor:
         return tensor.to_local()
 
 
-def whole(mine: Tensor, like: Tensor) -> Tensor:
-    """The tensor laid out as ``like`` of which this rank holds ``mine``."""
+def whole(local: Tensor, like: Tensor) -> Tensor:
+    """The tensor laid out as ``like``, given this rank's part of it."""
     if not is_sharded(like):
-        return mine
+        return local
     return type(like).from_local(
-        mine, like.device_mesh, like.placements, shape=like.shape, stride=_strides(like.shape)
+        local, like.device_mesh, like.placements, shape=like.shape, stride=_strides(like.shape)
     )
 
 
@@ -88,14 +88,14 @@ def part_like(tensor: Tensor, like: Tensor) -> Tensor:
     """
     if tensor.shape != like.shape:
         raise MaskError(
-            f"a tensor of shape {tuple(tensor.shape)} stands for a weight of {tuple(like.shape)}: "
-            "criterion and granularity keep the shape"
+            f"a tensor of shape {tuple(tensor.shape)} was returned for a weight of shape "
+            f"{tuple(like.shape)}: criterion and granularity must keep the shape"
         )
     if not is_sharded(like) or (is_sharded(tensor) and tensor.placements == like.placements):
         return tensor
     if is_sharded(tensor):
         raise MaskError(
-            f"a tensor placed as {tensor.placements} stands for a weight placed as "
+            f"a tensor placed as {tensor.placements} was returned for a weight placed as "
             f"{like.placements}: criterion and granularity must keep the placement"
         )
     for dim, (start, size) in enumerate(_region(like)):
@@ -104,7 +104,7 @@ def part_like(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def check_layout(name: str, parameter: Tensor) -> None:
-    """Refuse placements whose parts are no rectangular chunks of the tensor.
+    """Refuse placements whose parts are not rectangular chunks of the tensor.
 
     Raises:
         ConfigurationError: the message names tensor and placements.
@@ -143,8 +143,8 @@ def mean_over(tensor: Tensor, groups: tuple["ProcessGroup", ...]) -> Tensor:
 
 def is_zero(tensor: Tensor) -> bool:
     """Whether every element is 0. A collective if it is sharded."""
-    mine = part(tensor)
-    values = mine.coalesce().values() if mine.is_sparse else mine
+    local = part(tensor)
+    values = local.coalesce().values() if local.is_sparse else local
     return not total(int(values.count_nonzero()), tensor)
 
 
@@ -159,13 +159,13 @@ def select_sharded(scores: "DTensor", keep: int) -> Tensor:
     Raises:
         MaskError: a score is NaN, on any rank.
     """
-    mine = part(scores).to(torch.float32)
-    nans = total(int(mine.isnan().sum()), scores)
+    local = part(scores).to(torch.float32)
+    nans = total(int(local.isnan().sum()), scores)
     if nans:
-        raise MaskError(f"{nans} of {scores.numel()} scores are NaN and have no rank")
+        raise MaskError(f"{nans} of {scores.numel()} scores are NaN and cannot be ranked")
     if keep == 0 or keep >= scores.numel():
-        return whole(torch.full_like(mine, keep > 0, dtype=torch.bool), scores)
-    order = _descending(mine)
+        return whole(torch.full_like(local, keep > 0, dtype=torch.bool), scores)
+    order = _descending(local)
     lowest = torch.iinfo(torch.int32).min
     bound, among, ties = _kth_smallest(order ^ lowest, keep, 32, scores)
     mask = order < bound + lowest
@@ -203,7 +203,7 @@ def all_groups(parameter: Tensor, model: nn.Module) -> tuple["ProcessGroup", ...
 def check_replicas(
     contents: Iterable[tuple[str, bytes, tuple["ProcessGroup", ...], torch.device]],
 ) -> None:
-    """See that all ranks of a group hold the same: (what, content, groups, device) of each.
+    """Check that all ranks of a group hold equal contents: (what, content, groups, device) of each.
 
     Raises:
         StateError: on every rank of the group; the message names what differs and where.
@@ -213,11 +213,11 @@ def check_replicas(
         for group in groups:
             by_group.setdefault(group, []).append((what, zlib.crc32(content), device))
     for group, entries in by_group.items():
-        ours = torch.tensor([digest for _, digest, _ in entries], device=entries[0][2])
-        theirs = [torch.empty_like(ours) for _ in range(group.size())]
-        distributed.all_gather(theirs, ours, group=group)
+        local = torch.tensor([digest for _, digest, _ in entries], device=entries[0][2])
+        by_rank = [torch.empty_like(local) for _ in range(group.size())]
+        distributed.all_gather(by_rank, local, group=group)
         ranks = distributed.get_process_group_ranks(group)
-        for (what, _, _), digests in zip(entries, torch.stack(theirs, 1).tolist(), strict=True):
+        for (what, _, _), digests in zip(entries, torch.stack(by_rank, 1).tolist(), strict=True):
             others = [r for r, d in zip(ranks, digests, strict=True) if d != digests[0]]
             if others:
                 raise StateError(
@@ -228,17 +228,17 @@ def check_replicas(
 
 
 def after_reduction(callback: Callable[[], None]) -> None:
-    """From a gradient hook: call at the end of this backward pass, after DDP's reducer.
+    """Called from a gradient hook: call back at the end of this backward pass, after DDP's reducer.
 
     The reducer queues its own callback, which writes the averaged gradients back, when the last
-    gradient is ready; so ours is queued by a callback of that queue.
+    gradient is ready; ``callback`` is therefore queued by a callback of that queue.
     """
     engine = torch.autograd.Variable._execution_engine
     engine.queue_callback(lambda: engine.queue_callback(callback))
 
 
 def _descending(scores: Tensor) -> Tensor:
-    """Whole numbers (int32) that order as ``-scores`` does; +0.0 and -0.0 are equal."""
+    """Integers (int32) in the order of ``-scores``; +0.0 and -0.0 are equal."""
     bits = (scores + 0.0).view(torch.int32)
     return ~(bits ^ (bits >> 31 & 0x7FFFFFFF))
 
@@ -284,7 +284,7 @@ def _region(tensor: "DTensor") -> list[tuple[int, int]]:
 
 
 def _row_major(places: Tensor, tensor: "DTensor") -> Tensor:
-    """The indices in the whole tensor of ``places`` (coordinates, one a row) in this part."""
+    """The indices in the whole tensor of ``places`` (one row of coordinates each) in this part."""
     starts = torch.tensor([start for start, _ in _region(tensor)], device=places.device)
     strides = torch.tensor(_strides(tensor.shape), device=places.device)
     return ((places + starts) * strides).sum(1)

@@ -159,7 +159,7 @@ class MaskDrawer:
                 warnings.warn(
                     f"none of the {tensor.numel} weights of {name!r} survive the update of step "
                     f"{step}: {self.allocation} spends the whole budget on other tensors; give it "
-                    "a floor, for example floor=0.01, or the tensor a rule of its own",
+                    "a floor, for example floor=0.01, or give the tensor its own rule",
                     stacklevel=2,
                 )
         return counts
@@ -247,7 +247,7 @@ def needs(criterion: object) -> str:
 
 
 def configuration_of(part: object, role: str) -> str:
-    """The ``repr`` of a part of a pruner, by which a checkpoint knows it again.
+    """The ``repr`` of a part of a pruner; a checkpoint compares it.
 
     An object without state of its own and without a ``__repr__`` is known by its class.
 

@@ -16,11 +16,11 @@ class BillhookError(Exception):
 
 
 class ConfigurationError(BillhookError, ValueError):
-    """An argument, rule or setting that cannot be right; nothing has been changed yet."""
+    """An argument, rule or setting cannot be right; nothing has been changed yet."""
 
 
 class DataError(BillhookError, ValueError):
-    """Training data that is missing, damaged, incomplete or does not fit: path and line named."""
+    """Training data is missing, damaged, incomplete or does not fit: path and line are named."""
 
 
 class MaskError(BillhookError, ValueError):
@@ -32,8 +32,8 @@ class StateError(BillhookError, RuntimeError):
 
 
 class FormatError(BillhookError, ValueError):
-    """A file is not ours, damaged, hostile, or of a version this release does not read."""
+    """A file is not a billhook file, or is damaged, hostile or of a version that is not read."""
 
 
 class CompileError(BillhookError, RuntimeError):
-    """A model cannot be compiled so: a plan of another model, or outputs that would differ."""
+    """A model cannot be compiled: the plan is another model's, or the outputs would differ."""

@@ -1,4 +1,4 @@
-"""Scores to exact masks, and masks of one bit a weight."""
+"""Scores to exact masks, and masks of one bit per weight."""
 
 import numpy as np
 import torch
@@ -72,8 +72,8 @@ def select(scores: Tensor, keep: int) -> Tensor:
 def nan_scores(nans: int, numel: int) -> str:
     """What an error says of scores that are NaN."""
     return (
-        f"{nans} of {numel} scores are NaN and have no rank: look for the divergence that brought "
-        "them in (learning rate, loss, data)"
+        f"{nans} of {numel} scores are NaN and cannot be ranked: look for the divergence that "
+        "brought them in (learning rate, loss, data)"
     )
 
 
@@ -90,7 +90,7 @@ def _select_by_partition(scores: Tensor, keep: int) -> tuple[int, Tensor]:
 
 
 class Mask:
-    """A binary mask of one bit a weight: bit i % 8 of byte i // 8 is weight i in row-major order.
+    """A binary mask of one bit per weight: bit i % 8 of byte i // 8 is weight i in row-major order.
 
     >>> mask = Mask(torch.tensor([[True, False, True]]))
     >>> mask.bits, mask.kept

@@ -126,7 +126,9 @@ def _observe(
         for module, mode in modes.items():
             module.training = mode
     if not count:
-        raise ConfigurationError(f"{criterion} needs {wanted}, and there are no batches: give some")
+        raise ConfigurationError(
+            f"{criterion} needs {wanted}, and batches is empty: give some of the training data"
+        )
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Hooks on optimizers: every step is seen once, whoever takes it, and none is missed."""
+"""Hooks on optimizers: every step is counted exactly once, whichever optimizer takes it."""
 
 import functools
 import sys
@@ -62,14 +62,14 @@ def _check_optimizer(optimizer: Any) -> None:
     kind = type(optimizer).__name__
     inner = next(iter(_parts(optimizer)), None)
     pass_it = (
-        f"pass that one, its .{inner[0]} ({type(inner[1]).__name__})"
+        f"pass the inner optimizer, its .{inner[0]} ({type(inner[1]).__name__})"
         if inner
-        else ("pass that one (of a wrapper, such as accelerate's, usually its .optimizer)")
+        else ("pass the inner optimizer (usually the attribute .optimizer of a wrapper)")
     )
     if type(optimizer).__module__.partition(".")[0] == "deepspeed":
         raise ConfigurationError(
-            f"{kind} is DeepSpeed's, which keeps weights in flat buffers of its own and would "
-            "write over the zeros: shard the model with torch.distributed.fsdp.fully_shard"
+            f"{kind} belongs to DeepSpeed, which keeps the weights in its own flat buffers and "
+            "would overwrite the zeros: shard the model with torch.distributed.fsdp.fully_shard"
         )
     if not isinstance(optimizer, Optimizer) or hasattr(optimizer, "optimizer"):
         raise ConfigurationError(
@@ -77,8 +77,8 @@ def _check_optimizer(optimizer: Any) -> None:
         )
     if not _runs_hooks(optimizer):
         raise ConfigurationError(
-            f"{kind} is a wrapper that never calls Optimizer.__init__, so torch runs no step hooks "
-            f"of it and billhook would count no step: {pass_it}"
+            f"{kind} is a wrapper that never calls Optimizer.__init__, so torch does not "
+            f"run its step hooks and billhook would count no step: {pass_it}"
         )
     if inner and hasattr(optimizer, "first_step"):
         raise ConfigurationError(
@@ -135,9 +135,9 @@ _LISTENERS: weakref.WeakKeyDictionary[Listener, "weakref.WeakSet[Optimizer]"] = 
 def register_hooks(
     optimizers: Sequence[Optimizer], listener: Listener
 ) -> list[torch.utils.hooks.RemovableHandle]:
-    """Call ``listener`` at the steps of ``optimizers``, and of those it should have been given.
+    """Call ``listener`` at the steps of ``optimizers``, and of others that move the same weights.
 
-    The optimizers keep ``listener`` alive, nothing else does: with them it goes.
+    Only the optimizers keep ``listener`` alive: it is freed with them.
     """
 
     def before(optimizer: Optimizer, *_: Any) -> None:
@@ -161,7 +161,7 @@ def register_hooks(
 
 
 def forget(listener: Listener) -> None:
-    """Tell ``listener`` of no other optimizer's steps any more."""
+    """Stop telling ``listener`` of steps of other optimizers."""
     _LISTENERS.pop(listener, None)
 
 
@@ -178,15 +178,15 @@ def _eager(hook: Callable[..., None]) -> Callable[..., None]:
 
 
 def _before_any(optimizer: Optimizer, *_: Any) -> None:
-    for listener, theirs in list(_LISTENERS.items()):
-        is_foreign = not _contains(optimizer, theirs)
-        if is_foreign and not any(each in theirs for each in _under_way()):
+    for listener, own in list(_LISTENERS.items()):
+        is_foreign = not _contains(optimizer, own)
+        if is_foreign and not any(each in own for each in _under_way()):
             listener.before_foreign_step(optimizer)
 
 
 def _after_any(optimizer: Optimizer, *_: Any) -> None:
-    for listener, theirs in list(_LISTENERS.items()):
-        if optimizer not in theirs and _contains(optimizer, theirs):
+    for listener, own in list(_LISTENERS.items()):
+        if optimizer not in own and _contains(optimizer, own):
             listener.after_step(optimizer)  # a wrapper may have written after the inner step
 
 
@@ -210,11 +210,11 @@ def _is_outermost(optimizer: Optimizer) -> bool:
 
 
 class StepCount:
-    """The steps of the training among those an optimizer took.
+    """Counts the steps of an optimizer that train.
 
-    A step is none if a gradient scaler made it empty (a fused optimizer is called all the same and
-    told by ``found_inf``, a tensor on its device) or if :func:`is_idle`. What the scaler said is
-    added up where it is and read only when the count is: a step waits for no device.
+    A step does not count if a gradient scaler made it empty (a fused optimizer is called all the
+    same and told by ``found_inf``, a tensor on its device) or if :func:`is_idle`. ``found_inf`` is
+    added up on its device and read only with the count, so that a step does not wait for a device.
     """
 
     def __init__(self, value: int = 0) -> None:
@@ -250,10 +250,10 @@ class StepCount:
 
 
 def is_idle(optimizer: Optimizer) -> bool:
-    """Whether nothing could move: learning rates and gradients are all zero.
+    """Whether no weight could move: learning rates and gradients are all zero.
 
     torch.distributed.checkpoint's ``get_state_dict`` takes such a step where an optimizer has no
-    state. Rates on another device are taken for numbers: reading them would wait.
+    state. Rates on another device are taken to be nonzero: reading them would wait.
     """
     if any(_is_nonzero(group.get("lr", 1.0)) for group in optimizer.param_groups):
         return False

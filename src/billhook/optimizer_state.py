@@ -19,28 +19,29 @@ _FRESH = {
 }
 
 
-#: The sightings after which state is known to be a copy of the weights, or not.
-SIGHTINGS = 3
+#: The number of steps after which state is known to be a copy of the weights, or not.
+OBSERVATIONS = 3
 
 
 class Copies:
-    """Which state entries of a parameter are copies of the weights: what a masked one starts from.
+    """Which state entries of a parameter are copies of the weights.
 
-    Slow weights (Lookahead), averages (schedule-free), fp32 masters: a weight that returns begins
-    there with its own value, not with zero. Such state is known by its values: at its first
-    sightings it lies within half of the weights' norm of them. torch's own optimizers have none.
+    Slow weights (Lookahead), averages (schedule-free) and fp32 masters are copies: there a weight
+    that returns begins with its own value, not with zero. A copy is recognised by its values: in
+    its first steps its distance from the weights is at most half of the weights' norm. torch's own
+    optimizers do not keep copies.
     """
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[int, Any], int] = {}  # sightings; -1: it is none
+        self._seen: dict[tuple[int, Any], int] = {}  # steps; -1: it is not a copy
 
     def refresh(self, optimizer: Optimizer, key: Any, state: Tensor, weight: Tensor) -> None:
-        """Begin ``state`` at the weight wherever it is zero and the weight is not, if it is one."""
+        """If ``state`` is a copy, set it to the weight wherever it alone is zero."""
         if _is_torchs(optimizer):
             return
         entry = id(optimizer), key
         seen = self._seen.get(entry, 0)
-        if 0 <= seen < SIGHTINGS and weight.any():
+        if 0 <= seen < OBSERVATIONS and weight.any():
             near = (state - weight).norm() <= 0.5 * weight.norm()
             seen = self._seen[entry] = seen + 1 if near else -1
         if seen > 0:
@@ -101,7 +102,7 @@ def held_state(optimizer: Optimizer, parameter: Tensor) -> list[Tensor]:
 
 
 def _is_shared(value: Any, shape: torch.Size) -> bool:
-    """Whether many weights have this in common: step counts, flags, means over rows or columns.
+    """Whether many weights share this value: step counts, flags, means over rows or columns.
 
     Statistics over rows and columns (Adafactor, CAME, SM3) are means or maxima over many weights:
     the zero gradients of masked ones enter them as zeros.

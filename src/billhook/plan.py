@@ -106,7 +106,7 @@ def plan(
 
     Args:
         schedule: the pruner's.
-        learning_rate: a scheduler that is stepped once an optimizer step (it is run on a copy), a
+        learning_rate: a scheduler that is stepped once per optimizer step (it is run on a copy), a
             function of the number of steps taken, or a constant.
         steps: the optimizer steps of the whole run.
         model: with it, layers that would be left nearly empty are named.
@@ -126,7 +126,9 @@ updates never fire
 its learning rates) is done, so weights have settled and can still recover
     """
     if steps < 1:
-        raise ConfigurationError(f"steps {steps} is no training run: give its optimizer steps")
+        raise ConfigurationError(
+            f"steps={steps} is not the length of a training run: give its number of optimizer steps"
+        )
     rates = tuple(_rates(learning_rate, steps))
     found = [*_window_faults(schedule, steps), *_rate_faults(schedule, rates)]
     if model is not None:

@@ -61,15 +61,15 @@ class Pruner:
     Args:
         model: any module. What is pruned is logged when the pruner attaches; see
             :func:`billhook.selection.select_weights` for the default and ``rules``.
-        optimizer: the optimizer of the selected weights, or a list of them, of which the first
+        optimizer: the optimizer of the selected weights, or a list of optimizers; the first one
             counts the steps.
         schedule: sparsity over the steps.
         criterion: what a weight is worth; the smallest scores are pruned.
         granularity: what is pruned together.
         allocation: how the schedule becomes a sparsity for each tensor.
-        rules: tensors with a final sparsity of their own, or None to leave them dense.
+        rules: the final sparsity or the schedule of some tensors, or None to leave them dense.
         regrow: whether a masked weight can return when others shrink below it (the paper's way),
-            or a :class:`billhook.GradientRegrowth` by which weights are dropped and grown.
+            or a :class:`billhook.GradientRegrowth`, which drops and grows weights.
 
     Raises:
         ConfigurationError: nothing is selected, a rule is ambiguous or matches nothing, or a
@@ -165,7 +165,7 @@ class Pruner:
         return self._steps.value
 
     def __repr__(self) -> str:
-        """Where it stands, and what it was made of."""
+        """The sparsity and step that are reached, and the parts it was made of."""
         count = sum(weight.parameter.numel() for weight in self._weights)
         parts = [repr(self.schedule)]
         parts += [
@@ -206,7 +206,7 @@ class Pruner:
         return self._updates[-1]
 
     def report(self) -> PruningReport:
-        """Sparsity and NNZ of every pruned tensor as it now stands.
+        """The present sparsity and number of nonzeros of every pruned tensor.
 
         Counts of sharded tensors are added up over the ranks: call it on all of them.
         """
@@ -280,7 +280,7 @@ class Pruner:
         self._attached = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Masks (one bit a weight), values kept aside, step and configuration.
+        """Masks (one bit per weight), values kept aside, step and configuration.
 
         Holds tensors, numbers and strings only: ``torch.load(..., weights_only=True)`` reads it.
         A pruner can also be given to torch.distributed.checkpoint as it is.
@@ -300,8 +300,8 @@ class Pruner:
         """Continue where :meth:`state_dict` was taken, before or after model and optimizer load.
 
         Raises:
-            StateError: no pruner state, or one of another model, configuration or version; the
-                message names what differs, and nothing has been changed.
+            StateError: this is not a pruner state, or it is one of another model, configuration or
+                version; the message names what differs, and nothing has been changed.
         """
         self._require_attached()
         restored = read_state(
@@ -420,7 +420,7 @@ class Pruner:
             )
 
     def _warn_of_loose_zeros(self) -> None:
-        """Zeros of a sparse checkpoint that no mask holds would be trained away without a word."""
+        """Warn of the zeros of a sparse checkpoint that no mask holds: training would move them."""
         fixed = [w for w in self._weights if not w.schedule.restarts]
         if isinstance(self.regrow, GradientRegrowth):  # weights start at zero on purpose
             return

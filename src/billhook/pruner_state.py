@@ -19,10 +19,10 @@ STATE_VERSION = 2
 def pack_weight(weight: MaskedWeight) -> dict[str, Any]:
     """One weight's entry.
 
-    The values aside are a tuple of one tensor or none, because their number changes while a run
-    goes on: torch.distributed.checkpoint loads tensors into those of the same size that it finds
-    in a fresh pruner's state, and tuples as they are. Of a sharded weight mask and values are
-    DTensors of the weight's shape and placement, which it also loads over another number of ranks.
+    The values aside are a tuple of at most one tensor, because their number changes during a run:
+    torch.distributed.checkpoint loads a tensor into the one of the same size in a fresh pruner's
+    state, and a tuple as it is. For a sharded weight, mask and values are DTensors of the weight's
+    shape and placement, which it can load over another number of ranks too.
     """
     shape = list(weight.parameter.shape)
     if not is_sharded(weight.parameter):
@@ -45,8 +45,8 @@ def read_state(
 
     Args:
         state: what the user gave.
-        configuration: this pruner's, which must be the saved one's.
-        weights: this pruner's.
+        configuration: the configuration of this pruner; the saved one must be equal.
+        weights: the weights of this pruner.
         regrow: whether values are kept aside, up to the last mask update of a weight.
 
     Raises:
@@ -55,20 +55,22 @@ def read_state(
     missing = {"version", "step", "updated", "configuration", "weights"} - set(state)
     if missing:
         raise StateError(
-            f"this is no pruner state: {', '.join(sorted(missing))} missing; save "
+            f"this is not a pruner state, it lacks {', '.join(sorted(missing))}: save "
             "pruner.state_dict() in the checkpoint and load that"
         )
     if state["version"] != STATE_VERSION:
         raise StateError(
-            f"pruner state of version {state['version']}, this billhook reads "
+            f"the pruner state has version {state['version']}, this billhook reads version "
             f"{STATE_VERSION}: load it with the billhook that wrote it"
         )
-    theirs = state["configuration"]
-    differing = [key for key in configuration if theirs.get(key) != configuration[key]]
+    saved = state["configuration"]
+    differing = [key for key in configuration if saved.get(key) != configuration[key]]
     if differing:
         raise StateError(
-            "pruner state of another configuration: "
-            + "; ".join(f"{k} is {theirs.get(k)!r}, here {configuration[k]!r}" for k in differing)
+            "the pruner state has another configuration: "
+            + "; ".join(
+                f"{k} was {saved.get(k)!r} and is {configuration[k]!r} now" for k in differing
+            )
             + ". Make the Pruner as it was when the checkpoint was saved"
         )
     restored = [_read_weight(weight, state["weights"].get(weight.name)) for weight in weights]
@@ -84,11 +86,13 @@ def _read_weight(
 ) -> tuple[Mask, Tensor | None]:
     shape = weight.parameter.shape
     if entry is None:
-        raise StateError(f"the pruner state has no mask for {weight.name!r}: another model's?")
+        raise StateError(
+            f"the pruner state has no mask for {weight.name!r}: is it another model's?"
+        )
     if tuple(entry["shape"]) != tuple(shape):
         raise StateError(
             f"the pruner state's mask for {weight.name!r} has shape {tuple(entry['shape'])}, the "
-            f"weight {tuple(shape)}: another model's?"
+            f"weight {tuple(shape)}: is it another model's?"
         )
     if is_sharded(weight.parameter) != is_sharded(entry["mask"]):
         kinds = "whole", "sharded"

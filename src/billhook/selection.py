@@ -1,4 +1,4 @@
-"""Which tensors are pruned: by module type, by name, and with a sparsity of their own."""
+"""Which tensors are pruned: chosen by module type or by name, each to its own sparsity."""
 
 import dataclasses
 import fnmatch
@@ -32,7 +32,7 @@ _WRAPPED = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
 
 @dataclasses.dataclass(frozen=True)
 class Weight:
-    """One parameter of a model with every name and place it has; tied weights are one of these."""
+    """One parameter of a model with all its names and owners; tied weights are one ``Weight``."""
 
     names: tuple[str, ...]
     parameter: nn.Parameter
@@ -201,7 +201,7 @@ def select_weights(model: nn.Module, rules: Rules | None, default: float) -> Sel
 
 
 def _rank(weight: Weight, pattern: str | type[nn.Module]) -> int:
-    """How strongly a rule's key speaks for a weight: 0 is not at all."""
+    """The rank of a rule's key for a weight: 0 if it does not match, 4 for the full name."""
     if pattern in weight.names:
         return 4
     modules = [name.rpartition(".")[0] for name in weight.names]
@@ -237,11 +237,11 @@ def _strongest(weight: Weight, rules: Rules) -> str | type[nn.Module] | None:
 
 
 def _proposal(weights: list[Weight], target: float) -> str:
-    """What could be named in rules where nothing is selected: the largest of what there is."""
+    """Which parameter to name in ``rules`` when nothing is selected: the largest one."""
     shaped = [weight for weight in weights if not is_lazy(weight.parameter)]
     best = max(shaped, key=lambda w: (w.parameter.dim() > 1, w.parameter.numel()), default=None)
     if best is None:
-        return "there is none with values"
+        return "none of them has values"
     under = f" (it is {best.kind})" if best.kind.startswith("under ") else ""
     return f'name a parameter in rules, for example rules={{"{best.name}": {target:g}}}{under}'
 
@@ -261,7 +261,7 @@ def _check_used(rules: Rules, used: set[str | type[nn.Module]], weights: list[We
                     f"behind it, {best.name!r}, or make it a parameter again first"
                 )
             elif any(name.startswith(f"{pattern}.") for name in names):
-                hint = f"for all that is below this module write {pattern + '.*'!r}"
+                hint = f"to match everything below this module, write {pattern + '.*'!r}"
             elif any(fnmatch.fnmatchcase(name, pattern) for name in names):
                 hint = (
                     "it fits only parameters that are not weight matrices (biases, norms, ...); "

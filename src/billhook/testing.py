@@ -136,7 +136,7 @@ def _check_shape(granularity: Granularity, shape: torch.Size, sparsities: list[f
         granularity.mask(spoiled, counts[-1])
     except MaskError:
         return
-    raise AssertionError(f"{what}: scores that are NaN are no error")
+    raise AssertionError(f"{what}: scores that are NaN do not raise an error")
 
 
 def check_allocation(allocation: Allocation, *, same_total: bool = True) -> None:

@@ -347,7 +347,7 @@ def test_a_checkpoint_without_or_with_foreign_masks_is_refused(tmp_path: Path) -
     pruning = PruningCallback(SCHEDULE)
     with pytest.raises(StateError, match=r"1\d\d weights of 'net.0.weight' were not zero where"):
         _trainer(tmp_path, pruning).fit(Module(), ckpt_path=path)
-    with pytest.raises(StateError, match="schedule is 'Cubic.*0.8.*here 'OneShot"):
+    with pytest.raises(StateError, match="schedule was 'Cubic.*0.8.*is 'OneShot"):
         _trainer(tmp_path, PruningCallback(OneShot(0.5))).fit(
             Module(), ckpt_path=tmp_path / "saved" / "step=10.ckpt"
         )

@@ -285,7 +285,7 @@ def test_a_checkpoint_without_or_with_foreign_masks_is_refused(tmp_path: Path) -
         StateError, match=r"\d+ weights of 'model.embed_tokens.weight' were not zero"
     ):
         _trainer(tmp_path, PruningCallback(SCHEDULE)).train(resume_from_checkpoint=True)
-    with pytest.raises(StateError, match="schedule is 'Cubic.*0.8.*here 'OneShot"):
+    with pytest.raises(StateError, match="schedule was 'Cubic.*0.8.*is 'OneShot"):
         _trainer(tmp_path / "other", PruningCallback(OneShot(0.5))).train(
             resume_from_checkpoint=True
         )

@@ -99,7 +99,7 @@ def test_sam_is_refused_and_its_base_optimizer_works(with_closure: bool) -> None
     model = mlp()
     sam = SAM(model.parameters(), optim.SGD, lr=0.1, momentum=0.9)
     with pytest.raises(
-        ConfigurationError, match=r"through SGD.*pass that one, its .base_optimizer"
+        ConfigurationError, match=r"through SGD.*pass the inner optimizer, its .base_optimizer"
     ):
         billhook.Pruner(model, sam, SCHEDULE)
     pruner = billhook.Pruner(model, sam.base_optimizer, SCHEDULE)
@@ -193,7 +193,9 @@ def test_wrappers_that_run_no_hooks_are_refused_with_what_to_pass(
     model = mlp()
     wrapped = wrap(optim.SGD(model.parameters(), lr=0.1))
     for given in (wrapped, [wrapped]):
-        with pytest.raises(ConfigurationError, match=rf"pass that one, its \.{attribute} \(SGD\)"):
+        with pytest.raises(
+            ConfigurationError, match=rf"pass the inner optimizer, its \.{attribute} \(SGD\)"
+        ):
             billhook.Pruner(model, given, SCHEDULE)
 
 

@@ -59,7 +59,7 @@ class PruningCallback(AttachesPruner, Callback):
 
     @property
     def state_key(self) -> str:
-        """Its own for callbacks with rules, of which each may prune another part of the module."""
+        """One key per callback with rules: each may prune another part of the module."""
         rules = self.options.get("rules")
         if not rules:
             return super().state_key
@@ -131,7 +131,8 @@ class PruningCallback(AttachesPruner, Callback):
         for checkpoint in _best_trackers(trainer):
             if checkpoint.save_top_k != 0 and not checkpoint.best_model_path:
                 _log.warning(
-                    "ModelCheckpoint(monitor=%r) has no best: nothing saved since end_step %d",
+                    "ModelCheckpoint(monitor=%r) has no best model: nothing was saved since "
+                    "end_step %d",
                     checkpoint.monitor,
                     self.end_step,
                 )

@@ -34,8 +34,8 @@ class PruningCallback(AttachesPruner, TrainerCallback):
 
     The pruner (:attr:`pruner`) is made when training begins and finalized when it ends. Its state
     is the file ``pruner.pt`` in every checkpoint folder, and ``train(resume_from_checkpoint=...)``
-    goes on from there. The Trainer does not tell a callback which folder that is: it is looked for
-    in ``args.output_dir``, or where ``TrainingArguments(resume_from_checkpoint=...)`` says.
+    goes on from there. The Trainer does not tell a callback which folder that is, so the callback
+    looks in ``args.output_dir``, or in ``TrainingArguments(resume_from_checkpoint=...)`` if given.
 
     No model from before ``end_step`` is the best one: there the Trainer's best metric and best
     checkpoint are forgotten, so that ``load_best_model_at_end`` loads a sparse model.
@@ -64,8 +64,8 @@ class PruningCallback(AttachesPruner, TrainerCallback):
         """Model, optimizer and their restored state are all in place only now."""
         if state.is_hyper_param_search:
             raise ConfigurationError(
-                "a hyperparameter search keeps each trial's checkpoints in a folder a callback is "
-                "not told of: run Trainer.train for each setting"
+                "a hyperparameter search keeps each trial's checkpoints in a folder that it does "
+                "not tell to a callback: run Trainer.train for each setting"
             )
         name = PRUNER_NAME
         if beside := len(self._beside(state)):

@@ -97,7 +97,7 @@ class GNMT(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Uniform in +-0.1; LSTM biases zero but for the forget gate's 1; g = 1/sqrt(U), b = 0."""
+        """Uniform in +-0.1; LSTM biases zero, the forget gate's 1; g = 1/sqrt(U), b = 0."""
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -INIT_SCALE, INIT_SCALE)
         for lstm in self.modules():
@@ -199,7 +199,7 @@ def gnmt(
     target_vocab: int = WMT16_VOCAB,
     dropout: float = 0.2,
 ) -> GNMT:
-    """GNMT with four layers a side.
+    """GNMT with four layers on each side.
 
     256 / 512 / 768 / 1024 units have 34.24 / 80.80 / 139.68 / 210.88 million parameters with the
     default vocabularies (Table 4 of Zhu & Gupta 2017).

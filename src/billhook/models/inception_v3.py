@@ -375,7 +375,7 @@ def from_torchvision(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.
         theirs = module.rpartition(".")[0] if part else module
         if theirs not in TORCHVISION_MODULES:
             raise ConfigurationError(
-                f"{name!r} is no name of torchvision's inception_v3: "
+                f"{name!r} is not a name in torchvision's inception_v3: "
                 "from_torchvision takes that model's state_dict only"
             )
         renamed[f"{TORCHVISION_MODULES[theirs]}{part}.{leaf}"] = tensor

@@ -1,4 +1,4 @@
-"""nn.LSTM with one bias a gate, as the paper's models and TensorFlow's cells have it."""
+"""nn.LSTM with one bias per gate, as the paper's models and TensorFlow's cells have it."""
 
 import torch
 from torch import nn
@@ -56,4 +56,4 @@ class OneBiasLSTM(nn.LSTM):
                 nn.init.zeros_(getattr(self, name))
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, one bias a gate"
+        return f"{super().extra_repr()}, one bias per gate"
