@@ -314,10 +314,10 @@ def _damaged(state: dict[str, Any]) -> dict[str, Any]:
     [
         (
             lambda state: {"model": {}},
-            "no pruner state: configuration, step, updated, version, weights",
+            "not a pruner state, it lacks configuration, step, updated, version, weights",
         ),
-        (lambda state: state | {"version": 1}, "version 1, this billhook reads 2"),
-        (_other_sparsity, r"schedule is 'OneShot\(final_sparsity=0.6.*'0.weight': 0.6"),
+        (lambda state: state | {"version": 1}, "version 1, this billhook reads version 2"),
+        (_other_sparsity, r"schedule was 'OneShot\(final_sparsity=0.6.*'0.weight': 0.6"),
         (_other_model, r"'0.weight' has shape \(21, 10\), the weight \(20, 10\)"),
         (_fewer_tensors, "no mask for '2.weight'"),
         (_damaged, r"keeps 50 values aside for '2.weight', its mask has (49|51) zeros"),
