@@ -1,4 +1,4 @@
-"""Arguments of the wrong kind, each answered with what to give instead."""
+"""Checks of the kinds of arguments; each error says what to give instead."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ def check_arguments(
     rules: object = None,
     **parts: object,
 ) -> None:
-    """See that each argument of a pruner is of its kind; ``parts`` are schedule, criterion, ...
+    """Check the type of each argument of a pruner; ``parts`` are schedule, criterion, ...
 
     Raises:
         ConfigurationError: one is not; the message says what to give.

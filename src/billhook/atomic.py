@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whenever the process dies."""
+"""Files that are complete or absent, whenever the process dies."""
 
 import contextlib
 import errno
@@ -109,7 +109,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 def remove_leftovers(folder: Path, names: Iterable[str] = ("*",)) -> None:
     """Delete what killed processes were writing when they died, of the files of these names.
 
-    For the one process that writes these files now: another's would be taken from it.
+    Only the one process that writes these files now may call it: it would delete another's files.
     """
     for name in names:
         for part in folder.glob(f".{name[:_NAME]}.{'[0-9a-f]' * 32}.part"):

@@ -30,9 +30,9 @@ class Criterion(Protocol):
 
 
 def check_scores(scores: object, weight: Tensor, name: str) -> Tensor:
-    """``scores``, once they are what a :class:`Criterion` owes ``weight``.
+    """``scores``, after a check of type, dtype, shape and device (see :class:`Criterion`).
 
-    Called at every mask update: a score of another dtype or device would be read by its memory.
+    Called at every mask update: a kernel would misread scores of another dtype or device.
     NaN is found where the scores are ranked, in the same pass.
 
     Raises:

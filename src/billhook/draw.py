@@ -32,8 +32,8 @@ class MaskDrawer:
         criterion: what a weight is worth.
         granularity: what is pruned together.
         allocation: how many weights of each tensor survive.
-        regrow: whether a masked weight can return, or by which rule.
-        statistics: what the criterion has gathered.
+        regrow: whether a masked weight can return, or the rule by which it does.
+        statistics: the averages of the criterion.
 
     Raises:
         ConfigurationError: a part has no configuration that a checkpoint could compare.
@@ -70,7 +70,7 @@ class MaskDrawer:
         self._emptied: set[str] = set()
 
     def check(self, shapes: Mapping[str, torch.Size], schedules: Mapping[str, Schedule]) -> None:
-        """See that every update can be drawn, without a look at the weights.
+        """Check that every update can be drawn, without reading the weights.
 
         Raises:
             ConfigurationError: a tensor's shape or schedule does not fit the others.
@@ -222,7 +222,7 @@ class MaskDrawer:
 
 
 def _existing(weights: Sequence[MaskedWeight]) -> dict[str, Tensor]:
-    """The masks of what is not zero; a warning names tensors in which nothing is."""
+    """The masks of the nonzero weights; a warning names tensors without a single zero."""
     masks = {weight.name: weight.raw() != 0 for weight in weights}
     dense = [
         weight.name
@@ -249,7 +249,7 @@ def needs(criterion: object) -> str:
 def configuration_of(part: object, role: str) -> str:
     """The ``repr`` of a part of a pruner; a checkpoint compares it.
 
-    An object without state of its own and without a ``__repr__`` is known by its class.
+    An object without state and without a ``__repr__`` is identified by its class.
 
     Raises:
         ConfigurationError: it holds the object's address, which is another one in the next process.

@@ -1,4 +1,4 @@
-"""Optimizers that leave a masked weight at +0.0 by themselves, so that nothing need be held.
+"""Optimizers that leave a masked weight at +0.0 by themselves, so that holding it is unnecessary.
 
 With gradient, weight and state at +0.0, these compute +0.0 in every bit, in any precision; so where
 gradients are masked once, a step needs no further pass over weights and state. That is proved by a

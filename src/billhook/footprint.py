@@ -40,7 +40,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class _Measured:
-    """One tensor and how large each coding makes it."""
+    """One tensor and its bytes in each coding."""
 
     name: str
     layout: Callable[[Coding], Layout]

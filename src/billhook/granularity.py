@@ -22,7 +22,7 @@ __all__ = ["NM", "Block", "Granularity", "PerRow", "Rows", "Unstructured", "near
 
 
 class Granularity(abc.ABC):
-    """What lives or dies together. Its ``repr`` is its configuration in checkpoints.
+    """Which weights are pruned together. Its ``repr`` is its configuration in checkpoints.
 
     The number of weights that survive depends on shape and sparsity alone; so it is known before
     anything is trained, and the mask is then drawn for exactly that number.
@@ -35,7 +35,7 @@ class Granularity(abc.ABC):
         It never rises with the sparsity; at sparsity 0 it is all of them.
 
         Raises:
-            ConfigurationError: the shape cannot be pruned so, or not to this sparsity.
+            ConfigurationError: the shape cannot be pruned in this pattern, or not to this sparsity.
         """
 
     @abc.abstractmethod
@@ -47,11 +47,11 @@ class Granularity(abc.ABC):
             kept: a number that :meth:`kept` gives for this shape.
 
         Raises:
-            MaskError: a score is NaN, or ``kept`` is no such number.
+            MaskError: a score is NaN, or ``kept`` is a number that :meth:`kept` does not give.
         """
 
     def level(self, scores: Tensor) -> Tensor:
-        """``scores`` with one value per unit that lives or dies together: its mean per weight.
+        """``scores`` with one value per unit that is pruned together: its mean per weight.
 
         Allocations that rank the weights of several tensors together rank these.
         """

@@ -1,4 +1,4 @@
-"""From other libraries' settings to billhook's objects: what carries over, and what does not.
+"""Translate other libraries' settings to billhook's objects; list what has no counterpart.
 
 >>> moved = from_hparams("pruning_frequency=10,target_sparsity=0.9,sparsity_function_end_step=500")
 >>> moved.schedule
@@ -27,7 +27,7 @@ __all__ = ["Migrated", "from_hparams", "from_sparseml"]
 
 @dataclasses.dataclass(frozen=True)
 class Migrated:
-    """A pruner's parts, and what the other tool was told that they do not say.
+    """A pruner's parts, and the settings of the other tool that have no counterpart.
 
     ``Pruner(model, optimizer, moved.schedule, **moved.options)`` is the pruner; ``rules`` is among
     the options only if the settings name tensors.
@@ -201,7 +201,7 @@ def _parse(text: str) -> dict[str, Any]:
         if not equals:
             raise ConfigurationError(
                 f"{part.strip()!r} is not name=value: hyperparameters are separated by commas, "
-                "lists stand in brackets"
+                "lists are written in brackets"
             )
         default = _HPARAMS.get(name)
         if value.startswith("["):
@@ -234,11 +234,11 @@ def from_sparseml(recipe: str, steps_per_epoch: int, model: nn.Module) -> Migrat
     Args:
         recipe: the text, or that of a Markdown file with the recipe at its beginning.
         steps_per_epoch: optimizer steps per epoch; steps are rounded to the nearest.
-        model: the network, by whose names ``params`` are looked up.
+        model: the network; ``params`` are looked up among its names.
 
     Raises:
-        ConfigurationError: no YAML, a name that matches nothing, an ``eval(...)`` (put its value
-            there), or a pruning modifier that billhook does not know.
+        ConfigurationError: the text is not YAML, a name matches nothing, or there is an
+            ``eval(...)`` (put its value there) or a pruning modifier that billhook does not know.
     """
     schedules: dict[str, Schedule] = {}
     parts: dict[str, Any] = {}

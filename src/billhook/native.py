@@ -22,7 +22,7 @@ _NAMES = ("libbillhook_kernels.so", "libbillhook_kernels.dylib", "billhook_kerne
 
 
 def path() -> Path | None:
-    """Where the library is, or None when this installation was built without a compiler."""
+    """The path of the library, or None when this installation was built without a compiler."""
     # An editable install has two folders on __path__: the sources' and the built files'.
     paths = [Path(folder) / name for folder in billhook.__path__ for name in _NAMES]
     return next((each for each in paths if each.exists()), None)
@@ -58,7 +58,7 @@ def function(
         return None
     kernel = getattr(kernels, name, None)
     if kernel is None:
-        raise ImportError(f"{path()} has no kernel {name}, it is an older one: {_REBUILD}")
+        raise ImportError(f"{path()} was built from older code without {name}: {_REBUILD}")
     kernel.argtypes = list(argtypes)
     kernel.restype = restype
     if restype is ctypes.c_int64:
@@ -67,7 +67,7 @@ def function(
 
 
 def _check(result: Any, kernel: Any, _: Any) -> Any:
-    """What a kernel returned, unless it says that it failed."""
+    """The value that a kernel returned, unless it says that it failed."""
     if result == _OUT_OF_MEMORY:
         raise MemoryError(f"{kernel.__name__} found no memory to work in")
     if result == _OTHER_FAILURE:
@@ -77,7 +77,7 @@ def _check(result: Any, kernel: Any, _: Any) -> Any:
 
 def check_layout(structures: Mapping[str, type[ctypes.Structure]]) -> None:
     """Raises ImportError unless the library's structures of these names have the same fields at the
-    same places: memory would be read where nothing is."""
+    same offsets: otherwise kernels would read the wrong memory."""
     entry = function("billhook_layout", [ctypes.c_int64, ctypes.c_void_p], ctypes.c_char_p)
     if entry is None:
         return

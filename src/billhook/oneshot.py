@@ -95,7 +95,7 @@ def _observe(
     data: tuple[Iterable[Any], Callable[[nn.Module, Any], Tensor] | None],
     criterion: Criterion,
 ) -> None:
-    """Let the criterion see gradients or inputs of batches, in evaluation mode."""
+    """Show the criterion gradients or inputs of batches, in evaluation mode."""
     (batches, loss), wanted = data, needs(criterion)
     if wanted == "gradient" and loss is None:
         raise ConfigurationError(

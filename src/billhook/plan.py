@@ -1,4 +1,4 @@
-"""A dry run of a pruning schedule against the learning rate (the paper's Fig. 2a), and its faults.
+"""A dry run of a pruning schedule against the learning rate (the paper's Fig. 2a), with warnings.
 
 The paper: with too small a learning rate the network cannot recover from the pruning, with too
 large a one the weights have not settled; choose both schedules together. The paper gives no
@@ -109,7 +109,7 @@ def plan(
         learning_rate: a scheduler that is stepped once per optimizer step (it is run on a copy), a
             function of the number of steps taken, or a constant.
         steps: the optimizer steps of the whole run.
-        model: with it, layers that would be left nearly empty are named.
+        model: if given, the warnings name layers that would be left nearly empty.
         rules: the pruner's, for ``model``.
         granularity: the pruner's, for ``model``.
 
@@ -127,7 +127,7 @@ its learning rates) is done, so weights have settled and can still recover
     """
     if steps < 1:
         raise ConfigurationError(
-            f"steps={steps} is not the length of a training run: give its number of optimizer steps"
+            f"steps {steps} is not the length of a training run: give its number of optimizer steps"
         )
     rates = tuple(_rates(learning_rate, steps))
     found = [*_window_faults(schedule, steps), *_rate_faults(schedule, rates)]

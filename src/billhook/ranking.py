@@ -1,4 +1,4 @@
-"""How many of the largest scores of several tensors lie in each, without a copy of them all."""
+"""How many of the largest scores of several tensors lie in each, without copying all scores."""
 
 import math
 import struct
@@ -95,7 +95,7 @@ def _above(scores: Sequence[Tensor], key: int) -> list[int]:
 
 
 def _key(number: float) -> int:
-    """A whole number that orders as the fp32 number; -0.0 comes just before +0.0."""
+    """An integer with the order of the fp32 numbers; -0.0 comes just before +0.0."""
     bits: int = struct.unpack("<i", struct.pack("<f", number))[0]
     return bits if bits >= 0 else -(bits & 0x7FFFFFFF) - 1
 

@@ -1,4 +1,4 @@
-"""Where commands print, tables that no terminal cuts, and what rich would print as plain text."""
+"""The console of commands, tables that fit any terminal, and rich objects as plain text."""
 
 import dataclasses
 import os
@@ -53,8 +53,8 @@ def as_text(value: RenderableType) -> str:
 class Table:
     """Headings and rows of text, whole in any terminal.
 
-    Columns that have no room side by side go on in further blocks below, each with the first
-    ``keys`` columns again. Only text too long for such a block is folded. Numbers stand right.
+    Columns that do not fit side by side continue in further blocks below, each of which repeats the
+    first ``keys`` columns. Only text too long for such a block is folded. Numbers align right.
     Brackets are not markup, and what a terminal would obey is escaped, line ends in a cell as well:
     names come from files of strangers.
     """

@@ -1,4 +1,4 @@
-"""What was pruned: counted, tensor by tensor."""
+"""The report of a pruner: counts, tensor by tensor."""
 
 import dataclasses
 import math

@@ -1,7 +1,7 @@
 """Criteria that look at more than the weight: gradients averaged over steps, and layer inputs.
 
-They are averaged from one mask update to the next, and what was gathered is in the pruner's
-checkpoint. The gradients are those the optimizer sees, so of a masked weight they are zero.
+They are averaged from one mask update to the next, and the pruner's checkpoint holds the averages.
+The gradients are those the optimizer sees, so the gradient of a masked weight is zero.
 """
 
 import abc
@@ -36,12 +36,12 @@ class Averaged(abc.ABC):
 
     @property
     def last(self) -> int | None:
-        """Only so many steps before an update count; None: all since the last one."""
+        """The number of steps before an update that count; None: all since the last update."""
         return None
 
     @abc.abstractmethod
     def observe(self, weight: Tensor, grad: Tensor) -> Tensor:
-        """What one step adds to the average, element by element.
+        """The values that one step adds to the average, element by element.
 
         Args:
             weight: as the model sees it, masked weights zero; of a sharded one this rank's part.
@@ -93,7 +93,7 @@ class Fisher(Averaged):
 
     Args:
         damp: added to the mean, so that weights without gradients are ranked by magnitude.
-        gradients: only so many steps before an update count; None: all since the last one.
+        gradients: the number of steps before an update that count; None: all since the last update.
 
     Source: Kurtic et al. 2022, "The Optimal BERT Surgeon"; Theis et al. 2018.
 
@@ -126,7 +126,7 @@ class Fisher(Averaged):
 class Movement(Averaged):
     """Weights that move away from zero are kept: ``score = -mean(w * dL/dw)`` over all steps.
 
-    The average never starts anew. A masked weight keeps the sum that it had. For fine-tuning.
+    The average is never reset, and a masked weight keeps its sum. Meant for fine-tuning.
 
     Source: Sanh et al. 2020, "Movement Pruning: Adaptive Sparsity by Fine-Tuning".
 

@@ -32,7 +32,7 @@ class Sensitivity:
     """The metric of a network in which one tensor is pruned; prints as a table.
 
     ``metrics[name][sparsity]`` is the metric with that tensor alone at that sparsity, ``dense`` the
-    metric with none.
+    metric of the unpruned network.
     """
 
     dense: float
@@ -69,7 +69,7 @@ class Sensitivity:
         return as_text(self)
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draw the metric over the sparsity, a line per tensor (.png, .svg or .html by its ending).
+        """Draw the metric over the sparsity, one line per tensor, as .png, .svg or .html.
 
         Needs the ``study`` extra.
         """
@@ -106,7 +106,7 @@ def sensitivity(
         evaluate: the metric of a network, a finite number; called once for each tensor and
             sparsity, and once before, without gradients. It decides about evaluation mode, data
             and device.
-        sparsities: those to try, each in (0, 1).
+        sparsities: the sparsities to try, each in (0, 1).
         criterion, granularity: as for :func:`billhook.prune`; criteria that need data are refused.
         rules: tensors to leave out ({name: None}) or to bring in; sparsities in them do not count.
         file: results are written there as they come, and not measured again when the scan is
@@ -150,7 +150,7 @@ def sensitivity(
 
 
 class _Log:
-    """What was measured, a line of JSON each, so that a scan can go on where it ended."""
+    """The measurements, one line of JSON each, so that an interrupted scan can continue."""
 
     def __init__(self, path: str | os.PathLike[str] | None, identity: str) -> None:
         self._path = None if path is None else Path(path)

@@ -279,7 +279,7 @@ class OneShot(Schedule):
             super().__post_init__()
 
     def rise(self, progress: float) -> float:  # noqa: ARG002 - the same wherever we are
-        """1: the whole way at once."""
+        """1: the final sparsity is reached at once."""
         return 1.0
 
 
@@ -287,9 +287,9 @@ class OneShot(Schedule):
 class Hold(Schedule):
     """Keep the zeros that the weights have when the pruner attaches, and add none.
 
-    The mask of every selected tensor is ``weight != 0`` at attach and stays so: a sparse checkpoint
-    of any origin is trained on with its zeros in place. Criterion, granularity and allocation are
-    not asked. Tensors without a single zero stay dense; a warning names them.
+    The mask of every selected tensor is ``weight != 0`` at attach and does not change: a sparse
+    checkpoint of any origin is trained on with its zeros in place. Criterion, granularity and
+    allocation are not used. Tensors without a single zero stay dense; a warning names them.
 
     >>> import torch, billhook
     >>> model = torch.nn.Linear(4, 1)
@@ -309,10 +309,10 @@ class Hold(Schedule):
     holds_zeros: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        """Nothing can be wrong."""
+        """There is nothing to check."""
 
     def towards(self, final_sparsity: float) -> Self:
-        """Refuse a sparsity of a tensor's own.
+        """Refuse to give a tensor its own sparsity.
 
         Raises:
             ConfigurationError: always.
@@ -323,13 +323,13 @@ class Hold(Schedule):
         )
 
     def rise(self, progress: float) -> float:  # noqa: ARG002 - nothing changes
-        """1: what is held is in force from the start."""
+        """1: the mask is in force from the start."""
         return 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Alternating(Schedule):
-    """AC/DC: sparse and dense phases in turn, ``frequency`` steps each, sparse in the end.
+    """AC/DC: sparse and dense phases alternate, ``frequency`` steps each; the last one is sparse.
 
     At ``begin_step`` the masks are drawn at ``final_sparsity``; one ``frequency`` later all weights
     may train again, starting from zero; then the masks are drawn anew, and so on. From ``end_step``
@@ -369,7 +369,7 @@ class Alternating(Schedule):
 
 @dataclasses.dataclass(frozen=True)
 class Cyclic(Schedule):
-    """Eq. 1 run through several times: the sparsity falls back at the start of each cycle.
+    """Eq. 1 repeated: the sparsity falls back at the start of each cycle.
 
     The window is divided into ``cycles`` of equally many updates. Within each the sparsity rises
     from ``initial_sparsity`` to ``final_sparsity``, so that weights which were pruned too early can

@@ -1,4 +1,4 @@
-"""Files of settings: sections checked by pydantic, and what is wrong with them in words."""
+"""Settings files: sections checked by pydantic, and errors in plain words."""
 
 import difflib
 import typing

@@ -1,4 +1,4 @@
-"""What criteria gather between mask updates: one running average for each pruned tensor."""
+"""The statistics of criteria between mask updates: one running average per pruned tensor."""
 
 import bisect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ _MEASURED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class Statistics:
-    """The running averages of an :class:`Averaged` criterion; of any other there are none."""
+    """The running averages of an :class:`Averaged` criterion; other criteria have none."""
 
     def __init__(self, criterion: object) -> None:
         self._criterion = criterion if isinstance(criterion, Averaged) else None
@@ -56,9 +56,9 @@ class Statistics:
         """Add the gradients of the step that is about to be taken after ``step`` steps.
 
         Args:
-            weights: those whose optimizer takes it.
+            weights: the weights of the optimizer that takes the step.
             step: the steps taken so far.
-            scale: what a gradient scaler multiplied the gradients by.
+            scale: the factor by which a gradient scaler multiplied the gradients.
         """
         if self._criterion is None or self._criterion.needs != "gradient":
             return
@@ -83,7 +83,7 @@ class Statistics:
         return whole(self._criterion.score(part(weight.raw()), mean).contiguous(), weight.parameter)
 
     def after_update(self, names: Iterable[str]) -> None:
-        """Forget what counted for the masks that were just drawn."""
+        """Forget the averages that the masks just drawn were computed from."""
         if self._criterion is not None and self._criterion.starts_anew:
             for name in names:
                 self._sums.pop(name, None)

@@ -1,4 +1,4 @@
-"""The paper's Tables 5 and 6 from an architecture, and what files need.
+"""The paper's Tables 5 and 6 from an architecture, and the bytes of whole files.
 
 No weights are made: a model is built on the meta device and only counted.
 """
@@ -30,11 +30,11 @@ class Row:
     left out, as in the paper.
 
     ``paper_*`` is the paper's arithmetic, in MB of 1e6 bytes: NNZ rounded to 0.01M times 4 bytes,
-    plus the smaller of one bit a prunable weight and 4 bits a nonzero, without padding. ``exact_*``
-    does the same with whole counts, in bytes; ``exact_padded_index`` is the 4-bit index of the
-    pruned tensors with its padding zeros, expected for random masks. ``file_*`` are bytes of whole
-    files, norms and header included: exact for ``dense`` and ``bitmask`` (per tensor the smaller of
-    the two), expected for random masks for ``relative_index`` (with dense) and ``auto``.
+    plus the smaller of one bit per prunable weight and 4 bits per nonzero, without padding.
+    ``exact_*`` does the same with whole counts, in bytes; ``exact_padded_index`` is the 4-bit index
+    of the pruned tensors with its padding zeros, expected for random masks. ``file_*`` are bytes of
+    whole files, norms and header included: exact for ``dense`` and ``bitmask`` (per tensor the
+    smaller of the two), expected for random masks for ``relative_index`` (with dense) and ``auto``.
     """
 
     model: str

@@ -42,7 +42,7 @@ _SPARSITIES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 
 
 def check_schedule(schedule: Schedule) -> None:
-    """A schedule is a step function whose values change at its updates alone.
+    """Check that a schedule is a step function whose values change only at its updates.
 
     It is 0 before ``begin_step``, always in [0, 1), and exactly ``final_sparsity`` from
     ``end_step`` on, where the last update is; unless it says that it ``falls`` it never does. Its
@@ -68,7 +68,7 @@ def check_schedule(schedule: Schedule) -> None:
 
 
 def check_criterion(criterion: Criterion) -> None:
-    """Scores are fp32, of the weight's shape, the same each time, and change nothing.
+    """Check that scores are fp32, of the weight's shape and equal each time, and change nothing.
 
     Tried on weights of every floating dtype, with a gradient and, unless the criterion needs one,
     without.
@@ -90,7 +90,7 @@ def check_criterion(criterion: Criterion) -> None:
 def check_granularity(
     granularity: Granularity, shapes: Iterable[Sequence[int]] = SHAPES, *, most: float = 0.99
 ) -> None:
-    """Masks have exactly ``kept`` survivors, which never rise with the sparsity.
+    """Check that masks have exactly ``kept`` survivors, which never rise with the sparsity.
 
     At sparsity 0 all survive; the mask is the same each time and does not depend on the scores'
     strides; NaN is an error. Shapes that the granularity refuses are skipped, but not all of them.
@@ -140,7 +140,7 @@ def _check_shape(granularity: Granularity, shape: torch.Size, sparsities: list[f
 
 
 def check_allocation(allocation: Allocation, *, same_total: bool = True) -> None:
-    """Survivors are whole numbers within each tensor, the same each time.
+    """Check that survivors are whole numbers within each tensor, equal each time.
 
     Args:
         allocation: what to check.
@@ -175,7 +175,7 @@ def check_pruner(
     regrow: Any = True,
     model: nn.Module | None = None,
 ) -> None:
-    """A run with these parts holds its masks, reaches its target, and resumes bit for bit.
+    """Check that a run with these parts holds masks, reaches its target and resumes bit for bit.
 
     A small network is trained to a few steps beyond ``end_step``: masked weights are +0.0 after
     every step, masks change at updates alone, and without ``regrow`` they only shrink. Then it is

@@ -290,7 +290,7 @@ def test_nothing_saved_since_end_step_leaves_no_best_model(tmp_path: Path, said:
     trainer = _trainer(tmp_path, PruningCallback(SCHEDULE), checkpoint, enable_checkpointing=True)
     trainer.fit(Module())
     assert checkpoint.best_model_path == ""
-    assert "nothing saved since end_step 17" in said[-1]
+    assert "nothing was saved since end_step 17" in said[-1]
 
 
 @pytest.mark.filterwarnings("ignore:.*could not find the monitored key")  # resumed at epoch's end
