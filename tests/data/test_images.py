@@ -185,7 +185,7 @@ def test_image_folder_refuses_what_is_not_whole(folder: Path) -> None:
     with pytest.raises(DataError, match=r"train/dog/1.png does not decode"):
         load_images(folder).train.batch([4], 16, None)
     (folder / "train/dog/notes.txt").write_text("x")
-    with pytest.raises(DataError, match=r"notes.txt is no picture"):
+    with pytest.raises(DataError, match=r"notes.txt is not a picture"):
         load_images(folder)
     (folder / "val/fox").mkdir()
     with pytest.raises(DataError, match=r"'fox' is in val/ only"):

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from billhook.errors import BillhookError, ConfigurationError, FormatError, StateError
 from billhook.study.grid import plan
-from billhook.study.records.outcome import Outcome, Progress, Sighting
+from billhook.study.records.outcome import Heartbeat, Outcome, Progress
 from billhook.study.records.reading import read_json
 from billhook.study.records.store import Run, Store
 from billhook.study.report.output import markdown, print_report, write_report
@@ -106,11 +106,11 @@ def test_a_damaged_outcome_names_its_file(tmp_path: Path, text: str) -> None:
 def test_damaged_word_of_progress_is_no_word(tmp_path: Path, text: str) -> None:
     run, store = Run("a"), Store(tmp_path)
     (tmp_path / "runs" / "a").mkdir(parents=True)
-    sighting = Sighting(Progress("a", 1, 2, 0.5, 0.1), 7, None)
-    store.note(run, sighting)
-    assert store.sighting(run) == sighting
+    heartbeat = Heartbeat(Progress("a", 1, 2, 0.5, 0.1), 7, None)
+    store.note(run, heartbeat)
+    assert store.heartbeat(run) == heartbeat
     (tmp_path / "runs" / "a" / "progress.json").write_text(text)
-    assert store.sighting(run) is None
+    assert store.heartbeat(run) is None
 
 
 HTML = "<img src=x onerror=alert(1)> [here](javascript:alert(1)) \x1b[2J"

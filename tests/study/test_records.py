@@ -229,7 +229,7 @@ def test_a_partial_study_is_reported_as_partial(
         return
     assert done.exit_code == 0, done.output
     said = " ".join(done.output.split())
-    assert f"Partial: {len(rows)} of 12 runs are in" in said
+    assert f"Partial: {len(rows)} of 12 runs are finished" in said
     for name in ("report.md", "report.html"):
         assert f"Partial: {len(rows)} of 12 runs" in (tmp_path / name).read_text()
     status = CliRunner().invoke(app, ["study", "status", str(tmp_path)])

@@ -64,7 +64,7 @@ def test_bad_values_are_named(tiny_file: Path, old: str, new: str, message: str)
         ({"choose_by": "f1"}, r"metric 'f1' is none .* accuracy, cross_entropy"),
         ({"metric": "f1"}, r"metric 'f1' is none .* accuracy, cross_entropy"),
         ({"small_widths": (2.0,)}, r"no sparsity makes .* as small as [\d,]+ bytes"),
-        ({"small_widths": (12.5,)}, r"width 12.5 of digits is no whole number"),
+        ({"small_widths": (12.5,)}, r"width 12.5 of digits is not a whole number"),
         ({"small_widths": (), "small_bytes": (10,)}, r"no dense width below 64 .* 10 bytes"),
         ({"sparsities": (0.927,)}, r"meet the same dense file of 4,960 bytes"),
     ],

@@ -42,7 +42,7 @@ def kill_at_checkpoint(store: Store, trial: Trial) -> threading.Thread:
 
     def wait_and_kill() -> None:
         checkpoint = store.run_folder(trial) / "checkpoint.pt"
-        while not checkpoint.exists() or (seen := store.sighting(trial)) is None:
+        while not checkpoint.exists() or (seen := store.heartbeat(trial)) is None:
             time.sleep(0.005)
         os.kill(seen.pid, signal.SIGKILL)
 

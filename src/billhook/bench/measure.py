@@ -141,8 +141,8 @@ def _seconds(call: Callable[[], object]) -> float:
 def layer_table(layers: Sequence[LayerReport], limits: Limits) -> str:
     """Each layer's times, its gain, and how far its sparse kernel is from the limits.
 
-    A layer needs 2 * nonzeros * positions operations and reads 6 bytes a nonzero at least. The last
-    line sums up what is gained where, if the dense times are known.
+    A layer needs 2 * nonzeros * positions operations and reads at least 6 bytes per nonzero. The
+    last line sums up what is gained where, if the dense times are known.
     """
     lines = [
         f"one thread: {limits.gflops:.0f} GFLOP/s dense, {limits.gbytes:.0f} GB/s",

@@ -1,4 +1,4 @@
-"""Other ways to run a model on the CPU, to be measured beside ours.
+"""Other ways to run a model on the CPU, to be measured beside billhook.
 
 ONNX Runtime and OpenVINO come with the extra ``bench``; one that is not installed is left out, and
 the benchmark names it.

@@ -1,4 +1,4 @@
-"""A folder a class: ``train/CLASS/picture.jpg``, ``val/`` or ``test/`` alike; ImageNet's form."""
+"""One folder per class, as ImageNet has: ``train/CLASS/picture.jpg``, and ``val/`` or ``test/``."""
 
 import re
 from collections.abc import Sequence
@@ -121,7 +121,9 @@ def _random_crop(width: int, height: int, random: np.random.Generator) -> Box:
 def _classes(folder: Path) -> list[str]:
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     if len(names) < 2:
-        raise DataError(f"{folder} has {len(names)} class folders: a folder a class is expected")
+        raise DataError(
+            f"{folder} has {len(names)} class folders: one folder per class is expected"
+        )
     return names
 
 
@@ -134,7 +136,7 @@ def _list(folder: Path, classes: list[str]) -> FolderImages:
             raise DataError(f"{folder / name} is empty: every class needs a picture")
         for path in files:
             if path.suffix.lower() not in SUFFIXES:
-                raise DataError(f"{path} is no picture ({', '.join(sorted(SUFFIXES))} are)")
+                raise DataError(f"{path} is not a picture ({', '.join(sorted(SUFFIXES))} are)")
         paths += files
         labels += [label] * len(files)
     return FolderImages(paths, torch.tensor(labels))

@@ -103,7 +103,7 @@ def load_images(where: str | Path | None) -> ImageData:
         return digits.load()
     folder = Path(where)
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder: give the one that holds the data set")
+        raise DataError(f"{folder} is not a folder: give the one that holds the data set")
     for is_here, load in (
         (idx.is_here, idx.load),
         (cifar10.is_here, cifar10.load),
@@ -114,5 +114,5 @@ def load_images(where: str | Path | None) -> ImageData:
     names = sorted(path.name for path in folder.iterdir())
     raise DataError(
         f"{folder} holds no image data set billhook knows (IDX files, CIFAR-10 binary files, or "
-        f"train/ and val/ with a folder a class), only: {', '.join(names[:8]) or 'nothing'}"
+        f"train/ and val/ with one folder per class), only: {', '.join(names[:8]) or 'nothing'}"
     )

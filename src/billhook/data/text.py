@@ -1,6 +1,6 @@
 """Text in three files, by words or by characters.
 
-By words it is in the form of Mikolov's Penn Treebank files: a sentence a line, words between
+By words it is in the form of Mikolov's Penn Treebank files: one sentence per line, words between
 blanks, and every line ends with the word ``<eos>``. By characters it is what the files hold,
 blanks and ends of line included. The vocabulary is the training split's, the most frequent symbol
 first, equals in alphabetical order; what the other two splits hold beside it is an error, unless a

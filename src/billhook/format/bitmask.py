@@ -1,4 +1,4 @@
-"""bitmask: one bit an element says whether it is stored (section 5 of the paper)."""
+"""bitmask: one bit per element says whether it is stored (section 5 of the paper)."""
 
 import math
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """The safetensors container: 8 bytes of header length, a JSON header, one buffer of data.
 
-Read here rather than with the safetensors package so that every defect of a hostile file is an
-error of ours that names tensor and offset, and so that the size of a file is known to the byte
-before it is written. ``tests/format/test_container.py`` reads our files with that package.
+Read here rather than with the safetensors package so that every defect of a hostile file is a
+``FormatError`` that names tensor and offset, and so that the size of a file is known to the byte
+before it is written. ``tests/format/test_files.py`` reads billhook's files with that package.
 """
 
 import json

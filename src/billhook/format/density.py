@@ -2,7 +2,7 @@
 
 Trained masks are denser in some rows (output units) and columns (input units) than in others. The
 log2-odds that element (i, j, inner) is stored are, in eighths,
-``base + row_step * rows[i] + column_step * columns[j]``, with classes of a few bits a row and a
+``base + row_step * rows[i] + column_step * columns[j]``, with classes of a few bits per row and per
 column. An axis whose classes would cost more than they save has 0 bits, so that a random mask pays
 for neither.
 """

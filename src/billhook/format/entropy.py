@@ -1,9 +1,9 @@
 """entropy: the mask of ``bitmask``, entropy-coded close to the floor of its density.
 
 The floor of a mask whose elements are stored independently with probability d is
-``H(d) = -d log2 d - (1 - d) log2 (1 - d)`` bits an element: 0.469 at 90% sparsity. Rows and columns
-of unequal density cost less (``density.py``); the coder is rANS with interleaved lanes (Duda 2013,
-arXiv 1311.2540; Giesen 2014, arXiv 1402.3392).
+``H(d) = -d log2 d - (1 - d) log2 (1 - d)`` bits per element: 0.469 at 90% sparsity. Rows and
+columns of unequal density cost less (``density.py``); the coder is rANS with interleaved lanes
+(Duda 2013, arXiv 1311.2540; Giesen 2014, arXiv 1402.3392).
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The table that ``inspect`` and ``save`` show: one line a tensor."""
+"""The table that ``inspect`` and ``save`` show: one line per tensor."""
 
 import math
 from collections.abc import Sequence

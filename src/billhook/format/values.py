@@ -22,8 +22,8 @@ _LEVELS = 127
 
 @dataclass(frozen=True)
 class Quantised:
-    """``elements`` in the value type, one fp32 scale a row of the first dimension for ``I8`` (else
-    none), and how many survivors rounded to zero."""
+    """``elements`` in the value type, one fp32 scale per row of the first dimension for ``I8``
+    (else none), and how many survivors rounded to zero."""
 
     elements: Elements
     scales: NDArray[np.float32]

@@ -97,7 +97,7 @@ def check_example(program: nn.Module, example: Mapping[str, Any]) -> None:
     """Raises FormatError unless the program's outputs on the example are what they were."""
     stored = np.array(example["outputs"], dtype=np.float64)
     if stored.ndim != 1 or not 0 < stored.size <= OUTPUTS + 1:
-        raise ValueError("the example's outputs are no list of numbers")
+        raise ValueError("the example's outputs are not a list of numbers")
     inputs = make_inputs(example["inputs"])
     try:
         given = np.array(_digest(program(*inputs)), dtype=np.float64)

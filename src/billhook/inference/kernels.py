@@ -48,7 +48,7 @@ class BlocksStruct(ctypes.Structure):
 
 
 class LaneRowsStruct(ctypes.Structure):
-    """Eight rows a group, one lane each; see ``spmv.h``."""
+    """Groups of eight rows, one lane each; see ``f32_spmv.h``."""
 
     _fields_ = (
         *(

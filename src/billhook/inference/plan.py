@@ -67,7 +67,7 @@ class Plan:
         """The plan that ``to_dict`` gave.
 
         Raises:
-            ConfigurationError: The data is no plan of this version.
+            ConfigurationError: The data is not a plan of this version.
         """
         _check_form(data)
         if data.get("version") != VERSION:

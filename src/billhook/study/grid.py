@@ -224,7 +224,7 @@ class _Planner:
         step = self.subject.width_step
         for width in (study.large_width, *study.small_widths):
             if step == 1.0 and width != int(width):
-                raise ConfigurationError(f"width {width} of {study.family} is no whole number")
+                raise ConfigurationError(f"width {width} of {study.family} is not a whole number")
         found = {}
         solved = [
             width_for(self._dense_bytes, size, step, study.large_width)

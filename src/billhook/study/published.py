@@ -1,4 +1,4 @@
-"""The paper's own points, to be shown beside ours; the numbers are in ``published.toml``."""
+"""The paper's points, for comparison with a study's; the numbers are in ``published.toml``."""
 
 import dataclasses
 import tomllib

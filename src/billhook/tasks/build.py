@@ -24,7 +24,7 @@ __all__ = ["build_task", "facts", "synthetic_task"]
 _images, _text = functools.lru_cache(1)(load_images), functools.lru_cache(1)(load_text)
 _parallel = functools.lru_cache(1)(load_parallel)
 
-BYTE_PIECES = 259  # the smallest BPE: a piece a byte, and the special ones
+BYTE_PIECES = 259  # the smallest BPE: one piece per byte, and the special ones
 
 
 def build_task(

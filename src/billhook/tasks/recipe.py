@@ -102,11 +102,11 @@ class Training(Section):
 class Pruning(Section):
     """The default window, in shares of the run's steps, and the number of mask updates after t_0.
 
-    The paper states neither; these are ours. ``frequency``, in steps, goes before ``updates``. The
-    curve is eq. 1's unless another one is named; one-shot prunes once, at the window's end;
-    alternating is AC/DC with ``updates`` phases. What is pruned together, what a weight is worth
-    and how weights return are the paper's unless ``granularity`` (such as block-8x1 or nm-2x4),
-    ``criterion`` and ``regrow`` say otherwise.
+    The paper states neither; billhook chose these. ``frequency`` (steps) takes precedence over
+    ``updates``. The curve is eq. 1's unless another one is named; one-shot prunes once, at the
+    window's end; alternating is AC/DC with ``updates`` phases. What is pruned together, what a
+    weight is worth and how weights return are the paper's unless ``granularity`` (such as block-8x1
+    or nm-2x4), ``criterion`` and ``regrow`` say otherwise.
     """
 
     begin: float = Field(ge=0, lt=1)
@@ -156,7 +156,7 @@ class Recipe(Section):
         total = steps if steps is not None else round((epochs or 0) * steps_per_epoch)
         if total < 1:
             raise ConfigurationError(
-                f"{epochs} epochs of {steps_per_epoch} steps are no whole step: train longer"
+                f"{epochs} epochs of {steps_per_epoch} steps are less than one step: train longer"
             )
         return total
 
@@ -208,7 +208,7 @@ def load_recipe(family: str | None, name: str) -> Recipe:
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"recipe {source} is no TOML: {error}") from None
+        raise ConfigurationError(f"recipe {source} is not TOML: {error}") from None
     recipe = _checked(values, f"recipe {source}")
     if family is not None and recipe.family != family:
         raise ConfigurationError(f"recipe {source} is for {recipe.family}, not for {family}")

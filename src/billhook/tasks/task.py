@@ -24,7 +24,7 @@ class Shard:
         """Every process has to get the same share.
 
         Raises:
-            ConfigurationError: ``batch_size`` is no multiple of the number of processes.
+            ConfigurationError: ``batch_size`` is not a multiple of the number of processes.
         """
         if batch_size % self.world:
             raise ConfigurationError(

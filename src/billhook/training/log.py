@@ -1,4 +1,4 @@
-"""What a training run shows and writes down: progress, TensorBoard, one CSV row an evaluation."""
+"""The record of a training run: progress, TensorBoard, one CSV row per evaluation."""
 
 import csv
 import io

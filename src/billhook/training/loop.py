@@ -121,7 +121,7 @@ class Run:
 
     @torch.no_grad()
     def evaluate(self, split: str) -> dict[str, float | str]:
-        """The task's metrics, of the moving average where the recipe has one; once a step."""
+        """The task's metrics, of the moving average if the recipe has one; cached for each step."""
         if self._evaluated is None or self._evaluated[:2] != (self.step, split):
             with full_precision(self.task.model):
                 metrics = self.task.evaluate(self.evaluated().eval(), split)
@@ -338,7 +338,7 @@ def _set_random_state(state: dict[str, torch.Tensor]) -> None:
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer: weight decay on matrices and kernels that ``undecayed`` spares not.
+    """The recipe's optimizer: decays matrices and kernels except those ``undecayed`` matches.
 
     Raises:
         ConfigurationError: an ``undecayed`` glob that matches no parameter.

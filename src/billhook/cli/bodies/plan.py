@@ -106,7 +106,7 @@ def of_own_run(
         frequency: steps between mask updates.
 
     Raises:
-        ConfigurationError: a number is missing, or the model or learning rate is not to be had.
+        ConfigurationError: a number is missing, or the model or learning rate cannot be found.
 
     >>> found = of_own_run(None, "0.1", 1_000, 0.9, begin=100, end=600, frequency=100)
     >>> found.steps, len(found.updates), found.warnings

@@ -16,7 +16,7 @@ def status_data(store: Store) -> dict[str, Any]:
     running = {}
     for run in runs:
         if not store.settled(run) and store.running(run):
-            seen = store.sighting(run)
+            seen = store.heartbeat(run)
             at = None if seen is None else seen.progress
             running[run.identity] = (
                 None if at is None else {"step": at.step, "steps": at.steps, "metric": at.metric}

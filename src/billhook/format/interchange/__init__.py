@@ -1,4 +1,4 @@
-"""Checkpoints of other tools, read as dense tensors with zeros in them: one module a source.
+"""Checkpoints of other tools, read as dense tensors with zeros in them: one module per source.
 
 To add one: a module with ``matches(tensors)`` and ``to_dense(tensors, masks)``, and its place in
 ``SOURCES``. All of them only see named tensors; ``read`` opens the file, never with a plain pickle.

@@ -1,4 +1,4 @@
-"""A network in 8 bits, run with one native call a batch."""
+"""A network in 8 bits, run with one native call per batch."""
 
 import threading
 from collections.abc import Mapping

@@ -168,7 +168,7 @@ def pack_vector(rows: Rows, group: int) -> Packed:
 
 
 def pack_windows(rows: Rows, *, stream: bool) -> Packed:
-    """Sixteen rows by windows of 64 columns, four nonzeros of each row a step; for AVX512_VBMI.
+    """Sixteen rows by windows of 64 columns, four nonzeros of each row per step; for AVX512_VBMI.
 
     ``stream``: without the unused places, for vectors; else with them, for maps.
     """
@@ -209,7 +209,7 @@ def _places(index: Array, value: Array) -> dict[str, Array | None]:
 
 
 def _stream(index: Array, value: Array, place: Array, first: Array) -> dict[str, Array | None]:
-    """A mask a step, then the columns and the values of its used places."""
+    """One mask per step, then the columns and the values of its used places."""
     total = len(index) // 64
     used = np.zeros(total * 64, bool)
     used[place] = True

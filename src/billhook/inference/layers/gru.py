@@ -18,7 +18,7 @@ class SparseGRU(SparseRecurrent):
     """What an eval-mode :class:`torch.nn.GRU` computes, with pruned weights.
 
     r, z = sigmoid of their gates; n = tanh(W_in x + b_in + r (W_hn h + b_hn));
-    h = (1 - z) n + z h. One native call for the input, then one a step.
+    h = (1 - z) n + z h. One native call for the input, then one per step.
 
     >>> import torch
     >>> dense = torch.nn.GRU(3, 4).eval()

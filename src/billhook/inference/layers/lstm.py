@@ -21,7 +21,7 @@ __all__ = ["SparseLSTM"]
 class SparseLSTM(SparseRecurrent):
     """What an eval-mode :class:`torch.nn.LSTM` computes, with pruned weights.
 
-    One native call a layer and direction; with ``proj_size`` one a matrix and step.
+    One native call per layer and direction; with ``proj_size`` one per matrix and step.
 
     >>> import torch
     >>> dense = torch.nn.LSTM(3, 4).eval()

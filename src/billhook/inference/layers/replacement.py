@@ -39,7 +39,7 @@ def layers_to_replace(model: nn.Module, choices: Mapping[str, Choice]) -> dict[s
 
 
 def _misfit(module: nn.Module, choice: Choice) -> str | None:
-    """Why a kernel cannot run a layer, if so: it would read where there is nothing."""
+    """The reason why a kernel cannot run a layer, or None: it would read outside of the arrays."""
     runs = kind_of(module).kernels_for(module)
     return None if choice.kernel in runs else f"{choice.kernel!r} cannot run it"
 

@@ -92,7 +92,7 @@ class Lowering:
         return op.lower_after(before, index, site, choice, self.target)
 
     def _check(self, index: int, op: Layer, choice: Choice) -> None:
-        """A kernel that cannot run a layer would read where there is nothing."""
+        """Refuse a kernel that cannot run a layer: it would read outside of the arrays."""
         users = self.placed.users[index]
         runs = op.kernels_for(self.ops[users[0]] if len(users) == 1 else None)
         if choice.kernel not in runs:

@@ -1,4 +1,4 @@
-"""The network plan: a feed-forward CNN as steps over one workspace, one native call a batch."""
+"""The network plan: a feed-forward CNN as steps over one workspace, one native call per batch."""
 
 import math
 import threading

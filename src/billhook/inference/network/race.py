@@ -203,7 +203,7 @@ class _Racer:
 def _describe(choice: Choice) -> str:
     if choice.kernel in ("dense", "sparse", "fused", "depthwise"):
         return choice.kernel
-    return f"{choice.kernel}, {choice.vectors * 8} pixels a tile"
+    return f"{choice.kernel}, {choice.vectors * 8} pixels per tile"
 
 
 def _reason(best: Choice, alone: float, times: dict[Any, float], fastest: float | None) -> str:

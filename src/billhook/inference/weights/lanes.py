@@ -1,4 +1,4 @@
-"""What the SpMV kernels read: eight rows a group, one lane each."""
+"""The packed weights of the SpMV kernels: groups of eight rows, one lane each."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ class LaneRows:
 def to_lanes(
     csr: Csr, bias: NDArray[np.float32] | None = None, activation: str = "none"
 ) -> LaneRows:
-    """Eight rows a group, longest rows first, ties in row order; 8x1 blocks share their columns."""
+    """Groups of eight rows, longest first, ties in row order; 8x1 blocks share their columns."""
     if shares_columns(csr.row_ptr, csr.column):
         return _to_blocks(csr, bias, activation)
     order = np.argsort(-np.diff(csr.row_ptr), kind="stable")

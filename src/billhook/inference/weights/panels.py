@@ -22,7 +22,7 @@ from billhook.inference.weights.csr import Csr, shares_columns
 
 __all__ = ["CHUNK", "BlockedRows", "SparseRows", "gate_rows", "panel_rows"]
 
-CHUNK = 128  # rows that are put in another order among themselves; mirrored by spmm.h
+CHUNK = 128  # rows sorted together by length; mirrored by f32_spmm.h
 # Panel floats in use at a time (the first-level cache), beyond which panels are cut into blocks of
 # matrix columns, as long as a row still has this many nonzeros in a block.
 PANEL_FLOATS = {"portable": 8192, "avx2": 8192, "avx512": 12288}

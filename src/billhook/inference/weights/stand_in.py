@@ -1,4 +1,4 @@
-"""A tensor that stands for a packed weight: code that asks a layer for its ``weight`` gets one."""
+"""A tensor in place of a packed weight: the ``weight`` of a replaced layer."""
 
 from typing import Any
 

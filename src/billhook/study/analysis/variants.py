@@ -69,7 +69,7 @@ def variants(rows: Sequence[Row], metric: Metric) -> list[Variant]:
 
 
 def what_mattered(found: Sequence[Variant], metric: Metric, design: Design) -> list[list[str]]:
-    """For every size and scheme a headline and a sentence a factor: what its settings did.
+    """For every size and scheme a headline and one sentence per factor: the effect of its settings.
 
     The recipe's own schedule is a setting of every factor. The p-values, of an analysis of variance
     each, are Holm's for the factors of one headline.

@@ -1,7 +1,7 @@
 """Beside the rows: how the chosen networks trained, and what was left of their tensors.
 
-``curves.csv`` has a line an evaluation: run, step, sparsity, learning_rate, train_loss and the
-metrics on validation data. ``layers.csv`` has a line a tensor: run, tensor, size, nonzero.
+``curves.csv`` has one line per evaluation: run, step, sparsity, learning_rate, train_loss and the
+metrics on validation data. ``layers.csv`` has one line per tensor: run, tensor, size, nonzero.
 """
 
 import csv

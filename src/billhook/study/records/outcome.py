@@ -1,13 +1,13 @@
-"""What becomes of a trial: where it stands while it trains, and what it came to."""
+"""The state of a trial: its progress while it trains, and its outcome."""
 
 import dataclasses
 
-__all__ = ["Outcome", "Progress", "Sighting"]
+__all__ = ["Heartbeat", "Outcome", "Progress"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Where a trial stands; ``metric`` is the task's first one on validation data."""
+    """The progress of a trial; ``metric`` is the task's first one on validation data."""
 
     identity: str
     step: int
@@ -17,10 +17,10 @@ class Progress:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sighting:
-    """Where a trial stood when its process ``pid`` last left word of it.
+class Heartbeat:
+    """The progress of a trial when its process ``pid`` last recorded it.
 
-    ``seconds_left`` is reckoned from the steps that this process has taken, None after the first.
+    ``seconds_left`` is estimated from the steps that this process has taken, None after the first.
     """
 
     progress: Progress
@@ -30,7 +30,7 @@ class Sighting:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a trial came to.
+    """The outcome of a trial.
 
     ``bytes`` is the size of the file written, in the study's codings; ``bytes_*`` what the trained
     network takes in one coding each (every tensor dense where that is smaller). Operations are

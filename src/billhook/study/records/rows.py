@@ -1,4 +1,4 @@
-"""The rows of a study, one a trial, and their CSV: all that reports are made from."""
+"""The rows of a study, one per trial, and their CSV: reports are made from these alone."""
 
 import csv
 import dataclasses
@@ -65,8 +65,8 @@ _NOTHING = Outcome(0, 0, 0, 0, 0, 0, 0, 0, 0, seconds=0.0, validation={})
 def runs_of(study: Study, rows: Iterable[Row]) -> int:
     """How many runs the study has, without those for which nothing will ever be chosen.
 
-    That are the other seeds' of a group whose trials all failed on the first seed, where that one
-    chooses for all.
+    Those are the other seeds' runs of a group in which every trial of the first seed failed
+    (``tune = "first-seed"``).
     """
     if study.tune == "each-seed":
         return study.runs

@@ -29,7 +29,7 @@ from billhook.atomic import remove_leftovers, write_text
 from billhook.errors import ConfigurationError, FormatError, StateError
 from billhook.study.grid import Trial
 from billhook.study.records.lock import is_locked, locked
-from billhook.study.records.outcome import Outcome, Sighting
+from billhook.study.records.outcome import Heartbeat, Outcome
 from billhook.study.records.provenance import provenance
 from billhook.study.records.reading import LATENCY, printable, read_json
 from billhook.study.records.records import Records
@@ -161,16 +161,16 @@ class Store:
         """Whether some process has taken ``trial`` and is alive."""
         return is_locked(self.run_folder(trial) / "lock")
 
-    def note(self, trial: Identified, sighting: Sighting) -> None:
-        """Leave word of where a trial stands that the caller has taken."""
-        text = json.dumps(dataclasses.asdict(sighting))
+    def note(self, trial: Identified, heartbeat: Heartbeat) -> None:
+        """Record the progress of a trial that the caller holds."""
+        text = json.dumps(dataclasses.asdict(heartbeat))
         write_text(self.run_folder(trial) / "progress.json", text + "\n")
 
-    def sighting(self, trial: Identified) -> Sighting | None:
+    def heartbeat(self, trial: Identified) -> Heartbeat | None:
         """The last word of a trial that is not settled, None before the first, or if it is damaged:
         nothing depends on it."""
         try:
-            return read_json(self.run_folder(trial) / "progress.json", Sighting)
+            return read_json(self.run_folder(trial) / "progress.json", Heartbeat)
         except FormatError:
             return None
 

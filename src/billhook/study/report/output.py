@@ -28,7 +28,7 @@ def print_report(report: Report, console: Console) -> None:
     for line in notes(report):
         console.print(line, style="dim", highlight=False, markup=False)
     if report.partial:
-        console.print(f"\n{report.standing}", style="bold", highlight=False)
+        console.print(f"\n{report.status}", style="bold", highlight=False)
     for first, *rest in report.verdicts:
         console.print(f"\n{first[0].upper()}{first[1:]}.", style="bold", highlight=False)
         for line in rest:
@@ -38,7 +38,7 @@ def print_report(report: Report, console: Console) -> None:
 def markdown(report: Report) -> str:
     """The report as Markdown, with plot.png."""
     parts = [f"# Study {report.study.name}: large-sparse against small-dense at equal bytes"]
-    parts += [f"**{report.standing}**"] if report.partial else []
+    parts += [f"**{report.status}**"] if report.partial else []
     for number, (first, *rest) in enumerate(report.verdicts):
         parts.append(f"**{escaped(first[0].upper() + first[1:])}.**")
         if number == 0:

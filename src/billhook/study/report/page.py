@@ -120,7 +120,7 @@ def _sections(report: Report) -> list[_Section]:
         (
             "Over the nonzero parameters",
             "As the paper plots it"
-            + (", whose own points stand beside." if report.published else "."),
+            + (", whose own points are shown for comparison." if report.published else "."),
             [over_nonzeros(metric, first.cells), *_published(report)],
         ),
         (

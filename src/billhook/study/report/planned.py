@@ -37,7 +37,7 @@ def _duration(hours: float) -> str:
 
 
 def sheets(plan: Plan) -> list[Sheet]:
-    """Matched pairs, runs, and for a family at the paper's scale the paper's tables beside."""
+    """The matched pairs, the runs and, at the paper's scale, the paper's tables for comparison."""
     return [_pairs(plan), _runs(plan), *_paper(plan)]
 
 
@@ -113,7 +113,7 @@ def _paper(plan: Plan) -> Iterator[Sheet]:
     if not stored:
         return
     columns = "width", "sparsity", "bit-mask", "CSR(C)", "total", "exact counts"
-    title = "Tables 5 and 6: MB, ours by the paper's arithmetic / paper"
+    title = "Tables 5 and 6: MB, billhook's by the paper's arithmetic / the paper's"
     yield Sheet(title, columns, tuple(stored))
 
 

@@ -62,14 +62,14 @@ class Report:
         return len(self.rows) < runs_of(self.study, self.rows)
 
     @property
-    def standing(self) -> str:
-        """That the study is partial, and what follows from that; "" if it is not."""
+    def status(self) -> str:
+        """A note that the study is partial, and what follows from that; "" if it is complete."""
         if not self.partial:
             return ""
         total = runs_of(self.study, self.rows)
         return (
-            f"Partial: {len(self.rows)} of {total} runs are in. Intervals and p-values hold for a "
-            "study whose length was fixed beforehand: the verdict is the whole one's."
+            f"Partial: {len(self.rows)} of {total} runs are finished. Intervals and p-values hold "
+            "for a study whose length was fixed beforehand: wait for the complete one's verdict."
         )
 
     @property

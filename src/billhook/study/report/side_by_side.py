@@ -27,7 +27,7 @@ def difference_sheet(a: Report, b: Report) -> Sheet:
     """Means of matching networks, the second study's minus the first's.
 
     Networks match by arm, scheme, width and sparsity (to 0.1 points). The studies are independent:
-    Welch's intervals, one a row, with no correction for their number.
+    Welch's intervals, one per row, without a correction for their number.
 
     Raises:
         ConfigurationError: the studies have no metric, or no network, in common.

@@ -5,7 +5,7 @@ import time
 import traceback
 
 from billhook.study.grid import Trial
-from billhook.study.records.outcome import Progress, Sighting
+from billhook.study.records.outcome import Heartbeat, Progress
 from billhook.study.records.store import Store
 from billhook.study.run.choice import Group
 from billhook.study.run.trial import measure_test, run_trial
@@ -56,7 +56,7 @@ def _measure(store: Store, trial: Trial, place: Place) -> None:
 
 
 class _Notes:
-    """Leaves word of the trial's progress in its folder, at most once a second."""
+    """Records the trial's progress in its folder, at most once per second."""
 
     def __init__(self, store: Store, trial: Trial) -> None:
         self._store, self._trial = store, trial
@@ -73,4 +73,4 @@ class _Notes:
         left = None
         if progress.step > step:
             left = (now - since) / (progress.step - step) * (progress.steps - progress.step)
-        self._store.note(self._trial, Sighting(progress, os.getpid(), left))
+        self._store.note(self._trial, Heartbeat(progress, os.getpid(), left))

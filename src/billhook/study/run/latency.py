@@ -60,7 +60,7 @@ def measure_latency(store: Store, plan: Plan, place: Place) -> str:
 
 
 def _networks(store: Store, plan: Plan) -> list[Trial]:
-    """A chosen trial an arm, scheme and point: the first seed's whose file is there."""
+    """One chosen trial per arm, scheme and point: of the first seed whose file is there."""
     rows = store.records.by_run()
     found: dict[tuple[str, str, str, int], Trial] = {}
     for trial in plan.trials:

@@ -13,7 +13,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from billhook.study.grid import Plan, Trial
-from billhook.study.records.outcome import Sighting
+from billhook.study.records.outcome import Heartbeat
 from billhook.study.records.reading import printable
 from billhook.study.records.rows import runs_of
 from billhook.study.records.store import Identified, Store
@@ -30,7 +30,7 @@ class Display:
     """Trials settled, the time left, and where each trial in progress stands.
 
     All of it is read from the store, so trials of other processes and machines show too. Where the
-    console is no terminal, one line a settled trial.
+    console is not a terminal, one line per settled trial.
     """
 
     def __init__(self, console: Console, store: Store, plan: Plan) -> None:
@@ -38,7 +38,7 @@ class Display:
         self._total = plan.study.runs
         self._pending = [trial for trial in plan.trials if not store.settled(trial)]
         self.settled = len(plan.trials) - len(self._pending)  # finished or failed
-        self._seen: dict[Trial, Sighting | None] = {}
+        self._seen: dict[Trial, Heartbeat | None] = {}
         self._look()
         self._began, self._done_before = time.monotonic(), self._done
         self._looked = self._began
@@ -91,8 +91,8 @@ class Display:
     @property
     def _done(self) -> float:
         """Settled trials, and the done part of those in progress."""
-        sightings = [seen.progress for seen in self._seen.values() if seen is not None]
-        return self.settled + sum(seen.step / seen.steps for seen in sightings)
+        running = [seen.progress for seen in self._seen.values() if seen is not None]
+        return self.settled + sum(seen.step / seen.steps for seen in running)
 
     def _left(self) -> str:
         done = self._done - self._done_before
@@ -103,7 +103,7 @@ class Display:
 
     def _lines(self) -> Group:
         lines = [
-            Text(f"  {_sighting_line(trial, seen, self._metric)}", style="dim")
+            Text(f"  {_running_line(trial, seen, self._metric)}", style="dim")
             for trial, seen in self._seen.items()
         ]
         return Group(self._bars, *lines)
@@ -134,7 +134,7 @@ def print_status(console: Console, store: Store) -> None:
     counts += [f"{waiting} waiting"] if waiting else []
     lines = [f"{study.name}: {', '.join(counts)}; {len(recorded)} in rows.csv"]
     metric = study.watched
-    lines += [f"running  {_sighting_line(run, seen, metric)}" for run, seen in running.items()]
+    lines += [f"running  {_running_line(run, seen, metric)}" for run, seen in running.items()]
     lines += [f"failed   {run}: {reason}" for run, reason in failures.items()]
     if failures:
         lines.append(retry_hint(store))
@@ -150,11 +150,11 @@ def retry_hint(store: Store) -> str:
     )
 
 
-def _running(store: Store, runs: Iterable[R]) -> Iterable[tuple[R, Sighting | None]]:
-    return [(run, store.sighting(run)) for run in runs if store.running(run)]
+def _running(store: Store, runs: Iterable[R]) -> Iterable[tuple[R, Heartbeat | None]]:
+    return [(run, store.heartbeat(run)) for run in runs if store.running(run)]
 
 
-def _sighting_line(run: Identified, seen: Sighting | None, metric: Metric) -> str:
+def _running_line(run: Identified, seen: Heartbeat | None, metric: Metric) -> str:
     name = run.identity.rpartition("-")[0]
     if seen is None:
         return f"{name:<38} starting"

@@ -70,7 +70,7 @@ def _step(trial: Trial, place: Place) -> float:
 
 @contextlib.contextmanager
 def _as_a_worker() -> Iterator[None]:
-    """One thread, no word of every selection, and random numbers of its own."""
+    """One thread, no log of each selection, and random numbers of its own."""
     threads, log = torch.get_num_threads(), logging.getLogger("billhook")
     level = log.level
     try:

@@ -2,7 +2,7 @@
 
 It is :func:`billhook.training.loop.train` that trains: a trial that was killed continues from
 its last checkpoint, and ends as if it had never stopped. Its folder gets
-``model.billhook.safetensors`` and ``metrics.csv``, a line an evaluation.
+``model.billhook.safetensors`` and ``metrics.csv``, one line per evaluation.
 """
 
 from collections.abc import Callable

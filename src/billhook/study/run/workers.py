@@ -221,6 +221,6 @@ def _die_with_parent() -> None:
 
 
 def settle_in() -> None:
-    """Make this process a worker: one thread, and no word of every selection of hundreds."""
+    """Make this process a worker: one thread, and no log of each of hundreds of selections."""
     torch.set_num_threads(1)
     logging.getLogger("billhook").setLevel(logging.WARNING)

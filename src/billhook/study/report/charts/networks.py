@@ -8,7 +8,7 @@ __all__ = ["dots", "stacked", "tensors"]
 
 
 def tensors(records: ChartRows) -> Any:
-    """Sparsity of every pruned tensor: a row a tensor, a column a size, a block a scheme.
+    """Sparsity of every pruned tensor: a row per tensor, a column per size, a block per scheme.
 
     ``records``: scheme, size, tensor, sparsity, nonzero, entries; in the order to be shown.
     """

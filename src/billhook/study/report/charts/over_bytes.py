@@ -27,7 +27,7 @@ __all__ = ["over_bytes", "over_latency", "over_nonzeros", "over_steps", "publish
 def over_bytes(findings: Sequence[Findings]) -> Any:
     """A metric of every arm over the bytes of the file; below it the differences at equal bytes.
 
-    ``findings`` are those of one metric, one a scheme.
+    ``findings`` are those of one metric, one per scheme.
     """
     import altair as alt
 
@@ -46,7 +46,7 @@ def over_nonzeros(metric: Metric, cells: Sequence[Cell]) -> Any:
 
 
 def published_points(table: PublishedTable) -> Any:
-    """The paper's own points over their nonzero parameters, a line a model size."""
+    """The paper's own points over their nonzero parameters, one line per model size."""
     import altair as alt
 
     records = [
@@ -106,7 +106,7 @@ def over_latency(metric: Metric, records: ChartRows) -> Any:
 
 
 def _scores(metric: Metric, cells: Sequence[Cell], place: str, x_axis: dict[str, Any]) -> Any:
-    """Means with their intervals, a line an arm."""
+    """Means with their intervals, one line per arm."""
     import altair as alt
 
     records = [
