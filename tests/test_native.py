@@ -77,4 +77,4 @@ def test_a_kernel_that_finds_no_memory_is_an_error(threads: int) -> None:
     command = [sys.executable, "-c", code]  # an exception that left the library would end it
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout == "billhook_linear found no memory to work in\n"
+    assert result.stdout == "billhook_linear could not allocate the memory that it needs\n"

@@ -85,7 +85,7 @@ class MaskDrawer:
             if tensor.schedule.falls and self.regrow is not True:
                 raise ConfigurationError(
                     f"{tensor.schedule} falls, so masked weights return, but regrow={self.regrow} "
-                    "rules how they may: leave regrow out"
+                    "does not let them return so: leave regrow out"
                 )
             first = tensor.schedule.begin_step, tensor.schedule(0)
             if first[0] == 0 and first[1] > 0 and needs(self.criterion) != "weight":

@@ -69,7 +69,7 @@ def function(
 def _check(result: Any, kernel: Any, _: Any) -> Any:
     """The value that a kernel returned, unless it says that it failed."""
     if result == _OUT_OF_MEMORY:
-        raise MemoryError(f"{kernel.__name__} found no memory to work in")
+        raise MemoryError(f"{kernel.__name__} could not allocate the memory that it needs")
     if result == _OTHER_FAILURE:
         raise RuntimeError(f"{kernel.__name__} failed")
     return result

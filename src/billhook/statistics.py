@@ -39,8 +39,8 @@ class Statistics:
         for weight in weights:
             if weight.replicas or is_sharded(weight.parameter):
                 raise ConfigurationError(
-                    f"{self._criterion} measures inputs, of which each rank sees others: "
-                    f"{weight.name!r} cannot be ranked alike on all; prune in one process"
+                    f"{self._criterion} measures inputs, and each rank sees different ones: "
+                    f"{weight.name!r} would be ranked differently; prune in one process"
                 )
             owners = [module for module, name in weight.weight.owners if name == "weight"]
             if not owners or not all(isinstance(module, _MEASURED) for module in owners):
@@ -71,7 +71,7 @@ class Statistics:
             if seen.shape != weight.part.shape or seen.dtype != torch.float32:
                 raise MaskError(
                     f"{self._criterion}.observe() gave {seen.dtype} of shape {tuple(seen.shape)} "
-                    f"for {weight.name!r}: it owes torch.float32 of {tuple(weight.part.shape)}"
+                    f"for {weight.name!r}: return torch.float32 of {tuple(weight.part.shape)}"
                 )
             self._add(weight.name, seen)
 
@@ -112,8 +112,8 @@ class Statistics:
             return
         if state is None:
             raise StateError(
-                f"the pruner state has nothing of what {self._criterion} gathered: it was saved by "
-                "a billhook that did not keep it"
+                f"the pruner state lacks the averages of {self._criterion}: it was saved by "
+                "a billhook that did not keep them"
             )
         self._sums = {name: part(entry["sum"]).clone() for name, entry in state.items()}
         self._counts = {name: int(entry["count"]) for name, entry in state.items()}

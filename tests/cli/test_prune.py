@@ -70,5 +70,5 @@ def test_bad_options(options: list[str], cause: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=cause.replace("*", r"\*")):
         _run(source, "--sparsity", "0.5", "--out", out, *options)
     assert not out.exists()
-    with pytest.raises(ConfigurationError, match="would be written over"):
+    with pytest.raises(ConfigurationError, match="would be overwritten"):
         _run(source, "--sparsity", "0.5", "--out", source)

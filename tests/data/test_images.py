@@ -206,5 +206,5 @@ def test_another_folder_is_named_with_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "thesis.pdf").touch()
     with pytest.raises(DataError, match=r"no image data set.*thesis.pdf"):
         load_images(tmp_path)
-    with pytest.raises(DataError, match="no folder"):
+    with pytest.raises(DataError, match="not a folder"):
         load_images(tmp_path / "nowhere")

@@ -145,7 +145,7 @@ def test_ptb_state_carried_across_windows_equals_one_long_window() -> None:
 def test_ptb_asks_for_one_of_size_and_hidden() -> None:
     with pytest.raises(ConfigurationError, match="exactly one"):
         ptb_lstm("small", hidden=3)
-    with pytest.raises(ConfigurationError, match="'tiny' is none of small, medium, large"):
+    with pytest.raises(ConfigurationError, match="'tiny' is not one of small, medium, large"):
         ptb_lstm("tiny")
 
 

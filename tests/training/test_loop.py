@@ -234,7 +234,7 @@ def test_the_command_trains_prunes_and_refuses(tmp_path: Path) -> None:
     for extra, message in (
         (["--units", "3"], "--units is not an option of mobilenet_v1"),
         (["--begin", "3"], "give --sparsity too"),
-        (["--scheme", "odd"], "'odd' is none of standard, layerwise, global"),
+        (["--scheme", "odd"], "'odd' is not one of standard, layerwise, global"),
         (["--init", weights, "--width", "0.2"], "is of another model"),
         (["--init", "nowhere.pt"], "nowhere.pt is not a file"),
         (["--recipe", "desktop"], "no recipe 'desktop'"),

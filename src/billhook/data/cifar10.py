@@ -49,7 +49,7 @@ def _read(folder: Path, names: tuple[str, ...]) -> ArrayImages:
         if size != RECORDS * RECORD_BYTES:
             raise DataError(
                 f"{path} has {size} bytes, {RECORDS} records of {RECORD_BYTES} are "
-                f"{RECORDS * RECORD_BYTES}: it is cut short or no CIFAR-10 file"
+                f"{RECORDS * RECORD_BYTES}: it is cut short or not a CIFAR-10 file"
             )
         part = np.fromfile(path, dtype=np.uint8).reshape(RECORDS, RECORD_BYTES)
         check_labels(torch.from_numpy(part[:, 0].astype(np.int64)), len(CLASSES), str(path))

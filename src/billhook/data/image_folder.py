@@ -37,7 +37,9 @@ def load(folder: Path) -> ImageData:
     """
     test_folder = next((folder / name for name in TEST_NAMES if (folder / name).is_dir()), None)
     if test_folder is None:
-        raise DataError(f"{folder} has train/ but neither val/ nor test/: half a data set")
+        raise DataError(
+            f"{folder} has train/ but neither val/ nor test/: the data set is incomplete"
+        )
     classes = _classes(folder / "train")
     other = _classes(test_folder)
     if classes != other:

@@ -78,7 +78,7 @@ def check_labels(labels: torch.Tensor, classes: int, source: str) -> None:
         )
     missing = sorted(set(range(classes)) - set(labels.unique().tolist()))
     if missing:
-        raise DataError(f"{source}: no picture of class {missing[0]}; is this half a data set?")
+        raise DataError(f"{source}: no picture of class {missing[0]}; is the data set incomplete?")
 
 
 def load_images(where: str | Path | None) -> ImageData:

@@ -41,7 +41,7 @@ class Limits:
         if floats > limit:
             raise ValueError(
                 f"{what} takes {floats} floats, and the sizes of the file and of its input allow "
-                f"{limit}: was it made to do harm?"
+                f"{limit}: the file may be hostile"
             )
 
 

@@ -35,7 +35,9 @@ class Choice:
 
     def __post_init__(self) -> None:
         if self.kernel not in KERNELS:
-            raise ConfigurationError(f"a plan names the kernel {self.kernel!r}: there is none")
+            raise ConfigurationError(
+                f"a plan names the kernel {self.kernel!r}, which does not exist"
+            )
         if type(self.vectors) is not int or not 1 <= self.vectors <= MAX_VECTORS:
             raise ConfigurationError(
                 f"a plan has tiles of {self.vectors!r} vectors: 1 to {MAX_VECTORS} are possible"

@@ -1,6 +1,6 @@
 """What the files of compiled models are made of: a text of JSON, dense tensors, sparse weights.
 
-Everything is checked before a kernel reads it: the file may be damaged, or made to do harm.
+Everything is checked before a kernel reads it: the file may be damaged or hostile.
 """
 
 import json
@@ -56,7 +56,7 @@ def read_text(file: Reader) -> tuple[dict[str, Any], Plan]:
         )
     record = file.final_record(TEXT)
     if record.dtype != "U8" or len(record.shape) != 1:
-        raise FormatError(f"{file.path}: {TEXT!r} is {record.dtype} {list(record.shape)}, no text")
+        raise FormatError(f"{file.path}: {TEXT!r} is {record.dtype} {list(record.shape)}, not text")
     try:
         data = json.loads(bytes(file.tensor(TEXT).numpy()))
     except RecursionError as error:

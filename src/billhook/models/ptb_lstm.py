@@ -104,7 +104,7 @@ def ptb_lstm(
             'as in ptb_lstm("small") or ptb_lstm(hidden=200)'
         )
     if size is not None and size not in SIZES:
-        raise ConfigurationError(f"size {size!r} is none of {', '.join(SIZES)}")
+        raise ConfigurationError(f"size {size!r} is not one of {', '.join(SIZES)}")
     base = SIZES[size] if size is not None else Size(hidden or 0, dropout=0.0, init_scale=0.1)
     return PTBLSTM(
         base.hidden,

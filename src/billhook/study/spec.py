@@ -153,7 +153,9 @@ class Study(Section):
             if metric.name == name:
                 return metric
         known = ", ".join(metric.name for metric in self.metrics)
-        raise ConfigurationError(f"metric {name!r} is none of this family's: use one of {known}")
+        raise ConfigurationError(
+            f"metric {name!r} is not a metric of this family: use one of {known}"
+        )
 
 
 def shipped_studies() -> list[str]:

@@ -33,7 +33,7 @@ def accelerator_for(recipe: Recipe) -> Any:
                 lstm(torch.zeros(2, 2, 8, device=accelerator.device))
         except RuntimeError as error:
             raise ConfigurationError(
-                f"bf16: no LSTM in bfloat16 on this {accelerator.device.type} "
+                f"bf16: an LSTM cannot run in bfloat16 on this {accelerator.device.type} "
                 f"({str(error).splitlines()[0]}); train without it"
             ) from None
     return accelerator

@@ -118,7 +118,7 @@ def of_own_run(
             for name, value in (("--steps", steps), ("--begin", begin), ("--end", end))
             if value is None
         ]
-        raise ConfigurationError(f"--learning-rate is of a run of your own: give {missing[0]} too")
+        raise ConfigurationError(f"--learning-rate plans your own run: give {missing[0]} too")
     model = None if target is None else build_model(target)
     return dry_run(
         Cubic(sparsity, begin, end, frequency=frequency),

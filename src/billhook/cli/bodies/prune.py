@@ -36,7 +36,7 @@ def prune_file(
     """
     if target.exists() and source.exists() and target.samefile(source):
         raise ConfigurationError(
-            f"{source} would be written over: give --out another name, so that the dense weights "
+            f"{source} would be overwritten: give --out another name, so that the dense weights "
             "are still there if the result is not what you want"
         )
     tensors = read(source, None)

@@ -35,7 +35,7 @@ def chosen_recipe(
         ConfigurationError: no such family, or an option of another one.
     """
     if model not in FAMILIES:
-        raise ConfigurationError(f"model {model!r} is none of {', '.join(FAMILIES)}")
+        raise ConfigurationError(f"model {model!r} is not one of {', '.join(FAMILIES)}")
     arguments = {key: value for key, value in given.items() if value is not None}
     foreign = sorted(set(arguments) - set(FAMILIES[model].options))
     if foreign:
@@ -59,7 +59,7 @@ def target(
         ConfigurationError: no such scheme.
     """
     if scheme not in SCHEMES:
-        raise ConfigurationError(f"--scheme {scheme!r} is none of {', '.join(SCHEMES)}")
+        raise ConfigurationError(f"--scheme {scheme!r} is not one of {', '.join(SCHEMES)}")
     return None if sparsity is None else Sparsity(sparsity, begin, end, SCHEMES[scheme])
 
 

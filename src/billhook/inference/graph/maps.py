@@ -208,7 +208,7 @@ def other(**settings: Any) -> Other:
     """
     kind = settings.get("kind")
     if not isinstance(kind, str) or kind not in _OTHERS:
-        raise ValueError(f"an operation is of no known kind, {kind!r}")
+        raise ValueError(f"an operation has the unknown kind {kind!r}")
     return _OTHERS[kind](**settings)
 
 
