@@ -3,7 +3,7 @@
 A coding turns the elements of one tensor (an array of its shape) into *stored values* (elements, in
 row-major order) and an *index* (bytes that say where they go). Both live in one entry of the file.
 To add a coding: one module with one frozen class, one line in ``codings.py``, one section in
-SPEC.md; ``tests/format/test_codings.py`` then holds it to everything the others are held to.
+SPEC.md; ``tests/format/test_codings.py`` then checks it as it checks the others.
 """
 
 from collections.abc import Mapping

@@ -89,7 +89,7 @@ class DensityModel:
         return Shares(self.rows.offsets, self.columns.offsets, inner, self.table)
 
     def to_bytes(self, lanes: int) -> Bytes:
-        """How it stands at the start of an index."""
+        """Its bytes at the start of an index."""
         head = [lanes.bit_length() - 1, self.rows.bits, self.rows.step]
         head += [self.columns.bits, self.columns.step, self.base + _LIMIT]
         packed = [pack(axis.classes, axis.bits) for axis in (self.rows, self.columns)]

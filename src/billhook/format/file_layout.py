@@ -1,4 +1,4 @@
-"""What a file will hold, tensor by tensor, and thereby its exact size before it is written."""
+"""The layout of a file, tensor by tensor, and so its exact size before it is written."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ def build(
 
 
 def header_bytes(each: Stored) -> int:
-    """What one tensor adds to the header, but for the digits of its offsets.
+    """The bytes that one tensor adds to the header, without the digits of its offsets.
 
     >>> dense = Stored("w", Record("dense", "F32", (2,)), 8)
     >>> coded = Stored("w", Record("bitmask", "F32", (2,), {"nnz": 1}), 5)

@@ -1,4 +1,4 @@
-"""What a file is that is not safetensors, by its first bytes, and how to go on from there."""
+"""Recognises files that are not safetensors by their first bytes, and says what to do."""
 
 __all__ = ["foreign_file"]
 

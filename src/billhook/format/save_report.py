@@ -1,4 +1,4 @@
-"""What ``save`` reports: bytes that were written, and what they are measured against."""
+"""The report of ``save``: the bytes that were written, beside dense and gzip."""
 
 import zlib
 from collections.abc import Iterable

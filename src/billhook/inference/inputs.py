@@ -1,4 +1,4 @@
-"""What every compiled layer and program asks of its inputs."""
+"""Checks of the inputs of every compiled layer and program."""
 
 import inspect
 from collections.abc import Mapping

@@ -30,7 +30,7 @@ class View(ctypes.Structure):
 
 
 class SparseRowsStruct(ctypes.Structure):
-    """CSR whose operand is a panel or planes; see ``spmm.h``."""
+    """CSR whose operand is a panel or planes; see ``f32_spmm.h``."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("rows", "activation", "group", "first_column")),
@@ -42,7 +42,7 @@ class SparseRowsStruct(ctypes.Structure):
 
 
 class BlocksStruct(ctypes.Structure):
-    """A matrix in blocks of columns; see ``spmm.h``."""
+    """A matrix in blocks of columns; see ``f32_spmm.h``."""
 
     _fields_ = (("first", ctypes.c_void_p), ("count", ctypes.c_int64))
 

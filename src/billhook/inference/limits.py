@@ -1,4 +1,4 @@
-"""What a program's file may ask of a machine: memory and work in proportion to what it is.
+"""Limits of a program's file: memory and work in proportion to its size.
 
 A file of a kilobyte may describe a network that needs terabytes, or hours. It may take
 ``FLOATS_PER_BYTE`` floats for every byte of the file and of one sample of its input, which is what

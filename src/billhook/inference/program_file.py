@@ -1,4 +1,4 @@
-"""What the files of compiled models are made of: a text of JSON, dense tensors, sparse weights.
+"""The parts of the files of compiled models: a text of JSON, dense tensors, sparse weights.
 
 Everything is checked before a kernel reads it: the file may be damaged or hostile.
 """

@@ -49,8 +49,8 @@ def interleaved_times(
 ) -> dict[Key, list[float]]:
     """Milliseconds of one call of each candidate, for every round, sorted; all take turns.
 
-    A round calls each ``repeats`` times untimed, then as often timed, so that each form is measured
-    in its own steady state: the calls of the others have just displaced it from the caches.
+    A round calls each ``repeats`` times untimed, then the same number of times timed, so that each
+    form is measured in its own steady state: the others have just displaced it from the caches.
     """
     times: dict[Key, list[float]] = {key: [] for key in candidates}
     for _ in range(rounds):

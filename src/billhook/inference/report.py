@@ -1,4 +1,4 @@
-"""What compile chose for every layer, with the times it measured."""
+"""The report of compile: its choice for every layer, with the times it measured."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Whether a compiled model computes what its model computes: both run, and are compared.
+"""Check that a compiled model computes the same as its model: both run, and are compared.
 
 The inputs are the example and variations of it: a program that took a branch of the example, or
 lost a value that happens to be zero there, differs on one of these.

@@ -1,7 +1,7 @@
-"""Studies: at equal stored bytes, is a large pruned model better than a small dense one?
+"""Studies: for the same file size, is a large pruned model better than a small dense one?
 
 A study is a file (``spec``) about a ``family`` of networks. Its ``grid`` solves for the sparsities
 that make the files equal (``sizes``) and lists the trials. ``run`` trains them, chooses by
 validation data and opens the test data, once; ``records`` keeps what is finished; ``analysis``
-weighs the two arms; ``report`` says what came of it.
+compares the two arms; ``report`` shows the result.
 """

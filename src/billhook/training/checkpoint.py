@@ -1,4 +1,4 @@
-"""Checkpoints as they are read back: whole, and bit for bit what was written."""
+"""Checkpoints, read back complete and equal to the bit."""
 
 import zipfile
 from pathlib import Path

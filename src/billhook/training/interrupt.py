@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish: the step under way ends first, so that what is saved is whole."""
+"""Ctrl-C as a request: the current step ends first, so that the checkpoint is complete."""
 
 import contextlib
 import signal

@@ -1,4 +1,4 @@
-"""What a model is made of, as data: a program's file is only opened with the same model again."""
+"""A model's modules and settings as data: a program's file only opens with the same model."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the modules that replace dense layers share: packed weights under the dense names."""
+"""The base of modules that replace dense layers: packed weights under the dense names."""
 
 from collections.abc import Iterator, Mapping
 from operator import attrgetter
@@ -51,7 +51,7 @@ class SparseLayer(nn.Module):
 
     @classmethod
     def obstacle(cls, _: nn.Module, /) -> str | None:
-        """Why a module of a kind that it replaces has no sparse form, if so."""
+        """The reason why a module of a kind that it replaces has no sparse form, or None."""
         return None
 
     @classmethod

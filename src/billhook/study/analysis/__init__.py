@@ -1,1 +1,1 @@
-"""What the results of a study say: statistics, comparisons, verdicts."""
+"""The analysis of a study's results: statistics, comparisons, verdicts."""

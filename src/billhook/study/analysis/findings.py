@@ -1,4 +1,4 @@
-"""All that is found in one test metric of a study, for one pruning scheme."""
+"""All findings about one test metric of a study, for one pruning scheme."""
 
 import dataclasses
 from collections.abc import Sequence

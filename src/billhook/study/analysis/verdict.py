@@ -1,4 +1,4 @@
-"""What the numbers support, in words, and no more than that."""
+"""The verdict in words: what the numbers support, and nothing beyond that."""
 
 import itertools
 import math

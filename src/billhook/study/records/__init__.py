@@ -1,1 +1,1 @@
-"""What a study keeps of its runs, in small files from which it resumes."""
+"""The records of a study's runs: small files from which it resumes."""

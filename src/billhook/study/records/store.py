@@ -1,4 +1,4 @@
-"""A study's results folder: what is finished, who is at work on what, and nothing half written.
+"""A study's results folder: which runs are finished and which process trains which run.
 
 ::
 
@@ -61,7 +61,7 @@ class Store:
     folder: Path
 
     def begin(self, study: Study, command: str = "billhook study run") -> None:
-        """Make the folder this study's, or see that it is.
+        """Make the folder this study's, or check that it is.
 
         Args:
             command: what began it, for the report.
@@ -167,7 +167,7 @@ class Store:
         write_text(self.run_folder(trial) / "progress.json", text + "\n")
 
     def heartbeat(self, trial: Identified) -> Heartbeat | None:
-        """The last word of a trial that is not settled, None before the first, or if it is damaged:
+        """The last heartbeat of a trial that is not settled, None before the first or if damaged:
         nothing depends on it."""
         try:
             return read_json(self.run_folder(trial) / "progress.json", Heartbeat)
@@ -183,7 +183,7 @@ class Store:
             (run / name).unlink(missing_ok=True)
 
     def finish_test(self, trial: Identified, test: dict[str, float]) -> None:
-        """Record what a chosen trial's network came to on test data: once and for all."""
+        """Record the test metrics of a chosen trial's network, once and for all."""
         write_text(self.run_folder(trial) / "test.json", json.dumps(test) + "\n")
 
     def fail(self, trial: Identified, reason: str, trace: str) -> None:

@@ -1,4 +1,4 @@
-"""What a reader must know to weigh the numbers of a report, in sentences."""
+"""Sentences that a reader needs in order to judge the numbers of a report."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -37,8 +37,8 @@ def run_trial(
     come from the seed alone. The test examples are not touched.
 
     Raises:
-        StateError: the loss is no longer finite, or the file has not the bytes that were planned.
-        ConfigurationError: the data are not those of the plan.
+        StateError: the loss is no longer finite, or the file does not have the planned bytes.
+        ConfigurationError: the data differ from those of the plan.
     """
 
     def watch(step: int, sparsity: float, metrics: dict[str, float | str]) -> None:
