@@ -10,12 +10,17 @@ import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
-#: Doctests are collected by importing, and these need what CPU builds of torch come without.
-collect_ignore = (
-    []
-    if importlib.util.find_spec("triton")
-    else ["src/billhook/backends/triton_kernels.py", "tests/backends/compile_kernels.py"]
-)
+#: Doctests are collected by importing; these modules need an extra that may not be installed.
+_NEEDS = {
+    "triton": ["src/billhook/backends/triton_kernels.py", "tests/backends/compile_kernels.py"],
+    "griffe": ["docs/griffe_extension.py"],
+}
+collect_ignore = [
+    file
+    for package, files in _NEEDS.items()
+    if importlib.util.find_spec(package) is None
+    for file in files
+]
 
 
 def _enter(namespace: dict[str, Any]) -> None:
