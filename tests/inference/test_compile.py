@@ -90,7 +90,7 @@ class Residual(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.relu(self.norm(self.a(F.pad(x, (0, 1, 0, 1)))))
         y = F.relu6(self.b(x) + self.c(x))
-        inner = torch.cat([x, y], 1)
+        inner = torch.concat([x, y], 1)
         z = torch.cat(
             [inner, torch.cat([F.avg_pool2d(y, 3, 1, 1), F.max_pool2d(x, 3, 1, 1)], 1)], 1
         )
@@ -346,3 +346,22 @@ def test_a_model_whose_outputs_change_from_call_to_call_is_refused() -> None:
 
 def test_compile_is_a_public_name_that_import_does_not_load() -> None:
     assert billhook.compile is compile
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.Linear, "not Linear: give an instance"),
+        (lambda: torch.relu, "takes a torch.nn.Module"),
+        (lambda: torch.jit.trace(nn.Linear(4, 4).eval(), torch.ones(1, 4)), "TorchScript"),
+        (
+            lambda: nn.Sequential(torch.jit.trace(nn.Linear(4, 4), torch.ones(1, 4))).eval(),
+            "0 is a TorchScript module",
+        ),
+    ],
+    ids=["class", "function", "traced", "traced part"],
+)
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_what_is_no_module_is_refused(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        compile(make(), torch.ones(1, 4))

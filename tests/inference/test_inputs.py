@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from billhook.errors import ConfigurationError
@@ -80,6 +82,40 @@ def test_other_types_places_and_layouts_are_errors(name: str) -> None:
             fast(value)
     with torch.no_grad():
         fast(x.clone().requires_grad_())
+
+
+def _tangent(fast: CompiledModel, x: torch.Tensor) -> Any:
+    with forward_ad.dual_level():
+        return fast(forward_ad.make_dual(x, torch.ones_like(x)))
+
+
+def _freed(x: torch.Tensor) -> torch.Tensor:
+    x = x.clone()
+    x.untyped_storage().resize_(0)
+    return x
+
+
+WATCHED: dict[str, Callable[[CompiledModel, torch.Tensor], Any]] = {
+    "vmap": lambda fast, x: torch.vmap(fast)(torch.stack([x, x])),
+    "jvp": lambda fast, x: torch.func.jvp(fast, (x,), (x,)),
+    "jacfwd": lambda fast, x: torch.func.jacfwd(fast)(x),
+    "grad": lambda fast, x: torch.func.grad(lambda x: first(fast(x)).sum())(x),
+    "functionalize": lambda fast, x: torch.func.functionalize(fast)(x),
+    "tangent": _tangent,
+    "make_fx": lambda fast, x: make_fx(fast)(x),
+    "freed": lambda fast, x: fast(_freed(x)),
+    "zero tensor": lambda fast, x: fast(torch._efficientzerotensor(x.shape)),
+}
+
+
+@pytest.mark.parametrize("how", WATCHED)
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_native_code_cannot_see_is_an_error(name: str, how: str) -> None:
+    """Else a tangent would be lost, a graph hold empty memory, or a null pointer be followed."""
+    _, fast, x = compiled(name)
+    with pytest.raises(ConfigurationError):
+        WATCHED[how](fast, x)
+    assert torch.isfinite(first(fast(x))).all()
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -76,8 +76,9 @@ def compile(
             or a :class:`Calibration` of them.
 
     Raises:
-        ConfigurationError: The model is in training mode, not fp32 or not on the CPU; the plan is
-            none; int8 lacks calibration data, or a batch does not fit.
+        ConfigurationError: The model is no torch.nn.Module or is TorchScript; it is in training
+            mode, not fp32 or not on the CPU; the plan is none; int8 lacks calibration data, or a
+            batch does not fit.
         CompileError: The plan was made for another model, its program's outputs differ from the
             model's, or the model's own outputs differ from call to call.
 
@@ -94,6 +95,7 @@ def compile(
     >>> [layer.precision in ("fp32", "int8") for layer in small.report().layers]
     [True]
     """
+    _check_kind(model)
     inputs = positional(model, example_inputs)
     _check(model, inputs)
     if isinstance(plan, Mapping):
@@ -121,6 +123,19 @@ def _check_fp32(precision: str, calibration: object, plan: Plan | None) -> None:
     if plan is not None and plan.precision != "fp32":
         raise ConfigurationError(
             f"the plan is of {plan.precision}: pass precision={plan.precision!r} and calibration="
+        )
+
+
+def _check_kind(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        what = model.__name__ if isinstance(model, type) else type(model).__name__
+        raise ConfigurationError(f"compile takes a torch.nn.Module, not {what}: give an instance")
+    parts = model.named_modules()
+    name = next((n for n, m in parts if isinstance(m, torch.jit.ScriptModule)), None)
+    if name is not None:
+        raise ConfigurationError(
+            f"{name or 'the model'} is a TorchScript module, whose layers cannot be replaced: "
+            "compile the model that was scripted or traced"
         )
 
 

@@ -395,6 +395,8 @@ _HANDLERS: dict[str, Callable[[_Capture, fx.Node, dict[str, Any]], _Value]] = {
     "view": _Capture.flatten,
     "reshape": _Capture.flatten,
     "constant_pad_nd": _Capture.pad,
+    "concat": _Capture.cat,
+    "concatenate": _Capture.cat,
     **{name: _Capture._elementwise for name in FUNCTIONS if not name.startswith(("relu", "gelu_"))},
     **dict.fromkeys(("dropout", "feature_dropout", "clone", "contiguous", "alias"), _Capture.same),
 }
