@@ -72,7 +72,10 @@ def _inspect(path: Path, draw: bool) -> None:
 def _compare(loaded: dict[str, torch.Tensor], data: bytes) -> None:
     """What we read equals what a reader of another hand reads, as far as that one goes."""
     if b'"billhook"' not in data:
-        other = safetensors.torch.load(data)
+        try:
+            other = safetensors.torch.load(data)
+        except KeyError:  # it lacks some types (F4) that its own format has
+            return
         assert set(other) == set(loaded)
         assert all(_bits(other[name]) == _bits(loaded[name]) for name in other)
         return
