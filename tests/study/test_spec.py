@@ -61,8 +61,8 @@ def test_bad_values_are_named(tiny_file: Path, old: str, new: str, message: str)
     [
         ({"family": "letters"}, r"no family 'letters': use one of digits"),
         ({"family": "nowhere:model"}, r"'nowhere:model' names nothing"),
-        ({"choose_by": "f1"}, r"metric 'f1' is none .* accuracy, cross_entropy"),
-        ({"metric": "f1"}, r"metric 'f1' is none .* accuracy, cross_entropy"),
+        ({"choose_by": "f1"}, r"metric 'f1' is not a metric .* accuracy, cross_entropy"),
+        ({"metric": "f1"}, r"metric 'f1' is not a metric .* accuracy, cross_entropy"),
         ({"small_widths": (2.0,)}, r"no sparsity makes .* as small as [\d,]+ bytes"),
         ({"small_widths": (12.5,)}, r"width 12.5 of digits is not a whole number"),
         ({"small_widths": (), "small_bytes": (10,)}, r"no dense width below 64 .* 10 bytes"),
@@ -104,7 +104,7 @@ def wrong_shape(width):
         ({"family": "own_models:wrong_shape"}, "at width 32 fails on a batch .* RuntimeError"),
         ({"family": "own_models:constant"}, "has to use the width it is given"),
         ({"family": "own_models:not_a_network"}, "returned a float, not a Module"),
-        ({"choose_by": "bleu"}, "metric 'bleu' is none"),
+        ({"choose_by": "bleu"}, "metric 'bleu' is not a metric"),
         ({"validation": 0.0}, "there are no validation data to choose by"),
     ],
 )
