@@ -148,7 +148,7 @@ def test_wrappers_with_flat_buffers_are_refused_by_name(wrap: Any, name: str) ->
 def test_deepspeed_is_known_by_its_optimizer_and_by_its_parameters() -> None:
     model = mlp()
     theirs: Any = DeepSpeedZeroOptimizer()
-    with pytest.raises(ConfigurationError, match="DeepSpeedZeroOptimizer is DeepSpeed's"):
+    with pytest.raises(ConfigurationError, match="DeepSpeedZeroOptimizer belongs to DeepSpeed"):
         billhook.Pruner(model, theirs, OneShot(0.5))
     model.get_parameter("2.weight").ds_id = 3  # type: ignore[attr-defined]
     with pytest.raises(ConfigurationError, match="'2.weight' is partitioned by DeepSpeed ZeRO"):
