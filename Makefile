@@ -6,7 +6,7 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*.* csr
 .PHONY: help build demo docs wheel test test-all test-triton check format sanitize fuzz fuzz-sanitize
 
 help:
-	@echo "make demo      one network through the whole chain, then the paper's question: three minutes"
+	@echo "make demo      one network through the whole chain, then the paper's question"
 	@echo "make test      the tests; make test-all adds the slow ones"
 	@echo "make test-triton  the GPU kernels in Triton's interpreter, and compiled for GPUs (1 GB to install)"
 	@echo "make check     ruff, formatting, mypy --strict"
@@ -34,7 +34,7 @@ build: .venv/.installed
 demo: $(if $(wildcard .venv/.installed),build,.venv/.demo)
 	@echo "1. One network, dense and pruned: half a minute on a free core."
 	OMP_NUM_THREADS=1 $(BIN)/python examples/own_cnn.py
-	@echo "2. Prune a large network, or train a small one? LSTMs that write: two minutes on two free cores."
+	@echo "2. Prune a large network, or train a small one? LSTMs that write."
 	$(BIN)/billhook study run characters
 	@echo "More: billhook study run digits, billhook study list, docs/five-minutes.md"
 

@@ -99,7 +99,7 @@ class Conv(Layer):
 
     @property
     def depthwise(self) -> bool:
-        """3x3, one filter a channel, of a stride that the depthwise kernel knows."""
+        """3x3, one filter per channel, of a stride that the depthwise kernel knows."""
         return (
             self.groups == self.weight.shape[0]
             and tuple(self.weight.shape[1:]) == (1, 3, 3)
