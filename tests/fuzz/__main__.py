@@ -88,7 +88,7 @@ def _problem(
     """What is wrong, if anything; otherwise what came of the file is counted."""
     try:
         counts[check(path, data)] += 1
-    except Exception:  # whatever it is, it is no error of billhook's
+    except Exception:  # whatever it is, it is not an error of billhook's
         return traceback.format_exc()
     return None
 
