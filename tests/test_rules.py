@@ -1,5 +1,7 @@
 """billhook.rules: blocks are pruned, embeddings and heads are not."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import transformers as hf
@@ -8,11 +10,16 @@ from torch import nn
 import billhook
 from billhook.errors import ConfigurationError
 
-TEXT = {"vocab_size": 32, "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2}
-
 
 def bert() -> nn.Module:
-    return hf.BertForSequenceClassification(hf.BertConfig(**TEXT, intermediate_size=16))
+    config = hf.BertConfig(
+        vocab_size=32,
+        hidden_size=8,
+        num_attention_heads=2,
+        num_hidden_layers=2,
+        intermediate_size=16,
+    )
+    return hf.BertForSequenceClassification(config)
 
 
 def gpt2() -> nn.Module:
@@ -36,7 +43,7 @@ def vit() -> nn.Module:
     return hf.ViTForImageClassification(config)
 
 
-DENSE = {
+DENSE: dict[Callable[[], nn.Module], set[str]] = {
     bert: {
         "bert.embeddings.word_embeddings.weight",
         "bert.embeddings.position_embeddings.weight",
@@ -55,7 +62,7 @@ DENSE = {
 
 
 @pytest.mark.parametrize("make", DENSE, ids=lambda make: make.__name__)
-def test_the_blocks_alone_are_pruned(make):
+def test_the_blocks_alone_are_pruned(make: Callable[[], nn.Module]) -> None:
     model = make()
     rules = billhook.rules.transformer(model)
     assert set(rules) - {"lm_head.weight"} == DENSE[make]
@@ -67,6 +74,6 @@ def test_the_blocks_alone_are_pruned(make):
     pruner.detach()
 
 
-def test_a_model_without_blocks_is_refused():
+def test_a_model_without_blocks_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="has no blocks"):
         billhook.rules.transformer(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)))
