@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from billhook.study.grid import DENSE, LARGE, LONGER, SPARSE
 from billhook.study.records.reading import read_table
 from billhook.study.records.store import Store
 from billhook.study.report.output import write_report
@@ -72,6 +73,12 @@ def test_curves_are_of_what_validation_measured(study_results: Path, tmp_path: P
     section = page[page.index("While training") :]
     assert 'id="chart-' in section[: section.index("Sparsity of every layer")]
     assert f"validation {Digits.metrics[1].label}" in page
+
+
+def test_the_glossary_explains_every_arm(study_results: Path) -> None:
+    page = (study_results / "report.html").read_text()
+    terms = page[page.index("<summary>Glossary") : page.index("<h2>Tables")]
+    assert all(f"<dt>{arm}</dt>" in terms for arm in (LARGE, SPARSE, DENSE, LONGER))
 
 
 def test_every_chart_is_drawn_and_the_console_is_silent(browser: Any) -> None:

@@ -32,6 +32,7 @@ from billhook.study.report.charts.over_bytes import (
 from billhook.study.report.charts.over_sparsity import over_sparsity
 from billhook.study.report.charts.theme import config
 from billhook.study.report.charts.variants import over_frequency, over_settings
+from billhook.study.report.glossary import GLOSSARY
 from billhook.study.report.notes import notes
 from billhook.study.report.report import Report
 from billhook.study.report.sheets import CODINGS, NANOJOULES
@@ -66,6 +67,7 @@ def page(report: Report, folder: Path) -> str:
     return template.render(
         report=report,
         notes=notes(report),
+        glossary=GLOSSARY,
         sections=sections,
         downloads=[(n, _uri((folder / n).read_bytes())) for n in _FILES if (folder / n).exists()],
         uri=lambda text: _uri(text.encode()),
