@@ -9,6 +9,8 @@ from torch import nn
 from billhook.errors import ConfigurationError
 from billhook.models import from_torchvision, inception_v3, mobilenet_v1
 from billhook.models.inception_v3 import TORCHVISION_MODULES
+from billhook.models.small_cnn import small_cnn
+from billhook.selection import select_weights
 
 
 def count(model: nn.Module, *kinds: type[nn.Module]) -> int:
@@ -50,6 +52,13 @@ def test_mobilenet_parts_and_what_the_paper_prunes() -> None:
 @pytest.mark.parametrize("pixels", [32, 57])
 def test_mobilenet_takes_small_and_odd_images(pixels: int) -> None:
     assert mobilenet_v1(0.25, 7)(torch.zeros(2, 3, pixels, pixels)).shape == (2, 7)
+
+
+def test_the_small_network_prunes_what_blocks_of_16_rows_fit() -> None:
+    model = small_cnn(48)
+    pruned = select_weights(model, model.prune_rules, 0.5).pruned
+    shapes = [tuple(weight.parameter.shape) for weight, _ in pruned]
+    assert shapes == [(48, 24, 3, 3), (48, 48, 3, 3), (48, 48, 3, 3)]
 
 
 def test_inception_has_the_parameters_of_table_1() -> None:

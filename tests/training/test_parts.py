@@ -50,6 +50,7 @@ def test_recipes_from_before_these_words_keep_their_identity() -> None:
         {"granularity": "block-2x4"},
         {"curve": "alternating", "updates": 4},
         {"regrow": "gradient"},
+        {"curve": "constant", "begin": 0.0, "regrow": "gradient"},
         {"criterion": "fisher"},
     ],
     ids=str,

@@ -391,6 +391,8 @@ def pruning_schedule(recipe: Recipe, sparsity: Sparsity, total_steps: int) -> Sc
         interval = next(k for k in range(interval, 0, -1) if (end - begin) % k == 0)
     if window.curve == "linear":
         return Polynomial(sparsity.final, begin, end, frequency=interval, exponent=1.0)
+    if window.curve == "constant":
+        return OneShot(sparsity.final, begin, end, frequency=interval)
     if window.curve == "alternating":
         return Alternating(sparsity.final, begin, end, frequency=interval)
     return Cubic(sparsity.final, begin, end, frequency=interval)
