@@ -33,8 +33,9 @@ class SmallCNN(nn.Module):
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(count) for count in channels[1:])
         self.classifier = nn.Linear(width, classes)
-        for convolution in self.convolutions:
-            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = images
