@@ -14,6 +14,7 @@ CORE = {
     *("allocation", "arguments", "criterion", "errors", "granularity", "mask", "masked_weight"),
     *("native", "optimizer_hooks", "optimizer_state", "plan", "pruner", "render", "report"),
     *("atomic", "attach", "backends", "distributed", "fixed_points", "pruner_state"),
+    *("masked_gradient", "masked_weights", "training_checks"),
     *(
         "reparametrised",
         "schedule",

@@ -16,7 +16,8 @@ from billhook.distributed import (
     replica_groups,
 )
 from billhook.errors import ConfigurationError
-from billhook.masked_weight import MaskedWeight, check_free
+from billhook.masked_gradient import check_free
+from billhook.masked_weight import MaskedWeight
 from billhook.optimizer_hooks import with_parts
 from billhook.schedule import Schedule
 from billhook.selection import Selection

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from billhook.allocation import Allocation, PrunableTensor
+from billhook.backends.nans import nan_scores
 from billhook.criterion import Criterion, Magnitude, check_scores
 from billhook.distributed import gathered, is_sharded, part, part_like, total
 from billhook.errors import ConfigurationError, MaskError
 from billhook.granularity import Granularity, Unstructured, nearest_kept
-from billhook.mask import Mask, nan_scores
+from billhook.mask import Mask
 from billhook.masked_weight import MaskedWeight
 from billhook.regrowth import GradientRegrowth
 from billhook.schedule import Schedule
@@ -192,7 +193,7 @@ class MaskDrawer:
 
     def _drop_and_grow(self, weight: MaskedWeight, scores: Tensor, count: int, step: int) -> Tensor:
         """The mask of ``count`` survivors, some of them regrown where a rule says so."""
-        grad = weight.dense_gradient() if isinstance(self.regrow, GradientRegrowth) else None
+        grad = weight.gradient.dense() if isinstance(self.regrow, GradientRegrowth) else None
         if grad is None or weight.kept == weight.parameter.numel():
             return self._mask(scores, count)
         assert isinstance(self.regrow, GradientRegrowth)

@@ -15,8 +15,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from billhook.backends.nans import nan_scores
 from billhook.errors import ConfigurationError, MaskError
-from billhook.mask import nan_scores, select, survivors
+from billhook.mask import select, survivors
 
 __all__ = ["NM", "Block", "Granularity", "PerRow", "Rows", "Unstructured", "nearest_kept"]
 

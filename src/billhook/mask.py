@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from billhook.backends import native, portable
+from billhook.backends.nans import nan_scores
 from billhook.distributed import is_sharded, select_sharded
 from billhook.errors import MaskError
 
@@ -67,14 +68,6 @@ def select(scores: Tensor, keep: int) -> Tensor:
     if nans:
         raise MaskError(nan_scores(nans, scores.numel()))
     return mask
-
-
-def nan_scores(nans: int, numel: int) -> str:
-    """What an error says of scores that are NaN."""
-    return (
-        f"{nans} of {numel} scores are NaN and cannot be ranked: look for the divergence that "
-        "brought them in (learning rate, loss, data)"
-    )
 
 
 def _select_by_partition(scores: Tensor, keep: int) -> tuple[int, Tensor]:
@@ -164,10 +157,12 @@ class Mask:
         """The bits were rewritten by a kernel and keep so many now."""
         self.kept, self._masked = kept, None
 
-    def to(self, device: torch.device) -> None:
-        """Move the bits."""
-        self.bits = _with_room(self.bits.to(device))
-        self._masked = None
+    def move_to(self, device: torch.device) -> "Mask":
+        """Move the bits, if they are not there, and return this mask."""
+        if self.bits.device != device:
+            self.bits = _with_room(self.bits.to(device))
+            self._masked = None
+        return self
 
     def zero_(self, tensor: Tensor) -> None:
         """Write +0.0 wherever the mask is False, whatever stood there, in place."""

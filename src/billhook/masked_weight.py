@@ -1,6 +1,5 @@
 """One pruned tensor: its mask, and while masks still change the values it keeps aside."""
 
-import gc
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,9 +10,7 @@ from torch.optim import Optimizer
 
 from billhook.backends import native, portable
 from billhook.distributed import (
-    after_reduction,
     is_sharded,
-    mean_over,
     part,
     part_like,
     total,
@@ -22,6 +19,7 @@ from billhook.distributed import (
 from billhook.errors import StateError
 from billhook.fixed_points import is_fixed_point
 from billhook.mask import Mask, select
+from billhook.masked_gradient import MaskedGradient
 from billhook.optimizer_state import Copies, held_state, hold_state
 from billhook.report import TensorReport
 from billhook.schedule import Schedule
@@ -30,7 +28,7 @@ from billhook.selection import Weight
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["MaskedWeight", "check_free", "tensor_report"]
+__all__ = ["MaskedWeight", "tensor_report"]
 
 
 class MaskedWeight:
@@ -62,19 +60,16 @@ class MaskedWeight:
         self.schedule = schedule
         self.replicas = replicas
         self.mask = Mask.of_all(self.part)
+        self.gradient = MaskedGradient(self.parameter, self.mask, replicas)
         self.kept = self.parameter.numel()  # on all ranks together
         self.aside: Tensor | None = None
-        self._collects = False
-        self._lost_grad: Tensor | None = None
         self._optimizers = tuple(optimizers)
         self._copies = Copies()
         self._version = self.part._version
-        self._masked_grad: tuple[weakref.ref[Tensor], int] | None = None
         self._as_attached: Tensor | None = None
         self._ceiling = self._next_ceiling = native.NO_CEILING  # of the magnitudes aside
         self._ranked: weakref.ref[Mask] | None = None
         self._is_settled = False  # gradient and state are zero where the weight is masked
-        self._hook = self._register_hook()
 
     @property
     def name(self) -> str:
@@ -153,7 +148,7 @@ class MaskedWeight:
         if settled:
             self._version = self.part._version
         else:
-            self._mask_grad()
+            self.gradient.mask()
             self.hold()
 
     def make_room(self) -> None:
@@ -184,7 +179,7 @@ class MaskedWeight:
 
         It is where all was zero at masked places before: right after a step.
         """
-        if not self._is_settled or not native.is_available() or self._grad_was_written():
+        if not self._is_settled or not native.is_available() or self.gradient.was_written:
             return False
         tensors = [value for o in self._optimizers for value in held_state(o, self.parameter)]
         if self.parameter.grad is not None:
@@ -194,7 +189,7 @@ class MaskedWeight:
         for each in tensors:
             native.zero_leaving(each, self._mask_here().bits, new.bits)
         if self.parameter.grad is not None:
-            self._note_grad(self.parameter.grad)
+            self.gradient.note(self.parameter.grad)
         return True
 
     def _is_native(self, mine: Tensor) -> bool:
@@ -226,7 +221,7 @@ class MaskedWeight:
             assert self.aside is not None
             self.aside[~mask.keep()] = aside.to(self.part)
         self.kept = total(self.mask.kept, self.parameter)
-        self._mask_grad()
+        self.gradient.mask()
         self.hold()
 
     def packed_aside(self) -> Tensor | None:
@@ -245,7 +240,7 @@ class MaskedWeight:
         if self.mask.keeps_all or not is_fixed_point(optimizer):
             self.hold()
         elif self._is_native(mine) and native.zero(mine, self._mask_here().bits):
-            self._mask_grad()
+            self.gradient.mask()
             self.hold()
         self._version = self.part._version
         self._is_settled = all(map(is_fixed_point, self._optimizers))
@@ -280,8 +275,8 @@ class MaskedWeight:
                     "fully_shard and other wrappers that replace parameters come before the Pruner"
                 )
         self._as_attached, self._is_settled = None, False
-        if self._grad_was_written():
-            self._mask_grad()
+        if self.gradient.was_written:
+            self.gradient.mask()
         if not self.was_written:
             return
         strays = int((self.part.detach()[~self._mask_here().keep()] != 0).sum())
@@ -313,46 +308,16 @@ class MaskedWeight:
             return 0
         return int(((self.part.detach()[row] == 0) & self._mask_here().keep()[row]).sum())
 
-    def collect_gradient(self, wanted: bool) -> None:
-        """Whether to remember, in the backward passes to come, gradients of masked weights too."""
-        self._collects, self._lost_grad = wanted, None
-
-    def dense_gradient(self) -> Tensor | None:
-        """The gradient as it was before it was masked, laid out as the parameter; None: not there.
-
-        A collective where replicas hold the same part: the mean of theirs.
-        """
-        grad, lost = self.parameter.grad, self._lost_grad
-        if grad is None or lost is None:
-            return None
-        mine = part(grad)
-        mine = (mine.to_dense() if mine.is_sparse else mine) + mean_over(lost, self._reduced_later)
-        return whole(mine, self.parameter)
-
     def forget_state(self) -> None:
         """Fresh optimizer state of the whole weight, as if it had never been trained."""
         nothing = Mask(torch.zeros_like(self.part, dtype=torch.bool))
         for optimizer in self._optimizers:
             hold_state(optimizer, self.parameter, nothing, self.name, self._copies)
 
-    @property
-    def _reduced_later(self) -> tuple["ProcessGroup", ...]:
-        """The groups over which a gradient is averaged only after it was accumulated: DDP's."""
-        return () if is_sharded(self.parameter) else self.replicas
-
-    def _collect(self) -> None:
-        grad = self.parameter.grad
-        if grad is None:
-            return
-        mine = part(grad)
-        mine = mine.to_dense() if mine.is_sparse else mine
-        lost = mine.masked_fill(self._mask_here().keep(), 0.0)
-        self._lost_grad = lost if self._lost_grad is None else self._lost_grad + lost
-
     def release(self) -> None:
         """Remove the gradient hook and forget the values aside; the zeros stay."""
-        self._hook.remove()
-        self.aside = self._as_attached = self._lost_grad = None
+        self.gradient.release()
+        self.aside = self._as_attached = None
 
     @property
     def was_written(self) -> bool:
@@ -368,67 +333,12 @@ class MaskedWeight:
     def _mask_here(self) -> Mask:
         """The mask, moved to where the parameter now lives, and the values aside with it."""
         mine = self.part
-        if self.mask.bits.device != mine.device:
-            self.mask.to(mine.device)
+        self.mask.move_to(mine.device)
         beside = self.aside
         if beside is not None and (beside.device, beside.dtype) != (mine.device, mine.dtype):
             self.aside = torch.empty_like(mine.detach()).copy_(beside)
             self._ceiling = native.NO_CEILING
         return self.mask
-
-    def _register_hook(self) -> torch.utils.hooks.RemovableHandle:
-        frozen = not self.parameter.requires_grad  # torch takes the hook only from a leaf in use
-        self.parameter.requires_grad_(True)
-        handle: torch.utils.hooks.RemovableHandle = (
-            self.parameter.register_post_accumulate_grad_hook(_GradientHook(self))
-        )
-        self.parameter.requires_grad_(not frozen)
-        weakref.finalize(self, handle.remove).atexit = False
-        return handle
-
-    def after_accumulation(self) -> None:
-        """Mask a gradient that has just been accumulated."""
-        if self._collects:
-            self._collect()
-        self._mask_grad()
-        if self.replicas and not is_sharded(self.parameter):
-            after_reduction(self._mask_grad)  # a low-rank one, say, leaves no zero where it was
-
-    def _grad_was_written(self) -> bool:
-        """Whether this is another gradient than the one that was masked last."""
-        grad = self.parameter.grad
-        if grad is None or self._masked_grad is None:
-            return grad is not None
-        masked, version = self._masked_grad
-        return masked() is not grad or part(grad)._version != version
-
-    def _mask_grad(self) -> None:
-        grad = self.parameter.grad
-        if grad is None:
-            return
-        if self.mask.keeps_all:
-            pass
-        elif grad.is_sparse:  # rows of an embedding, possibly repeated
-            rows = self._mask_here().keep()[grad._indices()[0]]
-            grad._values().masked_fill_(~rows, 0.0)
-        else:
-            self._mask_here().zero_(part(grad))
-        self._note_grad(grad)
-
-    def _note_grad(self, grad: Tensor) -> None:
-        """Remember a gradient as masked until it is written again."""
-        self._masked_grad = weakref.ref(grad), part(grad)._version
-
-
-class _GradientHook:
-    """What a parameter knows of its pruner: it lives in C++, where no collector finds a cycle."""
-
-    def __init__(self, weight: MaskedWeight) -> None:
-        self.weight = weakref.ref(weight)
-
-    def __call__(self, parameter: Tensor) -> None:  # noqa: ARG002 - it is the weight's
-        if (weight := self.weight()) is not None:
-            weight.after_accumulation()
 
 
 def tensor_report(weight: MaskedWeight) -> TensorReport:
@@ -440,27 +350,6 @@ def tensor_report(weight: MaskedWeight) -> TensorReport:
         nonzero=total(int(weight.part.count_nonzero()), weight.parameter),
         target=weight.target,
     )
-
-
-def check_free(name: str, parameter: Tensor) -> None:
-    """See that no other pruner holds ``parameter``.
-
-    Raises:
-        StateError: one does.
-    """
-    if _is_held(parameter):
-        gc.collect()  # one that nobody can reach any more, with its optimizer, is none
-    if _is_held(parameter):
-        raise StateError(
-            f"{name!r} is held by another Pruner, which would go on masking its gradients: call "
-            "detach() or finalize() of that one first (in a notebook, pruner.detach() before the "
-            "cell is run again), or start from a new model"
-        )
-
-
-def _is_held(parameter: Tensor) -> bool:
-    hooks = (parameter._post_accumulate_grad_hooks or {}).values()
-    return any(isinstance(hook, _GradientHook) and hook.weight() is not None for hook in hooks)
 
 
 def _fingerprint(values: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ __all__ = [
     "StepCount",
     "check_optimizers",
     "is_idle",
+    "parameters_of",
     "register_hooks",
     "wait_for_backward",
 ]
@@ -119,6 +120,11 @@ def with_parts(optimizers: Sequence[Optimizer]) -> list[Optimizer]:
             found[id(optimizer)] = optimizer
             waiting += [part for _, part in _parts(optimizer)]
     return list(found.values())
+
+
+def parameters_of(optimizer: Optimizer) -> set[int]:
+    """The ids of its parameters."""
+    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
 
 
 def _contains(optimizer: Optimizer, others: Iterable[Optimizer]) -> bool:

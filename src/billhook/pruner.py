@@ -1,7 +1,6 @@
 """The Pruner: schedule, criterion, granularity and allocation on a model and its optimizer."""
 
 import logging
-import warnings
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -13,18 +12,14 @@ from torch.optim import Optimizer
 from billhook.allocation import Allocation, Uniform
 from billhook.arguments import check_arguments
 from billhook.attach import attach_weights, check_model, check_ranks, check_weights
-from billhook.backends.nans import NanReport
+from billhook.backends.nans import NanCheck
 from billhook.criterion import Criterion, Magnitude
-from billhook.distributed import (
-    check_replicas,
-    is_first_rank,
-    part,
-)
+from billhook.distributed import is_first_rank
 from billhook.draw import MaskDrawer
-from billhook.errors import MaskError, StateError
+from billhook.errors import StateError
 from billhook.granularity import Granularity, Unstructured
-from billhook.mask import Mask, nan_scores
 from billhook.masked_weight import MaskedWeight, tensor_report
+from billhook.masked_weights import MaskedWeights
 from billhook.optimizer_hooks import (
     StepCount,
     check_optimizers,
@@ -33,20 +28,16 @@ from billhook.optimizer_hooks import (
     register_hooks,
     wait_for_backward,
 )
-from billhook.optimizer_state import age_of_state
 from billhook.pruner_state import STATE_VERSION, pack_weight, read_state
 from billhook.regrowth import GradientRegrowth
-from billhook.reparametrised import check_rows
 from billhook.report import PruningReport
 from billhook.saliency import Averaged
 from billhook.schedule import Schedule, merged_updates
-from billhook.selection import Rules, named_weights, select_weights
+from billhook.selection import Rules, select_weights
 from billhook.statistics import Statistics
+from billhook.training_checks import LoadedStates, check_foreign_step, warn_of_loose_zeros
 
 __all__ = ["Pruner"]
-
-#: The share of a tensor that is zero, not masked, above which it comes from a sparse checkpoint.
-LOOSE_ZEROS = 0.01
 
 _log = logging.getLogger("billhook")
 
@@ -128,14 +119,15 @@ class Pruner:
         self._updates = merged_updates(schedules.values())
         self._optimizers = optimizers
         self._steps = StepCount()
-        self._nans: NanReport | None = None  # of the last update, on its way from the device
+        self._nans = NanCheck()
         self._updated = -1  # the last step whose mask update is done
         self._new = True  # no step was taken since the masks were drawn or loaded
-        self._loads: dict[Optimizer, int | None] = {}  # since their last step: the age of the old
-        self._restored: set[Optimizer] = set()  # took no step since this pruner's state was loaded
         self._attached = False
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._weights = attach_weights(model, self.selection, schedules, optimizers)
+        self._weights = MaskedWeights(
+            attach_weights(model, self.selection, schedules, optimizers), optimizers
+        )
+        self._states = LoadedStates(self._weights)
         try:
             self._attach(model)
         except BaseException:
@@ -166,7 +158,6 @@ class Pruner:
 
     def __repr__(self) -> str:
         """The sparsity and step that are reached, and the parts it was made of."""
-        count = sum(weight.parameter.numel() for weight in self._weights)
         parts = [repr(self.schedule)]
         parts += [
             f"{name}={part!r}"
@@ -179,7 +170,7 @@ class Pruner:
             if part != default
         ]
         return (
-            f"<Pruner of {len(self._weights)} tensors with {count:,} weights, "
+            f"<Pruner of {len(self._weights)} tensors with {self._weights.numel:,} weights, "
             f"{self.sparsity:.2%} sparse after {self.step_count:,} steps"
             f"{'' if self._attached else ', detached'}: {', '.join(parts)}>"
         )
@@ -192,7 +183,7 @@ class Pruner:
     @property
     def sparsity(self) -> float:
         """The share of all selected weights (on this rank) that the masks in force hold at zero."""
-        count = sum(weight.parameter.numel() for weight in self._weights)
+        count = self._weights.numel
         return 1.0 - sum(weight.kept for weight in self._weights) / count if count else 0.0
 
     @property
@@ -221,17 +212,7 @@ class Pruner:
         Raises:
             StateError: ``model`` lacks a pruned tensor or has it in another shape.
         """
-        others = {name: weight for weight in named_weights(model) for name in weight.names}
-        for weight in self._weights:
-            other = others.get(weight.name)
-            mine = None if other is None else part(other.parameter)
-            if mine is None or mine.shape != weight.mask.shape:
-                found = "is missing" if mine is None else f"is {tuple(mine.shape)}"
-                raise StateError(
-                    f"{weight.name!r} of shape {tuple(weight.mask.shape)} {found} in this "
-                    f"{type(model).__name__}: apply_to() takes a copy of the pruned model"
-                )
-            Mask.from_bits(weight.mask.bits.to(mine.device), weight.mask.shape).zero_(mine)
+        self._weights.apply_to(model)
 
     def finalize(self, *, keep_masks: bool = False) -> PruningReport:
         """Check that the final sparsity is reached, then detach.
@@ -257,7 +238,7 @@ class Pruner:
                 f"since: the masks are {self.sparsity:.2%} sparse, not "
                 f"{self.schedule.final_sparsity:.2%}; train on, the next step does it again"
             )
-        self._check_nans(wait=True)
+        self._nans.check(wait=True)
         for weight in self._weights:
             weight.check()
             if strays := weight.strays():
@@ -311,10 +292,10 @@ class Pruner:
         self._steps = StepCount(state["step"])
         self._updated = state["updated"]
         self._new = True
-        self._restored = set(self._optimizers)
+        self._states.restored(self._optimizers)
         for weight, (mask, aside) in zip(self._weights, restored, strict=True):
             weight.restore(mask, aside)
-        self._compare_replicas()
+        self._weights.compare_replicas(self.step_count)
         self._prepare_step()
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
@@ -324,37 +305,25 @@ class Pruner:
             "optimizer, and load_state_dict() there"
         )
 
-    def _held_after(self, optimizer: Optimizer) -> list[MaskedWeight]:
-        """The weights this optimizer may move, and after the first those that none moves yet."""
-        mine = _parameters(optimizer)
-        if optimizer is not self._optimizers[0]:
-            return [weight for weight in self._weights if id(weight.parameter) in mine]
-        moved = set().union(*map(_parameters, self._optimizers[1:])) - mine
-        return [weight for weight in self._weights if id(weight.parameter) not in moved]
-
     def before_step(self, optimizer: Optimizer) -> None:
         """Called by the optimizer: see that weights and state are as this pruner left them."""
-        self._check_nans()
+        self._nans.check()
         if optimizer is self._optimizers[0]:
             self._update_if_due()  # one that was interrupted
-        weights = self._held_after(optimizer)
+        weights = self._weights.moved_by(optimizer)
         for weight in weights:
             weight.check()
         if is_idle(optimizer):
             return
         if isinstance(self.criterion, Averaged):
             self._observe(optimizer, weights)
-        restored = optimizer in self._restored
-        self._restored.discard(optimizer)
-        if optimizer in self._loads:
-            age = self._loads.pop(optimizer)
-            if not restored:
-                self._check_age(optimizer, age)
+        if self._states.was_loaded(optimizer, self.step_count):
             for weight in weights:
                 weight.hold_state()
         if self._new:
             self._new = False
-            self._warn_of_loose_zeros()
+            if not isinstance(self.regrow, GradientRegrowth):  # weights start at zero on purpose
+                warn_of_loose_zeros(self._weights)
 
     def _observe(self, optimizer: Optimizer, weights: Sequence[MaskedWeight]) -> None:
         found_inf = getattr(optimizer, "found_inf", None)
@@ -366,7 +335,7 @@ class Pruner:
 
     def after_step(self, optimizer: Optimizer) -> None:
         """Called by the optimizer: hold the zeros, count the step, update the masks in time."""
-        for weight in self._held_after(optimizer):
+        for weight in self._weights.moved_by(optimizer):
             weight.after_step(optimizer)
         if optimizer is self._optimizers[0]:
             self._steps.add(optimizer)
@@ -379,64 +348,16 @@ class Pruner:
         self._prepare_step()
 
     def _prepare_step(self) -> None:
-        """Before the next update's backward pass, ask for the gradients of masked weights."""
-        if isinstance(self.regrow, GradientRegrowth):
-            for weight in self._weights:
-                weight.collect_gradient(self.step_count + 1 in weight.schedule.updates)
+        grows = isinstance(self.regrow, GradientRegrowth)
+        self._weights.prepare(self.step_count + 1 if grows else 0, grows=grows)
 
     def before_foreign_step(self, optimizer: Optimizer) -> None:
         """Called by an optimizer this pruner was not given: does it move the pruned weights?"""
-        theirs = _parameters(optimizer)
-        moved = [w for w in self._weights if id(w.parameter) in theirs]
-        if any(weight.parameter.grad is not None for weight in moved):
-            kinds = ", ".join(type(each).__name__ for each in self._optimizers)
-            raise StateError(
-                f"an optimizer ({type(optimizer).__name__}) takes a step on {moved[0].name!r} that "
-                f"the Pruner was not given (it has {kinds}), so nothing would be counted or held: "
-                "give the Pruner every optimizer, [first, second], or the inner one of a wrapper; "
-                "for a new optimizer in mid-run, detach() this pruner, make one with the new "
-                "optimizer and load_state_dict() its state"
-            )
+        check_foreign_step(optimizer, self._optimizers, self._weights)
 
     def before_load(self, optimizer: Optimizer) -> None:
         """Called by the optimizer when its state is to be replaced, before or after this one's."""
-        self._loads[optimizer] = self._age(optimizer)
-
-    def _age(self, optimizer: Optimizer) -> int | None:
-        ages = (age_of_state(optimizer, weight.parameter) for weight in self._weights)
-        return next((age for age in ages if age is not None), None)
-
-    def _check_age(self, optimizer: Optimizer, before: int | None) -> None:
-        """See that this state was not forgotten where the optimizer's was loaded."""
-        after = self._age(optimizer)
-        restart = before is None and after is not None and self.step_count == 0
-        rollback = before is not None and after is not None and before != after
-        if restart or rollback:
-            raise StateError(
-                f"the state of {type(optimizer).__name__} was loaded from a run under way, but the "
-                f"pruner stays at step {self.step_count} of its own: load the pruner state of that "
-                "checkpoint too (pruner.load_state_dict), or, to begin pruning there, make the "
-                "Pruner after the optimizer's state is loaded"
-            )
-
-    def _warn_of_loose_zeros(self) -> None:
-        """Warn of the zeros of a sparse checkpoint that no mask holds: training would move them."""
-        fixed = [w for w in self._weights if not w.schedule.restarts]
-        if isinstance(self.regrow, GradientRegrowth):  # weights start at zero on purpose
-            return
-        loose = {weight: weight.loose_zeros() for weight in fixed}
-        shares = {w: count / w.parameter.numel() for w, count in loose.items() if count}
-        sparse = [weight for weight, share in shares.items() if share > LOOSE_ZEROS]
-        if sparse and is_first_rank():
-            worst = max(sparse, key=shares.__getitem__)
-            others = f", as in {len(sparse) - 1} more tensors" if len(sparse) > 1 else ""
-            warnings.warn(
-                f"{loose[worst]} of the {worst.parameter.numel()} weights of {worst.name!r} are "
-                f"zero but not masked{others}: training moves them. If they "
-                "are to stay, load the pruner state that belongs to these weights, or start "
-                "from their sparsity with initial_sparsity=, or hold them with Hold()",
-                stacklevel=2,
-            )
+        self._states.before_load(optimizer)
 
     def _due(self) -> int | None:
         """The first step of a mask update that is to be made by now, if any is."""
@@ -455,45 +376,10 @@ class Pruner:
     def _update_masks(self, step: int) -> None:
         """Draw the masks anew from the raw weights, all of them before any is put in force."""
         masks = self._drawer.draw(self._weights, step)
-        if nans := self._drawer.nans:
-            self._nans = NanReport(step, tuple(nans), torch.stack(list(nans.values())))
-        for weight in self._weights:
-            if weight.name in masks:
-                place = f"{weight.name!r} at step {step}"
-                check_rows(weight.weight.owners, masks[weight.name], place)
-        for weight in self._weights:
-            if weight.name in masks:
-                schedule, last = weight.schedule, step == weight.schedule.end_step
-                aside = self.regrow is True and not last and not schedule.restarts
-                weight.set_mask(masks[weight.name], keep_aside=aside)
-                if schedule.restarts and schedule(step) != schedule(step - 1):
-                    weight.forget_state()
+        self._nans.expect(step, self._drawer.nans, self._weights.sizes)
+        self._weights.put_in_force(masks, step, regrow=self.regrow is True)
         self._statistics.after_update(masks)
-        self._compare_replicas()
-
-    def _check_nans(self, *, wait: bool = False) -> None:
-        """See that the last update met no NaN on a device, once its report has arrived."""
-        if self._nans is None or not self._nans.ready(wait=wait):
-            return
-        report, self._nans = self._nans, None
-        sizes = {weight.name: weight.parameter.numel() for weight in self._weights}
-        for name, count in report.found().items():
-            raise MaskError(
-                f"no mask for {name!r} at step {report.step}: {nan_scores(count, sizes[name])}"
-            )
-
-    def _compare_replicas(self) -> None:
-        """See that all ranks which hold the same weights hold the same masks."""
-        check_replicas(
-            (
-                f"the mask of {weight.name!r} at step {self.step_count}",
-                weight.mask.bits.cpu().numpy().tobytes(),
-                weight.replicas,
-                weight.part.device,
-            )
-            for weight in self._weights
-            if weight.replicas
-        )
+        self._weights.compare_replicas(self.step_count)
 
     def _configuration(self) -> dict[str, Any]:
         configuration: dict[str, Any] = {
@@ -511,7 +397,3 @@ class Pruner:
             raise StateError(
                 "this pruner is detached and holds no masks any more: make a new Pruner"
             )
-
-
-def _parameters(optimizer: Optimizer) -> set[int]:
-    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}

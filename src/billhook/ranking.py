@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from billhook.backends.nans import nan_scores
 from billhook.distributed import is_sharded, part, total
 from billhook.errors import MaskError
-from billhook.mask import nan_scores, select
+from billhook.mask import select
 
 __all__ = ["largest_by_tensor"]
 

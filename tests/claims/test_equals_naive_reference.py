@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import billhook
 from billhook import masked_weight
+from billhook.masked_gradient import MaskedGradient
 from billhook.selection import select_weights
 
 from .naive import NaiveRun, OptimizerFactory
@@ -139,18 +140,18 @@ def test_billhook_equals_the_naive_reference(model_name: str, optimizer_name: st
 
 
 def _no_gradient_mask(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.setattr(masked_weight.MaskedWeight, "_mask_grad", lambda self: None)
+    monkeypatch.setattr(MaskedGradient, "mask", lambda self: None)
     return {}
 
 
 def _masked_after_clipping(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    check, mask = masked_weight.MaskedWeight.check, masked_weight.MaskedWeight._mask_grad
+    check, mask = masked_weight.MaskedWeight.check, MaskedGradient.mask
 
     def late(self: masked_weight.MaskedWeight) -> None:  # the optimizer's pre-step hook
         check(self)
-        mask(self)
+        mask(self.gradient)
 
-    monkeypatch.setattr(masked_weight.MaskedWeight, "_mask_grad", lambda self: None)
+    monkeypatch.setattr(MaskedGradient, "mask", lambda self: None)
     monkeypatch.setattr(masked_weight.MaskedWeight, "check", late)
     return {}
 

@@ -124,7 +124,7 @@ def test_gradients_of_masked_weights_are_collected_over_micro_batches(accumulate
     dense = model.weight.detach().clone().requires_grad_()
     for step in range(accumulate):
         nn.functional.linear(_batch(step), dense, model.bias).square().sum().backward()
-    collected = pruner._weights[0].dense_gradient()
+    collected = pruner._weights[0].gradient.dense()
     assert collected is not None
     torch.testing.assert_close(collected, dense.grad)
 

@@ -1,13 +1,14 @@
 """Counts of NaN scores on their way from a device to the host, which nobody waits for."""
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["NanReport", "record_event"]
+from billhook.errors import MaskError
+
+__all__ = ["NanCheck", "nan_scores", "record_event"]
 
 
 class Event(Protocol):
@@ -25,31 +26,53 @@ def record_event(device: torch.device) -> Event:
     return event
 
 
-@dataclasses.dataclass
-class NanReport:
-    """The NaN counts of one mask update.
+def nan_scores(nans: int, numel: int) -> str:
+    """What an error says of scores that are NaN."""
+    return (
+        f"{nans} of {numel} scores are NaN and cannot be ranked: look for the divergence that "
+        "brought them in (learning rate, loss, data)"
+    )
 
-    Args:
-        step: the update's.
-        names: the tensors.
-        counts: one for each of them, on the device.
-    """
 
-    step: int
-    names: Sequence[str]
-    counts: Tensor
+class NanCheck:
+    """The NaN counts of the last mask update, on their way from the device."""
 
-    def __post_init__(self) -> None:
-        device = self.counts.device
-        self.counts = self.counts.to("cpu", non_blocking=True)
-        self._event = None if device.type == "cpu" else record_event(device)
+    def __init__(self) -> None:
+        self._event: Event | None = None
+        self._counts: Tensor | None = None
+        self._names: tuple[str, ...] = ()
 
-    def ready(self, *, wait: bool = False) -> bool:
-        """Whether the counts have arrived; ``wait`` for them if told."""
+    def expect(self, step: int, counts: Mapping[str, Tensor], sizes: Mapping[str, int]) -> None:
+        """Fetch the numbers of NaN scores that the update of ``step`` met.
+
+        Args:
+            step: the update's.
+            counts: by tensor, each on the device.
+            sizes: by tensor, its number of weights.
+        """
+        if not counts:
+            return
+        self._step, self._sizes, self._names = step, sizes, tuple(counts)
+        found = torch.stack(list(counts.values()))
+        self._counts = found.to("cpu", non_blocking=True)
+        self._event = None if found.device.type == "cpu" else record_event(found.device)
+
+    def check(self, *, wait: bool = False) -> None:
+        """See that there was no NaN, once the counts have arrived; ``wait`` for them if told.
+
+        Raises:
+            MaskError: a score was NaN.
+        """
+        if self._counts is None:
+            return
         if self._event is not None and wait:
             self._event.synchronize()
-        return self._event is None or self._event.query()
-
-    def found(self) -> dict[str, int]:
-        """The tensors with NaN scores, and how many; only once :meth:`ready`."""
-        return {name: n for name, n in zip(self.names, self.counts.tolist(), strict=True) if n}
+        if self._event is not None and not self._event.query():
+            return
+        counts, self._counts = self._counts.tolist(), None
+        for name, count in zip(self._names, counts, strict=True):
+            if count:
+                raise MaskError(
+                    f"no mask for {name!r} at step {self._step}: "
+                    f"{nan_scores(count, self._sizes[name])}"
+                )

@@ -1,0 +1,155 @@
+"""The gradient of one pruned tensor: zero where the weight is masked, from accumulation on."""
+
+import gc
+import weakref
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from billhook.distributed import after_reduction, is_sharded, mean_over, part, whole
+from billhook.errors import StateError
+from billhook.mask import Mask
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+__all__ = ["MaskedGradient", "check_free"]
+
+
+class MaskedGradient:
+    """Masks the gradient of a parameter where it is accumulated, and again if it is written.
+
+    The parameter does not keep this object alive: its hook goes when this object goes.
+
+    Args:
+        parameter: whose gradient it is.
+        mask: the mask in force, one object for all time.
+        replicas: the groups of ranks that hold the same part of the parameter as this one.
+    """
+
+    def __init__(
+        self, parameter: torch.nn.Parameter, mask: Mask, replicas: tuple["ProcessGroup", ...]
+    ) -> None:
+        self._parameter = parameter
+        self._mask = mask
+        #: The groups over which a gradient is averaged only after it was accumulated: DDP's.
+        self._reduced_later = () if is_sharded(parameter) else replicas
+        self._masked: tuple[weakref.ref[Tensor], int] | None = None
+        self._collects = False
+        self._lost: Tensor | None = None
+        self._hook = self._register_hook()
+
+    @property
+    def was_written(self) -> bool:
+        """Whether this is another gradient than the one that was masked last."""
+        grad = self._parameter.grad
+        if grad is None or self._masked is None:
+            return grad is not None
+        masked, version = self._masked
+        return masked() is not grad or part(grad)._version != version
+
+    def mask(self) -> None:
+        """Write zeros where the weight is masked."""
+        grad = self._parameter.grad
+        if grad is None:
+            return
+        if self._mask.keeps_all:
+            pass
+        elif grad.is_sparse:  # rows of an embedding, possibly repeated
+            rows = self._mask_of(grad).keep()[grad._indices()[0]]
+            grad._values().masked_fill_(~rows, 0.0)
+        else:
+            self._mask_of(grad).zero_(part(grad))
+        self.note(grad)
+
+    def note(self, grad: Tensor) -> None:
+        """Remember a gradient as masked until it is written again."""
+        self._masked = weakref.ref(grad), part(grad)._version
+
+    def collect(self, wanted: bool) -> None:
+        """Whether to remember, in the backward passes to come, gradients of masked weights too."""
+        self._collects, self._lost = wanted, None
+
+    def dense(self) -> Tensor | None:
+        """The gradient as it was before it was masked, laid out as the parameter; None: not there.
+
+        A collective where replicas hold the same part: the mean of theirs.
+        """
+        grad, lost = self._parameter.grad, self._lost
+        if grad is None or lost is None:
+            return None
+        mine = _dense_part(grad) + mean_over(lost, self._reduced_later)
+        return whole(mine, self._parameter)
+
+    def release(self) -> None:
+        """Remove the hook and forget what was collected."""
+        self._hook.remove()
+        self._lost = None
+
+    def after_accumulation(self) -> None:
+        """Mask a gradient that has just been accumulated."""
+        if self._collects:
+            self._collect()
+        self.mask()
+        if self._reduced_later:
+            after_reduction(self.mask)  # a low-rank one, say, leaves no zero where it was
+
+    def _collect(self) -> None:
+        grad = self._parameter.grad
+        if grad is None:
+            return
+        mine = _dense_part(grad)
+        lost = mine.masked_fill(self._mask_of(grad).keep(), 0.0)
+        self._lost = lost if self._lost is None else self._lost + lost
+
+    def _mask_of(self, grad: Tensor) -> Mask:
+        return self._mask.move_to(part(grad).device)
+
+    def _register_hook(self) -> torch.utils.hooks.RemovableHandle:
+        parameter = self._parameter
+        frozen = not parameter.requires_grad  # torch takes the hook only from a leaf in use
+        parameter.requires_grad_(True)
+        handle: torch.utils.hooks.RemovableHandle = parameter.register_post_accumulate_grad_hook(
+            _Hook(self)
+        )
+        parameter.requires_grad_(not frozen)
+        weakref.finalize(self, handle.remove).atexit = False
+        return handle
+
+
+class _Hook:
+    """What a parameter knows of its pruner: it lives in C++, where no collector finds a cycle."""
+
+    def __init__(self, gradient: MaskedGradient) -> None:
+        self.gradient = weakref.ref(gradient)
+
+    def __call__(self, parameter: Tensor) -> None:  # noqa: ARG002 - it is the gradient's
+        if (gradient := self.gradient()) is not None:
+            gradient.after_accumulation()
+
+
+def _dense_part(grad: Tensor) -> Tensor:
+    mine = part(grad)
+    return mine.to_dense() if mine.is_sparse else mine
+
+
+def check_free(name: str, parameter: Tensor) -> None:
+    """See that no other pruner holds ``parameter``.
+
+    Raises:
+        StateError: one does.
+    """
+    if _is_held(parameter):
+        gc.collect()  # one that nobody can reach any more, with its optimizer, is none
+    if _is_held(parameter):
+        raise StateError(
+            f"{name!r} is held by another Pruner, which would go on masking its gradients: call "
+            "detach() or finalize() of that one first (in a notebook, pruner.detach() before the "
+            "cell is run again), or start from a new model"
+        )
+
+
+def _is_held(parameter: Tensor) -> bool:
+    hooks = (parameter._post_accumulate_grad_hooks or {}).values()
+    return any(isinstance(hook, _Hook) and hook.gradient() is not None for hook in hooks)
