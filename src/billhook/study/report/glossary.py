@@ -8,7 +8,7 @@ __all__ = ["GLOSSARY"]
 
 GLOSSARY = {
     LARGE: "The wide network without any pruning. It is what both arms are measured against.",
-    SPARSE: "The wide network, pruned while it trains until its file has the bytes of a narrow one.",
+    SPARSE: "The wide network, pruned in training until its file has the bytes of a narrow one.",
     DENSE: "A narrow network without zeros, trained for as many steps.",
     LONGER: "The narrow network again, trained for as many multiply-adds as the wide one took.",
     "arm": "One side of the comparison: small-dense or large-sparse.",
