@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "abi.h"
+#include "f32_pack.h"
 #include "steps.h"
 
 namespace {
@@ -74,6 +75,26 @@ constexpr Field kLayout[] = {
     BILLHOOK_FIELD(Step, rows),
     BILLHOOK_FIELD(Step, depthwise),
     BILLHOOK_FIELD(Step, lanes),
+    BILLHOOK_STRUCT(Csr),
+    BILLHOOK_FIELD(Csr, rows),
+    BILLHOOK_FIELD(Csr, columns),
+    BILLHOOK_FIELD(Csr, row_ptr),
+    BILLHOOK_FIELD(Csr, narrow),
+    BILLHOOK_FIELD(Csr, wide),
+    BILLHOOK_FIELD(Csr, value),
+    BILLHOOK_STRUCT(Taps),
+    BILLHOOK_FIELD(Taps, inputs),
+    BILLHOOK_FIELD(Taps, kernel_height),
+    BILLHOOK_FIELD(Taps, kernel_width),
+    BILLHOOK_FIELD(Taps, stride_height),
+    BILLHOOK_FIELD(Taps, stride_width),
+    BILLHOOK_FIELD(Taps, dilation_height),
+    BILLHOOK_FIELD(Taps, dilation_width),
+    BILLHOOK_FIELD(Taps, pad_top),
+    BILLHOOK_FIELD(Taps, pad_left),
+    BILLHOOK_FIELD(Taps, groups),
+    BILLHOOK_FIELD(Taps, plane),
+    BILLHOOK_FIELD(Taps, pitch),
 };
 
 }  // namespace

@@ -275,7 +275,7 @@ class Conv(Layer):
 
     def _plane_rows(self, index: int, source: PlaneLayout, target: Target) -> BlockedRows:
         """Rows of offsets into planes. Only the offsets depend on the size of the planes."""
-        rows = conv_rows(self, source).grouped()
+        rows = conv_rows(self, source)
         known = target.packings.setdefault((index, "planes"), BlockedRows((rows,)))
         assert isinstance(known, BlockedRows)
         first = known.blocks[0]

@@ -7,13 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from billhook.inference.graph.planes import PlaneLayout
+from billhook.inference.kernels import LANES
+from billhook.inference.weights import packing
 from billhook.inference.weights.csr import floats, to_csr
+from billhook.inference.weights.packing import TapsStruct
 from billhook.inference.weights.panels import SparseRows
 
 if TYPE_CHECKING:
     from billhook.inference.graph.conv import Conv
 
-__all__ = ["Reach", "conv_rows", "panel_offsets", "reach"]
+__all__ = ["Reach", "conv_rows", "panel_offsets", "reach", "taps"]
 
 
 @dataclass(frozen=True)
@@ -43,37 +46,21 @@ def reach(conv: "Conv") -> Reach:
     return Reach(low[0], low[1], high[0], high[1])
 
 
-def _tap_offsets(
-    conv: "Conv", source: PlaneLayout, ky: np.ndarray, kx: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The phase a tap reads, and its offset there."""
-    (sh, sw), (dh, dw) = conv.stride, conv.dilation
-    y, x = ky * dh - conv.padding[0], kx * dw - conv.padding[1]
-    phase = (y % sh) * sw + x % sw
-    return phase, (y // sh) * source.pitch + x // sw
+def taps(conv: "Conv", plane: int, pitch: int) -> TapsStruct:
+    """How a convolution reads planes, or phases, of this many floats with rows of this pitch."""
+    _, inputs, height, width = conv.weight.shape
+    sides = (height, width, *conv.stride, *conv.dilation, *conv.padding[:2])
+    return TapsStruct(inputs, *sides, conv.groups, plane, pitch)
 
 
 def conv_rows(conv: "Conv", source: PlaneLayout) -> SparseRows:
-    """The convolution's rows."""
-    csr = to_csr(conv.weight)
-    offset = panel_offsets(conv, source)[csr.column]
-    if conv.groups > 1:
-        filters, inputs = conv.weight.shape[:2]
-        first = np.arange(filters, dtype=np.int32) // (filters // conv.groups) * inputs
-        first *= conv.stride[0] * conv.stride[1] * source.size
-        offset += np.repeat(first, np.diff(csr.row_ptr))
-    bias = floats(conv.bias)
-    return SparseRows(csr.row_ptr, offset, csr.value, bias, conv.activation)
+    """The convolution's rows, in groups of eight if each eight read the same places."""
+    csr, own = to_csr(conv.weight), taps(conv, source.size, source.pitch)
+    shared = packing.shares_offsets(csr.struct, own)
+    arrays = packing.fill_planes(csr.struct, csr.nnz, own, shared)
+    return SparseRows(*arrays, floats(conv.bias), conv.activation, LANES if shared else 1)
 
 
 def panel_offsets(conv: "Conv", source: PlaneLayout) -> NDArray[np.int32]:
-    """Offset from an output pixel to the operand of each column of the flattened weight.
-
-    For a later group add the channels of the groups before it.
-    """
-    _, inputs, kernel_height, kernel_width = conv.weight.shape
-    taps = np.arange(kernel_height * kernel_width)
-    phase, within = _tap_offsets(conv, source, *divmod(taps, kernel_width))
-    channel = np.arange(inputs)[:, None] * conv.stride[0] * conv.stride[1]
-    offsets: NDArray[np.int32] = ((channel + phase) * source.size + within).astype(np.int32)
-    return offsets.ravel()
+    """Offset from an output pixel to the operand of each column of the flattened weight."""
+    return packing.tap_offsets(taps(conv, source.size, source.pitch))

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from billhook.inference.kernels import LANES
+from billhook.inference.kernels import pointer
+from billhook.inference.weights.packing import CsrStruct
 
-__all__ = ["Csr", "SparseWeight", "floats", "narrow", "shares_columns", "to_csr"]
+__all__ = ["Csr", "SparseWeight", "floats", "narrow", "to_csr"]
 
 Columns = NDArray[np.int32] | NDArray[np.uint16]  # the narrower one where all columns fit
 
@@ -30,6 +31,19 @@ class Csr:
     @property
     def nnz(self) -> int:
         return len(self.value)
+
+    @property
+    def struct(self) -> CsrStruct:
+        """The structure that points to the arrays, for as long as these live."""
+        narrow = self.column.dtype == np.uint16
+        return CsrStruct(
+            rows=self.shape[0],
+            columns=self.shape[1],
+            row_ptr=pointer(self.row_ptr),
+            narrow=pointer(self.column) if narrow else None,
+            wide=None if narrow else pointer(self.column),
+            value=pointer(self.value),
+        )
 
 
 @dataclass(frozen=True)
@@ -71,16 +85,3 @@ def to_csr(weight: torch.Tensor | SparseWeight) -> Csr:
     np.cumsum(np.bincount(rows, minlength=len(dense)), out=row_ptr[1:])
     shape = (dense.shape[0], dense.shape[1])
     return Csr(shape, row_ptr, narrow(columns, shape[1]), dense[rows, columns])
-
-
-def shares_columns(row_ptr: NDArray[np.int32], column: Columns) -> bool:
-    """Whether each eight rows from a multiple of eight have the same columns."""
-    if (len(row_ptr) - 1) % LANES or len(column) == 0:
-        return False
-    lengths = np.diff(row_ptr).reshape(-1, LANES)
-    if (lengths != lengths[:, :1]).any():
-        return False
-    starts = row_ptr[:-1].reshape(-1, LANES)
-    within = np.arange(lengths.sum(axis=1).sum()) - np.repeat(row_ptr[:-1], lengths.ravel())
-    first = np.repeat(np.repeat(starts[:, 0], LANES), lengths.ravel()) + within
-    return bool((column == column[first]).all())

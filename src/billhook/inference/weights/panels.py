@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from billhook.inference.kernels import (
     ACTIVATIONS,
-    ISA_NAMES,
     LANES,
     Array,
     BlocksStruct,
@@ -18,16 +17,12 @@ from billhook.inference.kernels import (
     pointer,
     struct_array,
 )
-from billhook.inference.weights.csr import Csr, shares_columns
+from billhook.inference.weights import packing
+from billhook.inference.weights.csr import Csr
 
 __all__ = ["CHUNK", "BlockedRows", "SparseRows", "gate_rows", "panel_rows"]
 
 CHUNK = 128  # rows sorted together by length; mirrored by f32_spmm.h
-# Panel floats in use at a time (the first-level cache), beyond which panels are cut into blocks of
-# matrix columns, as long as a row still has this many nonzeros in a block.
-PANEL_FLOATS = {"portable": 8192, "avx2": 8192, "avx512": 12288}
-MIN_NONZEROS = 12
-MAX_COLUMNS = 2**16  # of a block
 
 
 @dataclass(frozen=True)
@@ -46,30 +41,6 @@ class SparseRows:
     group: int = 1
     first_column: int = 0
     row: NDArray[np.int32] | None = None
-
-    def grouped(self) -> "SparseRows":
-        """The same in groups of eight rows, if each eight have the same operands.
-
-        >>> import torch
-        >>> from billhook.inference.weights.csr import to_csr
-        >>> csr = to_csr(torch.ones(8, 2))
-        >>> SparseRows(csr.row_ptr, csr.column, csr.value).grouped().place.tolist()
-        [0, 1]
-        """
-        if self.group != 1 or not shares_columns(self.row_ptr, self.place):
-            return self
-        row_ptr = self.row_ptr[::LANES] // LANES
-        first = self.row_ptr[:-1:LANES].repeat(np.diff(row_ptr))
-        within = np.arange(row_ptr[-1]) - row_ptr[:-1].repeat(np.diff(row_ptr))
-        length = np.diff(row_ptr).repeat(np.diff(row_ptr))
-        source = (first + within)[:, None] + length[:, None] * np.arange(LANES)
-        return replace(
-            self,
-            row_ptr=row_ptr.astype(np.int32),
-            place=self.place[first + within],
-            value=self.value[source],
-            group=LANES,
-        )
 
     @cached_property
     def struct(self) -> SparseRowsStruct:
@@ -126,52 +97,23 @@ def panel_rows(
     """Rows whose operand is a panel of ``width`` columns, in blocks of matrix columns: the first
     adds the bias, the last applies the activation."""
     rows, columns = csr.shape
-    block = max(
-        PANEL_FLOATS[ISA_NAMES[isa]] // width, MIN_NONZEROS * rows * columns // max(csr.nnz, 1)
-    )
-    count = max(1, -(-columns // min(block, MAX_COLUMNS)))
-    block = -(-columns // count)
-    shared = shares_columns(csr.row_ptr, csr.column)
-    parts = [_column_block(csr, i * block, (i + 1) * block, shared) for i in range(count)]
+    block = packing.block_columns(rows, columns, csr.nnz, width, isa)
+    shared = packing.shares_columns(csr.struct)
+    parts = [
+        _column_block(csr, first, min(first + block, columns), shared)
+        for first in range(0, max(columns, 1), max(block, 1))
+    ]
     parts[0] = replace(parts[0], bias=bias)
     parts[-1] = replace(parts[-1], activation=activation)
-    return BlockedRows(tuple(part.grouped() if shared else part for part in parts))
+    return BlockedRows(tuple(parts))
 
 
-def _column_block(csr: Csr, first: int, last: int, in_order: bool) -> SparseRows:
-    """Some columns of a panel's matrix; the rows of a chunk longest first unless ``in_order``.
-
-    >>> import torch
-    >>> from billhook.inference.weights.csr import to_csr
-    >>> csr = to_csr(torch.tensor([[1.0, 0, 2], [0, 3, 4]]))
-    >>> rows = _column_block(csr, 1, 3, in_order=False)
-    >>> rows.row.tolist(), rows.place.tolist(), rows.value.tolist()
-    ([1, 0], [0, 1, 1], [3.0, 4.0, 2.0])
-    """
-    chunks = [slice(r, min(r + CHUNK, csr.shape[0])) for r in range(0, csr.shape[0], CHUNK)]
-    total = sum(len(_inside(csr, chunk, first, last)) for chunk in chunks)
-    place, value = np.empty(total, np.uint16), np.empty(total, np.float32)
-    row_ptr, row = np.zeros(csr.shape[0] + 1, np.int32), np.arange(csr.shape[0], dtype=np.int32)
-    for chunk in chunks:  # arrays of all nonzeros would take several times the memory
-        inside = _inside(csr, chunk, first, last)
-        starts = np.searchsorted(inside, csr.row_ptr[chunk.start : chunk.stop + 1])
-        length = np.diff(starts)
-        order = np.arange(len(length)) if in_order else np.argsort(-length, kind="stable")
-        taken, source = _taken(starts, order)
-        own = slice(row_ptr[chunk.start], row_ptr[chunk.start] + len(inside))
-        place[own] = csr.column[inside[source]] - first
-        value[own] = csr.value[inside[source]]
-        row[chunk] = chunk.start + order
-        row_ptr[chunk.start + 1 : chunk.stop + 1] = own.start + taken[1:]
-    return SparseRows(row_ptr, place, value, first_column=first, row=None if in_order else row)
-
-
-def _inside(csr: Csr, rows: slice, first: int, last: int) -> NDArray[np.int64]:
-    """The nonzeros of some rows in columns [first, last)."""
-    begin, end = csr.row_ptr[rows.start], csr.row_ptr[rows.stop]
-    column = csr.column[begin:end]
-    inside: NDArray[np.int64] = np.flatnonzero((column >= first) & (column < last)) + begin
-    return inside
+def _column_block(csr: Csr, first: int, last: int, shared: bool) -> SparseRows:
+    """Some columns of a panel's matrix: in groups of eight rows if they share their columns, else
+    the rows of a chunk longest first."""
+    row_ptr, column, value, row = packing.fill_block(csr.struct, first, last, shared)
+    group = LANES if shared else 1
+    return SparseRows(row_ptr, column, value, group=group, first_column=first, row=row)
 
 
 def gate_rows(csr: Csr) -> Csr:

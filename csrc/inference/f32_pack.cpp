@@ -1,0 +1,282 @@
+#include "f32_pack.h"
+
+#include <algorithm>
+#include <bit>
+#include <numeric>
+#include <vector>
+
+#include "abi.h"
+#include "f32_spmm.h"
+#include "isa.h"
+
+namespace billhook {
+
+namespace {
+
+constexpr int64_t kPanelFloats = 8192, kPanelFloats512 = 12288;  // that are in use at a time
+constexpr int64_t kMinNonzeros = 12;     // of a row in a block
+constexpr int64_t kMaxColumns = 1 << 16;  // of a block: columns have 16 bits
+
+int64_t length(const Csr& csr, int64_t row) { return csr.row_ptr[row + 1] - csr.row_ptr[row]; }
+
+// Rows [first, last) by length, longest first, ties in row order: a counting sort.
+void longest_first(const int32_t* lengths, int64_t rows, int32_t* order, std::vector<int32_t>& room) {
+  const int32_t most = rows > 0 ? *std::max_element(lengths, lengths + rows) : 0;
+  room.assign(static_cast<size_t>(most) + 2, 0);
+  for (int64_t r = 0; r < rows; ++r) ++room[static_cast<size_t>(most - lengths[r] + 1)];
+  std::partial_sum(room.begin(), room.end(), room.begin());
+  for (int64_t r = 0; r < rows; ++r)
+    order[room[static_cast<size_t>(most - lengths[r])]++] = static_cast<int32_t>(r);
+}
+
+// Nonzeros [begin, end) of a row that are in columns [first, last).
+struct Range {
+  int64_t begin, end;
+};
+
+Range inside(const Csr& csr, int64_t row, int64_t first, int64_t last) {
+  const auto find = [&](int64_t column) {
+    const int64_t begin = csr.row_ptr[row], end = csr.row_ptr[row + 1];
+    return csr.narrow != nullptr
+               ? std::lower_bound(csr.narrow + begin, csr.narrow + end, column) - csr.narrow
+               : std::lower_bound(csr.wide + begin, csr.wide + end, column) - csr.wide;
+  };
+  return {find(first), find(last)};
+}
+
+void fill_shared_block(const Csr& csr, int64_t first, int64_t last, int32_t* row_ptr,
+                       uint16_t* column, float* value) {
+  int64_t next = 0;
+  row_ptr[0] = 0;
+  for (int64_t r = 0; r < csr.rows; r += kGroup) {
+    Range range[kGroup];
+    for (int64_t i = 0; i < kGroup; ++i) range[i] = inside(csr, r + i, first, last);
+    for (int64_t j = 0; j < range[0].end - range[0].begin; ++j, ++next) {
+      column[next] = static_cast<uint16_t>(csr.column(range[0].begin + j) - first);
+      for (int64_t i = 0; i < kGroup; ++i)
+        value[kGroup * next + i] = csr.value[range[i].begin + j];
+    }
+    row_ptr[r / kGroup + 1] = static_cast<int32_t>(next);
+  }
+}
+
+}  // namespace
+
+bool rows_of_mask(const uint8_t* mask, int64_t rows, int64_t columns, int64_t nonzeros,
+                  int32_t* row_ptr, uint16_t* narrow, int32_t* wide) {
+  const int64_t numel = rows * columns, bytes = (numel + 7) / 8;
+  int64_t next = 0, row = 0, start = 0;  // of the row
+  row_ptr[0] = 0;
+  for (int64_t at = 0; at < bytes; at += 8) {
+    uint64_t bits = 0;
+    for (int64_t i = 0; i < std::min<int64_t>(8, bytes - at); ++i)
+      bits |= static_cast<uint64_t>(mask[at + i]) << (8 * i);
+    for (; bits != 0; bits &= bits - 1) {
+      const int64_t element = 8 * at + std::countr_zero(bits);
+      if (element >= numel || next >= nonzeros) return false;
+      for (; element >= start + columns; start += columns)
+        row_ptr[++row] = static_cast<int32_t>(next);
+      if (narrow != nullptr)
+        narrow[next++] = static_cast<uint16_t>(element - start);
+      else
+        wide[next++] = static_cast<int32_t>(element - start);
+    }
+  }
+  while (row < rows) row_ptr[++row] = static_cast<int32_t>(next);
+  return next == nonzeros;
+}
+
+bool shares_columns(const Csr& csr) {
+  if (csr.rows % kGroup != 0 || csr.row_ptr[csr.rows] == 0) return false;
+  for (int64_t r = 0; r < csr.rows; r += kGroup) {
+    const int64_t count = length(csr, r), begin = csr.row_ptr[r];
+    for (int64_t i = 1; i < kGroup; ++i) {
+      if (length(csr, r + i) != count) return false;
+      for (int64_t j = 0; j < count; ++j)
+        if (csr.column(begin + j) != csr.column(csr.row_ptr[r + i] + j)) return false;
+    }
+  }
+  return true;
+}
+
+int64_t lane_steps(const Csr& csr, bool shared, int32_t* group_ptr, int32_t* row) {
+  const int64_t groups = (csr.rows + kGroup - 1) / kGroup;
+  std::fill(row + csr.rows, row + kGroup * groups, -1);
+  if (shared) {
+    std::iota(row, row + csr.rows, 0);
+  } else {
+    std::vector<int32_t> lengths(static_cast<size_t>(csr.rows)), room;
+    for (int64_t r = 0; r < csr.rows; ++r)
+      lengths[static_cast<size_t>(r)] = static_cast<int32_t>(length(csr, r));
+    longest_first(lengths.data(), csr.rows, row, room);
+  }
+  group_ptr[0] = 0;  // the first row of a group is its longest
+  for (int64_t g = 0; g < groups; ++g)
+    group_ptr[g + 1] = group_ptr[g] + static_cast<int32_t>(length(csr, row[g * kGroup]));
+  return group_ptr[groups];
+}
+
+void fill_lanes(const Csr& csr, bool shared, const int32_t* group_ptr, const int32_t* row,
+                uint16_t* column, float* value) {
+  const int64_t groups = (csr.rows + kGroup - 1) / kGroup;
+  for (int64_t g = 0; g < groups; ++g) {
+    for (int64_t lane = 0; lane < kGroup; ++lane) {
+      const int32_t r = row[g * kGroup + lane];
+      const int64_t begin = r < 0 ? 0 : csr.row_ptr[r], count = r < 0 ? 0 : length(csr, r);
+      for (int64_t step = group_ptr[g]; step < group_ptr[g + 1]; ++step) {
+        const int64_t j = step - group_ptr[g], place = step * kGroup + lane;
+        value[place] = j < count ? csr.value[begin + j] : 0.0f;
+        const int64_t at = j < count ? csr.column(begin + j) : csr.columns;
+        if (!shared)
+          column[place] = static_cast<uint16_t>(at);
+        else if (lane == 0)
+          column[step] = static_cast<uint16_t>(at);
+      }
+    }
+  }
+}
+
+ColumnBlocks column_blocks(int64_t rows, int64_t columns, int64_t nonzeros, int64_t width,
+                           int64_t isa) {
+  const int64_t floats = isa == kAvx512 ? kPanelFloats512 : kPanelFloats;
+  const int64_t most = std::min(
+      kMaxColumns, std::max(floats / width, kMinNonzeros * rows * columns / std::max<int64_t>(nonzeros, 1)));
+  const int64_t count = std::max<int64_t>(1, (columns + most - 1) / most);
+  return {count, (columns + count - 1) / count};
+}
+
+int64_t nonzeros_between(const Csr& csr, int64_t first, int64_t last) {
+  int64_t count = 0;
+  for (int64_t r = 0; r < csr.rows; ++r) {
+    const Range range = inside(csr, r, first, last);
+    count += range.end - range.begin;
+  }
+  return count;
+}
+
+void fill_block(const Csr& csr, int64_t first, int64_t last, bool shared, int32_t* row_ptr,
+                int32_t* row, uint16_t* column, float* value) {
+  if (shared) return fill_shared_block(csr, first, last, row_ptr, column, value);
+  std::vector<int32_t> room;
+  int64_t next = 0;
+  row_ptr[0] = 0;
+  for (int64_t chunk = 0; chunk < csr.rows; chunk += kChunk) {
+    const int64_t rows = std::min(kChunk, csr.rows - chunk);
+    Range range[kChunk];
+    int32_t lengths[kChunk];
+    for (int64_t r = 0; r < rows; ++r) {
+      range[r] = inside(csr, chunk + r, first, last);
+      lengths[r] = static_cast<int32_t>(range[r].end - range[r].begin);
+    }
+    longest_first(lengths, rows, row + chunk, room);
+    for (int64_t r = chunk; r < chunk + rows; ++r) {
+      const Range& own = range[row[r]];
+      row[r] += static_cast<int32_t>(chunk);
+      for (int64_t j = own.begin; j < own.end; ++j, ++next) {
+        column[next] = static_cast<uint16_t>(csr.column(j) - first);
+        value[next] = csr.value[j];
+      }
+      row_ptr[r + 1] = static_cast<int32_t>(next);
+    }
+  }
+}
+
+void tap_offsets(const Taps& taps, int32_t* offset) {
+  const auto divide = [](int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); };
+  const int64_t phases = taps.stride_height * taps.stride_width;
+  for (int64_t channel = 0; channel < taps.inputs; ++channel)
+    for (int64_t ky = 0; ky < taps.kernel_height; ++ky)
+      for (int64_t kx = 0; kx < taps.kernel_width; ++kx) {
+        const int64_t y = ky * taps.dilation_height - taps.pad_top;
+        const int64_t x = kx * taps.dilation_width - taps.pad_left;
+        const int64_t i = divide(y, taps.stride_height), j = divide(x, taps.stride_width);
+        const int64_t phase =
+            (y - i * taps.stride_height) * taps.stride_width + x - j * taps.stride_width;
+        *offset++ = static_cast<int32_t>((channel * phases + phase) * taps.plane + i * taps.pitch + j);
+      }
+}
+
+bool shares_offsets(const Csr& csr, const Taps& taps) {
+  return (taps.groups == 1 || csr.rows / taps.groups % kGroup == 0) && shares_columns(csr);
+}
+
+void fill_planes(const Csr& csr, const Taps& taps, const int32_t* offsets, bool shared,
+                 int32_t* row_ptr, int32_t* offset, float* value) {
+  const int64_t group = shared ? kGroup : 1, filters = csr.rows / taps.groups;
+  const int64_t of_group = taps.inputs * taps.stride_height * taps.stride_width * taps.plane;
+  int64_t next = 0;
+  row_ptr[0] = 0;
+  for (int64_t r = 0; r < csr.rows; r += group) {
+    const auto base = static_cast<int32_t>(r / filters * of_group);
+    const int64_t begin = csr.row_ptr[r], count = length(csr, r);
+    for (int64_t j = 0; j < count; ++j, ++next) {
+      offset[next] = base + offsets[csr.column(begin + j)];
+      for (int64_t i = 0; i < group; ++i) value[group * next + i] = csr.value[begin + i * count + j];
+    }
+    row_ptr[r / group + 1] = static_cast<int32_t>(next);
+  }
+}
+
+}  // namespace billhook
+
+using billhook::Csr;
+
+// 1 if the mask has this many bits set, all of them on elements; then row_ptr and columns are filled.
+BILLHOOK_API int64_t billhook_rows_of_mask(const uint8_t* mask, int64_t rows, int64_t columns,
+                                           int64_t nonzeros, int32_t* row_ptr, uint16_t* narrow,
+                                           int32_t* wide) {
+  return billhook::rows_of_mask(mask, rows, columns, nonzeros, row_ptr, narrow, wide);
+}
+
+BILLHOOK_API int64_t billhook_shares_columns(const Csr* csr) {
+  return billhook::shares_columns(*csr);
+}
+
+// The steps of all groups.
+BILLHOOK_API int64_t billhook_lane_steps(const Csr* csr, int64_t shared, int32_t* group_ptr,
+                                         int32_t* row) try {
+  return billhook::lane_steps(*csr, shared != 0, group_ptr, row);
+} catch (...) {
+  return billhook::failure();
+}
+
+BILLHOOK_API int64_t billhook_fill_lanes(const Csr* csr, int64_t shared, const int32_t* group_ptr,
+                                         const int32_t* row, uint16_t* column, float* value) {
+  billhook::fill_lanes(*csr, shared != 0, group_ptr, row, column, value);
+  return 0;
+}
+
+// The columns of each block but the last; blocks follow one another up to the last column.
+BILLHOOK_API int64_t billhook_block_columns(int64_t rows, int64_t columns, int64_t nonzeros,
+                                            int64_t width, int64_t isa) {
+  return billhook::column_blocks(rows, columns, nonzeros, width, isa).columns;
+}
+
+BILLHOOK_API int64_t billhook_nonzeros_between(const Csr* csr, int64_t first, int64_t last) {
+  return billhook::nonzeros_between(*csr, first, last);
+}
+
+BILLHOOK_API int64_t billhook_fill_block(const Csr* csr, int64_t first, int64_t last, int64_t shared,
+                                         int32_t* row_ptr, int32_t* row, uint16_t* column,
+                                         float* value) try {
+  billhook::fill_block(*csr, first, last, shared != 0, row_ptr, row, column, value);
+  return 0;
+} catch (...) {
+  return billhook::failure();
+}
+
+BILLHOOK_API int64_t billhook_tap_offsets(const billhook::Taps* taps, int32_t* offset) {
+  billhook::tap_offsets(*taps, offset);
+  return 0;
+}
+
+BILLHOOK_API int64_t billhook_shares_offsets(const Csr* csr, const billhook::Taps* taps) {
+  return billhook::shares_offsets(*csr, *taps);
+}
+
+BILLHOOK_API int64_t billhook_fill_planes(const Csr* csr, const billhook::Taps* taps,
+                                          const int32_t* offsets, int64_t shared, int32_t* row_ptr,
+                                          int32_t* offset, float* value) {
+  billhook::fill_planes(*csr, *taps, offsets, shared != 0, row_ptr, offset, value);
+  return 0;
+}

@@ -1,0 +1,171 @@
+"""The C ABI of ``csrc/inference/f32_pack.h``: from nonzeros to what the kernels read.
+
+A first call says how much memory a packing takes, a second one fills it.
+"""
+
+import ctypes
+import functools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from billhook import native
+
+__all__ = [
+    "CsrStruct",
+    "TapsStruct",
+    "block_columns",
+    "fill_block",
+    "fill_planes",
+    "lanes",
+    "nonzeros_between",
+    "rows_of_mask",
+    "shares_columns",
+    "shares_offsets",
+    "tap_offsets",
+]
+
+Ints = NDArray[np.int32]
+Shorts = NDArray[np.uint16]
+Floats = NDArray[np.float32]
+LANES = 8
+
+
+class CsrStruct(ctypes.Structure):
+    """A sparse matrix; see ``f32_pack.h``."""
+
+    _fields_ = (
+        ("rows", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("row_ptr", "narrow", "wide", "value")),
+    )
+
+
+class TapsStruct(ctypes.Structure):
+    """How a convolution reads padded planes; see ``f32_pack.h``."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int64)
+        for name in (
+            *("inputs", "kernel_height", "kernel_width", "stride_height", "stride_width"),
+            *("dilation_height", "dilation_width", "pad_top", "pad_left", "groups"),
+            *("plane", "pitch"),
+        )
+    )
+
+
+_P, _I = ctypes.c_void_p, ctypes.c_int64
+_ARGTYPES = {
+    "billhook_rows_of_mask": (_P, _I, _I, _I, _P, _P, _P),
+    "billhook_shares_columns": (_P,),
+    "billhook_lane_steps": (_P, _I, _P, _P),
+    "billhook_fill_lanes": (_P, _I, _P, _P, _P, _P),
+    "billhook_block_columns": (_I, _I, _I, _I, _I),
+    "billhook_nonzeros_between": (_P, _I, _I),
+    "billhook_fill_block": (_P, _I, _I, _I, _P, _P, _P, _P),
+    "billhook_tap_offsets": (_P, _P),
+    "billhook_shares_offsets": (_P, _P),
+    "billhook_fill_planes": (_P, _P, _P, _I, _P, _P, _P),
+}
+
+
+@functools.cache
+def _kernel(name: str) -> Any:
+    native.check_layout({"Csr": CsrStruct, "Taps": TapsStruct})
+    kernel = native.function(name, _ARGTYPES[name])
+    if kernel is None:
+        raise RuntimeError("there is no native library; callers ask kernels.available() first")
+    return kernel
+
+
+def _at(array: NDArray[Any] | None) -> int | None:
+    return None if array is None else int(array.ctypes.data)
+
+
+def _ref(struct: ctypes.Structure) -> int:
+    return ctypes.addressof(struct)
+
+
+def rows_of_mask(
+    mask: NDArray[np.uint8], rows: int, columns: int, nonzeros: int
+) -> tuple[Ints, Shorts | Ints] | None:
+    """row_ptr and columns of a mask's set bits; None unless there are ``nonzeros`` of them, all
+    on elements. ``mask`` has ``ceil(rows * columns / 8)`` bytes."""
+    row_ptr = np.empty(rows + 1, np.int32)
+    narrow = np.empty(nonzeros, np.uint16) if columns < 2**16 else None
+    wide = np.empty(nonzeros, np.int32) if narrow is None else None
+    sound = _kernel("billhook_rows_of_mask")(
+        *(_at(mask), rows, columns, nonzeros, _at(row_ptr), _at(narrow), _at(wide))
+    )
+    column = wide if narrow is None else narrow
+    return (row_ptr, column) if sound and column is not None else None
+
+
+def shares_columns(csr: CsrStruct) -> bool:
+    """Whether each eight rows from a multiple of eight have the same columns."""
+    return bool(_kernel("billhook_shares_columns")(_ref(csr)))
+
+
+def lanes(csr: CsrStruct, shared: bool) -> tuple[Ints, Shorts, Floats, Ints]:
+    """group_ptr, columns, values and rows of groups of eight rows."""
+    groups = -(-csr.rows // LANES)
+    group_ptr, row = np.empty(groups + 1, np.int32), np.empty(groups * LANES, np.int32)
+    steps = _kernel("billhook_lane_steps")(_ref(csr), shared, _at(group_ptr), _at(row))
+    column = np.empty(steps if shared else (steps, LANES), np.uint16)
+    value = np.empty((steps, LANES), np.float32)
+    _kernel("billhook_fill_lanes")(
+        *(_ref(csr), shared, _at(group_ptr), _at(row), _at(column), _at(value))
+    )
+    return group_ptr, column, value, row
+
+
+def block_columns(rows: int, columns: int, nonzeros: int, width: int, isa: int) -> int:
+    """The columns of each block of a panel's matrix but the last."""
+    return int(_kernel("billhook_block_columns")(rows, columns, nonzeros, width, isa))
+
+
+def nonzeros_between(csr: CsrStruct, first: int, last: int) -> int:
+    """How many nonzeros are in columns [first, last)."""
+    return int(_kernel("billhook_nonzeros_between")(_ref(csr), first, last))
+
+
+def fill_block(
+    csr: CsrStruct, first: int, last: int, shared: bool
+) -> tuple[Ints, Shorts, Floats, Ints | None]:
+    """row_ptr, columns from ``first`` on, values and the order of rows of columns [first, last)."""
+    count, group = nonzeros_between(csr, first, last), LANES if shared else 1
+    row_ptr = np.empty(csr.rows // group + 1, np.int32)
+    row = None if shared else np.empty(csr.rows, np.int32)
+    column, value = np.empty(count // group, np.uint16), np.empty(count, np.float32)
+    _kernel("billhook_fill_block")(
+        *(_ref(csr), first, last, shared, _at(row_ptr), _at(row), _at(column), _at(value))
+    )
+    return row_ptr, column, value, row
+
+
+def tap_offsets(taps: TapsStruct) -> Ints:
+    """The offset from an output pixel to the operand of each column of the first group's rows."""
+    offset = np.empty(taps.inputs * taps.kernel_height * taps.kernel_width, np.int32)
+    _kernel("billhook_tap_offsets")(_ref(taps), _at(offset))
+    return offset
+
+
+def shares_offsets(csr: CsrStruct, taps: TapsStruct) -> bool:
+    """Whether each eight rows from a multiple of eight read the same places of the planes."""
+    return bool(_kernel("billhook_shares_offsets")(_ref(csr), _ref(taps)))
+
+
+def fill_planes(
+    csr: CsrStruct, nonzeros: int, taps: TapsStruct, shared: bool
+) -> tuple[Ints, Ints, Floats]:
+    """row_ptr, offsets into planes, and values, in groups of eight rows if ``shared``."""
+    group = LANES if shared else 1
+    row_ptr = np.empty(csr.rows // group + 1, np.int32)
+    offset, value = np.empty(nonzeros // group, np.int32), np.empty(nonzeros, np.float32)
+    columns = tap_offsets(taps)  # which must live through the call
+    _kernel("billhook_fill_planes")(
+        *(_ref(csr), _ref(taps), _at(columns), shared),
+        *(_at(row_ptr), _at(offset), _at(value)),
+    )
+    return row_ptr, offset, value
