@@ -48,7 +48,7 @@ ALLOWED = {
     },
     "named_model": {"errors", "public"},
     "storage_table": {"footprint", "format", "named_model", "render", "selection"},
-    "tasks": {"errors", "data", "models", "settings", "tasks"},
+    "tasks": {"distillation", "errors", "data", "models", "settings", "tasks"},
     "inference": {"errors", "native", "render", "format", "inference", "public"},
     "bench": {"errors", "native", "render", "inference", "bench", "public"},
     "training": {
@@ -56,6 +56,7 @@ ALLOWED = {
             "allocation",
             "atomic",
             "criterion",
+            "distillation",
             "errors",
             "format",
             "granularity",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from billhook.allocation import LAMP, ErdosRenyi, Global, LayerwiseConstant, Uniform
     from billhook.criterion import Magnitude, Random
-    from billhook.distillation import distillation_loss
+    from billhook.distillation import Teacher, distillation_loss
     from billhook.errors import BillhookError
     from billhook.footprint import expected_footprint, footprint
     from billhook.format import inspect, load, save
@@ -55,6 +55,7 @@ __all__ = [
     "Pruner",
     "Random",
     "Rows",
+    "Teacher",
     "Uniform",
     "Unstructured",
     "Wanda",
@@ -79,7 +80,7 @@ _log = logging.getLogger(__name__)
 _HOMES = {
     "allocation": ("LAMP", "ErdosRenyi", "Global", "LayerwiseConstant", "Uniform"),
     "criterion": ("Magnitude", "Random"),
-    "distillation": ("distillation_loss",),
+    "distillation": ("Teacher", "distillation_loss"),
     "errors": ("BillhookError",),
     "footprint": ("expected_footprint", "footprint"),
     "format": ("inspect", "load", "save"),

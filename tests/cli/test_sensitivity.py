@@ -5,6 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import billhook
+from billhook.cli.app import app
+from billhook.data.text import load_text
+from billhook.models import ptb_lstm
+from billhook.tasks.language import perplexity
+
 MODULE = """
 import torch
 
@@ -40,3 +50,53 @@ def test_the_scan_of_an_own_network(tmp_path: Path) -> None:
     data = json.loads(_run(tmp_path, "--json", "--file", "scan.jsonl"))
     assert data["dense"] == 0.0
     assert data["metrics"].keys() == {"0.weight", "2.weight"}
+
+
+def _text(folder: Path) -> Path:
+    """A text of ten words in which each follows the one before it."""
+    folder.mkdir()
+    for part, lines in (("train", 100), ("valid", 12), ("test", 8)):
+        (folder / f"my.{part}.txt").write_text("a b c d e f g h i\n" * lines)
+    return folder
+
+
+def test_a_family_is_scanned_on_its_validation_data_and_goes_on(tmp_path: Path) -> None:
+    data, weights, log = _text(tmp_path / "text"), tmp_path / "w.safetensors", tmp_path / "s.jsonl"
+    text = load_text(data)
+    torch.manual_seed(0)
+    model = ptb_lstm(hidden=6, vocab=len(text.vocab))
+    billhook.save(model, weights)
+    command = ["sensitivity", "ptb_lstm(hidden=6)", "--data", str(data)]
+    command += ["--weights", str(weights), "--sparsity", "0.9", "--file", str(log)]
+    result = CliRunner().invoke(app, [*command, "--tolerance", "1e9", "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    pruned = {name for name, p in model.named_parameters() if p.dim() == 2}
+    assert found["metrics"].keys() == pruned
+    assert found["rules"] == dict.fromkeys(pruned, 0.9)  # lower perplexity is better, and known
+    assert found["dense"] == pytest.approx(perplexity(model.eval(), text.valid))
+    before = log.read_text()
+    plot = tmp_path / "scan.svg"
+    again = CliRunner().invoke(app, [*command, "--tolerance", "0", "--json", "--plot", str(plot)])
+    assert again.exit_code == 0, again.output
+    assert log.read_text() == before  # nothing was measured twice
+    assert plot.stat().st_size > 1_000
+
+
+@pytest.mark.parametrize(
+    ("options", "cause"),
+    [
+        ([], "not neither"),
+        (["--data", ".", "--evaluate", "math:sqrt"], "not both"),
+        (["--data", "."], "give --weights too"),
+    ],
+)
+def test_what_measures_the_network_is_given_once(options: list[str], cause: str) -> None:
+    result = CliRunner().invoke(app, ["sensitivity", "mobilenet_v1", *options])
+    assert result.exit_code != 0
+    assert cause in str(result.exception)
+
+
+def test_data_are_for_billhooks_own_families() -> None:
+    result = CliRunner().invoke(app, ["sensitivity", "torch.nn:Linear", "--data", "."])
+    assert "give --evaluate module:function" in str(result.exception)

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+import billhook
 from billhook import Cubic, OneShot, Pruner
 from billhook.errors import ConfigurationError, StateError
 from billhook.integrations.lightning import PruningCallback
@@ -387,3 +388,45 @@ def test_two_optimizers_the_first_counts(tmp_path: Path) -> None:
     _trainer(tmp_path, pruning, max_steps=2 * STEPS).fit(Two())
     assert pruning.pruner is not None
     assert pruning.pruner.step_count == STEPS
+
+
+class Distilled(Module):
+    """The dense network is an attribute; training_step mixes in what it says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        dense = nn.Sequential(nn.Linear(10, 40), nn.Tanh(), nn.Linear(40, 5))
+        self.teacher = billhook.Teacher(dense, hardness=0.6, temperature=4.0)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        number = self.trainer.fit_loop.total_batch_idx
+        x = torch.randn(8, 10, generator=torch.Generator().manual_seed(number))
+        logits = self.net(x)
+        loss = nn.functional.cross_entropy(logits, torch.arange(8) % 5)
+        return self.teacher.mix(loss, logits, self.teacher(x))
+
+
+def test_a_teacher_is_learnt_from_and_neither_pruned_nor_saved(tmp_path: Path) -> None:
+    module, pruning = Distilled(), PruningCallback(SCHEDULE)
+    dense = module.teacher.network
+    before = [parameter.clone() for parameter in dense.parameters()]
+    saving = _saving(tmp_path, every_n_train_steps=STEPS)
+    _trainer(tmp_path, saving, pruning, enable_checkpointing=True).fit(module)
+    assert all(map(torch.equal, before, dense.parameters()))
+    assert _sparsity(module) == pytest.approx(0.8)
+    saved = torch.load(next((tmp_path / "saved").iterdir()), weights_only=False)
+    assert set(saved["state_dict"]) == set(Module().state_dict())
+
+    alone = _net()  # the same run by hand
+    optimizer = torch.optim.AdamW(alone.parameters(), lr=0.05)
+    pruner = Pruner(alone, optimizer, SCHEDULE)
+    for step in range(STEPS):
+        x = torch.randn(8, 10, generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        labels = torch.arange(8) % 5
+        billhook.distillation_loss(alone(x), dense(x), labels, 0.6, 4.0).backward()
+        optimizer.step()
+    pruner.finalize()
+    for ours, theirs in zip(module.net.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)

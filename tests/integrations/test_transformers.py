@@ -1,3 +1,4 @@
+import copy
 import os
 import signal
 from pathlib import Path
@@ -5,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -18,8 +19,9 @@ from transformers import (
 )
 
 from billhook import Cubic, OneShot, Pruner
+from billhook.distillation import Teacher, distillation_loss
 from billhook.errors import ConfigurationError, StateError
-from billhook.integrations.transformers import PRUNER_NAME, PruningCallback
+from billhook.integrations.transformers import PRUNER_NAME, DistillingTrainer, PruningCallback
 from tests.integrations.conftest import (
     assert_same_optimizer,
     assert_same_weights,
@@ -316,3 +318,73 @@ def test_what_it_cannot_do_is_refused() -> None:
     arguments: Any = None, searching, None
     with pytest.raises(ConfigurationError, match="hyperparameter search"):
         PruningCallback(SCHEDULE).on_train_begin(*arguments)
+
+
+class Recorded(DistillingTrainer):
+    """Keeps the gradients of every optimizer step."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.gradients: list[Tensor] = []
+
+    def _clip_grad_norm(self, model: nn.Module) -> None:
+        found = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        self.gradients.append(torch.cat(found).clone())
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_teacher_has_its_share_of_the_loss(accumulate: int, tmp_path: Path) -> None:
+    """The gradient of one step is that of the equation over all tokens of its micro-batches."""
+    torch.manual_seed(1)
+    student, dense = _model(0.0), _model(0.0)
+    with torch.no_grad():
+        for parameter in dense.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    rows = _data()[: 2 * accumulate]
+    for index, row in enumerate(rows):  # batches of different numbers of labels
+        row["labels"] = row["labels"].clone()
+        row["labels"][: index % 4] = -100
+    args = TrainingArguments(
+        str(tmp_path),
+        max_steps=1,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=accumulate,
+        max_grad_norm=1.0,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    teacher = Teacher(dense, hardness=0.7, temperature=3.0)
+    data: Any = rows
+    trainer = Recorded(student, args, None, data, data, teacher=teacher)
+    alone = copy.deepcopy(student)
+    evaluated = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert not any(parameter.requires_grad for parameter in dense.parameters())
+
+    inputs = torch.stack([row["input_ids"] for row in rows])
+    labels = torch.stack([row["labels"] for row in rows])[:, 1:]
+    ours, theirs = alone(input_ids=inputs).logits[:, :-1], dense(input_ids=inputs).logits[:, :-1]
+    distillation_loss(ours, theirs, labels, 0.7, 3.0).backward()
+    found = [p.grad.flatten() for p in alone.parameters() if p.grad is not None]
+    torch.testing.assert_close(trainer.gradients[0], torch.cat(found), rtol=1e-4, atol=1e-6)
+    hard = nn.functional.cross_entropy(ours.flatten(0, 1), labels.flatten(), ignore_index=-100)
+    if accumulate == 1:  # else the Trainer's mean of the batches' means
+        assert evaluated == pytest.approx(hard.item(), rel=1e-4)
+
+
+def test_a_pruned_student_learns_from_its_dense_teacher(tmp_path: Path) -> None:
+    pruning, dense = PruningCallback(SCHEDULE), _model(0.0)
+    before = [parameter.clone() for parameter in dense.parameters()]
+    args = TrainingArguments(
+        str(tmp_path), max_steps=STEPS, save_strategy="no", report_to="none", use_cpu=True
+    )
+    data: Any = _data()
+    trainer = DistillingTrainer(
+        _model(0.1), args, None, data, callbacks=[pruning], teacher=Teacher(dense)
+    )
+    trainer.train()
+    assert trainer.model is not None
+    assert _sparsity(trainer.model) == pytest.approx(0.8, abs=0.01)
+    assert all(map(torch.equal, before, dense.parameters()))

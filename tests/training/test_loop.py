@@ -17,9 +17,12 @@ from typer.testing import CliRunner
 
 from billhook.allocation import Global, LayerwiseConstant
 from billhook.cli.app import app
+from billhook.distillation import Teacher
 from billhook.errors import ConfigurationError, StateError
 from billhook.format import load
 from billhook.tasks.build import build_task, synthetic_task
+from billhook.tasks.digits import digits
+from billhook.tasks.families import FAMILIES
 from billhook.tasks.recipe import Recipe, load_recipe
 from billhook.training.loop import (
     MODEL_FILE,
@@ -30,6 +33,7 @@ from billhook.training.loop import (
 )
 from billhook.training.loop import test_metrics as measured
 from billhook.training.precision import accelerator_for
+from billhook.training.weights import teacher_for
 
 QUIET = Console(quiet=True)
 
@@ -242,3 +246,85 @@ def test_the_command_trains_prunes_and_refuses(tmp_path: Path) -> None:
         failed = CliRunner().invoke(app, [*arguments, *extra, "--out", str(tmp_path / "c")])
         assert isinstance(failed.exception, ConfigurationError)
         assert message in str(failed.exception)
+
+
+class _Knowing(nn.Module):
+    """Is sure of the labels it is given, as a network of the family would say it."""
+
+    def __init__(self, labels: torch.Tensor, classes: int, *, stateful: bool) -> None:
+        super().__init__()
+        self.logits = 1_000.0 * nn.functional.one_hot(labels, classes).float()
+        self.stateful = stateful
+
+    def forward(self, *inputs: Any) -> Any:
+        return (self.logits, (torch.zeros(1), torch.zeros(1))) if self.stateful else self.logits
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_teacher_that_knows_the_labels_gives_every_familys_own_loss(family: str) -> None:
+    """The divergence from one-hot probabilities is the cross entropy: over the same positions and
+    in the same scale, whatever the teacher's share."""
+    recipe = load_recipe(family, "laptop").changed(
+        data={"augment": ()}, training={"batch_size": 4, "label_smoothing": 0.0, "aux_weight": 0.0}
+    )
+    torch.manual_seed(0)
+    task = synthetic_task(recipe)
+    batch = next(task.batches(0, 0, torch.device("cpu")))
+    task.model.eval()
+    hard = task.loss(task.model, batch)
+    names = {"classification": "num_classes", "language": "vocab", "translation": "target_vocab"}
+    arguments: dict[str, Any] = task.arguments  # type: ignore[attr-defined]
+    classes = arguments[names[FAMILIES[family].kind]]
+    network = _Knowing(batch[-1], classes, stateful=FAMILIES[family].kind == "language")
+    for hardness in (0.0, 0.25, 1.0):
+        task.load_state_dict({})
+        task.teacher = Teacher(network, hardness, temperature=1.0)
+        torch.testing.assert_close(task.loss(task.model, batch), hard)
+
+
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
+@pytest.mark.parametrize("family", ["mobilenet_v1", "ptb_lstm"])
+def test_a_continued_run_with_a_teacher_equals_an_uninterrupted_one(
+    family: str, tmp_path: Path
+) -> None:
+    run(tiny(family, seed=1), tmp_path / "dense", None)
+    teacher = str(tmp_path / "dense" / MODEL_FILE)
+    recipe = tiny(family).changed(distillation={"teacher": teacher, "hardness": 0.9})
+    expected, _ = run(recipe, tmp_path / "whole", Sparsity(0.8, 3, 9))
+    run(recipe, tmp_path / "parts", Sparsity(0.8, 3, 9), stop_after=5)
+    model, _ = run(recipe, tmp_path / "parts", Sparsity(0.8, 3, 9))
+    for ours, theirs in zip(model.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    alone, _ = run(tiny(family), tmp_path / "alone", Sparsity(0.8, 3, 9))
+    assert not all(map(torch.equal, model.parameters(), alone.parameters()))
+
+
+def test_teachers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    missing = {"teacher": str(tmp_path / "missing.safetensors")}
+    with pytest.raises(ConfigurationError, match="distillation.teacher .* is not a file"):
+        run(tiny("ptb_lstm").changed(distillation=missing), tmp_path, None)
+    wide = tiny("ptb_lstm").changed(model={"hidden": 9})
+    run(wide, tmp_path / "wide", None)
+    other = {"teacher": str(tmp_path / "wide" / MODEL_FILE)}
+    with pytest.raises(ConfigurationError, match="distillation.teacher .* is of another model"):
+        run(tiny("ptb_lstm").changed(distillation=other), tmp_path, None)
+    own = load_recipe("digits", "demo").changed(distillation=other)
+    with pytest.raises(ConfigurationError, match=r"\[distillation\] is not for Digits"):
+        teacher_for(digits(8, own), own)
+    with pytest.raises(ConfigurationError, match="distillation.teacher: Field required"):
+        tiny("ptb_lstm").changed(distillation={"hardness": 0.9})
+    with pytest.raises(ConfigurationError, match="distillation.hardness 2.0"):
+        tiny("ptb_lstm").changed(distillation=other | {"hardness": 2.0})
+    assert "distillation" not in tiny("ptb_lstm").model_dump(mode="json")  # as it always was
+
+
+def test_the_command_takes_a_teacher(tmp_path: Path) -> None:
+    common = ["train", "ptb_lstm", "--hidden", "8", "--epochs", "0.05"]
+    dense = tmp_path / "dense"
+    first = CliRunner().invoke(app, [*common, "--out", str(dense)])
+    assert first.exit_code == 0, first.output
+    taught = [*common, "--sparsity", "0.5", "--teacher", str(dense / MODEL_FILE)]
+    done = CliRunner().invoke(app, [*taught, "--out", str(tmp_path / "taught")])
+    assert done.exit_code == 0, done.output
+    recipe = json.loads((tmp_path / "taught" / "result.json").read_text())["recipe"]
+    assert recipe["distillation"]["teacher"] == str(dense / MODEL_FILE)

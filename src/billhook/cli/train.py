@@ -35,6 +35,10 @@ def train_command(
     init: Annotated[
         Path | None, typer.Option(help="Start from these weights: .safetensors, or a checkpoint")
     ] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(help="Learn from these weights of the same model too: a file, as for --init"),
+    ] = None,
     width: Annotated[float | None, typer.Option(help="mobilenet_v1")] = None,
     depth_multiplier: Annotated[float | None, typer.Option(help="inception_v3")] = None,
     size: Annotated[str | None, typer.Option(help="ptb_lstm: small, medium, large")] = None,
@@ -68,6 +72,8 @@ def train_command(
     chosen = body.chosen_recipe(model, recipe, given, epochs, seed)
     if bf16:
         chosen = chosen.changed(training={"bf16": True})
+    if teacher is not None:
+        chosen = chosen.changed(distillation={"teacher": str(teacher)})
     if dry_run:
         body.dry_run(chosen, sparsity)
         return

@@ -5,7 +5,9 @@ import os
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
+from billhook import Teacher
 from billhook.atomic import replacing
 from billhook.errors import ConfigurationError, StateError
 from billhook.integrations.attach import AttachesPruner
@@ -13,7 +15,13 @@ from billhook.schedule import Schedule
 
 try:
     from accelerate.optimizer import AcceleratedOptimizer
-    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers import (
+        Trainer,
+        TrainerCallback,
+        TrainerControl,
+        TrainerState,
+        TrainingArguments,
+    )
     from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 except ImportError as error:
     raise ImportError(
@@ -21,7 +29,7 @@ except ImportError as error:
         "pip install 'billhook[transformers]'"
     ) from error
 
-__all__ = ["PRUNER_NAME", "PruningCallback"]
+__all__ = ["PRUNER_NAME", "DistillingTrainer", "PruningCallback"]
 
 _log = logging.getLogger("billhook")
 
@@ -133,6 +141,65 @@ class PruningCallback(AttachesPruner, TrainerCallback):
                 "the model stays as the last step left it",
                 self.end_step,
             )
+
+
+class DistillingTrainer(Trainer):
+    """A Trainer whose model also learns from a :class:`billhook.Teacher`.
+
+    While it trains, the loss is ``teacher.mix`` of what the Trainer computes and of the divergence
+    from the teacher's logits, over the positions whose label is not -100 (of causal language models
+    the label of the next token). Losses of evaluation are the model's own.
+
+    ``DistillingTrainer(model, args, ..., teacher=Teacher(dense, hardness=0.9))``
+
+    Args:
+        arguments, options: the Trainer's.
+        teacher: takes the model's inputs, and has its vocabulary or classes.
+    """
+
+    def __init__(self, *arguments: Any, teacher: Teacher, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.teacher = teacher
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The Trainer's loss, mixed with the teacher's."""
+        loss, outputs = super().compute_loss(model, dict(inputs), True, num_items_in_batch)
+        if model.training:
+            named = {name: value for name, value in inputs.items() if name != "labels"}
+            labels = self._labels(model, inputs.get("labels"), outputs.logits)
+            loss = self.teacher.mix(
+                loss,
+                outputs.logits,
+                self.teacher(**named).logits,
+                labels,
+                self._share_of_items(labels, num_items_in_batch),
+            )
+        return (loss, outputs) if return_outputs else loss
+
+    def _labels(self, model: nn.Module, labels: Tensor | None, logits: Tensor) -> Tensor | None:
+        """The label of every position of the logits, or None where they have no such labels."""
+        if labels is None or labels.shape != logits.shape[:-1] or labels.is_floating_point():
+            return None
+        if getattr(self.accelerator.unwrap_model(model), "loss_type", None) != "ForCausalLM":
+            return labels
+        return nn.functional.pad(labels, (0, 1), value=-100)[..., 1:]
+
+    def _share_of_items(self, labels: Tensor | None, items: Any) -> float | Tensor:
+        """What a mean over this batch counts where the Trainer's loss is a mean over all items.
+
+        Those are the items of all batches whose gradients are accumulated.
+        """
+        if items is None or labels is None or not self.model_accepts_loss_kwargs:
+            return 1.0
+        ranks = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+        share: Tensor = (labels != -100).sum() * ranks / items
+        return share
 
 
 def _folder(args: TrainingArguments, state: TrainerState) -> str:

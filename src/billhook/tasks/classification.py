@@ -41,6 +41,7 @@ class Classification(Task):
         Metric("top5", higher_is_better=True, scale=1.0, unit="points", digits=2),
         Metric("loss", higher_is_better=False, scale=1.0, unit="nats", digits=4),
     )
+    learns_from_teachers = True
 
     def __init__(
         self,
@@ -96,12 +97,15 @@ class Classification(Task):
     def loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
         """Mean cross-entropy, the auxiliary head's added with ``aux_weight``."""
         images, labels = batch
-        out = model(_for_model(self.augment(images)))
+        inputs = _for_model(self.augment(images))
+        out = model(inputs)
+        main, *aux = [out] if isinstance(out, torch.Tensor) else out
         smoothing = self.recipe.training.label_smoothing
-        if isinstance(out, torch.Tensor):
-            return F.cross_entropy(out, labels, label_smoothing=smoothing)
-        main, aux = (F.cross_entropy(o, labels, label_smoothing=smoothing) for o in out)
-        return main + self.recipe.training.aux_weight * aux
+        loss = F.cross_entropy(main, labels, label_smoothing=smoothing)
+        for logits in aux:
+            extra = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+            loss = loss + self.recipe.training.aux_weight * extra
+        return loss if self.teacher is None else self.teacher.mix(loss, main, self.teacher(inputs))
 
     def example_inputs(self) -> tuple[torch.Tensor, ...]:
         """One picture ``(1, 3, pixels, pixels)``."""

@@ -40,6 +40,7 @@ class LanguageModelling(Task):
     """
 
     metrics = (Metric("perplexity", higher_is_better=False, scale=1.0, unit="", digits=2),)
+    learns_from_teachers = True
 
     def __init__(
         self,
@@ -76,11 +77,12 @@ class LanguageModelling(Task):
         rows = words[: size * length].reshape(size, length)
         self.rows = rows[shard.rank :: shard.world]
         self.state: State | None = None
+        self.teachers_state: State | None = None
 
     def batches(self, epoch: int, start: int, device: torch.device) -> Iterator[Any]:  # noqa: ARG002
         """Words ``(rows, window)`` and the same moved on by one; the first resets the state."""
         if start == 0:
-            self.state = None
+            self.state = self.teachers_state = None
         for index in range(start, self.steps_per_epoch):
             begin, end = index * self.window, (index + 1) * self.window
             yield (
@@ -97,7 +99,11 @@ class LanguageModelling(Task):
         words, following = batch
         logits, state = model(words, self.state)
         self.state = (state[0].detach(), state[1].detach())
-        return F.cross_entropy(logits.flatten(0, 1), following.flatten()) * self.window
+        loss = F.cross_entropy(logits.flatten(0, 1), following.flatten()) * self.window
+        if self.teacher is None:
+            return loss
+        expected, self.teachers_state = self.teacher(words, self.teachers_state)
+        return self.teacher.mix(loss, logits, expected, scale=self.window)
 
     def example_inputs(self) -> tuple[torch.Tensor, ...]:
         """One row ``(1, window)``; the state starts at zero."""
@@ -110,12 +116,21 @@ class LanguageModelling(Task):
         return {"perplexity": perplexity(model, stream, rows)}
 
     def state_dict(self) -> dict[str, Any]:
-        """The hidden state, which the next window starts from."""
-        return {} if self.state is None else {"hidden": self.state[0], "cell": self.state[1]}
+        """The hidden states, which the next window starts from."""
+        states = {"": self.state, "teachers_": self.teachers_state}
+        return {
+            f"{whose}{name}": value
+            for whose, state in states.items()
+            if state is not None
+            for name, value in zip(("hidden", "cell"), state, strict=True)
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        self.state = (state["hidden"], state["cell"]) if state else None
+        self.state, self.teachers_state = (
+            (state[f"{whose}hidden"], state[f"{whose}cell"]) if f"{whose}hidden" in state else None
+            for whose in ("", "teachers_")
+        )
 
 
 def perplexity(model: nn.Module, stream: torch.Tensor, rows: int = 1) -> float:

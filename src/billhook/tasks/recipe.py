@@ -12,7 +12,16 @@ from pydantic import Field, ValidationError
 from billhook.errors import ConfigurationError
 from billhook.settings import Section, faults
 
-__all__ = ["Cosine", "Data", "Decay", "Optimizer", "Pruning", "Recipe", "load_recipe"]
+__all__ = [
+    "Cosine",
+    "Data",
+    "Decay",
+    "Distillation",
+    "Optimizer",
+    "Pruning",
+    "Recipe",
+    "load_recipe",
+]
 
 
 class Optimizer(Section):
@@ -127,6 +136,18 @@ class Pruning(Section):
     )
 
 
+class Distillation(Section):
+    """The trained network that is learnt from as well, and its share of the loss.
+
+    ``teacher`` is a file of the recipe's own network: of ``billhook.save``, of safetensors, or a
+    checkpoint. The others are those of :class:`billhook.Teacher`.
+    """
+
+    teacher: str = Field(min_length=1)
+    hardness: float = Field(default=0.5, ge=0, le=1)
+    temperature: float = Field(default=2.0, gt=0, allow_inf_nan=False)
+
+
 class Recipe(Section):
     """Everything that decides a training run but the data and the machine.
 
@@ -141,6 +162,8 @@ class Recipe(Section):
     schedule: Annotated[Decay | Cosine, Field(discriminator="kind")]
     training: Training
     pruning: Pruning
+    # Written only where set, as bf16 above.
+    distillation: Distillation | None = Field(default=None, exclude_if=lambda each: each is None)
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """The length of the run in optimizer steps.
@@ -179,7 +202,7 @@ class Recipe(Section):
         """A copy with some values replaced, section by section, and checked again."""
         values = self.model_dump()
         for section, changes in sections.items():
-            values[section] = values[section] | changes
+            values[section] = (values.get(section) or {}) | changes
         return _checked(values, "the changed recipe")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from billhook.distillation import Teacher
 from billhook.errors import ConfigurationError
 
 __all__ = ["ALONE", "Metric", "Shard", "Task", "epoch_order"]
@@ -86,6 +87,8 @@ class Task(abc.ABC):
     metrics: tuple[Metric, ...] = ()
     own_splits: bool = False  # each seed draws its own split of the data
     validates_on_test: bool = False  # "valid" and "test" are the same examples
+    learns_from_teachers: bool = False  # loss() mixes in what the teacher says, if there is one
+    teacher: Teacher | None = None
 
     @abc.abstractmethod
     def batches(self, epoch: int, start: int, device: torch.device) -> Iterator[Any]:

@@ -47,6 +47,7 @@ class Translation(Task):
         Metric("bleu_greedy", True, scale=1.0, unit="BLEU", digits=2, test_only=True),
         Metric("perplexity", higher_is_better=False, scale=1.0, unit="", digits=2),
     )
+    learns_from_teachers = True
 
     def __init__(self, recipe: Recipe, data: ParallelData, shard: Shard = ALONE) -> None:
         shard.check(recipe.training.batch_size)
@@ -111,7 +112,18 @@ class Translation(Task):
         That is the loss whose gradient the recipe's learning rate and clipping bound belong to.
         """
         source, lengths, target, following = batch
-        return _cross_entropy(model(source, lengths, target), following) / len(source)
+        logits = model(source, lengths, target)
+        loss = _cross_entropy(logits, following) / len(source)
+        if self.teacher is None:
+            return loss
+        padding = following == bpe.PAD
+        return self.teacher.mix(
+            loss,
+            logits,
+            self.teacher(source, lengths, target),
+            following.masked_fill(padding, -100),
+            scale=(~padding).sum() / len(source),
+        )
 
     def example_inputs(self) -> tuple[torch.Tensor, ...]:
         """The first pair: source, its length and target, whose pieces are all given."""

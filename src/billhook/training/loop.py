@@ -32,6 +32,7 @@ from billhook.training.checkpoint import read_checkpoint
 from billhook.training.log import TrainingLog
 from billhook.training.parts import CRITERIA, REGROWTH, granularity_of
 from billhook.training.precision import full_precision
+from billhook.training.weights import teacher_for
 
 __all__ = [
     "MODEL_FILE",
@@ -79,6 +80,7 @@ class Run:
             self.average = AveragedModel(
                 task.model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True
             )
+        task.teacher = teacher_for(task, recipe)
         self.model: nn.Module = accelerator.prepare_model(task.model)
         self.optimizer = build_optimizer(self.model, recipe)
         self.pruner: Pruner | None = None

@@ -13,7 +13,6 @@ import torch
 
 from billhook.atomic import replacing
 from billhook.errors import ConfigurationError, StateError
-from billhook.format import load
 from billhook.render import terminal
 from billhook.tasks.build import build_task, synthetic_task
 from billhook.tasks.families import FAMILIES
@@ -22,6 +21,7 @@ from billhook.tasks.task import Shard
 from billhook.training.interrupt import stop_requests
 from billhook.training.loop import MODEL_FILE, SCHEMES, Run, Sparsity, test_metrics, train
 from billhook.training.precision import accelerator_for
+from billhook.training.weights import load_weights
 
 __all__ = ["chosen_recipe", "dry_run", "run", "target"]
 
@@ -86,7 +86,7 @@ def run(
     console.print(task.found)
     torch.manual_seed(recipe.training.seed + 1 + shard.rank)  # dropout of its own on every process
     if init is not None:
-        _load_weights(task.model, init)
+        load_weights(task.model, init, "--init")
     alone = accelerator.num_processes == 1  # several would stop at different steps
     with stop_requests() if alone else contextlib.nullcontext(lambda: False) as stop:
         result = train(
@@ -173,25 +173,6 @@ def _difference(before: Any, now: Any) -> str:
 
 def _this_command() -> str:
     return shlex.join(["billhook", *sys.argv[1:]])
-
-
-def _load_weights(model: torch.nn.Module, path: Path) -> None:
-    try:
-        model.load_state_dict(_weights(path))
-    except RuntimeError as error:
-        raise ConfigurationError(f"--init {path} is of another model: {error}") from None
-
-
-def _weights(path: Path) -> dict[str, torch.Tensor]:
-    """From a billhook or safetensors file, a saved state_dict, or a run's checkpoint."""
-    if not path.is_file():
-        raise ConfigurationError(
-            f"--init {path} is not a file: give a .safetensors file or a run's checkpoint.pt"
-        )
-    if path.suffix == ".safetensors":
-        return load(path)
-    loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return loaded["model"] if "model" in loaded and "recipe" in loaded else loaded
 
 
 def dry_run(recipe: Recipe, sparsity: float | None) -> None:
