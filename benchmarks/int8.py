@@ -25,13 +25,13 @@ from torch import nn
 
 import billhook
 from billhook.bench.memory import with_steady_memory
-from billhook.inference.int8 import isa
+from billhook.inference import isa
 from billhook.models import inception_v3, mobilenet_v1
 
 #: On a core that others use as well, the processor time of a process with one thread is what its
 #: wall time would be without them, but for what they displace from the caches.
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-FASTEST = isa.best()  # of this processor, whatever the forms are held to
+FASTEST = isa.best("int8")  # of this processor, whatever the forms are held to
 #: What OpenVINO's oneDNN is held to for each of ours.
 ONEDNN = {
     "avx2": "AVX2",
@@ -328,8 +328,9 @@ def main(
     chosen = instruction_set or FASTEST
     if chosen != FASTEST:
         os.environ["ONEDNN_MAX_CPU_ISA"] = ONEDNN[chosen]
-        isa.index_of(chosen)
-        isa.supported = lambda: (chosen, "portable")
+        isa.index_of(chosen, "int8")
+        fp32 = isa.supported("fp32")
+        isa.supported = lambda kind: fp32 if kind == "fp32" else (chosen, "portable")
     print(f"{flags()}; kernels {chosen}, one thread")
     for name in only or WORKLOADS:
         default = ["1x4", "8x4", "unstructured"] if WORKLOADS[name].dynamic else ["1x4", "4x4"]

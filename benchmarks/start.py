@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 import billhook
-from billhook.inference import kernels
+from billhook.inference import isa, kernels
 from billhook.inference.graph import Conv, Linear, capture
 from billhook.inference.network.network import Network
 from billhook.models import inception_v3, ptb_lstm
@@ -43,8 +43,7 @@ def pruned(model: nn.Module, sparsity: float) -> nn.Module:
 def save(path: Path, model: nn.Module, x: torch.Tensor, mode: str, layers: dict[str, str]) -> None:
     """The program that a fixed plan makes, instead of a race."""
     choices = {name: {"kernel": kernel} for name, kernel in layers.items()}
-    isa = kernels.ISA_NAMES[kernels.isa()]
-    plan = {"version": 1, "mode": mode, "isa": isa, "layers": choices}
+    plan = {"version": 1, "mode": mode, "isa": isa.best("fp32"), "layers": choices}
     billhook.save(billhook.compile(model, x, plan=plan), path)
 
 

@@ -10,7 +10,7 @@
 #include <new>
 #include <stdexcept>
 
-#define BILLHOOK_ABI_VERSION 3
+#define BILLHOOK_ABI_VERSION 4
 #define BILLHOOK_API extern "C" __attribute__((visibility("default")))
 
 namespace billhook {

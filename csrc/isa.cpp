@@ -9,6 +9,10 @@ namespace {
 struct InstructionSet {
   const char* name;  // of files, plans and reports
   bool (*supported)();
+  Isa extends;
+  int64_t lanes;  // floats in a vector
+  bool fp32;      // has kernels in fp32 of its own
+  bool int8;      // has kernels in 8 bits of its own
 };
 
 bool always() { return true; }
@@ -32,9 +36,15 @@ constexpr auto avx2 = never, avx512 = never, avxvnni = never, avx512vnni = never
 #endif
 
 constexpr InstructionSet kTable[kIsaCount] = {
-    {"portable", always}, {"avx2", avx2},             {"avx512", avx512},
-    {"avxvnni", avxvnni}, {"avx512vnni", avx512vnni}, {"avx512vbmi", avx512vbmi},
+    {"portable", always, kPortable, 8, true, true},
+    {"avx2", avx2, kPortable, 8, true, true},
+    {"avx512", avx512, kAvx2, 16, true, false},
+    {"avxvnni", avxvnni, kAvx2, 8, false, true},
+    {"avx512vnni", avx512vnni, kAvx512, 16, false, true},
+    {"avx512vbmi", avx512vbmi, kAvx512Vnni, 16, false, true},
 };
+
+bool in_table(int64_t isa) { return isa >= 0 && isa < kIsaCount; }
 
 }  // namespace
 
@@ -42,19 +52,37 @@ bool supports(int64_t isa) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
 #endif
-  return isa >= 0 && isa < kIsaCount && kTable[isa].supported();
+  return in_table(isa) && kTable[isa].supported();
 }
 
-Isa best_isa() { return supports(kAvx512) ? kAvx512 : supports(kAvx2) ? kAvx2 : kPortable; }
+Isa extended_by(int64_t isa) { return in_table(isa) ? kTable[isa].extends : kPortable; }
+
+int64_t lanes_of(int64_t isa) { return kTable[in_table(isa) ? isa : kPortable].lanes; }
+
+Isa best_isa() {
+  int64_t best = kIsaCount - 1;
+  while (!kTable[best].fp32 || !supports(best)) --best;
+  return static_cast<Isa>(best);
+}
 
 }  // namespace billhook
 
+// The best instruction set of the fp32 kernels that this processor runs, a row of the table.
 BILLHOOK_API int64_t billhook_isa() { return billhook::best_isa(); }
 
 // The name of row `isa` of the table, null beyond its end.
 BILLHOOK_API const char* billhook_isa_name(int64_t isa) {
-  return isa >= 0 && isa < billhook::kIsaCount ? billhook::kTable[isa].name : nullptr;
+  return billhook::in_table(isa) ? billhook::kTable[isa].name : nullptr;
 }
 
 // 1 if this processor runs the kernels of row `isa`, else 0.
 BILLHOOK_API int64_t billhook_isa_supported(int64_t isa) { return billhook::supports(isa); }
+
+// Floats in a vector of the fp32 kernels of row `isa`.
+BILLHOOK_API int64_t billhook_isa_lanes(int64_t isa) { return billhook::lanes_of(isa); }
+
+// Which kernels row `isa` has of its own: 1 for fp32, 2 for 8 bits, 3 for both.
+BILLHOOK_API int64_t billhook_isa_kernels(int64_t isa) {
+  if (!billhook::in_table(isa)) return 0;
+  return billhook::kTable[isa].fp32 + 2 * billhook::kTable[isa].int8;
+}

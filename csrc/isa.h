@@ -2,13 +2,15 @@
 //
 // A processor supports any subset of them: AVX-VNNI and AVX-512 VNNI do not imply each other, and NEON
 // implies none. A new one is a value here, a row of the table in isa.cpp, a `*_<name>.cpp` beside
-// each kernel that has a version for it, and its compile flags in CMakeLists.txt.
+// each kernel that has a version for it, and its compile flags in CMakeLists.txt. Python asks for the
+// table (src/billhook/native.py), it has no list of its own.
 #pragma once
 #include <cstdint>
+#include <initializer_list>
 
 namespace billhook {
 
-// Positions in the table. The fp32 kernels have versions for the first three.
+// Positions in the table. Of two sets that a processor runs, kernels prefer the later one.
 enum Isa : int64_t {
   kPortable = 0,
   kAvx2 = 1,        // with FMA and F16C
@@ -22,30 +24,30 @@ enum Isa : int64_t {
 // Whether this processor runs the kernels of an instruction set.
 bool supports(int64_t isa);
 
+// The instruction set that a set extends and whose kernels it runs too; kPortable of those that
+// extend none, and of what is not in the table.
+Isa extended_by(int64_t isa);
+
+// Floats in a vector of the fp32 kernels that run for a set.
+int64_t lanes_of(int64_t isa);
+
 // The best instruction set of the fp32 kernels that this processor runs.
 Isa best_isa();
 
-// Of a kernel's versions the one for `isa`.
 template <typename Kernel>
-Kernel version_for([[maybe_unused]] int64_t isa, Kernel portable, [[maybe_unused]] Kernel avx2,
-                   [[maybe_unused]] Kernel avx512) {
-#if defined(__x86_64__)
-  if (isa == kAvx512) return avx512;
-  if (isa == kAvx2) return avx2;
-#endif
-  return portable;
-}
+struct Version {
+  Isa isa;
+  Kernel kernel;
+};
 
-// The same for the kernels in 8 bits.
+// Of a kernel's versions the one for `isa`, or else for the nearest set that it extends. The first
+// one is portable.
 template <typename Kernel>
-Kernel u8_version_for([[maybe_unused]] int64_t isa, Kernel portable, [[maybe_unused]] Kernel avx2,
-                      [[maybe_unused]] Kernel avxvnni, [[maybe_unused]] Kernel avx512vnni) {
-#if defined(__x86_64__)
-  if (isa == kAvx512Vnni || isa == kAvx512Vbmi) return avx512vnni;
-  if (isa == kAvxVnni) return avxvnni;
-  if (isa == kAvx2 || isa == kAvx512) return avx2;
-#endif
-  return portable;
+Kernel version_for(int64_t isa, std::initializer_list<Version<Kernel>> versions) {
+  for (; isa != kPortable; isa = extended_by(isa))
+    for (const Version<Kernel>& version : versions)
+      if (version.isa == isa) return version.kernel;
+  return versions.begin()->kernel;
 }
 
 }  // namespace billhook

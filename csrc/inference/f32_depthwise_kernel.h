@@ -1,4 +1,4 @@
-// The plane kernel of depthwise.h, for the instruction set of the file that includes it.
+// The plane kernel of f32_depthwise.h, for the instruction set of the file that includes it.
 #include "activate.h"
 #include "f32_depthwise.h"
 #include "vec.h"

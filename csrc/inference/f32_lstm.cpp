@@ -14,7 +14,9 @@ namespace billhook {
 namespace {
 
 LstmCell lstm_cell_for(int64_t isa) {
-  return version_for<LstmCell>(isa, portable::lstm_cell, avx2::lstm_cell, avx512::lstm_cell);
+  return version_for<LstmCell>(isa, {{kPortable, portable::lstm_cell},
+                                     {kAvx2, avx2::lstm_cell},
+                                     {kAvx512, avx512::lstm_cell}});
 }
 
 constexpr int64_t kUnitBlock = kChunk / 4;

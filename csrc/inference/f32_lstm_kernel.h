@@ -1,4 +1,4 @@
-// The pointwise part of lstm.h, for the instruction set of the file that includes it.
+// The pointwise part of f32_lstm.h, for the instruction set of the file that includes it.
 #include "f32_lstm.h"
 #include "vec.h"
 

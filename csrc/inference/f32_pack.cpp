@@ -138,7 +138,7 @@ void fill_lanes(const Csr& csr, bool shared, const int32_t* group_ptr, const int
 
 ColumnBlocks column_blocks(int64_t rows, int64_t columns, int64_t nonzeros, int64_t width,
                            int64_t isa) {
-  const int64_t floats = isa == kAvx512 ? kPanelFloats512 : kPanelFloats;
+  const int64_t floats = lanes_of(isa) == 16 ? kPanelFloats512 : kPanelFloats;
   const int64_t most = std::min(
       kMaxColumns, std::max(floats / width, kMinNonzeros * rows * columns / std::max<int64_t>(nonzeros, 1)));
   const int64_t count = std::max<int64_t>(1, (columns + most - 1) / most);

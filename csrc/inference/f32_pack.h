@@ -6,7 +6,7 @@
 
 namespace billhook {
 
-// A sparse matrix, the columns of each row ascending; `narrow` or `wide` has them. Mirrored by kernels.py.
+// A sparse matrix, the columns of each row ascending; `narrow` or `wide` has them. Mirrored by packing.py.
 struct Csr {
   int64_t rows;
   int64_t columns;
@@ -48,7 +48,7 @@ void fill_block(const Csr& csr, int64_t first, int64_t last, bool shared, int32_
                 int32_t* row, uint16_t* column, float* value);
 
 // How a convolution reads padded planes: input plane c is split into stride_height * stride_width
-// phases of `plane` floats, whose rows are `pitch` floats long. Mirrored by kernels.py.
+// phases of `plane` floats, whose rows are `pitch` floats long. Mirrored by packing.py.
 struct Taps {
   int64_t inputs, kernel_height, kernel_width;  // of the weight: channels of a group, and sides
   int64_t stride_height, stride_width, dilation_height, dilation_width;

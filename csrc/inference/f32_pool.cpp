@@ -5,7 +5,9 @@
 namespace billhook {
 
 PoolPlane pool_plane_for(int64_t isa) {
-  return version_for<PoolPlane>(isa, portable::pool_plane, avx2::pool_plane, avx512::pool_plane);
+  return version_for<PoolPlane>(isa, {{kPortable, portable::pool_plane},
+                                      {kAvx2, avx2::pool_plane},
+                                      {kAvx512, avx512::pool_plane}});
 }
 
 }  // namespace billhook

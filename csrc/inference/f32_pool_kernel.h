@@ -1,4 +1,4 @@
-// The plane kernel of pool.h, for the instruction set of the file that includes it.
+// The plane kernel of f32_pool.h, for the instruction set of the file that includes it.
 #include <limits>
 
 #include "f32_panel.h"

@@ -1,4 +1,4 @@
-// The row kernel of spmm.h, for the instruction set of the file that includes it.
+// The row kernel of f32_spmm.h, for the instruction set of the file that includes it.
 #include "activate.h"
 #include "f32_spmm.h"
 #include "vec.h"

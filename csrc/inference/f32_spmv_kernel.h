@@ -1,4 +1,4 @@
-// The group kernels of spmv.h, for the instruction set of the file that includes it.
+// The group kernels of f32_spmv.h, for the instruction set of the file that includes it.
 #include "f32_spmm.h"
 #include "f32_spmv.h"
 #include "vec.h"

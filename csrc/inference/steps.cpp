@@ -47,7 +47,7 @@ void run_spmm(const Step& step, const Context& context) {
   const float* addend = at(step.addend, context);
   float* y = at(step.y, context);
   // Tiles begin at whole vectors of the kernel, if they can: loads then cross no cache lines.
-  const int64_t unit = context.isa == kAvx512 && step.vectors % 2 == 0 ? 16 : 8;
+  const int64_t unit = step.vectors % 2 == 0 ? lanes_of(context.isa) : 8;
   const int64_t units = (step.pixels + unit - 1) / unit;
   const int64_t most = step.vectors * 8 / unit;
   const int64_t tiles = (units + most - 1) / most;

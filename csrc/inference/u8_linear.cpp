@@ -15,8 +15,10 @@
 namespace billhook {
 
 U8Spmv u8s8_spmv_for(int64_t isa) {
-  return u8_version_for<U8Spmv>(isa, portable::u8s8_spmv, avx2::u8s8_spmv, avxvnni::u8s8_spmv,
-                                avx512vnni::u8s8_spmv);
+  return version_for<U8Spmv>(isa, {{kPortable, portable::u8s8_spmv},
+                                   {kAvx2, avx2::u8s8_spmv},
+                                   {kAvxVnni, avxvnni::u8s8_spmv},
+                                   {kAvx512Vnni, avx512vnni::u8s8_spmv}});
 }
 
 namespace {
@@ -153,8 +155,9 @@ BILLHOOK_API int64_t billhook_u8_lstm(const billhook::U8Matrix* recurrent, const
                                    int64_t reverse, int64_t threads, int64_t isa) try {
   using namespace billhook;
   const int64_t units = recurrent->columns;
-  const auto cell = u8_version_for<U8LstmCell>(isa, portable::u8_lstm_cell, avx2::u8_lstm_cell,
-                                               avx2::u8_lstm_cell, avx512::u8_lstm_cell);
+  const auto cell = version_for<U8LstmCell>(isa, {{kPortable, portable::u8_lstm_cell},
+                                                  {kAvx2, avx2::u8_lstm_cell},
+                                                  {kAvx512, avx512::u8_lstm_cell}});
   std::vector<uint8_t> state(static_cast<size_t>((units + 63) / 64 * 64 + kSlack), 128);
   std::vector<float> sums(static_cast<size_t>(4 * units));
   u8_map_for(isa).quantise_vector(h, units, 127.0f, 128.0f, state.data());

@@ -10,18 +10,24 @@
 namespace billhook {
 
 U8SpmmTile u8s8_spmm_for(int64_t isa) {
-  return u8_version_for<U8SpmmTile>(isa, portable::u8s8_spmm, avx2::u8s8_spmm, avxvnni::u8s8_spmm,
-                                    avx512vnni::u8s8_spmm);
+  return version_for<U8SpmmTile>(isa, {{kPortable, portable::u8s8_spmm},
+                                       {kAvx2, avx2::u8s8_spmm},
+                                       {kAvxVnni, avxvnni::u8s8_spmm},
+                                       {kAvx512Vnni, avx512vnni::u8s8_spmm}});
 }
 
 U8Depthwise u8s8_depthwise_for(int64_t isa) {
-  return u8_version_for<U8Depthwise>(isa, portable::u8s8_depthwise, avx2::u8s8_depthwise,
-                                     avxvnni::u8s8_depthwise, avx512vnni::u8s8_depthwise);
+  return version_for<U8Depthwise>(isa, {{kPortable, portable::u8s8_depthwise},
+                                        {kAvx2, avx2::u8s8_depthwise},
+                                        {kAvxVnni, avxvnni::u8s8_depthwise},
+                                        {kAvx512Vnni, avx512vnni::u8s8_depthwise}});
 }
 
 const U8Map& u8_map_for(int64_t isa) {
-  return *u8_version_for<const U8Map*>(isa, &portable::u8_map, &avx2::u8_map, &avxvnni::u8_map,
-                                       &avx512vnni::u8_map);
+  return *version_for<const U8Map*>(isa, {{kPortable, &portable::u8_map},
+                                          {kAvx2, &avx2::u8_map},
+                                          {kAvxVnni, &avxvnni::u8_map},
+                                          {kAvx512Vnni, &avx512vnni::u8_map}});
 }
 
 int64_t split_groups(const BlockRows& rows, int64_t part, int64_t parts) {
@@ -216,14 +222,4 @@ BILLHOOK_API int64_t billhook_u8_run(const billhook::U8Step* steps, int64_t coun
   return 1;
 } catch (...) {
   return billhook::failure();
-}
-
-// Sizes of the structures that bindings.py mirrors, in its order; returns how many there are.
-BILLHOOK_API int64_t billhook_u8_sizes(int64_t* sizes) {
-  using namespace billhook;
-  constexpr int64_t all[] = {sizeof(BlockRows),      sizeof(VectorRows), sizeof(WindowRows),
-                             sizeof(DepthwiseQuads), sizeof(U8Matrix),   sizeof(U8View),
-                             sizeof(Window2d),       sizeof(U8Step)};
-  std::copy(std::begin(all), std::end(all), sizes);
-  return static_cast<int64_t>(std::size(all));
 }

@@ -64,7 +64,7 @@ void exchange(void* weight, void* aside, int64_t begin, int64_t end, const Chang
 
 const Apply* versions_of(int64_t isa, int64_t itemsize) {
   using Versions = const Apply* (*)(int64_t);
-  return version_for<Versions>(isa, apply_portable, apply_avx2, apply_avx2)(itemsize);
+  return version_for<Versions>(isa, {{kPortable, apply_portable}, {kAvx2, apply_avx2}})(itemsize);
 }
 
 // Calls body(begin, end) for blocks that cover n elements.

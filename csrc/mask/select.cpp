@@ -53,7 +53,7 @@ class Selection {
     const Bracket bracket = bracket_by_sample();
     const int64_t room = n_ / 16 + 64, blocks = (n_ + kBlock - 1) / kBlock;
     const Scan scan =
-        version_for<Scan>(isa_, scan_portable(kind), scan_avx2(kind), scan_avx2(kind));
+        version_for<Scan>(isa_, {{kPortable, scan_portable(kind)}, {kAvx2, scan_avx2(kind)}});
     // Where nothing that is aside reaches the bracket, only the weights need be read.
     const Raw read = ceiling < bracket.low ? Raw{raw_.weight, nullptr, raw_.held} : raw_;
     std::vector<Found> found(blocks);

@@ -7,15 +7,15 @@ every caller takes its portable path, which gives identical results.
 import ctypes
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import billhook
 
-ABI_VERSION = 3
-#: Instruction sets with kernels of their own, as ``csrc/isa.h`` numbers them.
-ISA_NAMES = ("portable", "avx2", "avx512")
+ABI_VERSION = 4
+#: What the letters of a signature mean, as in the module struct.
+_TYPES = {"P": ctypes.c_void_p, "q": ctypes.c_int64, "f": ctypes.c_float}
 _REBUILD = "rebuild it with `make build`"
 _OUT_OF_MEMORY, _OTHER_FAILURE = -1000, -1001  # as csrc/abi.h has them
 _NAMES = ("libbillhook_kernels.so", "libbillhook_kernels.dylib", "billhook_kernels.dll")
@@ -46,24 +46,55 @@ def library() -> ctypes.CDLL | None:
     return loaded
 
 
-def function(
-    name: str, argtypes: Sequence[Any], restype: Any = ctypes.c_int64
-) -> Callable[..., Any] | None:
-    """The kernel ``name`` with its C signature set, or None without a native library.
+class Functions:
+    """Some of the library's functions: the one way in which billhook calls C.
 
-    A call raises MemoryError when the kernel finds no memory.
+    Args:
+        signatures: The types of each function's arguments, in the letters of the module struct: "P"
+            a pointer, "q" int64, "f" float. All return int64.
+        structures: The structures that they read, by their names in ``csrc/inference/layout.cpp``;
+            compared with the library's before the first call.
     """
+
+    def __init__(
+        self,
+        signatures: Mapping[str, str],
+        structures: Mapping[str, type[ctypes.Structure]] | None = None,
+    ) -> None:
+        self._signatures, self._structures = signatures, structures or {}
+        self._bound: dict[str, Callable[..., int] | None] = {}
+
+    def get(self, name: str) -> Callable[..., int] | None:
+        """The function, or None without a native library.
+
+        A call raises MemoryError when the kernel finds no memory.
+        """
+        if name not in self._bound:
+            if not self._bound:
+                check_layout(self._structures)
+            bound = _function(name, self._signatures[name], ctypes.c_int64)
+            if bound is not None:
+                bound.errcheck = _check
+            self._bound[name] = bound
+        return self._bound[name]
+
+    def __getitem__(self, name: str) -> Callable[..., int]:
+        bound = self.get(name)
+        if bound is None:
+            raise RuntimeError("there is no native library; callers ask for it first")
+        return bound
+
+
+def _function(name: str, signature: str, restype: Any) -> Any:
     kernels = library()
     if kernels is None:
         return None
-    kernel = getattr(kernels, name, None)
-    if kernel is None:
+    bound = getattr(kernels, name, None)
+    if bound is None:
         raise ImportError(f"{path()} was built from older code without {name}: {_REBUILD}")
-    kernel.argtypes = list(argtypes)
-    kernel.restype = restype
-    if restype is ctypes.c_int64:
-        kernel.errcheck = _check
-    return kernel  # type: ignore[no-any-return]
+    bound.argtypes = [_TYPES[letter] for letter in signature]
+    bound.restype = restype
+    return bound
 
 
 def _check(result: Any, kernel: Any, _: Any) -> Any:
@@ -78,7 +109,7 @@ def _check(result: Any, kernel: Any, _: Any) -> Any:
 def check_layout(structures: Mapping[str, type[ctypes.Structure]]) -> None:
     """Raises ImportError unless the library's structures of these names have the same fields at the
     same offsets: otherwise kernels would read the wrong memory."""
-    entry = function("billhook_layout", [ctypes.c_int64, ctypes.c_void_p], ctypes.c_char_p)
+    entry = _function("billhook_layout", "qP", ctypes.c_char_p)
     if entry is None:
         return
     theirs: dict[str, dict[str, int]] = {}
@@ -102,3 +133,32 @@ def check_layout(structures: Mapping[str, type[ctypes.Structure]]) -> None:
                 f"{path()} was built from other sources than this billhook's: its {name} is "
                 f"{theirs.get(name)}, not {ours}; {_REBUILD}"
             )
+
+
+class InstructionSet(NamedTuple):
+    """A row of the library's table of instruction sets, ``csrc/isa.cpp``."""
+
+    name: str
+    runs: bool  # on this processor
+    lanes: int  # floats in a vector
+    fp32: bool  # it has kernels in fp32 of its own
+    int8: bool  # it has kernels in 8 bits of its own
+
+
+@functools.cache
+def instruction_sets() -> tuple[InstructionSet, ...]:
+    """The table, the preferred sets last; empty without a native library."""
+    kernels = library()
+    return () if kernels is None else table_of(kernels)
+
+
+def table_of(kernels: ctypes.CDLL) -> tuple[InstructionSet, ...]:
+    """The table of a loaded library."""
+    kernels.billhook_isa_name.restype = ctypes.c_char_p
+    rows: list[InstructionSet] = []
+    while (name := kernels.billhook_isa_name(ctypes.c_int64(len(rows)))) is not None:
+        row = ctypes.c_int64(len(rows))
+        has = kernels.billhook_isa_kernels(row)
+        runs, lanes = bool(kernels.billhook_isa_supported(row)), kernels.billhook_isa_lanes(row)
+        rows.append(InstructionSet(name.decode(), runs, lanes, bool(has & 1), bool(has & 2)))
+    return tuple(rows)

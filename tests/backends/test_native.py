@@ -24,7 +24,7 @@ SIZES = st.integers(1, 140) | st.sampled_from([2**18 - 1, 2**18 + 65])
 def version(request: pytest.FixtureRequest) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "portable":
-            patch.setattr(native, "_ISA", 0)
+            patch.setattr(native, "_isa", lambda: 0)
         yield request.param
 
 

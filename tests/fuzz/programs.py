@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import billhook
 from billhook.errors import BillhookError
+from billhook.inference import isa
 
 from .files import File, Tensor, build, change, flip, number, parse
 
@@ -19,7 +20,7 @@ __all__ = ["check", "make", "seeds"]
 
 TOLERANCE = 1e-4
 LARGEST = 2**18  # elements of an input that is tried
-ISAS = ("portable", "avx2", "avx512")
+ISAS = tuple(reversed(isa.names("fp32")))
 KERNELS = ("dense", "spmm", "spmm_packed", "depthwise", "fused", "sparse")
 
 

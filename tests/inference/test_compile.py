@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import billhook
 from billhook.errors import CompileError, ConfigurationError
-from billhook.inference import Choice, CompiledModel, Plan, compile, kernels
+from billhook.inference import Choice, CompiledModel, Plan, compile, isa, kernels
 from billhook.inference.verification import TOLERANCE
 from billhook.models import inception_v3, mobilenet_v1, ptb_lstm
 
@@ -45,14 +45,14 @@ def forced_plan(model: nn.Module, example: Any) -> Plan:
     from billhook.inference.graph import Conv, Linear, UnsupportedError
     from billhook.inference.layers.kinds import candidates, obstacle
 
-    isa = kernels.ISA_NAMES[kernels.isa()]
+    best = isa.best("fp32")
     try:
         ops = _capture(model, (example,) if torch.is_tensor(example) else example)
     except UnsupportedError:
         layers = {n: m for n, m in candidates(model) if obstacle(m) is None}
         return Plan(
             "modules",
-            isa,
+            best,
             {
                 n: Choice("spmm" if isinstance(m, nn.Conv1d | nn.Conv2d) else "sparse")
                 for n, m in layers.items()
@@ -60,7 +60,7 @@ def forced_plan(model: nn.Module, example: Any) -> Plan:
         )
     return Plan(
         "network",
-        isa,
+        best,
         {
             op.name: Choice("spmm" if isinstance(op, Conv) else "sparse")
             for op in ops

@@ -13,7 +13,7 @@ from torch import nn
 
 import billhook
 from billhook.errors import CompileError, ConfigurationError
-from billhook.inference import Choice, CompiledModel, Plan, kernels
+from billhook.inference import Choice, CompiledModel, Plan, isa, kernels
 from billhook.inference.layers.kinds import make_sparse
 
 from .test_compile import CNNS, forced, pruned
@@ -164,7 +164,7 @@ def test_memory_does_not_grow_with_batch_sizes() -> None:
 def test_sizes_of_images_share_packed_weights(kernel: str) -> None:
     groups = 64 if kernel == "depthwise" else 1
     model = pruned(nn.Conv2d(64, 64, 3, padding=1, groups=groups), 0.5)
-    plan = Plan("modules", kernels.ISA_NAMES[kernels.isa()], {"": Choice(kernel, 4)})
+    plan = Plan("modules", isa.best("fp32"), {"": Choice(kernel, 4)})
     fast = billhook.compile(model, torch.randn(64, 9, 9), plan=plan)
     gc.collect()
     before = fast.nbytes

@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from billhook.inference import kernels
+from billhook import native
+from billhook.inference import isa, kernels
 from billhook.inference.layers.linear import SparseLinear, SparseMatrix
 from billhook.inference.weights.csr import to_csr
 from billhook.inference.weights.lanes import to_lanes
@@ -22,7 +23,7 @@ from tests.inference import reference
 from .strategies import assert_close, misaligned, sparse, values
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no native kernels")
-ISAS = range(kernels.isa() + 1) if kernels.available() else range(0)
+ISAS = [isa.index_of(name, "fp32") for name in reversed(isa.supported("fp32"))]
 
 
 @contextmanager
@@ -51,22 +52,36 @@ def test_linear_equals_the_oracle(data: st.DataObject) -> None:
             weight.astype(np.float64),
             None if bias is None else bias.astype(np.float64),
         )
-    for isa in ISAS:
+    for row in ISAS:
         for threads in (1, 2):
-            matrix = SparseMatrix(to_csr(torch.from_numpy(weight)), bias, isa)
+            matrix = SparseMatrix(to_csr(torch.from_numpy(weight)), bias, row)
             with torch_threads(threads):
                 assert_close(matrix.multiply(torch.from_numpy(x)), wanted)
 
 
-@pytest.mark.parametrize("isa", ISAS)
+def test_a_set_without_fp32_kernels_runs_those_of_the_set_that_it_extends() -> None:
+    torch.manual_seed(0)
+    weight, x = torch.randn(70, 50) * (torch.rand(70, 50) < 0.2), torch.randn(20, 50)
+    table = native.instruction_sets()
+    results = [
+        [SparseMatrix(to_csr(weight), None, row).multiply(given) for given in (x, x[:1])]
+        for row in range(len(table))
+        if table[row].runs
+    ]
+    with_kernels = results[: len(ISAS)]
+    for result in results[len(ISAS) :]:
+        assert any(all(map(torch.equal, result, other)) for other in with_kernels)
+
+
+@pytest.mark.parametrize("row", ISAS)
 @pytest.mark.parametrize("samples", [1, 20])
-def test_blocks_of_8x1_share_their_columns_and_equal_the_oracle(isa: int, samples: int) -> None:
+def test_blocks_of_8x1_share_their_columns_and_equal_the_oracle(row: int, samples: int) -> None:
     rng = np.random.default_rng(0)
     blocks = rng.random((5, 1, 40)) < 0.2
     blocks[2] = False
     weight = (rng.standard_normal((5, 8, 40)) * blocks).reshape(40, 40).astype(np.float32)
     x = rng.standard_normal((samples, 40)).astype(np.float32)
-    matrix = SparseMatrix(to_csr(torch.from_numpy(weight)), None, isa)
+    matrix = SparseMatrix(to_csr(torch.from_numpy(weight)), None, row)
     assert matrix.lanes().shared_columns
     assert_close(
         matrix.multiply(torch.from_numpy(x)),

@@ -12,6 +12,7 @@ from billhook.inference.network.network import Network
 from billhook.inference.plan import Choice
 
 from .random_networks import RandomNetwork
+from .test_linear_kernels import ISAS
 
 PACKED = [Choice("spmm_packed", vectors) for vectors in range(1, kernels.MAX_VECTORS + 1)]
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no native kernels")
@@ -39,7 +40,7 @@ def test_a_random_network_equals_torch(seed: int) -> None:
             choices[op.name] = Choice(kernel, vectors)
     check_ops(ops, model.input_shape)
     check_choices(ops, choices)
-    network = Network(ops, model.input_shape, choices, rng.randint(0, kernels.isa()))
+    network = Network(ops, model.input_shape, choices, rng.choice(ISAS))
     for batch in (1, 3, 1):
         x = 3 * torch.randn(batch, *model.input_shape)
         with torch.no_grad():

@@ -6,7 +6,7 @@ do not depend on it.
 """
 
 import ctypes
-from ctypes import c_int64, c_void_p
+import functools
 
 import torch
 from torch import Tensor
@@ -24,19 +24,15 @@ __all__ = [
     "zero_leaving",
 ]
 
-_POINTER, _SIZE = c_void_p, c_int64
-_SELECT = native.function(
-    "billhook_mask_select", [_SIZE, *[_POINTER] * 3, *[_SIZE] * 4, *[_POINTER] * 2]
+_native = native.Functions(
+    {
+        "billhook_isa": "",
+        "billhook_mask_select": "qPPPqqqqPP",
+        "billhook_mask_zero": "PqqPqq",
+        "billhook_mask_zero_leaving": "PqqPPqq",
+        "billhook_mask_exchange": "PPqqPPqq",
+    }
 )
-_ZERO = native.function("billhook_mask_zero", [_POINTER, _SIZE, _SIZE, _POINTER, _SIZE, _SIZE])
-_ZERO_LEAVING = native.function(
-    "billhook_mask_zero_leaving", [_POINTER, _SIZE, _SIZE, *[_POINTER] * 2, _SIZE, _SIZE]
-)
-_EXCHANGE = native.function(
-    "billhook_mask_exchange", [*[_POINTER] * 2, _SIZE, _SIZE, *[_POINTER] * 2, _SIZE, _SIZE]
-)
-_best_isa = native.function("billhook_isa", [])
-_ISA = _best_isa() if _best_isa is not None else 0
 
 #: The ceiling that says nothing.
 NO_CEILING = 2**31 - 1
@@ -47,7 +43,7 @@ _MAGNITUDES = {torch.float32: 1, torch.bfloat16: 2, torch.float16: 3, torch.floa
 
 def is_available() -> bool:
     """Whether this installation has the kernels."""
-    return _SELECT is not None
+    return native.library() is not None
 
 
 def fits(tensor: Tensor) -> bool:
@@ -95,13 +91,13 @@ def select_raw(
 def _select(
     kind: int, raw: tuple[Tensor, Tensor | None, Tensor | None], keep: int, ceiling: int
 ) -> tuple[int, Tensor, int]:
-    assert _SELECT is not None
     numel = raw[0].numel()
     bits = torch.empty(-(-numel // 8), dtype=torch.uint8)
     pointers = [None if each is None else each.data_ptr() for each in raw]
-    limit = c_int64(ceiling)
+    limit = ctypes.c_int64(ceiling)
     numbers = numel, keep, *_how()
-    nans = _SELECT(kind, *pointers, *numbers, bits.data_ptr(), ctypes.addressof(limit))
+    given = kind, *pointers, *numbers, bits.data_ptr(), ctypes.addressof(limit)
+    nans = _native["billhook_mask_select"](*given)
     return nans, bits, limit.value
 
 
@@ -110,9 +106,8 @@ def zero(tensor: Tensor, bits: Tensor) -> bool:
 
     Nothing is written to memory that is right already.
     """
-    assert _ZERO is not None
     size, count = tensor.itemsize, tensor.numel()
-    wrote = _ZERO(tensor.data_ptr(), size, count, bits.data_ptr(), *_how())
+    wrote = _native["billhook_mask_zero"](tensor.data_ptr(), size, count, bits.data_ptr(), *_how())
     if wrote:
         torch.autograd.graph.increment_version(tensor)
     return bool(wrote)
@@ -120,9 +115,9 @@ def zero(tensor: Tensor, bits: Tensor) -> bool:
 
 def zero_leaving(tensor: Tensor, before: Tensor, now: Tensor) -> None:
     """Write +0.0 where the bits are 0 ``now`` and were 1 ``before``."""
-    assert _ZERO_LEAVING is not None
-    pointers = before.data_ptr(), now.data_ptr()
-    _ZERO_LEAVING(tensor.data_ptr(), tensor.itemsize, tensor.numel(), *pointers, *_how())
+    size, count = tensor.itemsize, tensor.numel()
+    given = tensor.data_ptr(), size, count, before.data_ptr(), now.data_ptr()
+    _native["billhook_mask_zero_leaving"](*given, *_how())
     torch.autograd.graph.increment_version(tensor)
 
 
@@ -132,13 +127,17 @@ def exchange(weight: Tensor, aside: Tensor, bits: Tensor, now: Tensor) -> None:
     What becomes masked moves aside and leaves +0.0; what is kept again comes back. Entries of
     ``aside`` at kept places mean nothing.
     """
-    assert _EXCHANGE is not None
-    pointers = bits.data_ptr(), now.data_ptr()
     size, count = weight.itemsize, weight.numel()
-    _EXCHANGE(weight.data_ptr(), aside.data_ptr(), size, count, *pointers, *_how())
+    given = weight.data_ptr(), aside.data_ptr(), size, count, bits.data_ptr(), now.data_ptr()
+    _native["billhook_mask_exchange"](*given, *_how())
     torch.autograd.graph.increment_version(weight)
 
 
 def _how() -> tuple[int, int]:
     """The instruction set and the number of threads."""
-    return _ISA, torch.get_num_threads()
+    return _isa(), torch.get_num_threads()
+
+
+@functools.cache
+def _isa() -> int:
+    return _native["billhook_isa"]()

@@ -30,8 +30,8 @@ def _kernels() -> str:
             "billhook"
         )
     _open_thread_pool()
-    best = int(ctypes.CDLL(str(path)).billhook_isa())
-    sets = ", ".join(native.ISA_NAMES[: best + 1])
+    table = native.table_of(ctypes.CDLL(str(path)))
+    sets = ", ".join(row.name for row in table if row.runs)
     threads = "threads from torch's pool" if _has_threads() else "one thread (no OpenMP found)"
     return f"in use ({sets}), {threads}"
 

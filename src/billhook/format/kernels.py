@@ -3,11 +3,6 @@
 Lengths that a kernel relies on are checked here or by its caller; a kernel checks what it reads.
 """
 
-import ctypes
-import functools
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,32 +22,22 @@ __all__ = [
     "relative_index_padding",
 ]
 
-_POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
-_SIGNATURES = {
-    "billhook_bitmask_decode": [_POINTER, _SIZE, _POINTER, _SIZE, _SIZE, _POINTER],
-    "billhook_bitmask_encode": [_POINTER, _SIZE, _SIZE, _POINTER, _POINTER, _SIZE],
-    "billhook_relative_index_decode": [
-        *(_POINTER, _SIZE, _SIZE, _POINTER, _SIZE, _SIZE, _POINTER, _SIZE)
-    ],
-    "billhook_relative_index_encode": [*(_POINTER, _SIZE, _SIZE, _SIZE, _POINTER, _POINTER, _SIZE)],
-    "billhook_relative_index_padding": [_POINTER, _SIZE, _SIZE, _POINTER],
-    "billhook_rans_decode": [
-        *(_POINTER, _SIZE, _SIZE, _POINTER, _SIZE, _POINTER, _SIZE, _SIZE, _POINTER, _POINTER)
-    ],
-    "billhook_rans_encode": [
-        *(_POINTER, _SIZE, _POINTER, _SIZE, _POINTER, _SIZE, _SIZE, _POINTER, _POINTER, _SIZE)
-    ],
-}
-
-
-@functools.cache
-def _kernel(name: str) -> Callable[..., Any] | None:
-    return native.function(name, _SIGNATURES[name])
+_native = native.Functions(
+    {
+        "billhook_bitmask_decode": "PqPqqP",
+        "billhook_bitmask_encode": "PqqPPq",
+        "billhook_relative_index_decode": "PqqPqqPq",
+        "billhook_relative_index_encode": "PqqqPPq",
+        "billhook_relative_index_padding": "PqqP",
+        "billhook_rans_decode": "PqqPqPqqPP",
+        "billhook_rans_encode": "PqPqPqqPPq",
+    }
+)
 
 
 def bitmask_encode(elements: Elements, nnz: int) -> tuple[Bytes, Elements]:
     """Packed mask and nonzero values of flat ``elements``, of which ``nnz`` are not zero."""
-    kernel = _kernel("billhook_bitmask_encode")
+    kernel = _native.get("billhook_bitmask_encode")
     if kernel is None:
         return portable.bitmask_encode(elements, nnz)
     mask = np.empty((elements.size + 7) // 8, dtype=np.uint8)
@@ -67,7 +52,7 @@ def bitmask_encode(elements: Elements, nnz: int) -> tuple[Bytes, Elements]:
 
 def bitmask_decode(mask: Bytes, values: Elements, numel: int) -> Elements:
     """The flat elements again; ``mask`` has ``ceil(numel / 8)`` bytes."""
-    kernel = _kernel("billhook_bitmask_decode")
+    kernel = _native.get("billhook_bitmask_decode")
     if kernel is None:
         return portable.bitmask_decode(mask, values, numel)
     elements = np.zeros(numel, dtype=values.dtype)
@@ -82,7 +67,7 @@ def bitmask_decode(mask: Bytes, values: Elements, numel: int) -> Elements:
 
 def relative_index_padding(elements: Elements) -> NDArray[np.int64]:
     """The padding zeros that flat ``elements`` need with gaps of k bits, for k in 0..8."""
-    kernel = _kernel("billhook_relative_index_padding")
+    kernel = _native.get("billhook_relative_index_padding")
     if kernel is None:
         return portable.relative_index_padding(elements)
     padding = np.zeros(9, dtype=np.int64)
@@ -92,7 +77,7 @@ def relative_index_padding(elements: Elements) -> NDArray[np.int64]:
 
 def relative_index_encode(elements: Elements, bits: int, stored: int) -> tuple[Bytes, Elements]:
     """Packed gaps of ``bits`` bits and exactly ``stored`` values, padding zeros included."""
-    kernel = _kernel("billhook_relative_index_encode")
+    kernel = _native.get("billhook_relative_index_encode")
     if kernel is None:
         return portable.relative_index_encode(elements, bits, stored)
     index = np.empty((stored * bits + 7) // 8, dtype=np.uint8)
@@ -107,7 +92,7 @@ def relative_index_encode(elements: Elements, bits: int, stored: int) -> tuple[B
 
 def relative_index_decode(index: Bytes, bits: int, values: Elements, numel: int) -> Elements:
     """The flat elements again; ``index`` has ``ceil(values.size * bits / 8)`` bytes."""
-    kernel = _kernel("billhook_relative_index_decode")
+    kernel = _native.get("billhook_relative_index_decode")
     if kernel is None:
         return portable.relative_index_decode(index, bits, values, numel)
     elements = np.zeros(numel, dtype=values.dtype)
@@ -127,7 +112,7 @@ def _arguments(shares: Shares) -> tuple[int, ...]:
 
 def rans_encode(mask: Bytes, lanes: int, shares: Shares) -> Bytes:
     """The stream of a mask of ``rows.size * columns.size * inner`` bits."""
-    kernel = _kernel("billhook_rans_encode")
+    kernel = _native.get("billhook_rans_encode")
     if kernel is None:
         return portable.rans_encode(mask, lanes, shares)
     stream = np.empty(4 * lanes + 2 * shares.numel, dtype=np.uint8)  # a bit emits one word at most
@@ -139,7 +124,7 @@ def rans_encode(mask: Bytes, lanes: int, shares: Shares) -> Bytes:
 
 def rans_decode(stream: Bytes, lanes: int, shares: Shares) -> tuple[Bytes, int]:
     """The packed mask and the bytes of ``stream`` used."""
-    kernel = _kernel("billhook_rans_decode")
+    kernel = _native.get("billhook_rans_decode")
     if kernel is None:
         return portable.rans_decode(stream, lanes, shares)
     mask = np.zeros((shares.numel + 7) // 8, dtype=np.uint8)

@@ -12,6 +12,7 @@ from billhook.inference import kernels
 from billhook.inference.example import Described, example_of
 from billhook.inference.int8.network import Int8Network
 from billhook.inference.int8.program import int8_network_tensors
+from billhook.inference.isa import index_of, supported
 from billhook.inference.layers.program import module_tensors, tensor_bytes
 from billhook.inference.network.network import Network
 from billhook.inference.network.program import network_tensors
@@ -110,7 +111,7 @@ class CompiledModel(nn.Module):
 
 
 def isa_of(plan: Plan) -> int:
-    """The instruction set of a plan, an index into ``kernels.ISA_NAMES``.
+    """The instruction set of a plan, a row of the library's table.
 
     Raises:
         CompileError: This machine does not run it.
@@ -122,10 +123,9 @@ def isa_of(plan: Plan) -> int:
         )
     if plan.precision == "int8":  # of its layers in fp32
         return kernels.isa()
-    isa = kernels.ISA_NAMES.index(plan.isa)
-    if isa != kernels.runnable(isa):
+    if plan.isa not in supported("fp32"):
         raise CompileError(
             f"the plan needs {plan.isa} kernels, which this machine does not run: "
             "compile without plan="
         )
-    return isa
+    return index_of(plan.isa, "fp32")

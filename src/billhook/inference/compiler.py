@@ -18,6 +18,7 @@ from billhook.inference.graph.soundness import check_choices
 from billhook.inference.inputs import positional
 from billhook.inference.int8.compiler import compile_int8
 from billhook.inference.int8.ranges import Calibration
+from billhook.inference.isa import best, name_of
 from billhook.inference.layers.architecture import describe
 from billhook.inference.layers.base import foreign_hooks
 from billhook.inference.layers.race import choose_modules
@@ -197,7 +198,7 @@ def _raced(model: nn.Module, inputs: Inputs, trials: Trials) -> CompiledModel:
     try:
         ops = _capture(model, inputs)
         choices, layers = race_network(ops, inputs[0], isa)
-        plan = Plan("network", kernels.ISA_NAMES[isa], choices)
+        plan = Plan("network", name_of(isa), choices)
         program: nn.Module = _network(ops, inputs[0], choices, isa)
         why = "the whole network is one program"
         trials.check(program)
@@ -209,7 +210,7 @@ def _raced(model: nn.Module, inputs: Inputs, trials: Trials) -> CompiledModel:
             choices, layers = choose_modules(model, lambda m: m(*inputs), isa)
         if all(choice.kernel == "dense" for choice in choices.values()):
             return _dense(model, trials, f"no layer is faster sparse; {obstacle}", layers)
-        plan = Plan("modules", kernels.ISA_NAMES[isa], choices)
+        plan = Plan("modules", name_of(isa), choices)
         program = replace_modules(model, choices, isa)
         try:
             trials.check(program)
@@ -240,7 +241,7 @@ def _dense(
     layers: Sequence[LayerReport] = (),
     milliseconds: float | None = None,
 ) -> CompiledModel:
-    plan = Plan("dense", kernels.ISA_NAMES[kernels.isa() if kernels.available() else 0])
+    plan = Plan("dense", best("fp32") if kernels.available() else "portable")
     program = copy.deepcopy(model).eval()
     trials.check(program)
     report = Report.of(plan, why, layers, milliseconds, milliseconds)

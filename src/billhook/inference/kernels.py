@@ -4,7 +4,6 @@ Arrays that a structure points to must outlive it; each packed weight keeps its 
 """
 
 import ctypes
-import functools
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -12,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from billhook import native
+from billhook.inference import isa as instruction_sets
 
-ISA_NAMES = native.ISA_NAMES
 ACTIVATIONS = ("none", "relu", "relu6")
 MAX_VECTORS = 16
 MAX_TAPS = 64  # of a depthwise filter
@@ -85,7 +84,7 @@ class Step(ctypes.Structure):
 
 
 #: By the names that csrc/ has for them; compared with the library when it is first used.
-_STRUCTURES = {
+STRUCTURES = {
     "View": View,
     "SparseRows": SparseRowsStruct,
     "Blocks": BlocksStruct,
@@ -101,40 +100,27 @@ def available() -> bool:
     return native.library() is not None
 
 
-@functools.cache
 def isa() -> int:
-    """The best instruction set of this processor, an index into ``ISA_NAMES``."""
-    return int(_kernel("billhook_isa")())
+    """The best instruction set of this processor for fp32, a row of the library's table."""
+    return instruction_sets.index_of(instruction_sets.best("fp32"), "fp32")
 
 
 def runnable(wanted: int) -> int:
     """The instruction set itself, or this machine's best one if it does not run that."""
-    return min(wanted, isa())
+    name = instruction_sets.set_for(instruction_sets.name_of(wanted), "fp32")
+    return instruction_sets.index_of(name, "fp32")
 
 
-def lanes(isa: int) -> int:
-    """Floats in a vector of this instruction set."""
-    return 16 if ISA_NAMES[isa] == "avx512" else LANES
-
-
-_P, _I = ctypes.c_void_p, ctypes.c_int64
-_ARGTYPES = {
-    "billhook_isa": (),
-    "billhook_run": (_P, _I, _P, _P, _I, _I, _I, _I),
-    "billhook_linear": (_P, _P, _I, _I, _P, _I, _I, _I, _I, _I),
-    "billhook_spmv": (_P, _P, _I, _P, _I, _I, _I, _I),
-    "billhook_lstm_vector": (_P, _P, _P, _P, _P, _I, _I, _I, _I, _I),
-    "billhook_lstm_batch": (_P, _P, _P, _P, _I, _P, _I, _I, _P, _P, _I, _I, _I, _I),
-}
-
-
-@functools.cache
-def _kernel(name: str) -> Any:
-    native.check_layout(_STRUCTURES)
-    kernel = native.function(name, _ARGTYPES[name])
-    if kernel is None:
-        raise RuntimeError("there is no native library; callers ask kernels.available() first")
-    return kernel
+_native = native.Functions(
+    {
+        "billhook_run": "PqPPqqqq",
+        "billhook_linear": "PPqqPqqqqq",
+        "billhook_spmv": "PPqPqqqq",
+        "billhook_lstm_vector": "PPPPPqqqqq",
+        "billhook_lstm_batch": "PPPPqPqqPPqqqq",
+    },
+    STRUCTURES,
+)
 
 
 def pointer(array: Array | None) -> int | None:
@@ -149,7 +135,6 @@ def struct_array(structs: Sequence[Struct]) -> "ctypes.Array[Struct]":
 
 WORKSPACE, SOURCE, RESULT = range(3)  # the buffers of a network
 BUFFERS = 3
-_Buffers, _Strides = ctypes.c_void_p * BUFFERS, ctypes.c_int64 * BUFFERS
 
 
 def run_steps(
@@ -162,16 +147,16 @@ def run_steps(
     isa: int,
 ) -> None:
     """``billhook_run``: the steps (a ctypes array) once for every sample."""
-    _kernel("billhook_run")(
-        ctypes.byref(steps),
-        len(steps),
-        _Buffers(*buffers),
-        _Strides(*strides),
-        BUFFERS,
-        samples,
-        threads,
-        isa,
-    )
+    _native["billhook_run"](*steps_arguments(steps, buffers, strides), samples, threads, isa)
+
+
+def steps_arguments(
+    steps: Any, buffers: Sequence[int], strides: Sequence[int]
+) -> tuple[object, ...]:
+    """Steps and the buffers that they work on, as C takes them."""
+    count = len(buffers)
+    arrays = (ctypes.c_void_p * count)(*buffers), (ctypes.c_int64 * count)(*strides)
+    return ctypes.byref(steps), len(steps), *arrays, count
 
 
 def linear(
@@ -184,7 +169,7 @@ def linear(
     isa: int,
 ) -> None:
     """``billhook_linear``: y (samples, rows) from x (samples, columns), panels ``width`` wide."""
-    _kernel("billhook_linear")(
+    _native["billhook_linear"](
         ctypes.addressof(blocks),
         x.data_ptr(),
         x.stride(0),
@@ -200,7 +185,7 @@ def linear(
 
 def spmv(rows: LaneRowsStruct, x: torch.Tensor, y: torch.Tensor, *, threads: int, isa: int) -> None:
     """``billhook_spmv``: y (samples, rows) from x (samples, columns), one sample at a time."""
-    _kernel("billhook_spmv")(
+    _native["billhook_spmv"](
         ctypes.addressof(rows),
         x.data_ptr(),
         x.stride(0),
@@ -223,18 +208,20 @@ def lstm_vector(
     isa: int,
 ) -> None:
     """``billhook_lstm_vector``: inputs (T, 4 units), state h and c (units,), outputs (T, units)."""
-    _kernel("billhook_lstm_vector")(
-        ctypes.addressof(rows),
-        inputs.data_ptr(),
-        state[0].data_ptr(),
-        state[1].data_ptr(),
-        outputs.data_ptr(),
-        outputs.stride(0),
-        len(inputs),
-        int(reverse),
-        threads,
-        isa,
-    )
+    given = lstm_arguments(rows, inputs, state, outputs)
+    _native["billhook_lstm_vector"](*given, int(reverse), threads, isa)
+
+
+def lstm_arguments(
+    recurrent: ctypes.Structure,
+    inputs: torch.Tensor,
+    state: tuple[torch.Tensor, torch.Tensor],
+    outputs: torch.Tensor,
+) -> tuple[int, ...]:
+    """A recurrent matrix and the tensors of one sample's time steps, as C takes them."""
+    tensors = (inputs, *state, outputs)
+    pointers = [tensor.data_ptr() for tensor in tensors]
+    return ctypes.addressof(recurrent), *pointers, outputs.stride(0), len(inputs)
 
 
 def lstm_batch(
@@ -250,7 +237,7 @@ def lstm_batch(
     isa: int,
 ) -> None:
     """``billhook_lstm_batch``: inputs and outputs are rows, the state's h and c (units, width)."""
-    _kernel("billhook_lstm_batch")(
+    _native["billhook_lstm_batch"](
         ctypes.addressof(recurrent),
         inputs.data_ptr(),
         state[0].data_ptr(),

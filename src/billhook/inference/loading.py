@@ -13,11 +13,11 @@ from billhook.errors import ConfigurationError, FormatError
 from billhook.format.reader import Reader
 from billhook.inference.compiled import CompiledModel, isa_of
 from billhook.inference.example import check_example
-from billhook.inference.int8.isa import set_for
 from billhook.inference.int8.modules import open_int8_modules
 from billhook.inference.int8.network import Int8Network
 from billhook.inference.int8.program import read_int8_network
-from billhook.inference.kernels import ISA_NAMES, available, runnable
+from billhook.inference.isa import set_for
+from billhook.inference.kernels import available
 from billhook.inference.layers.program import open_modules
 from billhook.inference.limits import Limits
 from billhook.inference.network.network import Network
@@ -115,9 +115,7 @@ def _for_this_machine(plan: Plan) -> Plan:
     """The plan with this machine's kernels if it does not run those of the machine it is from."""
     if plan.mode == "dense" or not available():
         return plan
-    if plan.precision == "int8":
-        return replace(plan, isa=set_for(plan.isa))
-    return replace(plan, isa=ISA_NAMES[runnable(ISA_NAMES.index(plan.isa))])
+    return replace(plan, isa=set_for(plan.isa, plan.precision))
 
 
 def _modules(

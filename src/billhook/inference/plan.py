@@ -5,17 +5,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from billhook.errors import ConfigurationError
-from billhook.inference.kernels import ISA_NAMES, MAX_VECTORS
+from billhook.inference.isa import Precision, names
+from billhook.inference.kernels import MAX_VECTORS
 
-__all__ = ["INT8_KERNELS", "INT8_SETS", "Choice", "Mode", "Plan", "Precision"]
+__all__ = ["INT8_KERNELS", "Choice", "Mode", "Plan", "Precision"]
 
 VERSION = 1
-#: Instruction sets with kernels in 8 bits, the fastest first. A processor may have any of them.
-INT8_SETS = ("avx512vbmi", "avx512vnni", "avxvnni", "avx2", "portable")
 INT8_KERNELS = ("1x4", "4x4", "8x4", "16x4", "all_blocks", "windows")
 KERNELS = ("dense", "spmm", "spmm_packed", "depthwise", "fused", "sparse", *INT8_KERNELS)
 Mode = Literal["network", "modules", "dense"]
-Precision = Literal["fp32", "int8"]
 
 
 @dataclass(frozen=True)
@@ -80,8 +78,9 @@ class Plan:
         precision = data.get("precision", "fp32")
         if precision not in ("fp32", "int8"):
             raise ConfigurationError(f"the plan's precision is {precision!r}: known are fp32, int8")
-        sets = INT8_SETS if precision == "int8" else ISA_NAMES
-        if data["mode"] not in ("network", "modules", "dense") or data["isa"] not in sets:
+        sets = names(precision)  # none without native kernels, when no plan runs sparse
+        unknown = bool(sets) and data["isa"] not in sets
+        if data["mode"] not in ("network", "modules", "dense") or unknown:
             raise ConfigurationError(
                 f"the plan's mode is {data['mode']!r} and its instruction set {data['isa']!r}: "
                 f"known are network, modules, dense and {', '.join(sets)}"

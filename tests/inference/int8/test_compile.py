@@ -13,8 +13,8 @@ from torch import nn
 
 import billhook
 from billhook.errors import CompileError, ConfigurationError, FormatError
-from billhook.inference import Calibration, kernels
-from billhook.inference.int8 import compiler, isa, reference
+from billhook.inference import Calibration, isa, kernels
+from billhook.inference.int8 import compiler, reference
 from billhook.inference.int8.network import Int8Network
 from billhook.inference.int8.plan import pattern_of
 from billhook.inference.int8.ranges import Histogram
@@ -85,13 +85,19 @@ def test_a_plan_is_replayed_with_equal_bits(fast: billhook.CompiledModel) -> Non
     assert not torch.equal(other(batches()[0]), fast(batches()[0]))
 
 
+def only(*sets: str) -> Callable[[str], tuple[str, ...]]:
+    """``isa.supported`` of a processor with these sets for 8 bits."""
+    fp32 = isa.supported("fp32")
+    return lambda precision: sets if precision == "int8" else fp32
+
+
 def test_a_file_opens_with_the_kernels_that_a_processor_has(
     fast: billhook.CompiledModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = batches()[0]
     billhook.save(fast, tmp_path / "p.billhook.safetensors")
-    for name in isa.supported():
-        monkeypatch.setattr(isa, "supported", lambda name=name: (name,))
+    for name in isa.supported("int8"):
+        monkeypatch.setattr(isa, "supported", only(name))
         opened = billhook.load_compiled(tmp_path / "p.billhook.safetensors")
         assert opened.plan.isa == name
         assert torch.equal(opened(x), fast(x))
@@ -141,9 +147,9 @@ def test_layers_are_replaced_one_by_one_where_there_is_no_network(tmp_path: Path
     billhook.save(fast, tmp_path / "words.billhook.safetensors")
     with torch.device("meta"):
         architecture = Sentences()
-    for set_name in isa.supported():
+    for set_name in isa.supported("int8"):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(isa, "supported", lambda name=set_name: (name, "portable"))
+            patch.setattr(isa, "supported", only(set_name, "portable"))
             opened = billhook.load_compiled(tmp_path / "words.billhook.safetensors", architecture)
             assert torch.equal(opened(words[0]), fast(words[0]))
     assert torch.equal(copy.deepcopy(fast)(words[0]), fast(words[0]))

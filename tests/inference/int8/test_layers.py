@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from billhook.errors import ConfigurationError
-from billhook.inference import kernels
-from billhook.inference.int8 import isa
+from billhook.inference import isa, kernels
 from billhook.inference.int8.layers import make_int8
 from billhook.inference.int8.matrix import Int8Matrix, Int8Weight
 from billhook.inference.plan import INT8_KERNELS, Choice
@@ -20,7 +19,7 @@ from ..test_linear_kernels import torch_threads
 from .strategies import weights
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no native kernels")
-SETS = isa.supported() if kernels.available() else ()
+SETS = isa.supported("int8") if kernels.available() else ()
 MATRICES = INT8_KERNELS
 f32 = np.float32
 
@@ -99,7 +98,7 @@ def test_a_recurrent_layer_is_near_fp32_and_the_same_everywhere(make: object, ba
 def test_a_state_is_carried_from_call_to_call() -> None:
     torch.manual_seed(0)
     module = pruned(nn.LSTM(8, 12))
-    layer, x = make_int8(module, Choice("4x4"), isa.best()), torch.randn(6, 1, 8)
+    layer, x = make_int8(module, Choice("4x4"), isa.best("int8")), torch.randn(6, 1, 8)
     with torch.no_grad():
         whole, last = layer(x)
         first, state = layer(x[:4])
@@ -117,20 +116,20 @@ def test_linear_layers_and_attention_are_near_fp32() -> None:
     attention = pruned(nn.MultiheadAttention(40, 4, batch_first=True))
     with torch.no_grad():
         for kernel in MATRICES:
-            given = make_int8(linear, Choice(kernel), isa.best())(x)
+            given = make_int8(linear, Choice(kernel), isa.best("int8"))(x)
             wanted = linear(x)
             assert float((given - wanted).norm()) < 0.02 * float(wanted.norm())
-        given, _ = make_int8(attention, Choice("1x4"), isa.best())(x, x, x)
+        given, _ = make_int8(attention, Choice("1x4"), isa.best("int8"))(x, x, x)
         wanted, _ = attention(x, x, x)
         assert float((given - wanted).norm()) < 0.04 * float(wanted.norm())
-        assert float(make_int8(linear, Choice("1x4"), isa.best())(torch.zeros(1, 40)).sum()) == (
-            pytest.approx(float(torch.as_tensor(linear.bias).sum()), abs=1e-5)
-        )
+        layer = make_int8(linear, Choice("1x4"), isa.best("int8"))
+        bias = float(torch.as_tensor(linear.bias).sum())
+        assert float(layer(torch.zeros(1, 40)).sum()) == pytest.approx(bias, abs=1e-5)
 
 
 @pytest.mark.parametrize("samples", [1, 3])
 def test_what_is_not_finite_is_refused(samples: int) -> None:
-    layer = make_int8(pruned(nn.Linear(20, 3)), Choice("1x4"), isa.best())
+    layer = make_int8(pruned(nn.Linear(20, 3)), Choice("1x4"), isa.best("int8"))
     for bad in (float("nan"), float("inf"), -float("inf")):
         x = torch.zeros(samples, 20)
         x[-1, 17] = bad
@@ -140,4 +139,4 @@ def test_what_is_not_finite_is_refused(samples: int) -> None:
     with torch.no_grad():
         broken.weight[0, 0] = float("nan")
     with pytest.raises(ConfigurationError, match="NaN or infinite"):
-        make_int8(broken, Choice("1x4"), isa.best())
+        make_int8(broken, Choice("1x4"), isa.best("int8"))

@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from billhook.errors import ConfigurationError
-from billhook.inference import kernels
+from billhook.inference import isa, kernels
 from billhook.inference.graph import capture
-from billhook.inference.int8 import isa, reference
+from billhook.inference.int8 import reference
 from billhook.inference.int8.network import Int8Network
 from billhook.inference.int8.ops import INPUT, Add, Conv, Flatten, Linear, Pool, Program, Range
 from billhook.inference.int8.quantise import calibrate, quantise
@@ -25,7 +25,7 @@ from ..test_linear_kernels import torch_threads
 from .strategies import layer, ranges
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no native kernels")
-SETS = isa.supported() if kernels.available() else ()
+SETS = isa.supported("int8") if kernels.available() else ()
 MATRICES = INT8_KERNELS
 
 
@@ -227,7 +227,7 @@ def test_a_sum_and_another_range_equal_the_reference() -> None:
 def test_what_is_not_finite_or_of_another_shape_is_refused() -> None:
     shape = (4, 3, 3)
     program = Program(shape, shape, Range(0.1, 0), (Add("a", (INPUT,), shape, Range(0.1, 0)),))
-    network = Int8Network(program, {}, isa.best())
+    network = Int8Network(program, {}, isa.best("int8"))
     for bad in (float("nan"), float("inf")):
         x = torch.zeros(2, *shape)
         x[1, 3, 2, 2] = bad

@@ -83,7 +83,7 @@ class Target:
     """Holds what steps point to, for as long as they run: packed weights, masks, offsets.
 
     Args:
-        isa: The instruction set, an index into ``kernels.ISA_NAMES``.
+        isa: The instruction set, a row of the library's table.
         packings: What was packed before for other sizes of the same network, and takes what is
             packed now.
     """

@@ -4,14 +4,13 @@ Arrays that a structure points to must outlive it; each packed weight keeps its 
 """
 
 import ctypes
-import functools
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from billhook import native
+from billhook.inference.kernels import Array, lstm_arguments, steps_arguments
 
 __all__ = [
     "BlockRowsStruct",
@@ -22,13 +21,11 @@ __all__ = [
     "View",
     "Window",
     "WindowRowsStruct",
-    "address",
     "linear",
     "lstm",
     "run",
 ]
 
-Array = NDArray[Any]
 _I, _P = ctypes.c_int64, ctypes.c_void_p
 
 
@@ -120,45 +117,25 @@ class Step(ctypes.Structure):
     QUANTISE_VECTOR,
 ) = range(12)
 
-_MIRRORED = (
-    *(BlockRowsStruct, VectorRowsStruct, WindowRowsStruct, DepthwiseStruct),
-    *(MatrixStruct, View, Window, Step),
-)
-_ARGTYPES: dict[str, tuple[Any, ...]] = {
-    "billhook_u8_run": (_P, _I, _P, _P, _I, _I, _I, _I),
-    "billhook_u8_linear": (_P, _P, _I, _P, _I, _I, ctypes.c_float, _I, _I, _I),
-    "billhook_u8_lstm": (_P, _P, _P, _P, _P, _I, _I, _I, _I, _I),
+#: By the names that csrc/ has for them; compared with the library when it is first used.
+STRUCTURES = {
+    "BlockRows": BlockRowsStruct,
+    "VectorRows": VectorRowsStruct,
+    "WindowRows": WindowRowsStruct,
+    "DepthwiseQuads": DepthwiseStruct,
+    "U8Matrix": MatrixStruct,
+    "U8View": View,
+    "Window2d": Window,
+    "U8Step": Step,
 }
-
-
-@functools.cache
-def _kernel(name: str) -> Any:
-    _check_layouts()
-    kernel = native.function(name, _ARGTYPES[name])
-    if kernel is None:
-        raise RuntimeError("there is no native library; callers ask kernels.available() first")
-    return kernel
-
-
-@functools.cache
-def _check_layouts() -> None:
-    """A library whose structures differ from these would read wherever it likes."""
-    sizes = native.function("billhook_u8_sizes", (_P,))
-    if sizes is None:
-        return
-    theirs = (_I * 64)()
-    count = sizes(theirs)
-    own = [ctypes.sizeof(kind) for kind in _MIRRORED]
-    if theirs[:count] != own:
-        raise ImportError(
-            f"the native library's structures have {theirs[:count]} bytes, this billhook's {own}: "
-            "rebuild it with `make build`"
-        )
-
-
-def address(array: Array | None) -> int | None:
-    """The address of an array's data, None for None."""
-    return None if array is None else int(array.ctypes.data)
+_native = native.Functions(
+    {
+        "billhook_u8_run": "PqPPqqqq",
+        "billhook_u8_linear": "PPqPqqfqqq",
+        "billhook_u8_lstm": "PPPPPqqqqq",
+    },
+    STRUCTURES,
+)
 
 
 def run(
@@ -171,18 +148,8 @@ def run(
     isa: int,
 ) -> bool:
     """``billhook_u8_run``: whether every sample was finite."""
-    count = len(buffers)
-    done = _kernel("billhook_u8_run")(
-        ctypes.byref(steps),
-        len(steps),
-        (_P * count)(*buffers),
-        (_I * count)(*strides),
-        count,
-        samples,
-        threads,
-        isa,
-    )
-    return bool(done)
+    given = steps_arguments(steps, buffers, strides)
+    return bool(_native["billhook_u8_run"](*given, samples, threads, isa))
 
 
 def linear(
@@ -196,7 +163,7 @@ def linear(
     isa: int,
 ) -> bool:
     """``billhook_u8_linear``: y (samples, rows) from x (samples, columns); whether x was finite."""
-    done = _kernel("billhook_u8_linear")(
+    done = _native["billhook_u8_linear"](
         ctypes.addressof(matrix),
         x.data_ptr(),
         x.stride(0),
@@ -222,18 +189,8 @@ def lstm(
     isa: int,
 ) -> None:
     """``billhook_u8_lstm``: gates (T, 4 units), h and c (units,), outputs (T, units)."""
-    _kernel("billhook_u8_lstm")(
-        ctypes.addressof(recurrent),
-        gates.data_ptr(),
-        state[0].data_ptr(),
-        state[1].data_ptr(),
-        outputs.data_ptr(),
-        outputs.stride(0),
-        len(gates),
-        int(reverse),
-        threads,
-        isa,
-    )
+    given = lstm_arguments(recurrent, gates, state, outputs)
+    _native["billhook_u8_lstm"](*given, int(reverse), threads, isa)
 
 
 def contiguous(array: Array, dtype: Any) -> Array:

@@ -9,10 +9,9 @@ import torch
 from torch import nn
 
 from billhook.errors import CompileError, ConfigurationError
-from billhook.inference import kernels
+from billhook.inference import isa
 from billhook.inference.compiled import CompiledModel
 from billhook.inference.graph import UnsupportedError, capture
-from billhook.inference.int8 import isa
 from billhook.inference.int8.accuracy import compare, worst_layer
 from billhook.inference.int8.modules import choose_int8_modules, replace_int8_modules
 from billhook.inference.int8.network import Int8Network
@@ -21,7 +20,7 @@ from billhook.inference.int8.quantise import calibrate, quantise
 from billhook.inference.int8.race import race_network
 from billhook.inference.int8.ranges import Calibration, batches_of, split
 from billhook.inference.layers.architecture import describe
-from billhook.inference.plan import INT8_SETS, Plan
+from billhook.inference.plan import Plan
 from billhook.inference.race import race, winner
 from billhook.inference.report import Accuracy, LayerReport, Report
 
@@ -44,7 +43,7 @@ def compile_int8(
         )
     if not isinstance(calibration, Calibration):
         calibration = Calibration(calibration)
-    work = _Work(model, inputs, calibration, isa.set_for(INT8_SETS[0]))
+    work = _Work(model, inputs, calibration, isa.best("int8"))
     return work.raced() if plan is None else work.replayed(plan)
 
 
@@ -97,7 +96,7 @@ class _Work:
             raise CompileError(
                 f"the plan is of {plan.precision}, mode {plan.mode}: compile without plan="
             )
-        chosen = isa.set_for(plan.isa)
+        chosen = isa.set_for(plan.isa, "int8")
         plan = Plan(plan.mode, chosen, plan.layers, "int8")
         if plan.mode == "modules":
             program = replace_int8_modules(self.model, plan.layers, chosen)
@@ -136,7 +135,7 @@ class _Work:
                 why = "the whole model is as fast dense in torch"
                 program, plan = (
                     copy.deepcopy(self.model).eval(),
-                    Plan("dense", kernels.ISA_NAMES[kernels.isa()]),
+                    Plan("dense", isa.best("fp32")),
                 )
                 times = {"dense": times["dense"], "compiled": times["dense"]}
                 accuracy = None

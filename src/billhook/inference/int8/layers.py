@@ -14,8 +14,8 @@ from torch import nn
 from billhook.errors import ConfigurationError
 from billhook.inference.inputs import check_input
 from billhook.inference.int8 import bindings
-from billhook.inference.int8.isa import index_of, table
 from billhook.inference.int8.matrix import STATE_STEP, Int8Matrix, Int8Weight, quantised
+from billhook.inference.isa import index_of, name_of
 from billhook.inference.layers.attention import SparseMultiheadAttention
 from billhook.inference.layers.base import SparseLayer
 from billhook.inference.layers.gru import SparseGRU
@@ -59,7 +59,7 @@ def make_int8(
     """
     own = quantised_weights(module) if weights is None else weights
     kind = next(form for dense, form in _FORMS.items() if isinstance(module, dense))
-    isa = index_of(instruction_set)
+    isa = index_of(instruction_set, "int8")
     return kind.of(module, choice, isa, own)  # type: ignore[arg-type]
 
 
@@ -96,7 +96,7 @@ class _Int8(SparseLayer):
     @classmethod
     def make(cls, module: nn.Module, choice: Choice, isa: int, weights: Any) -> Self:
         """The form in 8 bits of a module; ``isa`` is a row of the table of instruction sets."""
-        return cls(module, _Packs(weights, choice, table()[isa][0]))
+        return cls(module, _Packs(weights, choice, name_of(isa)))
 
 
 class Int8Linear(_Int8):

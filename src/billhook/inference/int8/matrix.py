@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from billhook.errors import ConfigurationError
-from billhook.inference.int8 import bindings, isa
+from billhook.inference import isa, kernels
+from billhook.inference.int8 import bindings
 from billhook.inference.int8.packing import Packed, Rows, pack_blocks, pack_vector, pack_windows
 from billhook.inference.int8.plan import group_of, lines_of
 from billhook.inference.int8.quantise import quantise_weight
@@ -65,7 +66,7 @@ class Int8Matrix:
         weight: The matrix.
         bias: fp32, one for each row, or None.
         choice: The kernel; it changes no result.
-        instruction_set: One of ``isa.supported()``; it changes no result either.
+        instruction_set: One of ``isa.supported("int8")``; it changes no result either.
         step: The fixed step of the inputs, 0 for each sample's own.
     """
 
@@ -78,7 +79,7 @@ class Int8Matrix:
         step: float = 0.0,
     ) -> None:
         self.weight, self.bias, self.choice, self.step = weight, bias, choice, step
-        self.instruction_set, self.isa = instruction_set, isa.index_of(instruction_set)
+        self.instruction_set, self.isa = instruction_set, isa.index_of(instruction_set, "int8")
         sums = weight.value.astype(np.int64).sum(axis=1)
         most = np.abs(weight.value.astype(np.int64)).sum(axis=1).max(initial=0) * 255
         if most + ZERO * np.abs(sums).max(initial=0) >= 2**31:
@@ -88,7 +89,7 @@ class Int8Matrix:
             )
         self.rows = Rows(weight.value, (-ZERO * sums).astype(np.int32), weight.step, bias)
         self.struct = bindings.MatrixStruct(
-            offset=bindings.address(bias), rows=weight.shape[0], columns=weight.shape[1]
+            offset=kernels.pointer(bias), rows=weight.shape[0], columns=weight.shape[1]
         )
         self._packed: dict[str, Packed] = {}
         self._lock = threading.Lock()

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from billhook.errors import ConfigurationError
+from billhook.inference import isa
 from billhook.inference.inputs import check_input
-from billhook.inference.int8 import bindings, isa
+from billhook.inference.int8 import bindings
 from billhook.inference.int8.lowering import Lowered, lower, workspace_of
 from billhook.inference.int8.ops import Program
 from billhook.inference.plan import Choice
@@ -27,7 +28,7 @@ class Int8Network(nn.Module):
     Args:
         program: What it computes.
         choices: The kernel of each layer, by name; they change no result.
-        instruction_set: One of ``isa.supported()``; it changes no result either.
+        instruction_set: One of ``isa.supported("int8")``; it changes no result either.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Int8Network(nn.Module):
     ) -> None:
         super().__init__()
         self.program, self.choices, self.instruction_set = program, dict(choices), instruction_set
-        self._isa = isa.index_of(instruction_set)
+        self._isa = isa.index_of(instruction_set, "int8")
         self.lowered: Lowered = lower(program, choices, instruction_set)
         self.steps = (bindings.Step * len(self.lowered.steps))(*self.lowered.steps)
         self._pool: list[NDArray[np.uint8]] = []

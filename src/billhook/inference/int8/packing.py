@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from billhook.inference.int8 import bindings
-from billhook.inference.int8.bindings import address
+from billhook.inference.kernels import pointer
 
 __all__ = [
     "GROUPS",
@@ -63,7 +63,7 @@ class Packed:
 
 def _packed(struct: Any, integers: dict[str, int], arrays: dict[str, Array | None]) -> Packed:
     kept = {name: array for name, array in arrays.items() if array is not None}
-    pointers = {name: address(array) for name, array in arrays.items()}
+    pointers = {name: pointer(array) for name, array in arrays.items()}
     return Packed(struct(**integers, **pointers), kept)
 
 

@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from billhook.inference.int8 import bindings, isa
+from billhook.inference import isa
+from billhook.inference.int8 import bindings
 from billhook.inference.int8.lowering import lower, workspace_of
 from billhook.inference.int8.ops import INPUT, Conv, Flatten, Linear, Program, Range
 from billhook.inference.int8.plan import candidates, lines_of, matrix_of, pattern_of
@@ -101,7 +102,7 @@ def _run(
         (0, 0, 0),
         samples=REPEATS,
         threads=torch.get_num_threads(),
-        isa=isa.index_of(instruction_set),
+        isa=isa.index_of(instruction_set, "int8"),
     )
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from billhook.errors import ConfigurationError
 from billhook.inference import kernels
 from billhook.inference.inputs import check_input
-from billhook.inference.kernels import ISA_NAMES
+from billhook.inference.isa import lanes
 from billhook.inference.layers.base import SparseLayer, Weight, Weights, sparse_weights, vector
 from billhook.inference.plan import Choice
 from billhook.inference.weights.csr import Csr, SparseWeight, floats, to_csr
@@ -19,11 +19,8 @@ from billhook.inference.weights.panels import BlockedRows, gate_rows, panel_rows
 
 __all__ = ["SparseLinear", "SparseMatrix", "panel_width"]
 
-WIDTHS = {
-    "portable": (8, 16, 24, 32, 48, 64),
-    "avx2": (8, 16, 24, 32, 48, 64),
-    "avx512": (8, 16, 32, 48, 64),
-}
+# Widths of panels, by lanes of the instruction set.
+WIDTHS = {8: (8, 16, 24, 32, 48, 64), 16: (8, 16, 32, 48, 64)}
 # The panel's columns that the blocks are cut for. Panels of 8 to 64 columns run within a tenth of
 # the speed they have with blocks of their own.
 BLOCKS_FOR = 16
@@ -37,7 +34,7 @@ def panel_width(samples: int, isa: int) -> int:
     >>> panel_width(20, 2)
     32
     """
-    widths = WIDTHS[ISA_NAMES[isa]]
+    widths = WIDTHS[lanes(isa)]
     return next((width for width in widths if width >= samples), widths[-1])
 
 
@@ -126,7 +123,7 @@ class SparseLinear(SparseLayer):
     Args:
         weight: (out_features, in_features); its zeros are skipped.
         bias: (out_features,) or None.
-        isa: The instruction set, an index into ``kernels.ISA_NAMES``.
+        isa: The instruction set, a row of the library's table.
 
     >>> import torch
     >>> layer = SparseLinear(torch.tensor([[0.0, 2.0], [0.0, 0.0]]), torch.tensor([1.0, 5.0]), 0)

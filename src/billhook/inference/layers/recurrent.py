@@ -45,7 +45,7 @@ class SparseRecurrent(SparseLayer):
 
     Args:
         module: The dense module; its weights are copied unless others are given.
-        isa: The instruction set, an index into ``kernels.ISA_NAMES``.
+        isa: The instruction set, a row of the library's table.
         weights: What to use instead of the module's weights, which then may be on "meta".
     """
 

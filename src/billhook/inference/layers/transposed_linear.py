@@ -20,7 +20,7 @@ class SparseTransposedLinear(SparseLinear):
     Args:
         weight: (in_features, out_features); its zeros are skipped.
         bias: (out_features,) or None.
-        isa: The instruction set, an index into ``kernels.ISA_NAMES``.
+        isa: The instruction set, a row of the library's table.
     """
 
     @classmethod

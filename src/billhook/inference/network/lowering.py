@@ -29,7 +29,7 @@ class Lowering:
         ops: The operations, as :func:`billhook.inference.graph.capture.capture` gives them.
         input_shape: (C, H, W) of one sample.
         choices: One choice for each convolution and linear layer, by name.
-        isa: The instruction set, an index into ``kernels.ISA_NAMES``.
+        isa: The instruction set, a row of the library's table.
         packings: What was packed before for other sizes of the same network, and takes what is
             packed now.
     """

@@ -31,7 +31,7 @@ class Network(nn.Module):
         ops: The operations, as :func:`billhook.inference.graph.capture.capture` gives them.
         input_shape: (C, H, W) of one sample.
         choices: The plan: one choice for each convolution and linear layer, by name.
-        isa: The instruction set, an index into ``kernels.ISA_NAMES``.
+        isa: The instruction set, a row of the library's table.
         limits: What a program from a file may take, None for one that this process made.
         packings: What networks of other input sizes, and else the same, have packed.
 

@@ -8,6 +8,7 @@ import torch
 from billhook.inference import kernels
 from billhook.inference.graph import Layer, Op
 from billhook.inference.graph.soundness import after
+from billhook.inference.isa import lanes
 from billhook.inference.kernels import Step
 from billhook.inference.network.lowering import native
 from billhook.inference.network.network import Network
@@ -18,8 +19,8 @@ from billhook.inference.weights.csr import SparseWeight
 
 __all__ = ["race_network", "time_layers"]
 
-# The widest tiles that are tried, in vectors of eight pixels, by instruction set.
-TILES = {"portable": (8, 6, 4), "avx2": (8, 6, 4), "avx512": (16, 12, 8, 4)}
+# The widest tiles that are tried, in vectors of eight pixels, by lanes of the instruction set.
+TILES = {8: (8, 6, 4), 16: (16, 12, 8, 4)}
 TILED = ("spmm", "spmm_packed")  # kernels that take a width of tiles
 Candidates = dict[Any, Callable[[], object]]
 
@@ -99,9 +100,9 @@ def even_tiles(vectors: int, isa: int) -> list[int]:
     >>> even_tiles(25, 1), even_tiles(25, 2)
     ([4, 5, 7], [4, 8, 10, 14])
     """
-    unit = kernels.lanes(isa) // kernels.LANES
+    unit = lanes(isa) // kernels.LANES
     units = -(-vectors // unit)
-    most = [t // unit for t in TILES[kernels.ISA_NAMES[isa]]]
+    most = [t // unit for t in TILES[lanes(isa)]]
     return sorted({unit * -(-units // -(-units // t)) for t in most})
 
 
@@ -180,7 +181,7 @@ class _Racer:
             second = self.network.lowering.placed.users[first][0]
             options: Candidates = {
                 Choice("spmm_packed", tile): self.runs(second, Choice("spmm_packed", tile), first)
-                for tile in TILES[kernels.ISA_NAMES[self.network.isa]]
+                for tile in TILES[lanes(self.network.isa)]
             }
             options["apart"] = self._pair(first, second)
             times = race(options)

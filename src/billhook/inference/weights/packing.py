@@ -4,7 +4,6 @@ A first call says how much memory a packing takes, a second one fills it.
 """
 
 import ctypes
-import functools
 from typing import Any
 
 import numpy as np
@@ -55,28 +54,23 @@ class TapsStruct(ctypes.Structure):
     )
 
 
-_P, _I = ctypes.c_void_p, ctypes.c_int64
-_ARGTYPES = {
-    "billhook_rows_of_mask": (_P, _I, _I, _I, _P, _P, _P),
-    "billhook_shares_columns": (_P,),
-    "billhook_lane_steps": (_P, _I, _P, _P),
-    "billhook_fill_lanes": (_P, _I, _P, _P, _P, _P),
-    "billhook_block_columns": (_I, _I, _I, _I, _I),
-    "billhook_nonzeros_between": (_P, _I, _I),
-    "billhook_fill_block": (_P, _I, _I, _I, _P, _P, _P, _P),
-    "billhook_tap_offsets": (_P, _P),
-    "billhook_shares_offsets": (_P, _P),
-    "billhook_fill_planes": (_P, _P, _P, _I, _P, _P, _P),
-}
-
-
-@functools.cache
-def _kernel(name: str) -> Any:
-    native.check_layout({"Csr": CsrStruct, "Taps": TapsStruct})
-    kernel = native.function(name, _ARGTYPES[name])
-    if kernel is None:
-        raise RuntimeError("there is no native library; callers ask kernels.available() first")
-    return kernel
+#: By the names that csrc/ has for them; compared with the library when it is first used.
+STRUCTURES = {"Csr": CsrStruct, "Taps": TapsStruct}
+_native = native.Functions(
+    {
+        "billhook_rows_of_mask": "PqqqPPP",
+        "billhook_shares_columns": "P",
+        "billhook_lane_steps": "PqPP",
+        "billhook_fill_lanes": "PqPPPP",
+        "billhook_block_columns": "qqqqq",
+        "billhook_nonzeros_between": "Pqq",
+        "billhook_fill_block": "PqqqPPPP",
+        "billhook_tap_offsets": "PP",
+        "billhook_shares_offsets": "PP",
+        "billhook_fill_planes": "PPPqPPP",
+    },
+    STRUCTURES,
+)
 
 
 def _at(array: NDArray[Any] | None) -> int | None:
@@ -95,7 +89,7 @@ def rows_of_mask(
     row_ptr = np.empty(rows + 1, np.int32)
     narrow = np.empty(nonzeros, np.uint16) if columns < 2**16 else None
     wide = np.empty(nonzeros, np.int32) if narrow is None else None
-    sound = _kernel("billhook_rows_of_mask")(
+    sound = _native["billhook_rows_of_mask"](
         *(_at(mask), rows, columns, nonzeros, _at(row_ptr), _at(narrow), _at(wide))
     )
     column = wide if narrow is None else narrow
@@ -104,17 +98,17 @@ def rows_of_mask(
 
 def shares_columns(csr: CsrStruct) -> bool:
     """Whether each eight rows from a multiple of eight have the same columns."""
-    return bool(_kernel("billhook_shares_columns")(_ref(csr)))
+    return bool(_native["billhook_shares_columns"](_ref(csr)))
 
 
 def lanes(csr: CsrStruct, shared: bool) -> tuple[Ints, Shorts, Floats, Ints]:
     """group_ptr, columns, values and rows of groups of eight rows."""
     groups = -(-csr.rows // LANES)
     group_ptr, row = np.empty(groups + 1, np.int32), np.empty(groups * LANES, np.int32)
-    steps = _kernel("billhook_lane_steps")(_ref(csr), shared, _at(group_ptr), _at(row))
+    steps = _native["billhook_lane_steps"](_ref(csr), shared, _at(group_ptr), _at(row))
     column = np.empty(steps if shared else (steps, LANES), np.uint16)
     value = np.empty((steps, LANES), np.float32)
-    _kernel("billhook_fill_lanes")(
+    _native["billhook_fill_lanes"](
         *(_ref(csr), shared, _at(group_ptr), _at(row), _at(column), _at(value))
     )
     return group_ptr, column, value, row
@@ -122,12 +116,12 @@ def lanes(csr: CsrStruct, shared: bool) -> tuple[Ints, Shorts, Floats, Ints]:
 
 def block_columns(rows: int, columns: int, nonzeros: int, width: int, isa: int) -> int:
     """The columns of each block of a panel's matrix but the last."""
-    return int(_kernel("billhook_block_columns")(rows, columns, nonzeros, width, isa))
+    return int(_native["billhook_block_columns"](rows, columns, nonzeros, width, isa))
 
 
 def nonzeros_between(csr: CsrStruct, first: int, last: int) -> int:
     """How many nonzeros are in columns [first, last)."""
-    return int(_kernel("billhook_nonzeros_between")(_ref(csr), first, last))
+    return int(_native["billhook_nonzeros_between"](_ref(csr), first, last))
 
 
 def fill_block(
@@ -138,7 +132,7 @@ def fill_block(
     row_ptr = np.empty(csr.rows // group + 1, np.int32)
     row = None if shared else np.empty(csr.rows, np.int32)
     column, value = np.empty(count // group, np.uint16), np.empty(count, np.float32)
-    _kernel("billhook_fill_block")(
+    _native["billhook_fill_block"](
         *(_ref(csr), first, last, shared, _at(row_ptr), _at(row), _at(column), _at(value))
     )
     return row_ptr, column, value, row
@@ -147,13 +141,13 @@ def fill_block(
 def tap_offsets(taps: TapsStruct) -> Ints:
     """The offset from an output pixel to the operand of each column of the first group's rows."""
     offset = np.empty(taps.inputs * taps.kernel_height * taps.kernel_width, np.int32)
-    _kernel("billhook_tap_offsets")(_ref(taps), _at(offset))
+    _native["billhook_tap_offsets"](_ref(taps), _at(offset))
     return offset
 
 
 def shares_offsets(csr: CsrStruct, taps: TapsStruct) -> bool:
     """Whether each eight rows from a multiple of eight read the same places of the planes."""
-    return bool(_kernel("billhook_shares_offsets")(_ref(csr), _ref(taps)))
+    return bool(_native["billhook_shares_offsets"](_ref(csr), _ref(taps)))
 
 
 def fill_planes(
@@ -164,7 +158,7 @@ def fill_planes(
     row_ptr = np.empty(csr.rows // group + 1, np.int32)
     offset, value = np.empty(nonzeros // group, np.int32), np.empty(nonzeros, np.float32)
     columns = tap_offsets(taps)  # which must live through the call
-    _kernel("billhook_fill_planes")(
+    _native["billhook_fill_planes"](
         *(_ref(csr), _ref(taps), _at(columns), shared),
         *(_at(row_ptr), _at(offset), _at(value)),
     )
