@@ -11,30 +11,48 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "billhook"
 CORE = {
-    *("allocation", "arguments", "criterion", "errors", "granularity", "mask", "masked_weight"),
-    *("native", "optimizer_hooks", "optimizer_state", "plan", "pruner", "render", "report"),
-    *("atomic", "attach", "backends", "distributed", "fixed_points", "pruner_state"),
-    *("masked_gradient", "masked_weights", "training_checks"),
-    *(
-        "reparametrised",
-        "schedule",
-        "selection",
-        "draw",
-        "ranking",
-        "regrowth",
-        "saliency",
-        "statistics",
-        "distillation",
-        "oneshot",
-        "recalibration",
-        "scan",
-    ),
+    "allocation",
+    "arguments",
+    "atomic",
+    "attach",
+    "backends",
+    "criterion",
+    "distillation",
+    "distributed",
+    "draw",
+    "errors",
+    "fixed_points",
+    "granularity",
+    "mask",
+    "masked_gradient",
+    "masked_weight",
+    "masked_weights",
+    "native",
+    "oneshot",
+    "optimizer_hooks",
+    "optimizer_state",
+    "plan",
+    "pruner",
+    "pruner_state",
+    "ranking",
+    "recalibration",
+    "regrowth",
+    "render",
+    "reparametrised",
+    "report",
+    "saliency",
+    "scan",
+    "schedule",
+    "selection",
+    "statistics",
+    "torch_private",
+    "training_checks",
 }
 #: What each part may import of billhook; "public" is `import billhook` and names from it.
 ALLOWED = {
     "format": {"atomic", "errors", "native", "render", "format"},
     "footprint": {"errors", "format", "granularity", "render", "selection"},
-    "models": {"errors", "models"},
+    "models": {"errors", "models", "torch_private"},
     "data": {"atomic", "errors", "data"},
     "settings": set(),
     "migrate": {
@@ -49,7 +67,7 @@ ALLOWED = {
     "named_model": {"errors", "public"},
     "storage_table": {"footprint", "format", "named_model", "render", "selection"},
     "tasks": {"distillation", "errors", "data", "models", "settings", "tasks"},
-    "inference": {"errors", "native", "render", "format", "inference", "public"},
+    "inference": {"errors", "native", "render", "format", "inference", "torch_private", "public"},
     "bench": {"errors", "native", "render", "inference", "bench", "public"},
     "training": {
         *(
@@ -72,6 +90,7 @@ ALLOWED = {
     },
     "study": {
         *("atomic", "footprint", "schedule", "errors", "study", "render", "native", "public"),
+        "torch_private",
         *(
             "bench",
             "granularity",
@@ -87,15 +106,16 @@ ALLOWED = {
 } | dict.fromkeys(CORE, CORE)
 
 #: What each part of inference may import of inference.
-TOOLS = {"inputs", "kernels", "limits", "plan", "program_file", "race", "report"}
+TOOLS = {"inputs", "isa", "kernels", "limits", "plan", "program_file", "race", "report"}
 INFERENCE = {
-    "kernels": set(),
+    "isa": set(),
+    "kernels": {"isa"},
     "inputs": set(),
     "race": set(),
-    "plan": {"kernels"},
+    "plan": {"isa", "kernels"},
     "report": {"plan"},
     "verification": set(),
-    "weights": {"kernels", "weights"},
+    "weights": {"isa", "kernels", "weights"},
     "graph": {"kernels", "plan", "weights", "graph"},
     "limits": {"graph"},
     "program_file": {"plan", "weights"},
@@ -207,6 +227,26 @@ def _imported(code: str) -> set[str]:
         text=True,
     )
     return set(result.stdout.split())
+
+
+def _private(path: Path) -> set[str]:
+    """Attributes and imported names that begin with one underscore, but those of ``self``."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute):
+            own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            names |= set() if own else {node.attr}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.name for alias in node.names}
+    return {name for name in names if re.match("_[^_]", name)}
+
+
+def test_torchs_private_names_are_in_one_file() -> None:
+    private = _private(SOURCE / "torch_private.py")
+    assert {"_C", "_version", "_pytree"} <= private
+    for path in _files():
+        if path.name not in ("torch_private.py", "peers.py"):  # what a benchmark configures
+            assert not _private(path) & private, path
 
 
 HEAVY = {"pandas", "sklearn", "scipy", "altair", "transformers", "lightning", "ray", "datasets"}

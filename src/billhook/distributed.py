@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeGuard
 import torch
 from torch import Tensor, distributed, nn
 
+from billhook import torch_private
 from billhook.errors import ConfigurationError, MaskError, StateError
 
 if TYPE_CHECKING:
@@ -233,8 +234,8 @@ def after_reduction(callback: Callable[[], None]) -> None:
     The reducer queues its own callback, which writes the averaged gradients back, when the last
     gradient is ready; ``callback`` is therefore queued by a callback of that queue.
     """
-    engine = torch.autograd.Variable._execution_engine
-    engine.queue_callback(lambda: engine.queue_callback(callback))
+    call = torch_private.call_after_backward
+    call(lambda: call(callback))
 
 
 def _descending(scores: Tensor) -> Tensor:

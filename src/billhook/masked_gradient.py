@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from billhook import torch_private
 from billhook.distributed import after_reduction, is_sharded, mean_over, part, whole
 from billhook.errors import StateError
 from billhook.mask import Mask
@@ -47,7 +48,7 @@ class MaskedGradient:
         if grad is None or self._masked is None:
             return grad is not None
         masked, version = self._masked
-        return masked() is not grad or part(grad)._version != version
+        return masked() is not grad or torch_private.version(part(grad)) != version
 
     def mask(self) -> None:
         """Write zeros where the weight is masked."""
@@ -65,7 +66,7 @@ class MaskedGradient:
 
     def note(self, grad: Tensor) -> None:
         """Remember a gradient as masked until it is written again."""
-        self._masked = weakref.ref(grad), part(grad)._version
+        self._masked = weakref.ref(grad), torch_private.version(part(grad))
 
     def collect(self, wanted: bool) -> None:
         """Whether to remember, in the backward passes to come, gradients of masked weights too."""
@@ -151,5 +152,5 @@ def check_free(name: str, parameter: Tensor) -> None:
 
 
 def _is_held(parameter: Tensor) -> bool:
-    hooks = (parameter._post_accumulate_grad_hooks or {}).values()
+    hooks = torch_private.gradient_hooks(parameter)
     return any(isinstance(hook, _Hook) and hook.gradient() is not None for hook in hooks)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from billhook import torch_private
 from billhook.backends import native, portable
 from billhook.distributed import (
     is_sharded,
@@ -65,7 +66,7 @@ class MaskedWeight:
         self.aside: Tensor | None = None
         self._optimizers = tuple(optimizers)
         self._copies = Copies()
-        self._version = self.part._version
+        self._version = torch_private.version(self.part)
         self._as_attached: Tensor | None = None
         self._ceiling = self._next_ceiling = native.NO_CEILING  # of the magnitudes aside
         self._ranked: weakref.ref[Mask] | None = None
@@ -146,7 +147,7 @@ class MaskedWeight:
             self.aside = None
         self.kept = total(new.kept, self.parameter)
         if settled:
-            self._version = self.part._version
+            self._version = torch_private.version(self.part)
         else:
             self.gradient.mask()
             self.hold()
@@ -242,7 +243,7 @@ class MaskedWeight:
         elif self._is_native(mine) and native.zero(mine, self._mask_here().bits):
             self.gradient.mask()
             self.hold()
-        self._version = self.part._version
+        self._version = torch_private.version(self.part)
         self._is_settled = all(map(is_fixed_point, self._optimizers))
 
     def hold(self) -> None:
@@ -250,7 +251,7 @@ class MaskedWeight:
         mask = self._mask_here()
         mask.zero_(self.part)
         self.hold_state()
-        self._version = self.part._version
+        self._version = torch_private.version(self.part)
 
     def hold_state(self) -> None:
         """Fresh optimizer state wherever the weight is masked."""
@@ -267,7 +268,7 @@ class MaskedWeight:
                 are not zero where the mask is.
         """
         for module, attribute in self.weight.owners:
-            if module._parameters.get(attribute) is not self.parameter:
+            if torch_private.parameters_of(module).get(attribute) is not self.parameter:
                 raise StateError(
                     f"{self.name!r} is no longer the parameter this pruner was attached to "
                     f"(attribute {attribute!r} of {type(module).__name__} was replaced): copy "
@@ -287,7 +288,7 @@ class MaskedWeight:
                 "Pruner is made, or call pruner.apply_to(model). If an optimizer wrapper wrote "
                 "them (Lookahead, an averaging one), give that to the Pruner"
             )
-        self._version = self.part._version
+        self._version = torch_private.version(self.part)
 
     def strays(self) -> int:
         """How many weights are not zero where the mask is, on all ranks together."""
@@ -322,7 +323,7 @@ class MaskedWeight:
     @property
     def was_written(self) -> bool:
         """Whether the weight changed since :meth:`hold`, outside of an optimizer step."""
-        return self.part._version != self._version
+        return torch_private.version(self.part) != self._version
 
     def _raw_part(self) -> Tensor:
         mine, mask = self.part.detach(), self._mask_here()

@@ -14,6 +14,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from billhook import torch_private
 from billhook.distributed import is_zero
 from billhook.errors import ConfigurationError
 
@@ -275,7 +276,7 @@ def _is_nonzero(rate: float | Tensor) -> bool:
 
 def wait_for_backward(callback: Callable[[], None]) -> bool:
     """Call at the end of the backward pass under way; False if there is none."""
-    if torch._C._current_graph_task_id() == -1:
+    if not torch_private.in_backward():
         return False
-    torch.autograd.Variable._execution_engine.queue_callback(callback)
+    torch_private.call_after_backward(callback)
     return True

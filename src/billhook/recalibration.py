@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from billhook import torch_private
 from billhook.errors import ConfigurationError
 
 __all__ = ["recalibrate"]
@@ -39,7 +40,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], device: str | None = N
     norms = [
         module
         for module in model.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if isinstance(module, torch_private.BatchNorm)
         and module.track_running_stats
         and module.running_mean is not None
     ]
@@ -78,7 +79,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], device: str | None = N
     return count
 
 
-def _statistics(norm: nn.modules.batchnorm._BatchNorm) -> list[Tensor]:
+def _statistics(norm: torch_private.BatchNorm) -> list[Tensor]:
     buffers = (norm.running_mean, norm.running_var, norm.num_batches_tracked)
     return [buffer for buffer in buffers if buffer is not None]
 

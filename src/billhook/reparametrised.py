@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
+from billhook import torch_private
 from billhook.distributed import is_sharded
 from billhook.errors import MaskError
 from billhook.mask import Mask
@@ -23,7 +24,7 @@ def computed_by(module: nn.Module, attribute: str) -> str | None:
     """
     if isinstance(module, ParametrizationList):
         return ", ".join(_snake(type(each).__name__) for each in module) or "a parametrization"
-    for hook in module._forward_pre_hooks.values():
+    for hook in torch_private.forward_pre_hooks(module):
         name = getattr(hook, "name", None) or getattr(hook, "_tensor_name", None)
         if isinstance(name, str) and attribute in (f"{name}_v", f"{name}_g", f"{name}_orig"):
             return _snake(type(hook).__name__)
@@ -60,7 +61,8 @@ def _norm_dim(module: nn.Module, attribute: str) -> int | None:
         found = [each for each in module if type(each).__name__ == "_WeightNorm"]
         is_direction = attribute == "original1"
     else:
-        found = [h for h in module._forward_pre_hooks.values() if type(h).__name__ == "WeightNorm"]
+        hooks = torch_private.forward_pre_hooks(module)
+        found = [hook for hook in hooks if type(hook).__name__ == "WeightNorm"]
         is_direction = attribute in [f"{hook.name}_v" for hook in found]
     if not found or not is_direction:
         return None

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from billhook import torch_private
 from billhook.errors import ConfigurationError, MaskError
 
 __all__ = ["Averaged", "FirstOrder", "Fisher", "Movement", "Wanda"]
@@ -165,7 +166,7 @@ class Wanda(Averaged):
         squares = inputs.detach().float().square()
         if isinstance(module, nn.Linear):
             return squares.flatten(0, -2).mean(0)
-        assert isinstance(module, nn.modules.conv._ConvNd)
+        assert isinstance(module, torch_private.ConvNd)
         spatial = len(module.kernel_size)
         channels = squares.transpose(0, -spatial - 1).flatten(1).mean(1)
         if module.groups == 1:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from billhook import torch_private
 from billhook.errors import ConfigurationError
 from billhook.reparametrised import computed_by
 from billhook.schedule import Schedule
@@ -17,7 +18,7 @@ __all__ = ["Rules", "Selection", "Weight", "named_weights", "select_weights"]
 #: Name pattern or module class -> final sparsity, a schedule, or None to leave the tensor dense.
 Rules = Mapping[str | type[nn.Module], float | Schedule | None]
 
-_WHOLE = (nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.modules.conv._ConvNd)
+_WHOLE = (nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, torch_private.ConvNd)
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 _NORMS = (
@@ -100,7 +101,7 @@ def named_weights(model: nn.Module) -> list[Weight]:
     found: dict[int, list[tuple[str, nn.Module, str]]] = {}
     parameters: dict[int, nn.Parameter] = {}
     for path, module in _named_modules(model, ""):
-        for attribute, parameter in module._parameters.items():
+        for attribute, parameter in torch_private.parameters_of(module).items():
             if parameter is not None:
                 places = found.setdefault(id(parameter), [])
                 parameters[id(parameter)] = parameter
@@ -126,7 +127,7 @@ def _named_modules(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Modul
             torch.optim.swa_utils.AveragedModel,
         ),
     )
-    for name, child in module._modules.items():
+    for name, child in torch_private.children_of(module).items():
         if child is not None:
             wrapped = name in _WRAPPED or (transparent and name == "module")
             wrapped = wrapped or (name == "_module" and type(module).__name__ == "GradSampleModule")

@@ -64,7 +64,7 @@ def test_a_program_of_a_better_machine_runs_with_this_ones_kernels(
     fast = forced(model, x)
     billhook.save(fast, tmp_path / "program")
     data = pickle.dumps(fast)
-    monkeypatch.setattr(kernels, "isa", lambda: 0)
+    monkeypatch.setattr(isa, "supported", lambda _: ("portable",))
     again = billhook.load_compiled(tmp_path / "program", model)
     assert again.plan.isa == "portable"
     assert again.report().isa == "portable"

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
+from billhook import torch_private
 from billhook.errors import CompileError, ConfigurationError
 from billhook.inference import kernels
 from billhook.inference.example import Described, example_of
@@ -24,7 +24,7 @@ __all__ = ["CompiledModel", "isa_of"]
 
 def _refuse_gradients(*inputs: Any) -> None:
     """The outputs would not depend on the inputs, as far as autograd knows."""
-    if any(torch.is_tensor(x) and x.requires_grad for x in pytree.tree_leaves(inputs)):
+    if any(torch.is_tensor(x) and x.requires_grad for x in torch_private.leaves(inputs)):
         raise ConfigurationError(
             "the input requires a gradient and a compiled model has none: call it under "
             "torch.no_grad(), or detach the input"

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
+from billhook import torch_private
 from billhook.errors import CompileError, ConfigurationError
 from billhook.inference import kernels
 from billhook.inference.compiled import CompiledModel, isa_of
@@ -147,7 +147,7 @@ def _check(model: nn.Module, inputs: tuple[Any, ...]) -> None:
             f"{training or 'the model'} is in training mode: call model.eval() before compile"
         )
     tensors = [*model.named_parameters(), *model.named_buffers()]
-    tensors += [("an example input", x) for x in pytree.tree_leaves(inputs) if torch.is_tensor(x)]
+    tensors += [("an example input", x) for x in torch_private.leaves(inputs) if torch.is_tensor(x)]
     for name, tensor in tensors:
         if tensor.device.type != "cpu":
             raise ConfigurationError(f"{name} is on {tensor.device}: compile takes CPU models")
@@ -228,7 +228,7 @@ def _raced(model: nn.Module, inputs: Inputs, trials: Trials) -> CompiledModel:
 
 
 def _one_by_one(model: nn.Module, obstacle: Exception) -> str:
-    norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+    norms = any(isinstance(m, torch_private.BatchNorm) for m in model.modules())
     # Only a graph shows that nothing but the norm reads what a layer gives.
     unfolded = ", batch norm is not folded" if norms else ""
     return f"layers are replaced one by one{unfolded}; no network plan, because {obstacle}"

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
+from billhook import torch_private
 from billhook.errors import FormatError
 from billhook.format.dtypes import DTYPES, dtype_name
 
@@ -117,7 +117,7 @@ def check_example(program: nn.Module, example: Mapping[str, Any]) -> None:
 
 def _digest(outputs: Any) -> list[float]:
     """The 2-norm of all floating outputs, then some of them."""
-    leaves = [x for x in pytree.tree_leaves(outputs) if isinstance(x, torch.Tensor)]
+    leaves = [x for x in torch_private.leaves(outputs) if isinstance(x, torch.Tensor)]
     parts = [x.detach().double().flatten() for x in leaves if x.is_floating_point()]
     if not parts or not sum(map(len, parts)):
         return []

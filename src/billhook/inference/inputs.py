@@ -6,16 +6,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd import forward_ad
 
+from billhook import torch_private
 from billhook.errors import ConfigurationError
 
 __all__ = ["check_input", "positional"]
-
-
-_MODES = torch._C._TorchDispatchModeKey
-_TRACERS = (_MODES.PROXY, _MODES.FAKE)
-"""Modes under which torch's operations are recorded, or make tensors that have no memory."""
 
 
 def positional(model: nn.Module, given: Any) -> tuple[Any, ...]:
@@ -67,13 +62,13 @@ def check_input(name: str, x: Any) -> None:
             f"{name} reads memory, its input is a {type(x).__name__}, which may have none: give "
             "a plain tensor"
         )
-    if torch._C._functorch.is_functorch_wrapped_tensor(x) or torch._is_functional_tensor(x):
+    if torch_private.is_transformed(x):
         raise ConfigurationError(
             f"{name} runs native kernels, which torch.func's transforms (vmap, grad, jvp, "
             "functionalize) cannot see into: transform the model that was compiled, and give the "
             "compiled one whole batches"
         )
-    if torch._C._get_tracing_state() is not None or any(map(torch._C._get_dispatch_mode, _TRACERS)):
+    if torch_private.is_traced():
         raise ConfigurationError(
             f"{name} runs native kernels, which torch.jit.trace, make_fx and the ONNX exporter "
             "cannot record: trace or export the model that was compiled, and save the compiled one "
@@ -89,12 +84,12 @@ def check_input(name: str, x: Any) -> None:
             f"{name} was compiled for fp32 on the CPU, its input is {x.dtype} on {x.device} "
             f"({x.layout}): convert the input"
         )
-    if x._is_zerotensor() or (x.numel() and not x.data_ptr()):
+    if torch_private.has_no_memory(x):
         raise ConfigurationError(
             f"{name} reads memory, and its input of shape {tuple(x.shape)} has none: give a "
             "tensor whose storage is allocated"
         )
-    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None:
+    if torch_private.has_tangent(x):
         raise ConfigurationError(
             f"{name} is compiled for inference and its input has a tangent, which would be lost: "
             "take the derivative of the model that was compiled"

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
+from billhook import torch_private
 from billhook.errors import CompileError
 
 __all__ = ["TOLERANCE", "Trials", "UnstableError", "buffers_kept", "unchanged", "variations"]
@@ -98,7 +98,7 @@ def variations(inputs: Inputs) -> Iterator[tuple[str, Inputs]]:
     def scaled(x: torch.Tensor) -> torch.Tensor:
         return -2 * perturbed(x) if x.is_floating_point() else perturbed(x)
 
-    first = next((x for x in pytree.tree_leaves(inputs) if torch.is_tensor(x) and x.dim()), None)
+    first = next((x for x in torch_private.leaves(inputs) if torch.is_tensor(x) and x.dim()), None)
     batch = 0 if first is None else len(first)
 
     def other_batch(x: torch.Tensor) -> torch.Tensor:
@@ -117,7 +117,7 @@ def _each(function: Callable[[torch.Tensor], torch.Tensor], inputs: Inputs) -> I
     def leaf(x: Any) -> Any:
         return function(x.detach()) if torch.is_tensor(x) and x.layout == torch.strided else x
 
-    mapped: Inputs = pytree.tree_map(leaf, inputs)
+    mapped: Inputs = torch_private.map_leaves(leaf, inputs)
     return mapped
 
 
@@ -130,17 +130,18 @@ def _run(model: nn.Module, inputs: Inputs) -> Any:
 @contextmanager
 def buffers_kept(model: nn.Module) -> Iterator[None]:
     """Puts back what calls of the model write to its buffers."""
-    owners = [(module, dict(module._buffers)) for module in model.modules()]
+    owners = [(module, dict(torch_private.buffers_of(module))) for module in model.modules()]
     tensors = {id(t): t for _, own in owners for t in own.values() if t is not None}
-    saved = [(t, t._version, t.clone()) for t in tensors.values() if not t.is_inference()]
+    counted = [t for t in tensors.values() if not t.is_inference()]
+    saved = [(t, torch_private.version(t), t.clone()) for t in counted]
     try:
         yield
     finally:
         for module, own in owners:
-            module._buffers.clear()
-            module._buffers.update(own)
+            torch_private.buffers_of(module).clear()
+            torch_private.buffers_of(module).update(own)
         for tensor, version, value in saved:
-            if tensor._version != version:
+            if torch_private.version(tensor) != version:
                 tensor.copy_(value)
 
 

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from billhook import torch_private
+
 __all__ = ["OneBiasLSTM"]
 
 
@@ -43,16 +45,17 @@ class OneBiasLSTM(nn.LSTM):
             zeros = torch.zeros_like(getattr(self, name)).detach()
             delattr(self, name)
             self.register_buffer(name, zeros, persistent=False)
-        self._init_flat_weights()  # the list the fused kernels read
+        torch_private.gather_flat_weights(self)  # the list the fused kernels read
 
     def _second_biases(self) -> list[str]:
-        return [name for name in self._flat_weights_names if name.startswith("bias_hh")]
+        names = torch_private.flat_weights_names(self)
+        return [name for name in names if name.startswith("bias_hh")]
 
     def reset_parameters(self) -> None:
         """nn.LSTM's own, and zero again for the second bias (after ``to_empty``)."""
         super().reset_parameters()
         for name in self._second_biases():
-            if name in self._buffers:
+            if name in torch_private.buffers_of(self):
                 nn.init.zeros_(getattr(self, name))
 
     def extra_repr(self) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
+from billhook import torch_private
 from billhook.tasks.task import Task
 
 __all__ = ["operations", "uses"]
@@ -64,8 +65,8 @@ def _places(module: nn.Module, inputs: Any, output: Any) -> int:
     if isinstance(given, PackedSequence):
         given = given.data
     for kinds, tensor, features in (
-        (nn.modules.conv._ConvTransposeNd, given, "in_channels"),
-        (nn.modules.conv._ConvNd, output, "out_channels"),
+        (torch_private.ConvTransposeNd, given, "in_channels"),
+        (torch_private.ConvNd, output, "out_channels"),
         (nn.Linear, output, "out_features"),
         (nn.RNNBase | nn.RNNCellBase, given, "input_size"),
         (_ATTENTION, given, "embed_dim"),

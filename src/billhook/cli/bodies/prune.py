@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from billhook import torch_private
 from billhook.allocation import Allocation
 from billhook.errors import ConfigurationError
 from billhook.format import save
@@ -84,7 +85,7 @@ def _as_module(
         *path, last = name.split(".")
         module = root
         for part in path:
-            if part not in module._modules:
+            if part not in torch_private.children_of(module):
                 module.add_module(part, nn.Module())
             module = module.get_submodule(part)
         module.register_parameter(last, parameter)

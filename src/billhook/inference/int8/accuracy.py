@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils import _pytree as pytree
 
+from billhook import torch_private
 from billhook.inference import graph
 from billhook.inference.int8 import reference
 from billhook.inference.int8.floats import values_of
@@ -41,7 +41,7 @@ def compare(
 
 def first(output: Any) -> torch.Tensor:
     """The first tensor of a model's output."""
-    tensor: torch.Tensor = next(x for x in pytree.tree_leaves(output) if torch.is_tensor(x))
+    tensor: torch.Tensor = next(x for x in torch_private.leaves(output) if torch.is_tensor(x))
     return tensor
 
 

@@ -11,6 +11,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from billhook import torch_private
 from billhook.errors import ConfigurationError
 from billhook.inference.plan import Choice
 from billhook.inference.weights.csr import SparseWeight, to_csr
@@ -134,7 +135,8 @@ def _settings(module: nn.Module) -> Iterator[tuple[str, Any]]:
         plain = all(part is None or isinstance(part, bool | int | float | str) for part in parts)
         if plain and not name.startswith("_") and name != "training":
             yield name, value
-    yield from ((name, None) for name, value in module._parameters.items() if value is None)
+    own = torch_private.parameters_of(module)
+    yield from ((name, None) for name, value in own.items() if value is None)
 
 
 def _answer(weight: Weight) -> torch.Tensor:
@@ -143,13 +145,13 @@ def _answer(weight: Weight) -> torch.Tensor:
 
 def foreign_hooks(module: nn.Module) -> bool:
     """Whether a module has forward hooks beside those that only compute its weight."""
-    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    hooks = [*torch_private.forward_hooks(module), *torch_private.forward_pre_hooks(module)]
     return any(not isinstance(hook, _WEIGHT_HOOKS) for hook in hooks)
 
 
 def sparse_weights(module: nn.Module, names: list[str]) -> Weights:
     """The parameters of a dense layer, its matrices as their nonzeros."""
-    for hook in module._forward_pre_hooks.values():
+    for hook in torch_private.forward_pre_hooks(module):
         if isinstance(hook, _WEIGHT_HOOKS):
             hook(module, ())  # leaves the weight that the next forward would use
     tensors = {name: attrgetter(name)(module).detach() for name in names}

@@ -7,6 +7,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from billhook import torch_private
 from billhook.errors import ConfigurationError
 from billhook.inference import kernels
 from billhook.inference.graph import INPUT, Conv
@@ -167,7 +168,7 @@ def as_image(x: torch.Tensor, dims: int) -> torch.Tensor:
 
 def describe_conv(conv: nn.Conv1d | nn.Conv2d, weight: Weight, bias: torch.Tensor | None) -> Conv:
     """The module as an operation with these weights, its output's size still unknown."""
-    left, right, *rows = conv._reversed_padding_repeated_twice
+    left, right, *rows = torch_private.padding_by_side(conv)
     top, bottom = rows or (0, 0)
     if len(weight.shape) == 3:
         filters, inputs, width = weight.shape

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
+from billhook import torch_private
 from billhook.errors import CompileError
 from billhook.format.dtypes import dtype_name
 from billhook.format.reader import Reader
@@ -140,7 +140,7 @@ def check_whole(program: nn.Module) -> None:
     """An architecture made on "meta" has no values for tensors that are plain attributes."""
     for name, module in program.named_modules():
         for attribute, value in vars(module).items():
-            leaves = pytree.tree_leaves(value)
+            leaves = torch_private.leaves(value)
             if any(torch.is_tensor(leaf) and leaf.is_meta for leaf in leaves):
                 raise CompileError(
                     f"{join_names(name, attribute)} is neither a parameter nor a buffer, so the "

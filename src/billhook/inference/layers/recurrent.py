@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
+from billhook import torch_private
 from billhook.errors import ConfigurationError
 from billhook.inference.inputs import check_input
 from billhook.inference.layers.base import (
@@ -68,7 +69,7 @@ class SparseRecurrent(SparseLayer):
     @classmethod
     def weight_names(cls, module: nn.Module) -> list[str]:
         assert isinstance(module, nn.RNNBase)
-        return list(module._flat_weights_names)
+        return torch_private.flat_weights_names(module)
 
     def positions(self, x: Any) -> int:
         """How often a call with this input uses each weight."""

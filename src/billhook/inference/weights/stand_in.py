@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils import _pytree as pytree
 
+from billhook import torch_private
 from billhook.errors import ConfigurationError
 from billhook.inference.weights.csr import SparseWeight
 
@@ -28,13 +28,11 @@ class StandIn(torch.Tensor):
 
     @staticmethod
     def __new__(cls, packed: SparseWeight) -> "StandIn":
-        made: StandIn = torch.Tensor._make_wrapper_subclass(
-            cls, packed.shape, dtype=torch.float32, device=torch.device("cpu")
-        )
+        made: StandIn = torch_private.wrapper(cls, packed.shape, torch.float32)
         made.packed = packed
         return made
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    __torch_function__ = torch_private.no_torch_function
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -49,7 +47,8 @@ class StandIn(torch.Tensor):
         def values(x: Any) -> Any:
             return to_dense(x.packed) if isinstance(x, cls) else x
 
-        return func(*pytree.tree_map(values, args), **pytree.tree_map(values, dict(kwargs or {})))
+        args, kwargs = torch_private.map_leaves(values, (args, dict(kwargs or {})))
+        return func(*args, **kwargs)
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"StandIn(shape={tuple(self.shape)}, nonzeros={self.packed.csr.nnz})"
