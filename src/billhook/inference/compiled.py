@@ -8,11 +8,10 @@ from torch import nn
 
 from billhook import torch_private
 from billhook.errors import CompileError, ConfigurationError
-from billhook.inference import kernels
+from billhook.inference import isa, kernels
 from billhook.inference.example import Described, example_of
 from billhook.inference.int8.network import Int8Network
 from billhook.inference.int8.program import int8_network_tensors
-from billhook.inference.isa import index_of, supported
 from billhook.inference.layers.program import module_tensors, tensor_bytes
 from billhook.inference.network.network import Network
 from billhook.inference.network.program import network_tensors
@@ -123,9 +122,9 @@ def isa_of(plan: Plan) -> int:
         )
     if plan.precision == "int8":  # of its layers in fp32
         return kernels.isa()
-    if plan.isa not in supported("fp32"):
+    if plan.isa not in isa.supported("fp32"):
         raise CompileError(
             f"the plan needs {plan.isa} kernels, which this machine does not run: "
             "compile without plan="
         )
-    return index_of(plan.isa, "fp32")
+    return isa.index_of(plan.isa, "fp32")
