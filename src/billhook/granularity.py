@@ -282,9 +282,13 @@ class NM(Granularity):
                 f"must be below m, for example NM({self.m // 2}, {self.m})"
             )
 
+    @property
+    def most(self) -> float:
+        """The highest sparsity, ``1 - n / m``."""
+        return (self.m - self.n) / self.m
+
     def kept(self, shape: torch.Size, sparsity: float) -> int:
-        groups, removed = self._groups(shape), self.m - self.n
-        most = removed / self.m
+        groups, removed, most = self._groups(shape), self.m - self.n, self.most
         if sparsity > most + 1e-9:
             raise ConfigurationError(
                 f"{self} prunes {most:.4g} of the weights at most, sparsity {sparsity:.4g} is "

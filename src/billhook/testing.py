@@ -270,12 +270,12 @@ def _network(*, sparse: bool) -> nn.Module:
         torch.manual_seed(0)
         network = nn.Sequential(
             nn.Unflatten(1, (4, 2, 2)),
-            nn.Conv2d(4, 8, 3, padding=1),
+            nn.Conv2d(4, 16, 3, padding=1),
             nn.Tanh(),
             nn.Flatten(),
-            nn.Linear(32, 24),
+            nn.Linear(64, 24),
             nn.Tanh(),
-            nn.Linear(24, 8),
+            nn.Linear(24, 16),
         )
     if sparse:
         with torch.no_grad():

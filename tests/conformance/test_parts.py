@@ -17,6 +17,7 @@ from billhook.schedule import Cubic, OneShot, Schedule
 from .parts import ALLOCATIONS, CRITERIA, GRANULARITIES, MODULES, SCHEDULES, public_classes
 
 RISING = Cubic(0.5, 1, 9, frequency=2)
+LAYERS = 3  # of the network of the checks
 
 
 def test_no_part_is_missing() -> None:
@@ -52,7 +53,7 @@ def test_drop_and_grow(allocation: Allocation, granularity: Granularity) -> None
 
 @pytest.mark.parametrize("granularity", GRANULARITIES, ids=repr)
 def test_granularities(granularity: Granularity) -> None:
-    most = 1.0 - granularity.n / granularity.m if isinstance(granularity, NM) else 0.99
+    most = granularity.most if isinstance(granularity, NM) else 0.99
     testing.check_granularity(granularity, most=most)
 
 
@@ -63,8 +64,6 @@ def test_allocations(allocation: Allocation) -> None:
         testing.check_allocation(allocation)
 
 
-#: The network of the checks has a convolution of 4 inputs, and layers of 24 and 8 rows.
-FITTING = [each for each in GRANULARITIES if each not in (Block(16, 1), Block(8, 4))]
 TOGETHER = [
     *(each for each in ALLOCATIONS if not isinstance(each, Global)),
     Global(floor=0.1),
@@ -74,17 +73,41 @@ TOGETHER = [
 
 @pytest.mark.parametrize("regrow", [True, False])
 @pytest.mark.parametrize("allocation", TOGETHER, ids=repr)
-@pytest.mark.parametrize("granularity", FITTING, ids=repr)
+@pytest.mark.parametrize("granularity", GRANULARITIES, ids=repr)
 def test_together(granularity: Granularity, allocation: Allocation, regrow: bool) -> None:
     if isinstance(granularity, NM) and allocation != Uniform():
         pytest.skip("N:M gives every tensor its own share")
     testing.check_pruner(RISING, granularity=granularity, allocation=allocation, regrow=regrow)
 
 
-@pytest.mark.parametrize("granularity", [Unstructured(), Block(4, 1)], ids=repr)
+@pytest.mark.parametrize("granularity", GRANULARITIES, ids=repr)
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
-def test_schedules_together(schedule: Schedule, granularity: Granularity) -> None:
-    testing.check_pruner(schedule, granularity=granularity, allocation=Global(floor=0.1))
+def test_schedules_in_patterns(schedule: Schedule, granularity: Granularity) -> None:
+    if isinstance(granularity, NM) and schedule.final_sparsity > granularity.most:
+        pytest.skip("beyond what the pattern can prune")
+    testing.check_pruner(schedule, granularity=granularity)
+
+
+@pytest.mark.parametrize("allocation", TOGETHER, ids=repr)
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+def test_schedules_with_budgets(schedule: Schedule, allocation: Allocation) -> None:
+    if isinstance(allocation, LayerwiseConstant) and (
+        schedule.falls or len(schedule.updates) <= LAYERS
+    ):
+        pytest.skip("layers take turns on a rising curve of enough updates")
+    testing.check_pruner(schedule, allocation=allocation)
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES, ids=repr)
+@pytest.mark.parametrize("criterion", CRITERIA, ids=repr)
+def test_criteria_in_patterns(criterion: Criterion, granularity: Granularity) -> None:
+    testing.check_pruner(RISING, criterion=criterion, granularity=granularity)
+
+
+@pytest.mark.parametrize("allocation", TOGETHER, ids=repr)
+@pytest.mark.parametrize("criterion", CRITERIA, ids=repr)
+def test_criteria_with_budgets(criterion: Criterion, allocation: Allocation) -> None:
+    testing.check_pruner(RISING, criterion=criterion, allocation=allocation)
 
 
 class _BadSchedule(Cubic):

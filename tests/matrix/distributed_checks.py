@@ -26,22 +26,30 @@ from torch.nn.parallel import DistributedDataParallel
 
 import billhook
 from billhook import OneShot, Random
-from billhook.allocation import LAMP, ErdosRenyi
+from billhook.allocation import LAMP, Allocation
+from billhook.draw import needs
 from billhook.errors import ConfigurationError, MaskError, StateError
-from billhook.granularity import NM, Block, PerRow
+from billhook.granularity import Block, Granularity, Unstructured
 from billhook.mask import select
 from billhook.ranking import largest_by_tensor
+from billhook.schedule import Schedule
 
+from ..conformance.parts import ALLOCATIONS, CRITERIA, GRANULARITIES, SCHEDULES
 from .common import assert_held, batch, copies, same
 
 REDRAWN = OneShot(0.5, 2, 10, frequency=2)
 
 
-def _net() -> nn.Sequential:
+def _net(*, sparse: bool = False) -> nn.Sequential:
     """Layers of 21, 13 and 1 rows, which no number of ranks divides; the last leaves some empty."""
     torch.manual_seed(0)
     first, second, third = nn.Linear(10, 21), nn.Linear(21, 13), nn.Linear(13, 1)
-    return nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), third).double()
+    net = nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), third).double()
+    if sparse:
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.masked_fill_(parameter < 0, 0.0)
+    return net
 
 
 def _loss(model: nn.Module, step: int, rank: int) -> Tensor:
@@ -85,11 +93,13 @@ def _train(
     return norms
 
 
-def _alone(steps: int, **options: Any) -> tuple[nn.Module, billhook.Pruner, list[float]]:
+def _alone(
+    steps: int, schedule: Schedule, **options: Any
+) -> tuple[nn.Module, billhook.Pruner, list[float]]:
     """The same run in one process: the mean of all ranks' gradients."""
-    model = _net()
+    model = _net(sparse=schedule.holds_zeros)
     optimizer = optim.AdamW(model.parameters(), lr=0.05)
-    pruner = billhook.Pruner(model, optimizer, REDRAWN, **options)
+    pruner = billhook.Pruner(model, optimizer, schedule, **options)
     ranks, norms = distributed.get_world_size(), []
     for step in range(steps):
         optimizer.zero_grad()
@@ -99,11 +109,14 @@ def _alone(steps: int, **options: Any) -> tuple[nn.Module, billhook.Pruner, list
     return model, pruner, norms
 
 
-def _assert_equals_the_run_alone(model: nn.Module, **options: Any) -> None:
+def _assert_equals_the_run_alone(
+    model: nn.Module, schedule: Schedule = REDRAWN, **options: Any
+) -> None:
     optimizer = optim.AdamW(model.parameters(), lr=0.05)
-    pruner = billhook.Pruner(model, optimizer, REDRAWN, **options)
-    norms = _train(model, optimizer, 12)
-    alone, expected, expected_norms = _alone(12, **options)
+    pruner = billhook.Pruner(model, optimizer, schedule, **options)
+    steps = schedule.end_step + 2
+    norms = _train(model, optimizer, steps)
+    alone, expected, expected_norms = _alone(steps, schedule, **options)
     assert norms == pytest.approx(expected_norms)
     for (name, mask), other in zip(pruner.masks.items(), expected.masks.values(), strict=True):
         assert torch.equal(_full(mask), other), name
@@ -247,20 +260,38 @@ def fsdp_equals_the_run_alone() -> None:
 
 
 def every_part_draws_the_same_masks_on_every_rank() -> None:
-    for options in (
-        {"allocation": billhook.Global(floor=0.1)},
+    """Each part of the conformance suite, and pairs, under DDP and FSDP2."""
+    parts: list[dict[str, Any]] = [
+        *({"schedule": schedule} for schedule in SCHEDULES),
+        *({"criterion": criterion} for criterion in CRITERIA if needs(criterion) != "inputs"),
+        *({"granularity": granularity} for granularity in GRANULARITIES),
+        *({"allocation": allocation} for allocation in ALLOCATIONS if _spreads(allocation)),
+        {"allocation": billhook.Global(floor=0.1), "granularity": Block(2, 3)},
         {"allocation": LAMP(), "regrow": False},
-        {"allocation": ErdosRenyi()},
-        {"granularity": Block(1, 4)},
-        {"granularity": Block(2, 3), "allocation": billhook.Global(floor=0.1)},
-        {"granularity": NM(2, 4)},
-        {"granularity": PerRow()},
-        {"criterion": billhook.Fisher()},
         {"regrow": billhook.GradientRegrowth(0.4)},
-    ):
-        for model in (DistributedDataParallel(_net()), _shard(_net())):
-            rules = {"4": None}  # one row, of fewer weights than a block may have
-            _assert_equals_the_run_alone(model, rules=rules, **options)
+    ]
+    for options in parts:
+        for wrapped in (DistributedDataParallel, _shard):
+            schedule = options.get("schedule", REDRAWN)
+            rules = _rules(options.get("granularity", Unstructured()), schedule.final_sparsity)
+            model = wrapped(_net(sparse=schedule.holds_zeros))
+            _assert_equals_the_run_alone(model, **({"rules": rules} | options))
+
+
+def _spreads(allocation: Allocation) -> bool:
+    """Whether it keeps some of every layer here, and names none."""
+    return allocation not in (billhook.Global(), *(a for a in ALLOCATIONS if "groups=" in repr(a)))
+
+
+def _rules(granularity: Granularity, sparsity: float) -> dict[str, None]:
+    """The layers left dense: those that are smaller than the pattern, and the one of one row."""
+    small = {"4.weight": None}
+    for name, parameter in _net().named_parameters():
+        try:
+            granularity.kept(parameter.shape, sparsity)
+        except ConfigurationError:
+            small |= {name: None} if parameter.dim() == 2 else {}
+    return small
 
 
 def fsdp_holds_gradients_and_state_through_accumulation() -> None:
