@@ -215,6 +215,11 @@ def test_apply_to_zeroes_a_moving_average() -> None:
     assert torch.equal(average_weight.ne(0), pruner.masks["0.weight"])
     with pytest.raises(StateError, match="'0.weight' of shape .* is missing"):
         pruner.apply_to(nn.Linear(3, 3))
+    with pytest.raises(StateError, match=r"'0.weight' of shape .* is \(20, 10\) on meta"):
+        pruner.apply_to(_model().to("meta"))
+    state: Any = model.state_dict()
+    with pytest.raises(ConfigurationError, match="takes a torch.nn.Module, not a OrderedDict"):
+        pruner.apply_to(state)
 
 
 LoadOrder = tuple[str, str, str]
@@ -309,6 +314,25 @@ def _damaged(state: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
+def _without_values_aside(state: dict[str, Any]) -> dict[str, Any]:
+    state["weights"]["2.weight"]["aside"] = ()
+    return state
+
+
+def _dense_at_the_end(state: dict[str, Any]) -> dict[str, Any]:
+    model = _model()
+    fresh = Pruner(model, _sgd(model), OneShot(0.5, 10)).state_dict()
+    return state | {"weights": fresh["weights"], "step": 10, "updated": 10}
+
+
+def _entry(**parts: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def damage(state: dict[str, Any]) -> dict[str, Any]:
+        state["weights"]["2.weight"] |= parts
+        return state
+
+    return damage
+
+
 @pytest.mark.parametrize(
     ("damage", "cause"),
     [
@@ -321,6 +345,22 @@ def _damaged(state: dict[str, Any]) -> dict[str, Any]:
         (_other_model, r"'0.weight' has shape \(21, 10\), the weight \(20, 10\)"),
         (_fewer_tensors, "no mask for '2.weight'"),
         (_damaged, r"keeps 50 values aside for '2.weight', its mask has (49|51) zeros"),
+        (_without_values_aside, "'2.weight' lacks the values aside"),
+        (_dense_at_the_end, "'0.weight' keeps 200 weights at step 10, the schedule 100"),
+        (lambda state: None, "not a pruner state but a NoneType"),
+        (lambda state: state | {"step": -7}, "its step is -7"),
+        (lambda state: state | {"step": 7.5}, "its step is 7.5"),
+        (lambda state: state | {"step": "7"}, "its step is '7'"),
+        (lambda state: state | {"updated": 1}, "that of its last mask update 1"),
+        (lambda state: state | {"updated": None}, "that of its last mask update None"),
+        (lambda state: state | {"weights": 3}, "its 'weights' is 3"),
+        (lambda state: state | {"configuration": 3}, "its 'configuration' is 3"),
+        (_entry(mask=None), "'2.weight' is damaged"),
+        (_entry(mask=torch.zeros(13)), "'2.weight' is damaged: 13 mask entries of torch.float32"),
+        (_entry(mask=torch.zeros(3, dtype=torch.uint8)), "'2.weight' is damaged: 3 mask entries"),
+        (_entry(shape=None), "'2.weight' is damaged"),
+        (_entry(aside=(torch.zeros(50, dtype=torch.int64),)), "'2.weight' is damaged"),
+        (_entry(aside=(torch.zeros(50, device="meta"),)), "'2.weight' is on the device \"meta\""),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_changes_nothing(

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -211,3 +212,19 @@ def test_names_are_canonical_under_wrappers() -> None:
 def test_bad_rules_name_cause_and_fix(rules: Rules, cause: str) -> None:
     with pytest.raises(ConfigurationError, match=cause):
         select_weights(Everything(), rules, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("rules", "cause"),
+    [
+        ({"0": "0.9"}, "rule '0' has the value '0.9'"),
+        ({"0": False}, "rule '0' has the value False"),
+        ({"0": torch.tensor(0.9)}, r"rule '0' has the value tensor\(0.9000\)"),
+        ({"0": float("nan")}, "sparsity nan, which is outside"),
+        ({3: 0.9}, "3 is no key of rules"),
+        ({int: 0.9}, "<class 'int'> is no key of rules"),
+    ],
+)
+def test_rules_of_wrong_types_are_refused(rules: Any, cause: str) -> None:
+    with pytest.raises(ConfigurationError, match=cause):
+        select_weights(nn.Sequential(nn.Linear(4, 4)), rules, 0.5)

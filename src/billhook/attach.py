@@ -1,5 +1,6 @@
-"""Checks before the first step: every selected tensor is in an optimizer, and the ranks agree."""
+"""Checks of the model and its optimizers, before the first step and at every mask update."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,14 +16,21 @@ from billhook.distributed import (
     part,
     replica_groups,
 )
-from billhook.errors import ConfigurationError
+from billhook.errors import ConfigurationError, StateError
 from billhook.masked_gradient import check_free
 from billhook.masked_weight import MaskedWeight
 from billhook.optimizer_hooks import with_parts
 from billhook.schedule import Schedule
-from billhook.selection import Selection
+from billhook.selection import Selection, named_weights
 
-__all__ = ["attach_weights", "check_model", "check_ranks", "check_weights"]
+__all__ = [
+    "attach_weights",
+    "check_model",
+    "check_places",
+    "check_ranks",
+    "check_weights",
+    "warn_of_thawed",
+]
 
 
 def attach_weights(
@@ -138,6 +146,40 @@ def _can_be_zeroed(parameter: Tensor) -> bool:
     except (NotImplementedError, RuntimeError, TypeError):
         return False
     return True
+
+
+def check_places(model: nn.Module | None, weights: Sequence[MaskedWeight]) -> None:
+    """See that no other parameter stands where a pruned one was, as in another module.
+
+    Raises:
+        StateError: one does.
+    """
+    if model is None:
+        return
+    now = {name: each.parameter for each in named_weights(model) for name in each.names}
+    for weight in weights:
+        if now.get(weight.name, weight.parameter) is not weight.parameter:
+            raise StateError(
+                f"{weight.name!r} is no longer the parameter this pruner was attached to: its "
+                "module was replaced by another one, which nothing prunes; copy weights into the "
+                "old module, or detach() and attach a new Pruner"
+            )
+
+
+def warn_of_thawed(selection: Selection) -> None:
+    """Warn of weight matrices that were left dense because they were frozen, and train now."""
+    thawed = [
+        weight.name
+        for weight, reason in selection.dense
+        if reason == "frozen" and weight.parameter.requires_grad
+    ]
+    if thawed:
+        more = f" and {len(thawed) - 1} more tensors" if thawed[1:] else ""
+        warnings.warn(
+            f"{thawed[0]!r}{more} were frozen when the Pruner attached and so stay dense, but are "
+            "trained now: name them in rules to prune them, or set them to None there",
+            stacklevel=3,
+        )
 
 
 def check_ranks(

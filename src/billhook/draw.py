@@ -3,6 +3,7 @@
 import itertools
 import re
 import warnings
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from types import BuiltinFunctionType, FunctionType, MethodType
 
@@ -137,6 +138,27 @@ class MaskDrawer:
             except MaskError as error:
                 raise MaskError(f"no mask for {weight.name!r} at step {step}: {error}") from None
         return masks
+
+    def due(self, weights: Sequence[MaskedWeight], step: int) -> dict[str, int]:
+        """The survivors of each weight after the updates up to ``step``.
+
+        Those are left out whose number is known only once scores are, or zeros in the weight.
+        """
+        if self.allocation.needs_scores or self.regrow is False:
+            return {}
+        tensors = {
+            w.name: PrunableTensor(w.parameter.shape, w.schedule, self.granularity)
+            for w in weights
+            if not w.schedule.holds_zeros
+        }
+        counts = {name: tensor.numel for name, tensor in tensors.items()}
+        done = {n: bisect_right(t.schedule.updates, step) for n, t in tensors.items()}
+        last = {n: t.schedule.updates[done[n] - 1] for n, t in tensors.items() if done[n]}
+        for each in set(last.values()):
+            changing = {n: t for n, t in tensors.items() if each in t.schedule.updates}
+            found = self._counts(each, changing)
+            counts |= {name: count for name, count in found.items() if last[name] == each}
+        return counts
 
     def _counts(
         self,

@@ -276,6 +276,7 @@ class MaskedWeight:
                     "fully_shard and other wrappers that replace parameters come before the Pruner"
                 )
         self._as_attached, self._is_settled = None, False
+        self._mask_here()
         if self.gradient.was_written:
             self.gradient.mask()
         if not self.was_written:
@@ -289,6 +290,19 @@ class MaskedWeight:
                 "them (Lookahead, an averaging one), give that to the Pruner"
             )
         self._version = torch_private.version(self.part)
+
+    def check_finite(self) -> None:
+        """See that no weight is NaN. A collective if it is sharded.
+
+        Raises:
+            StateError: one is.
+        """
+        if nans := total(int(self.part.detach().isnan().sum()), self.parameter):
+            raise StateError(
+                f"{nans} of the {self.parameter.numel()} weights of {self.name!r} are NaN: go back "
+                "to an earlier checkpoint, and look for the divergence that brought them in "
+                "(learning rate, loss, data)"
+            )
 
     def strays(self) -> int:
         """How many weights are not zero where the mask is, on all ranks together."""
@@ -334,6 +348,12 @@ class MaskedWeight:
     def _mask_here(self) -> Mask:
         """The mask, moved to where the parameter now lives, and the values aside with it."""
         mine = self.part
+        if mine.shape != self.mask.shape:
+            raise StateError(
+                f"{self.name!r} was resized from {tuple(self.mask.shape)} to {tuple(mine.shape)} "
+                "under the Pruner, whose mask has the old shape: detach() it before a layer is "
+                "resized, and attach a new Pruner"
+            )
         self.mask.move_to(mine.device)
         beside = self.aside
         if beside is not None and (beside.device, beside.dtype) != (mine.device, mine.dtype):

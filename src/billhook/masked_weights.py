@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from billhook.distributed import check_replicas, part
-from billhook.errors import StateError
+from billhook.errors import ConfigurationError, StateError
 from billhook.mask import Mask
 from billhook.masked_weight import MaskedWeight
 from billhook.optimizer_hooks import parameters_of
@@ -60,14 +60,20 @@ class MaskedWeights(Sequence[MaskedWeight]):
         """Write the zeros into another copy of the model.
 
         Raises:
-            StateError: it lacks a pruned tensor or has it in another shape.
+            ConfigurationError: it is not a module.
+            StateError: it lacks a pruned tensor, or has it in another shape or without values.
         """
+        if not isinstance(model, nn.Module):
+            raise ConfigurationError(
+                f"apply_to() takes a torch.nn.Module, not a {type(model).__name__}: load a "
+                "state_dict into a model first"
+            )
         others = {name: weight for weight in named_weights(model) for name in weight.names}
         for weight in self._weights:
             other = others.get(weight.name)
             mine = None if other is None else part(other.parameter)
-            if mine is None or mine.shape != weight.mask.shape:
-                found = "is missing" if mine is None else f"is {tuple(mine.shape)}"
+            if mine is None or mine.shape != weight.mask.shape or mine.is_meta:
+                found = "is missing" if mine is None else f"is {tuple(mine.shape)} on {mine.device}"
                 raise StateError(
                     f"{weight.name!r} of shape {tuple(weight.mask.shape)} {found} in this "
                     f"{type(model).__name__}: apply_to() takes a copy of the pruned model"

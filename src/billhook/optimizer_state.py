@@ -24,7 +24,7 @@ OBSERVATIONS = 3
 
 
 class Copies:
-    """Which state entries of a parameter are copies of the weights.
+    """What a parameter's state entries are, by their values: copies of the weights, or divisors.
 
     Slow weights (Lookahead), averages (schedule-free) and fp32 masters are copies: there a weight
     that returns begins with its own value, not with zero. A copy is recognised by its values: in
@@ -34,6 +34,28 @@ class Copies:
 
     def __init__(self) -> None:
         self._seen: dict[tuple[int, Any], int] = {}  # steps; -1: it is not a copy
+        self._checked: dict[tuple[int, Any], int] = {}  # steps in which it held no NaN
+
+    def check_divisor(
+        self, optimizer: Optimizer, key: Any, state: Tensor, mask: Mask, name: str
+    ) -> None:
+        """After a step, see that zero is a value from which the optimizer can go on.
+
+        Raises:
+            StateError: it made NaN of zeros, since it divides by state that begins elsewhere.
+        """
+        entry = id(optimizer), key
+        if _is_torchs(optimizer) or self._checked.get(entry, 0) >= OBSERVATIONS:
+            return
+        self._checked[entry] = self._checked.get(entry, 0) + 1
+        nans = state.isnan()
+        keep = mask.keep()
+        if nans[~keep].any() and not nans[keep].any():
+            raise StateError(
+                f"{type(optimizer).__name__} divides by its state {key!r}, which does not begin at "
+                f"zero: it is NaN where {name!r} is masked. billhook holds the state of masked "
+                "weights at zero: use an optimizer whose state begins there"
+            )
 
     def refresh(self, optimizer: Optimizer, key: Any, state: Tensor, weight: Tensor) -> None:
         """If ``state`` is a copy, set it to the weight wherever it alone is zero."""
@@ -72,6 +94,8 @@ def hold_state(
         if mask.keeps_all and _is_torchs(optimizer):
             continue  # a copy of the weights is known from the beginning, others are left alone
         mine = part(value)
+        if is_plain(mine) and not mask.keeps_all:
+            copies.check_divisor(optimizer, key, mine, mask, name)
         if not _zero(mine, mask):
             raise StateError(
                 f"{type(optimizer).__name__} keeps state {key!r} for {name!r} in a "

@@ -1,6 +1,7 @@
 """The Pruner: schedule, criterion, granularity and allocation on a model and its optimizer."""
 
 import logging
+import weakref
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -11,7 +12,14 @@ from torch.optim import Optimizer
 
 from billhook.allocation import Allocation, Uniform
 from billhook.arguments import check_arguments
-from billhook.attach import attach_weights, check_model, check_ranks, check_weights
+from billhook.attach import (
+    attach_weights,
+    check_model,
+    check_places,
+    check_ranks,
+    check_weights,
+    warn_of_thawed,
+)
 from billhook.backends.nans import NanCheck
 from billhook.criterion import Criterion, Magnitude
 from billhook.distributed import is_first_rank
@@ -117,6 +125,7 @@ class Pruner:
             {w.name: w.parameter.shape for w, _ in self.selection.pruned}, schedules
         )
         self._updates = merged_updates(schedules.values())
+        self._model = weakref.ref(model)
         self._optimizers = optimizers
         self._steps = StepCount()
         self._nans = NanCheck()
@@ -210,7 +219,8 @@ class Pruner:
         """Write this pruner's zeros into another copy of the model, such as its moving average.
 
         Raises:
-            StateError: ``model`` lacks a pruned tensor or has it in another shape.
+            ConfigurationError: ``model`` is not a module.
+            StateError: ``model`` lacks a pruned tensor, or has it in another shape or on ``meta``.
         """
         self._weights.apply_to(model)
 
@@ -221,7 +231,8 @@ class Pruner:
             keep_masks: stay attached and go on holding the masks through further training.
 
         Raises:
-            StateError: the run ended before ``end_step``; the message says what was reached.
+            StateError: the run ended before ``end_step``, or the weights are not what the masks
+                say, or NaN; the message says what was reached.
         """
         if self.step_count < self.end_step:
             raise StateError(
@@ -239,14 +250,17 @@ class Pruner:
                 f"{self.schedule.final_sparsity:.2%}; train on, the next step does it again"
             )
         self._nans.check(wait=True)
+        check_places(self._model(), self._weights)
         for weight in self._weights:
             weight.check()
+            weight.check_finite()
             if strays := weight.strays():
                 raise StateError(
                     f"{strays} weights of {weight.name!r} are not zero where the mask is: they "
                     "were written behind torch's back, through .data; call pruner.apply_to(model)"
                 )
             weight.hold()
+        warn_of_thawed(self.selection)
         if not keep_masks:
             self.detach()
         return self.report()
@@ -286,7 +300,11 @@ class Pruner:
         """
         self._require_attached()
         restored = read_state(
-            state, self._configuration(), self._weights, regrow=self.regrow is True
+            state,
+            self._configuration(),
+            self._weights,
+            regrow=self.regrow is True,
+            due=lambda step: self._drawer.due(self._weights, step),
         )
         self._statistics.load_state_dict(state.get("statistics"))
         self._steps = StepCount(state["step"])
@@ -375,6 +393,7 @@ class Pruner:
     @torch.no_grad()
     def _update_masks(self, step: int) -> None:
         """Draw the masks anew from the raw weights, all of them before any is put in force."""
+        check_places(self._model(), self._weights)
         masks = self._drawer.draw(self._weights, step)
         self._nans.expect(step, self._drawer.nans, self._weights.sizes)
         self._weights.put_in_force(masks, step, regrow=self.regrow is True)

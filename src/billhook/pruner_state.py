@@ -1,13 +1,13 @@
 """What a pruner saves, and how it is read back: masks, values kept aside, step, configuration."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from billhook.distributed import is_sharded, part, whole
-from billhook.errors import StateError
+from billhook.errors import MaskError, StateError
 from billhook.mask import Mask
 from billhook.masked_weight import MaskedWeight
 
@@ -40,6 +40,7 @@ def read_state(
     configuration: Mapping[str, Any],
     weights: Sequence[MaskedWeight],
     regrow: bool,
+    due: Callable[[int], Mapping[str, int]],
 ) -> list[tuple[Mask, Tensor | None]]:
     """The masks and values aside of ``state``, once all of it fits these weights.
 
@@ -48,10 +49,16 @@ def read_state(
         configuration: the configuration of this pruner; the saved one must be equal.
         weights: the weights of this pruner.
         regrow: whether values are kept aside, up to the last mask update of a weight.
+        due: the survivors of each weight after the updates up to a step, as far as they are known.
 
     Raises:
         StateError: the message names what differs.
     """
+    if not isinstance(state, Mapping):
+        raise StateError(
+            f"this is not a pruner state but a {type(state).__name__}: save pruner.state_dict() "
+            "in the checkpoint and load that"
+        )
     missing = {"version", "step", "updated", "configuration", "weights"} - set(state)
     if missing:
         raise StateError(
@@ -63,6 +70,7 @@ def read_state(
             f"the pruner state has version {state['version']}, this billhook reads version "
             f"{STATE_VERSION}: load it with the billhook that wrote it"
         )
+    _check_numbers(state)
     saved = state["configuration"]
     differing = [key for key in configuration if saved.get(key) != configuration[key]]
     if differing:
@@ -75,10 +83,57 @@ def read_state(
         )
     restored = [_read_weight(weight, state["weights"].get(weight.name)) for weight in weights]
     ends = [weight.schedule.end_step if regrow else 0 for weight in weights]
+    counts = due(state["updated"]), due(state["step"])  # the later one may have been interrupted
+    for weight, (mask, aside), end in zip(weights, restored, ends, strict=True):
+        expected = [each[weight.name] for each in counts if weight.name in each]
+        if expected and mask.kept not in expected and not is_sharded(weight.parameter):
+            raise StateError(
+                f"the pruner state's mask for {weight.name!r} keeps {mask.kept} weights at step "
+                f"{state['step']}, the schedule {expected[0]}: the checkpoint is damaged"
+            )
+        returns = state["step"] < end and not weight.schedule.restarts
+        if returns and aside is None and not mask.keeps_all:
+            raise StateError(
+                f"the pruner state of {weight.name!r} lacks the values aside, which may return up "
+                f"to step {end}: the checkpoint is damaged"
+            )
     return [
         (mask, aside if state["step"] < end else None)
         for (mask, aside), end in zip(restored, ends, strict=True)
     ]
+
+
+def _check_numbers(state: Mapping[str, Any]) -> None:
+    step, updated = state["step"], state["updated"]
+    if not (type(step) is int and type(updated) is int and -1 <= updated <= step and step >= 0):
+        raise StateError(
+            f"the pruner state is damaged: its step is {step!r} and that of its last mask update "
+            f"{updated!r}, which are to be whole numbers, the second not above the first"
+        )
+    for key in ("configuration", "weights"):
+        if not isinstance(state[key], Mapping):
+            raise StateError(f"the pruner state is damaged: its {key!r} is {state[key]!r:.60}")
+
+
+def _check_entry(name: str, entry: object) -> None:
+    """See that an entry has what :func:`pack_weight` writes, with values that can be read."""
+    mask = entry.get("mask") if isinstance(entry, Mapping) else None
+    aside = entry.get("aside") if isinstance(entry, Mapping) else None
+    values = aside if isinstance(aside, (list, tuple)) else (aside,)
+    sound = (
+        isinstance(entry, Mapping)
+        and isinstance(entry.get("shape"), Sequence)
+        and isinstance(mask, Tensor)
+        and len(values) <= 1
+        and all(isinstance(each, Tensor) and each.is_floating_point() for each in values)
+    )
+    if not sound:
+        raise StateError(f"the pruner state of {name!r} is damaged: load another checkpoint")
+    if any(each.is_meta for each in (mask, *values)):
+        raise StateError(
+            f'the pruner state of {name!r} is on the device "meta" and has no values: load the '
+            'checkpoint with map_location="cpu"'
+        )
 
 
 def _read_weight(
@@ -89,6 +144,7 @@ def _read_weight(
         raise StateError(
             f"the pruner state has no mask for {weight.name!r}: is it another model's?"
         )
+    _check_entry(weight.name, entry)
     if tuple(entry["shape"]) != tuple(shape):
         raise StateError(
             f"the pruner state's mask for {weight.name!r} has shape {tuple(entry['shape'])}, the "
@@ -104,7 +160,10 @@ def _read_weight(
     if is_sharded(entry["mask"]):
         keep = part(entry["mask"])
         return Mask(keep), part(entry["aside"])[~keep]
-    mask = Mask.from_bits(entry["mask"].to(weight.parameter.device, copy=True), shape)
+    try:
+        mask = Mask.from_bits(entry["mask"].to(weight.parameter.device, copy=True), shape)
+    except MaskError as error:
+        raise StateError(f"the pruner state of {weight.name!r} is damaged: {error}") from None
     aside = entry["aside"][0] if entry["aside"] else None
     if aside is not None and aside.numel() != shape.numel() - mask.kept:
         raise StateError(

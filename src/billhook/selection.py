@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import numbers
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -167,7 +168,15 @@ def select_weights(model: nn.Module, rules: Rules | None, default: float) -> Sel
     weights = named_weights(model)
     rules = rules or {}
     for pattern, target in rules.items():
-        if isinstance(target, (float, int)) and not 0.0 <= target < 1.0:
+        _check_rule(pattern)
+        if target is None or isinstance(target, Schedule):
+            continue
+        if isinstance(target, bool) or not isinstance(target, numbers.Real):
+            raise ConfigurationError(
+                f"rule {_show(pattern)!r} has the value {target!r}: give a sparsity, for example "
+                "0.9, a schedule, or None to leave the tensor dense"
+            )
+        if not 0.0 <= target < 1.0:
             raise ConfigurationError(
                 f"rule {_show(pattern)!r} sets sparsity {target}, which is outside [0, 1): give "
                 "the share of zeros, or None to leave the tensor dense"
@@ -276,6 +285,16 @@ def _is_below(weight: Weight, pattern: str) -> bool:
         name.startswith(f"{pattern}.") or fnmatch.fnmatchcase(name, pattern)
         for name in weight.names
     )
+
+
+def _check_rule(pattern: object) -> None:
+    if not isinstance(pattern, str) and not (
+        isinstance(pattern, type) and issubclass(pattern, nn.Module)
+    ):
+        raise ConfigurationError(
+            f"{pattern!r} is no key of rules: give the name of a parameter or module, a glob "
+            "over names, or a class of modules"
+        )
 
 
 def _show(pattern: str | type[nn.Module]) -> str:

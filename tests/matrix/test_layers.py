@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import billhook
 from billhook import Cubic, OneShot
-from billhook.errors import MaskError
+from billhook.errors import MaskError, StateError
 
 from .common import assert_held, backward, copies, mlp, same, train
 
@@ -185,3 +185,68 @@ def test_a_mask_that_would_make_weight_norm_divide_by_zero_is_refused(wrap: Any)
         train(model, optimizer, 1, first=1)
     assert same(before.values(), pruner.masks.values())
     assert model(torch.ones(1, 10)).isfinite().all()
+
+
+def test_another_module_in_its_place_is_an_error_at_the_next_update_and_at_the_end() -> None:
+    for moment, words in ((7, "step"), (20, "finalize")):
+        model = mlp()
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+        pruner = billhook.Pruner(model, optimizer, Cubic(0.9, 0, 20, frequency=2))
+        train(model, optimizer, moment)
+        model[2] = nn.Linear(20, 12)
+        optimizer.add_param_group({"params": model[2].parameters()})
+        with pytest.raises(StateError, match="'2.weight' is no longer .* module was replaced"):
+            train(model, optimizer, 2) if words == "step" else pruner.finalize()
+
+
+def test_a_module_that_is_removed_or_wrapped_is_left_in_peace() -> None:
+    class Wrapped(nn.Module):
+        def __init__(self, base: nn.Module) -> None:
+            super().__init__()
+            self.base = base
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.base(x)
+            return y
+
+    model = mlp()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    pruner = billhook.Pruner(model, optimizer, Cubic(0.8, 0, 6, frequency=2))
+    train(model, optimizer, 3)
+    model[2] = Wrapped(model[2])
+    train(model, optimizer, 3, first=3)
+    assert pruner.finalize().sparsity == pytest.approx(0.8, abs=0.01)
+
+
+@pytest.mark.parametrize("shape", [(30, 10), (10, 20)], ids=["other size", "same size"])
+def test_a_weight_that_is_resized_under_the_pruner_is_named(shape: tuple[int, int]) -> None:
+    model = mlp()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    billhook.Pruner(model, optimizer, OneShot(0.5))
+    model.get_parameter("0.weight").data = torch.ones(shape)
+    with pytest.raises(StateError, match=r"'0.weight' was resized from \(20, 10\) to"):
+        optimizer.step()
+
+
+def test_weights_that_are_nan_in_the_end_are_an_error() -> None:
+    model = mlp()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    pruner = billhook.Pruner(model, optimizer, OneShot(0.5))
+    train(model, optimizer, 2)
+    weight = model.get_parameter("0.weight")
+    with torch.no_grad():
+        weight[weight != 0] = float("nan")
+    with pytest.raises(StateError, match="100 of the 200 weights of '0.weight' are NaN"):
+        pruner.finalize()
+
+
+def test_a_layer_that_was_frozen_at_attach_and_trains_in_the_end_is_warned_of() -> None:
+    model = mlp()
+    model[0].requires_grad_(False)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    pruner = billhook.Pruner(model, optimizer, OneShot(0.5))
+    train(model, optimizer, 2)
+    model[0].requires_grad_(True)
+    train(model, optimizer, 2)
+    with pytest.warns(UserWarning, match="'0.weight' were frozen .* and so stay dense"):
+        pruner.finalize()

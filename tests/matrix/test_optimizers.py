@@ -199,3 +199,28 @@ def test_the_first_step_of_a_returning_weight_is_bounded(kind: Any, longest: flo
         optimizer.step()
     assert pruner.masks["weight"].tolist() == [[True, False]]
     assert before - model.weight[0, 0].item() == pytest.approx(longest * 1e-3, rel=1e-3)
+
+
+class Divides(optim.SGD):
+    """As VSGD of pytorch_optimizer: variances that start above zero, and a ratio of them."""
+
+    def step(self, closure: Any = None) -> Any:
+        loss = closure() if closure else None
+        with torch.no_grad():
+            for parameter in self.param_groups[0]["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                variance = state.setdefault("variance", torch.full_like(parameter, 1e-8))
+                share = variance / variance
+                variance.lerp_(parameter.grad.square(), 0.1).mul_(share)
+                parameter.sub_(share * parameter.grad, alpha=0.1)
+        return loss
+
+
+def test_state_that_does_not_begin_at_zero_and_is_divided_by_is_refused() -> None:
+    model = mlp()
+    optimizer = Divides(model.parameters(), lr=0.1)
+    billhook.Pruner(model, optimizer, billhook.Cubic(0.8, 2, 8, frequency=2))
+    with pytest.raises(StateError, match="Divides divides by its state 'variance', which does not"):
+        train(model, optimizer, 8)
