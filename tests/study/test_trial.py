@@ -7,14 +7,17 @@ import pytest
 import torch
 
 import billhook
-from billhook.errors import StateError
+from billhook.errors import ConfigurationError, StateError
 from billhook.study.grid import SPARSE, Trial, plan
 from billhook.study.records.outcome import Progress
 from billhook.study.records.store import Store
 from billhook.study.run.choice import groups
+from billhook.study.run.ray_pool import _absolute
+from billhook.study.run.rehearsal import rehearse
 from billhook.study.run.trial import run_trial
 from billhook.study.sizes import encoding_of
 from billhook.study.spec import Study
+from billhook.study.subject import Place
 from billhook.tasks.digits import Digits, digits
 from billhook.tasks.recipe import load_recipe
 from billhook.training.loop import MODEL_FILE
@@ -35,6 +38,18 @@ def test_same_configuration_same_file(tiny: Study, tmp_path: Path) -> None:
     first, second = (dataclasses.replace(each, seconds=0.0) for each in outcomes)
     assert first == second
     assert files[0] == files[1]
+
+
+def test_workers_train_on_the_device_that_was_asked_for(
+    tiny: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(tmp_path / "data", device="cuda")
+    assert _absolute(place) == place
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigurationError, match="--device cuda: torch finds no CUDA device"):
+        run_trial(sparse_trial(tiny), tmp_path, lambda _: None, Place(device="cuda"))
+    with pytest.raises(ConfigurationError, match="--device cuda"):
+        rehearse(plan(tiny), Place(device="cuda"))
 
 
 class KilledError(Exception):

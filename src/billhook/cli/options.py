@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FAMILIES",
+    "Device",
     "Json",
     "Sparsities",
     "Sparsity",
@@ -35,6 +36,9 @@ def _share(value: float | list[float] | None) -> float | list[float] | None:
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Device = Annotated[
+    str, typer.Option(help="What trains: auto (an accelerator where there is one), cpu or cuda.")
+]
 Sparsity = Annotated[
     float | None, typer.Option(callback=_share, help="A share of zeros, as in 0.9.")
 ]

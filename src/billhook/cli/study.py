@@ -5,12 +5,13 @@ import functools
 import importlib.resources
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from billhook.cli.options import Json, find_modules_here, print_json
+from billhook.cli.options import Device, Json, find_modules_here, print_json
 from billhook.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def run(
             show_default=False,
         ),
     ] = None,
+    device: Device = "auto",
     ray: Annotated[
         str | None,
         typer.Option(
@@ -128,6 +130,7 @@ def run(
     from billhook.study.run.choice import groups
     from billhook.study.run.latency import measure_latency
     from billhook.study.run.rounded import measure_values
+    from billhook.training.precision import check_device
 
     if ray not in (None, "local") and workers is not None:
         raise ConfigurationError(
@@ -135,7 +138,9 @@ def run(
             "the cluster's own: leave --workers out"
         )
     console = terminal()
+    on = check_device(device) if ray in (None, "local") else device
     spec, place = _load(study, data)
+    place = replace(place, device=device)
     grid = plan(spec, place)
     store = Store(Path("runs") / grid.study.name if results is None else results)
     begin = functools.partial(store.begin, grid.study, _command(study, results))
@@ -149,7 +154,7 @@ def run(
             begin()
             if retry_failed:
                 console.print(f"{store.retry(grid.trials)} failed runs to be run again")
-            _train(console, store, grid, pool)
+            _train(console, store, grid, pool, on=on)
     reports = [store.folder / name for name in ("report.md", LATENCY)]
     stale = trains or not all(path.exists() for path in reports)
     unmeasured = measure_latency(store, grid, place)
@@ -239,13 +244,13 @@ def _load(study: str, data: Path | None) -> "tuple[Study, Place]":
     return spec, Place(data, study_folder(study))
 
 
-def _train(console: "Console", store: "Store", grid: "Plan", pool: "Pool") -> None:
+def _train(console: "Console", store: "Store", grid: "Plan", pool: "Pool", *, on: str) -> None:
     from billhook.study.run.progress import Display
     from billhook.study.run.workers import run_trials
 
     console.print(
         f"Study {grid.study.name}: {grid.study.runs} runs, {len(grid.points)} sizes of file, "
-        f"{len(grid.study.seeds)} seeds; results in {store.folder}"
+        f"{len(grid.study.seeds)} seeds, on {on}; results in {store.folder}"
     )
     try:
         with Display(console, store, grid) as display:

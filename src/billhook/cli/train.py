@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from billhook.cli.options import FAMILIES, Sparsity
+from billhook.cli.options import FAMILIES, Device, Sparsity
 from billhook.errors import ConfigurationError
 
 __all__ = ["train_command"]
@@ -49,6 +49,7 @@ def train_command(
     bf16: Annotated[
         bool, typer.Option("--bf16", help="Compute in bfloat16, as a recipe's bf16 = true")
     ] = False,
+    device: Device = "auto",
     stop_after: Annotated[int | None, typer.Option(help="Stop at this step; resume later")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="One step of the full model on noise; time and memory")
@@ -75,7 +76,7 @@ def train_command(
     if teacher is not None:
         chosen = chosen.changed(distillation={"teacher": str(teacher)})
     if dry_run:
-        body.dry_run(chosen, sparsity)
+        body.dry_run(chosen, sparsity, device)
         return
     if sparsity is None and (begin is not None or end is not None):
         raise ConfigurationError("--begin and --end are the pruning window: give --sparsity too")
@@ -86,5 +87,6 @@ def train_command(
         out or Path("runs") / name,
         sparsity=body.target(sparsity, begin, end, scheme),
         init=init,
+        device=device,
         stop_after=stop_after,
     )

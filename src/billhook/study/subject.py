@@ -25,10 +25,12 @@ _OWN = {"digits": "billhook.tasks.digits:digits"}
 
 @dataclass(frozen=True)
 class Place:
-    """Where this machine has the data and the user's own module: no part of any identity."""
+    """Where this machine has the data and the user's own module, and the device that trains, as for
+    ``billhook train --device``: no part of any identity."""
 
     data: Path | None = None
     modules: Path | None = None
+    device: str = "auto"
 
 
 @dataclass(frozen=True)

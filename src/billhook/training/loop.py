@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -33,6 +33,9 @@ from billhook.training.log import TrainingLog
 from billhook.training.parts import CRITERIA, REGROWTH, granularity_of
 from billhook.training.precision import full_precision
 from billhook.training.weights import teacher_for
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 __all__ = [
     "MODEL_FILE",
@@ -68,7 +71,7 @@ class Run:
     """A task under way: model, optimizer, pruner, moving average and the count of steps."""
 
     def __init__(
-        self, task: Task, recipe: Recipe, sparsity: Sparsity | None, accelerator: Any
+        self, task: Task, recipe: Recipe, sparsity: Sparsity | None, accelerator: "Accelerator"
     ) -> None:
         self.task, self.recipe, self.accelerator = task, recipe, accelerator
         self.step = 0
@@ -196,7 +199,7 @@ def train(
     folder: Path,
     *,
     sparsity: Sparsity | None,
-    accelerator: Any,
+    accelerator: "Accelerator",
     console: Console,
     stop_after: int | None = None,
     tensorboard: bool = True,

@@ -70,10 +70,11 @@ def run(
     *,
     sparsity: Sparsity | None,
     init: Path | None,
+    device: str,
     stop_after: int | None,
 ) -> None:
     """Train in the folder ``out``, evaluate on test data, and say what came of it."""
-    accelerator = accelerator_for(recipe)
+    accelerator = accelerator_for(recipe, device)
     console = terminal(quiet=not accelerator.is_main_process)
     settings = _settings(recipe, data, sparsity, init)
     finished = out / "result.json"
@@ -83,7 +84,7 @@ def run(
     torch.manual_seed(recipe.training.seed)
     shard = Shard(accelerator.process_index, accelerator.num_processes)
     task = build_task(recipe, data, shard)
-    console.print(task.found)
+    console.print(f"{task.found}; on {accelerator.device.type}")
     torch.manual_seed(recipe.training.seed + 1 + shard.rank)  # dropout of its own on every process
     if init is not None:
         load_weights(task.model, init, "--init")
@@ -175,13 +176,13 @@ def _this_command() -> str:
     return shlex.join(["billhook", *sys.argv[1:]])
 
 
-def dry_run(recipe: Recipe, sparsity: float | None) -> None:
+def dry_run(recipe: Recipe, sparsity: float | None, device: str) -> None:
     """One step of the full model on noise: its time and memory."""
     console = terminal()
     started = time.monotonic()
     task = synthetic_task(recipe)
     pruned = None if sparsity is None else Sparsity(sparsity, 0, 1)
-    accelerator = accelerator_for(recipe)
+    accelerator = accelerator_for(recipe, device)
     run = Run(task, recipe.changed(training={"epochs": None, "steps": 2}), pruned, accelerator)
     built = time.monotonic()
     batch = next(task.batches(0, 0, run.accelerator.device))
@@ -189,6 +190,7 @@ def dry_run(recipe: Recipe, sparsity: float | None) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # KB on Linux
     console.print(
         f"{recipe.family}: {sum(p.numel() for p in task.model.parameters()):,} parameters, "
-        f"batch {recipe.training.batch_size}; built in {built - started:.1f} s, one step in "
+        f"batch {recipe.training.batch_size}; on "
+        f"{accelerator.device.type} built in {built - started:.1f} s, one step in "
         f"{time.monotonic() - built:.1f} s, loss {loss:.3f}, peak memory {peak:.2f} GB"
     )

@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 from billhook.errors import ConfigurationError
@@ -83,10 +84,9 @@ def _attempt(store: Store, group: Group, trial: Trial, place: Place) -> None:
 
 def _absolute(place: Place) -> Place:
     """The same place for a process in another working folder."""
-    return Place(
-        None if place.data is None else place.data.absolute(),
-        None if place.modules is None else place.modules.absolute(),
-    )
+    data = None if place.data is None else place.data.absolute()
+    modules = None if place.modules is None else place.modules.absolute()
+    return replace(place, data=data, modules=modules)
 
 
 def _check_reachable(address: str) -> None:

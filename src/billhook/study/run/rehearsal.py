@@ -61,7 +61,7 @@ def _step(trial: Trial, place: Place) -> float:
     task = Subject(trial.family, trial.kind, place).task(trial.recipe, trial.width)
     sparse = Sparsity(trial.sparsity, 0, 1, SCHEMES[trial.scheme]) if trial.scheme else None
     recipe = trial.recipe.changed(training={"epochs": None, "steps": 2})
-    run = Run(task, recipe, sparse, accelerator_for(recipe))
+    run = Run(task, recipe, sparse, accelerator_for(recipe, place.device))
     for batch in itertools.islice(task.batches(0, 0, run.accelerator.device), 2):
         start = time.perf_counter()
         run.train_step(batch)

@@ -54,7 +54,7 @@ def run_trial(
             trial.recipe,
             folder,
             sparsity=sparse,
-            accelerator=accelerator_for(trial.recipe),
+            accelerator=accelerator_for(trial.recipe, place.device),
             console=Console(quiet=True),
             tensorboard=False,
             encoding=encoding_of(trial.codings),
