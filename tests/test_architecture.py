@@ -21,12 +21,15 @@ CORE = {
     "distributed",
     "draw",
     "errors",
+    "falling",
     "fixed_points",
+    "global_ranking",
     "granularity",
     "mask",
     "masked_gradient",
     "masked_weight",
     "masked_weights",
+    "matrices",
     "native",
     "oneshot",
     "optimizer_hooks",
@@ -48,6 +51,11 @@ CORE = {
     "torch_private",
     "training_checks",
 }
+#: What may be imported to translate settings of other libraries.
+MIGRATION = {
+    *("allocation", "criterion", "errors", "falling", "global_ranking", "granularity"),
+    *("migrated", "saliency", "schedule", "selection"),
+}
 #: What each part may import of billhook; "public" is `import billhook` and names from it.
 ALLOWED = {
     "format": {"atomic", "errors", "native", "render", "format"},
@@ -55,15 +63,9 @@ ALLOWED = {
     "models": {"errors", "models", "torch_private"},
     "data": {"atomic", "errors", "data"},
     "settings": set(),
-    "migrate": {
-        "allocation",
-        "criterion",
-        "errors",
-        "granularity",
-        "saliency",
-        "schedule",
-        "selection",
-    },
+    "migrated": {"allocation", "criterion", "granularity", "schedule", "selection"},
+    "sparseml": MIGRATION,
+    "migrate": MIGRATION | {"sparseml"},
     "named_model": {"errors", "public"},
     "storage_table": {"footprint", "format", "named_model", "render", "selection"},
     "tasks": {"distillation", "errors", "data", "models", "settings", "tasks"},
@@ -76,7 +78,9 @@ ALLOWED = {
             "criterion",
             "distillation",
             "errors",
+            "falling",
             "format",
+            "global_ranking",
             "granularity",
             "plan",
             "regrowth",

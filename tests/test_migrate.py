@@ -6,8 +6,9 @@ from torch import nn
 
 import billhook
 from billhook.errors import ConfigurationError
+from billhook.falling import Alternating
 from billhook.migrate import from_hparams, from_sparseml
-from billhook.schedule import Alternating, Cubic, Hold, Polynomial
+from billhook.schedule import Cubic, Hold, Polynomial
 
 
 def _model() -> nn.Sequential:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from billhook import Cubic, OneShot, Polynomial
 from billhook.errors import ConfigurationError
-from billhook.schedule import Alternating, Cyclic, Hold, Schedule
+from billhook.falling import Alternating, Cyclic
+from billhook.schedule import Hold, Schedule
 
 EXAMPLES: dict[str, Schedule] = {
     "cubic": Cubic(0.9, 10, 110, frequency=10),

@@ -11,12 +11,14 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from billhook.allocation import LAMP, ErdosRenyi, Global, LayerwiseConstant, Uniform
+    from billhook.allocation import ErdosRenyi, LayerwiseConstant, Uniform
     from billhook.criterion import Magnitude, Random
     from billhook.distillation import Teacher, distillation_loss
     from billhook.errors import BillhookError
+    from billhook.falling import Alternating, Cyclic
     from billhook.footprint import expected_footprint, footprint
     from billhook.format import inspect, load, save
+    from billhook.global_ranking import LAMP, Global
     from billhook.granularity import NM, Block, PerRow, Rows, Unstructured
     from billhook.inference import Calibration, CompiledModel, compile, load_compiled
     from billhook.oneshot import prune
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from billhook.regrowth import GradientRegrowth
     from billhook.saliency import FirstOrder, Fisher, Movement, Wanda
     from billhook.scan import sensitivity
-    from billhook.schedule import Alternating, Cubic, Cyclic, Hold, OneShot, Polynomial
+    from billhook.schedule import Cubic, Hold, OneShot, Polynomial
 
 __version__ = "0.2.0"
 
@@ -78,12 +80,14 @@ _log = logging.getLogger(__name__)
 
 #: The module that each public name comes from.
 _HOMES = {
-    "allocation": ("LAMP", "ErdosRenyi", "Global", "LayerwiseConstant", "Uniform"),
+    "allocation": ("ErdosRenyi", "LayerwiseConstant", "Uniform"),
     "criterion": ("Magnitude", "Random"),
     "distillation": ("Teacher", "distillation_loss"),
     "errors": ("BillhookError",),
+    "falling": ("Alternating", "Cyclic"),
     "footprint": ("expected_footprint", "footprint"),
     "format": ("inspect", "load", "save"),
+    "global_ranking": ("LAMP", "Global"),
     "granularity": ("NM", "Block", "PerRow", "Rows", "Unstructured"),
     "inference": ("Calibration", "CompiledModel", "compile", "load_compiled"),
     "oneshot": ("prune",),
@@ -93,7 +97,7 @@ _HOMES = {
     "regrowth": ("GradientRegrowth",),
     "saliency": ("Fisher", "FirstOrder", "Movement", "Wanda"),
     "scan": ("sensitivity",),
-    "schedule": ("Alternating", "Cubic", "Cyclic", "Hold", "OneShot", "Polynomial"),
+    "schedule": ("Cubic", "Hold", "OneShot", "Polynomial"),
 }
 _HOME = {name: f"billhook.{home}" for home, names in _HOMES.items() for name in names}
 

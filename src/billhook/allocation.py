@@ -1,11 +1,10 @@
 """One budget over many layers: how many weights of each tensor survive an update.
 
-An allocation sees shapes and schedules, and returns numbers of survivors. One that ranks the
-weights of several tensors together says that it needs their scores.
+An allocation sees shapes and schedules, and returns numbers of survivors. Those that rank the
+weights of several tensors together (``global_ranking.py``) say that they need their scores.
 """
 
 import dataclasses
-import fnmatch
 import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
@@ -14,20 +13,18 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from billhook.distributed import gathered
 from billhook.errors import ConfigurationError
 from billhook.granularity import Granularity, nearest_kept
-from billhook.ranking import largest_by_tensor
 from billhook.schedule import Schedule
 
 __all__ = [
-    "LAMP",
     "Allocation",
     "ErdosRenyi",
-    "Global",
     "LayerwiseConstant",
     "PrunableTensor",
     "Uniform",
+    "above_floor",
+    "check_floor",
 ]
 
 
@@ -93,135 +90,6 @@ class Uniform:
         return {name: tensor.kept(step) for name, tensor in tensors.items()}
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
-class Global:
-    """The paper's global scheme: the largest scores anywhere survive, all tensors ranked together.
-
-    As many weights survive as under :class:`Uniform`, exactly where single weights are pruned, to
-    the nearest block otherwise. Of equal scores those of the earlier tensor survive. Blocks are
-    ranked by their mean score per weight.
-
-    Args:
-        groups: one glob or several globs of tensor names per group. Each group is ranked by itself
-            and has the budget of its own tensors; tensors in no group follow their own schedules.
-            Without groups all tensors are one.
-        floor: the share of its weights that every tensor keeps at least, whatever its scores. A
-            tensor of small weights can lose nearly all of them without it.
-
-    Raises:
-        ConfigurationError: ``floor`` is not in [0, 1); a group matches nothing, or two groups match
-            one tensor.
-
-    >>> from billhook import OneShot, Unstructured
-    >>> scores = {"a": torch.tensor([9.0, 8.0]), "b": torch.tensor([1.0, 2.0, 3.0, 4.0])}
-    >>> tensors = {
-    ...     name: PrunableTensor(each.shape, OneShot(0.5), Unstructured())
-    ...     for name, each in scores.items()
-    ... }
-    >>> Global()(0, tensors, scores)
-    {'a': 2, 'b': 1}
-    >>> Global(floor=0.5)(0, tensors, scores)
-    {'a': 1, 'b': 2}
-    """
-
-    groups: tuple[str | tuple[str, ...], ...] = ()
-    floor: float = 0.0
-
-    needs_scores: ClassVar[bool] = True
-
-    def __repr__(self) -> str:
-        """Without defaults, as checkpoints from before there were options have it."""
-        options = {"groups": self.groups or None, "floor": self.floor or None}
-        return f"Global({', '.join(f'{k}={v!r}' for k, v in options.items() if v is not None)})"
-
-    def __post_init__(self) -> None:
-        _check_floor(self.floor)
-        if isinstance(self.groups, str):
-            raise ConfigurationError(
-                f"groups {self.groups!r} is one string: give a tuple of groups, for example "
-                f"groups=({self.groups!r},)"
-            )
-        groups = tuple(g if isinstance(g, str) else tuple(g) for g in self.groups)
-        object.__setattr__(self, "groups", groups)
-
-    def __call__(
-        self, step: int, tensors: Mapping[str, PrunableTensor], scores: Mapping[str, Tensor]
-    ) -> dict[str, int]:
-        counts = {name: tensor.kept(step) for name, tensor in tensors.items()}
-        for members in self._members(list(tensors)):
-            group = {name: tensors[name] for name in members}
-            leveled = {name: group[name].granularity.level(scores[name]) for name in members}
-            budget = sum(counts[name] for name in members)
-            counts |= _ranked_together(group, leveled, budget, self.floor)
-        return counts
-
-    def _members(self, names: list[str]) -> list[list[str]]:
-        if not self.groups:
-            return [names]
-        seen: dict[str, object] = {}
-        found = []
-        for group in self.groups:
-            patterns = (group,) if isinstance(group, str) else group
-            members = [n for n in names if any(fnmatch.fnmatchcase(n, p) for p in patterns)]
-            if not members:
-                raise ConfigurationError(
-                    f"group {group!r} of Global matches none of the pruned tensors "
-                    f"{', '.join(map(repr, names[:5]))}{', ...' if len(names) > 5 else ''}"
-                )
-            for name in members:
-                if name in seen:
-                    raise ConfigurationError(
-                        f"groups {seen[name]!r} and {group!r} of Global both match {name!r}: a "
-                        "tensor has one ranking"
-                    )
-                seen[name] = group
-            found.append(members)
-        return found
-
-
-@dataclasses.dataclass(frozen=True)
-class LAMP:
-    """Layer-adaptive magnitude pruning: one ranking of scores made comparable between tensors.
-
-    The squared score of a weight over the sum of those of its tensor that are not smaller::
-
-        lamp(u) = score(u) ** 2 / sum(score(v) ** 2 for v with score(v) >= score(u), ties by index)
-
-    The total is that of :class:`Uniform`. The largest weight of every tensor has the value 1, so no
-    tensor is emptied before all others are down to one weight.
-
-    Args:
-        floor: the share of its weights that every tensor keeps at least.
-
-    Source: Lee et al. 2021, "Layer-adaptive Sparsity for the Magnitude-based Pruning".
-
-    >>> from billhook import OneShot, Unstructured
-    >>> scores = {"a": torch.tensor([9.0, 8.0]), "b": torch.tensor([0.1, 0.2, 0.1, 0.1])}
-    >>> tensors = {
-    ...     name: PrunableTensor(each.shape, OneShot(0.5), Unstructured())
-    ...     for name, each in scores.items()
-    ... }
-    >>> LAMP()(0, tensors, scores)
-    {'a': 2, 'b': 1}
-    """
-
-    floor: float = 0.0
-
-    needs_scores: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        _check_floor(self.floor)
-
-    def __call__(
-        self, step: int, tensors: Mapping[str, PrunableTensor], scores: Mapping[str, Tensor]
-    ) -> dict[str, int]:
-        budget = sum(tensor.kept(step) for tensor in tensors.values())
-        adapted = {
-            name: _lamp(tensor.granularity.level(scores[name])) for name, tensor in tensors.items()
-        }
-        return _ranked_together(tensors, adapted, budget, self.floor)
-
-
 @dataclasses.dataclass(frozen=True)
 class ErdosRenyi:
     """Densities in proportion to the size of a layer's sides: small layers stay denser.
@@ -251,7 +119,7 @@ class ErdosRenyi:
     needs_scores: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check_floor(self.floor)
+        check_floor(self.floor)
 
     def __call__(
         self,
@@ -319,22 +187,6 @@ class LayerwiseConstant:
         return kept
 
 
-def _ranked_together(
-    tensors: Mapping[str, PrunableTensor],
-    scores: Mapping[str, Tensor],
-    budget: int,
-    floor: float,
-) -> dict[str, int]:
-    """How many of the ``budget`` largest scores lie in each tensor, at least its floor."""
-    names = list(tensors)
-
-    def rank(open_names: Sequence[str], left: int) -> dict[str, int]:
-        found = largest_by_tensor([scores[name] for name in open_names], left)
-        return dict(zip(open_names, found, strict=True))
-
-    return _above_floor(tensors, names, budget, floor, rank)
-
-
 def _shared_out(
     tensors: Mapping[str, PrunableTensor], shares: Mapping[str, int], budget: int, floor: float
 ) -> dict[str, int]:
@@ -355,10 +207,10 @@ def _shared_out(
                 names.remove(name)
         return counts
 
-    return _above_floor(tensors, list(tensors), budget, floor, share_out)
+    return above_floor(tensors, list(tensors), budget, floor, share_out)
 
 
-def _above_floor(
+def above_floor(
     tensors: Mapping[str, PrunableTensor],
     names: list[str],
     budget: int,
@@ -397,19 +249,7 @@ def _rounded(exact: Mapping[str, Fraction], total: int) -> dict[str, int]:
     return counts
 
 
-def _lamp(scores: Tensor) -> Tensor:
-    """The scores of :class:`LAMP`, fp32."""
-    flat = gathered(scores).flatten()
-    order = flat.sort(descending=True, stable=True).indices
-    squares = flat[order].to(torch.float64).square()
-    finite = squares.isfinite()
-    sums = squares.masked_fill(~finite, 0.0).cumsum(0).clamp_min(torch.finfo(torch.float64).tiny)
-    values = torch.where(finite, squares / sums, squares).to(torch.float32)
-    values = torch.where(flat[order] == -torch.inf, -torch.inf, values)
-    return torch.empty_like(flat).scatter_(0, order, values).view(scores.shape)
-
-
-def _check_floor(floor: float) -> None:
+def check_floor(floor: float) -> None:
     if not 0.0 <= floor < 1.0:
         raise ConfigurationError(
             f"floor {floor} is outside [0, 1): it is the share of its weights that every tensor "

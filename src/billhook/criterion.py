@@ -41,36 +41,26 @@ def check_scores(scores: object, weight: Tensor, name: str) -> Tensor:
     >>> check_scores(torch.ones(2, dtype=torch.bfloat16), torch.ones(2), "weight")
     Traceback (most recent call last):
     ...
-    billhook.errors.MaskError: the criterion scores 'weight' in torch.bfloat16, not torch.float32: \
-compute on weight.float(), or return scores.float()
+    billhook.errors.MaskError: the criterion's scores for 'weight' have dtype torch.bfloat16, not \
+torch.float32: compute on weight.float(), or return scores.float()
     """
     if not isinstance(scores, Tensor):
         raise MaskError(
             f"the criterion returned a {type(scores).__name__} for {name!r}: return a tensor of "
             f"one score for each weight, of shape {tuple(weight.shape)}"
         )
-    if scores.shape != weight.shape:
-        raise MaskError(
-            f"the criterion returned scores of shape {tuple(scores.shape)} for {name!r} of shape "
-            f"{tuple(weight.shape)}: return one score for each weight"
-        )
-    if scores.dtype != torch.float32:
-        hint = "compute on weight.float(), or return scores.float()"
-        if scores.is_complex():
-            hint = "complex numbers have no order, return .abs() of them"
-        raise MaskError(
-            f"the criterion scores {name!r} in {scores.dtype}, not torch.float32: {hint}"
-        )
-    if scores.device != weight.device:
-        raise MaskError(
-            f"the criterion's scores for {name!r} are on {scores.device}, the weight is on "
-            f"{weight.device}: return scores.to(weight.device)"
-        )
-    if scores.layout != torch.strided:
-        raise MaskError(
-            f"the criterion's scores for {name!r} have layout {scores.layout}: return "
-            "scores.to_dense()"
-        )
+    complex_too = "complex numbers have no order, return .abs() of them"
+    as_float = "compute on weight.float(), or return scores.float()"
+    for aspect, found, wanted, fix in (
+        ("shape", tuple(scores.shape), tuple(weight.shape), "return one score for each weight"),
+        ("dtype", scores.dtype, torch.float32, complex_too if scores.is_complex() else as_float),
+        ("device", scores.device, weight.device, "return scores.to(weight.device)"),
+        ("layout", scores.layout, torch.strided, "return scores.to_dense()"),
+    ):
+        if found != wanted:
+            raise MaskError(
+                f"the criterion's scores for {name!r} have {aspect} {found}, not {wanted}: {fix}"
+            )
     return scores
 
 

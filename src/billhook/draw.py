@@ -119,7 +119,8 @@ class MaskDrawer:
         if self.allocation.needs_scores:
             scores = {weight.name: self._score(weight) for weight in scored}
         tensors = {
-            w.name: PrunableTensor(w.parameter.shape, w.schedule, self.granularity) for w in scored
+            w.name: PrunableTensor(w.weight.pattern_shape, w.schedule, self.granularity)
+            for w in scored
         }
         counts = self._counts(step, tensors, scores)
         for weight in scored:
@@ -134,7 +135,8 @@ class MaskDrawer:
                     masks[weight.name] = self._rank(weight, count)
                 else:
                     score = scores.pop(weight.name) if scores else self._score(weight)
-                    masks[weight.name] = self._drop_and_grow(weight, score, count, step)
+                    mask = self._drop_and_grow(weight, score, count, step)
+                    masks[weight.name] = mask.reshape(weight.parameter.shape)
             except MaskError as error:
                 raise MaskError(f"no mask for {weight.name!r} at step {step}: {error}") from None
         return masks
@@ -203,7 +205,8 @@ class MaskDrawer:
             scores = scores.masked_fill(~weight.keep(), -torch.inf)
         if isinstance(self.granularity, Unstructured):
             return scores
-        return gathered(scores)  # blocks may cross the borders of shards
+        # Blocks may cross the borders of shards.
+        return gathered(scores).reshape(weight.weight.pattern_shape)
 
     def _rank(self, weight: MaskedWeight, count: int) -> Mask:
         mask, nans = weight.rank(count)
@@ -219,16 +222,15 @@ class MaskDrawer:
         if grad is None or weight.kept == weight.parameter.numel():
             return self._mask(scores, count)
         assert isinstance(self.regrow, GradientRegrowth)
-        shape = weight.parameter.shape
         share = self.regrow.share(weight.schedule, step)
         stays = min(count, weight.kept) - round(share * count)
-        stays = nearest_kept(self.granularity, shape, max(0, stays))
+        stays = nearest_kept(self.granularity, scores.shape, max(0, stays))
         if stays > weight.kept:
             return self._mask(scores, count)
         mask = self._mask(scores, stays)
         growth = grad.to(torch.float32).abs()
         if not isinstance(self.granularity, Unstructured):
-            growth = gathered(growth)
+            growth = gathered(growth).reshape(scores.shape)
         return self._mask(growth.masked_fill(mask, torch.inf), count)
 
     def _mask(self, scores: Tensor, count: int) -> Tensor:

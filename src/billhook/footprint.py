@@ -152,7 +152,7 @@ def file_specs(
     """The tensors of the model's file, and how many weights are pruned to ``sparsity``."""
     rules = getattr(model, "prune_rules", None)
     pruned = {
-        name: (share, weight.names[0])
+        name: (share, weight.pattern_shape)
         for weight, share in select_weights(model, rules, sparsity).pruned
         for name in weight.names
     }
@@ -164,7 +164,8 @@ def file_specs(
         nnz = numel
         if name in pruned:
             try:
-                nnz = granularity.kept(tensor.shape, pruned[name][0])
+                share, shape = pruned[name]
+                nnz = granularity.kept(shape, share)
             except ConfigurationError as error:
                 raise ConfigurationError(f"{name!r}: {error}") from None
             prunable += numel if tied == name else 0

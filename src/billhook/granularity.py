@@ -3,12 +3,13 @@
 Matrices have the shape (out, in); a convolution's weight of shape (out, in, *kernel) is read as a
 matrix whose columns are, tap by tap, the input channels: a block of columns covers neighbouring
 input channels of one tap, which lie side by side in memory where the channels come last.
-Transposed convolutions have the shape (in, out, *kernel), so their rows are input channels.
+Transposed convolutions have the shape (in, out, *kernel), so their rows are input channels. Of a
+stack of matrices (experts, out, in), as of a mixture of experts, the rows of all experts lie below
+each other: one matrix (experts * out, in).
 """
 
 import abc
 import dataclasses
-import math
 from collections.abc import Iterator
 from typing import Literal
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from billhook.backends.nans import nan_scores
 from billhook.errors import ConfigurationError, MaskError
 from billhook.mask import select, survivors
+from billhook.matrices import as_matrices, bands, density_for, matrix_shape, spread
 
 __all__ = ["NM", "Block", "Granularity", "PerRow", "Rows", "Unstructured", "nearest_kept"]
 
@@ -149,19 +151,19 @@ class Block(Granularity):
 
     def mask(self, scores: Tensor, kept: int) -> Tensor:
         mask = torch.empty_like(scores, dtype=torch.bool, memory_format=torch.contiguous_format)
-        out = _as_matrices(mask)
-        density = _density(self._sizes(scores.shape), kept)
-        for part, source in zip(self._parts(out), self._parts(_as_matrices(scores)), strict=True):
+        out = as_matrices(mask)
+        density = density_for(self._sizes(scores.shape), kept)
+        for part, source in zip(self._parts(out), self._parts(as_matrices(scores)), strict=True):
             pooled = self._pool(source)
-            part.copy_(_spread(select(pooled, round(density * pooled.numel())), part))
+            part.copy_(spread(select(pooled, round(density * pooled.numel())), part))
         return mask
 
     def level(self, scores: Tensor) -> Tensor:
         level = torch.empty_like(scores, memory_format=torch.contiguous_format)
-        out = _as_matrices(level)
-        for part, source in zip(self._parts(out), self._parts(_as_matrices(scores)), strict=True):
+        out = as_matrices(level)
+        for part, source in zip(self._parts(out), self._parts(as_matrices(scores)), strict=True):
             size = part.shape[2] * part.shape[4] if self.pooling == "sum" else 1
-            part.copy_(_spread(self._pool(source) / size, part))
+            part.copy_(spread(self._pool(source) / size, part))
         return level
 
     def _pool(self, part: Tensor) -> Tensor:
@@ -172,15 +174,15 @@ class Block(Granularity):
 
     def _parts(self, matrices: Tensor) -> Iterator[Tensor]:
         """Views (taps, block rows, rows, block columns, columns) of all blocks, one per size."""
-        for rows in _bands(matrices.shape[1], self.rows):
-            for columns in _bands(matrices.shape[2], self.columns):
+        for rows in bands(matrices.shape[1], self.rows):
+            for columns in bands(matrices.shape[2], self.columns):
                 (top, high, tall), (left, wide, broad) = rows, columns
                 part = matrices[:, top : top + high * tall, left : left + wide * broad]
                 yield part.unflatten(1, (high, tall)).unflatten(3, (wide, broad))
 
     def _sizes(self, shape: torch.Size) -> list[tuple[int, int]]:
         """(weights in a block, number of such blocks) for every size."""
-        out, inputs, taps = _matrix_shape(shape, self)
+        out, inputs, taps = matrix_shape(shape, self)
         if out < self.rows or inputs < self.columns:
             raise ConfigurationError(
                 f"{self} is larger than a tensor of shape {tuple(shape)}, which has {out} rows and "
@@ -189,8 +191,8 @@ class Block(Granularity):
             )
         return [
             (tall * broad, high * wide * taps)
-            for _, high, tall in _bands(out, self.rows)
-            for _, wide, broad in _bands(inputs, self.columns)
+            for _, high, tall in bands(out, self.rows)
+            for _, wide, broad in bands(inputs, self.columns)
         ]
 
 
@@ -302,19 +304,19 @@ class NM(Granularity):
         if rest or not 0 <= pruned <= self._groups(scores.shape):
             raise MaskError(_unreachable(self, kept))
         mask = torch.ones_like(scores, dtype=torch.bool, memory_format=torch.contiguous_format)
-        source = self._whole_groups(_as_matrices(scores)).contiguous()
+        source = self._whole_groups(as_matrices(scores)).contiguous()
         best = _select_in_rows(source.view(-1, self.m), self.n).view(source.shape)
         lost = source.masked_fill(best, 0.0).sum(-1)
         whole = select(lost, lost.numel() - pruned)
-        self._whole_groups(_as_matrices(mask)).copy_(best | whole.unsqueeze(-1))
+        self._whole_groups(as_matrices(mask)).copy_(best | whole.unsqueeze(-1))
         return mask
 
     def level(self, scores: Tensor) -> Tensor:
         level = torch.full_like(scores, torch.inf, memory_format=torch.contiguous_format)
-        source = self._whole_groups(_as_matrices(scores)).contiguous()
+        source = self._whole_groups(as_matrices(scores)).contiguous()
         best = _select_in_rows(source.view(-1, self.m), self.n).view(source.shape)
         mean = source.masked_fill(best, 0.0).sum(-1, keepdim=True) / (self.m - self.n)
-        self._whole_groups(_as_matrices(level)).copy_(torch.where(best, torch.inf, mean))
+        self._whole_groups(as_matrices(level)).copy_(torch.where(best, torch.inf, mean))
         return level
 
     def _whole_groups(self, matrices: Tensor) -> Tensor:
@@ -324,23 +326,13 @@ class NM(Granularity):
         return whole
 
     def _groups(self, shape: torch.Size) -> int:
-        out, inputs, taps = _matrix_shape(shape, self)
+        out, inputs, taps = matrix_shape(shape, self)
         if inputs < self.m:
             raise ConfigurationError(
                 f"{self} needs {self.m} inputs, a tensor of shape {tuple(shape)} has {inputs}: "
                 "leave it dense with a rule {name: None}"
             )
         return taps * out * (inputs // self.m)
-
-
-def _matrix_shape(shape: torch.Size, granularity: object) -> tuple[int, int, int]:
-    """(rows, columns, taps) of a weight of ``shape``."""
-    if len(shape) < 2:
-        raise ConfigurationError(
-            f"{granularity} prunes matrices and convolutions, a tensor has shape {tuple(shape)}: "
-            "leave it dense with a rule {name: None}"
-        )
-    return shape[0], shape[1], math.prod(shape[2:])
 
 
 def _first_of(shape: torch.Size, granularity: object) -> int:
@@ -350,41 +342,6 @@ def _first_of(shape: torch.Size, granularity: object) -> int:
             "{name: None}"
         )
     return shape[0]
-
-
-def _as_matrices(weight: Tensor) -> Tensor:
-    """A view (taps, rows, columns) of a weight (rows, columns, *kernel)."""
-    return weight.flatten(2).movedim(2, 0) if weight.dim() > 2 else weight.unsqueeze(0)
-
-
-def _bands(length: int, size: int) -> Iterator[tuple[int, int, int]]:
-    """(start, count, size) of the whole blocks along an axis, and of the smaller one behind."""
-    count, rest = divmod(length, size)
-    if count:
-        yield 0, count, size
-    if rest:
-        yield count * size, 1, rest
-
-
-def _spread(per_block: Tensor, part: Tensor) -> Tensor:
-    """A value per block, for all weights of (taps, block rows, rows, block columns, columns)."""
-    return per_block.unsqueeze(2).unsqueeze(4).expand_as(part)
-
-
-def _density(sizes: list[tuple[int, int]], kept: int) -> float:
-    """The share of blocks to keep of every size, so that ``kept`` weights survive in all."""
-
-    def total(density: float) -> int:
-        return sum(size * round(density * count) for size, count in sizes)
-
-    low, high = 0.0, 1.0  # the smallest density with as many survivors: bisect to the last bit
-    if total(low) >= kept:
-        high = low
-    while low < (middle := (low + high) / 2) < high:
-        low, high = (low, middle) if total(middle) >= kept else (middle, high)
-    if total(high) != kept:
-        raise MaskError(f"{kept} survivors cannot be reached with whole blocks")
-    return high
 
 
 def _select_in_rows(scores: Tensor, kept: int) -> Tensor:

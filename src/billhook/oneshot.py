@@ -68,7 +68,7 @@ def prune(
         pruned = [weight for weight, _ in selection.pruned]
         check_weights(selection)
         schedules = {each.name: selection.schedule_of(each, schedule) for each in pruned}
-        drawer.check({each.name: each.parameter.shape for each in pruned}, schedules)
+        drawer.check({each.name: each.pattern_shape for each in pruned}, schedules)
         weights = [MaskedWeight(each, schedules[each.name], ()) for each in pruned]
         grads = {parameter: parameter.grad for parameter in model.parameters()}
         try:

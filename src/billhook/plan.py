@@ -229,8 +229,8 @@ def _empty_layers(
     model: nn.Module, rules: Rules | None, default: float, granularity: Granularity
 ) -> Iterator[str]:
     for weight, target in select_weights(model, rules, default).pruned:
-        numel, rows = weight.parameter.numel(), weight.parameter.shape[0]
-        kept = granularity.kept(weight.parameter.shape, target)
+        numel, rows = weight.parameter.numel(), weight.pattern_shape[0]
+        kept = granularity.kept(weight.pattern_shape, target)
         if kept < rows:
             yield (
                 f"{weight.name!r} would keep {kept} of {numel} weights, fewer than its {rows} "

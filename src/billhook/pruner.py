@@ -122,7 +122,7 @@ class Pruner:
             w.name: self.selection.schedule_of(w, schedule) for w, _ in self.selection.pruned
         }
         self._drawer.check(  # what cannot work fails now, not at the first update
-            {w.name: w.parameter.shape for w, _ in self.selection.pruned}, schedules
+            {w.name: w.pattern_shape for w, _ in self.selection.pruned}, schedules
         )
         self._updates = merged_updates(schedules.values())
         self._model = weakref.ref(model)

@@ -1,4 +1,4 @@
-"""Sparsity as a function of the step: one class per curve (Zhu & Gupta 2017, eq. 1)."""
+"""Sparsity as a function of the step: one class per rising curve (Zhu & Gupta 2017, eq. 1)."""
 
 import abc
 import bisect
@@ -12,13 +12,12 @@ from typing import Any, ClassVar, Self
 from billhook.errors import ConfigurationError
 
 __all__ = [
-    "Alternating",
     "Cubic",
-    "Cyclic",
     "Hold",
     "OneShot",
     "Polynomial",
     "Schedule",
+    "check_step",
     "merged_updates",
 ]
 
@@ -92,8 +91,8 @@ class Schedule(abc.ABC):
                 f"initial_sparsity {self.initial_sparsity} is above final_sparsity "
                 f"{self.final_sparsity}: a pruning schedule rises; lower initial_sparsity"
             )
-        _check_step("begin_step", self.begin_step, 0)
-        _check_step("end_step", self.end_step, self.begin_step + 1)
+        check_step("begin_step", self.begin_step, 0)
+        check_step("end_step", self.end_step, self.begin_step + 1)
         self._settle_interval()
 
     @classmethod
@@ -111,7 +110,7 @@ class Schedule(abc.ABC):
         >>> schedule.begin_step, schedule.end_step, schedule.frequency
         (2000, 16000, 100)
         """
-        _check_step("total_steps", total_steps, 2)
+        check_step("total_steps", total_steps, 2)
         begin = options.pop("begin_step", math.floor(SUGGESTED[0] * total_steps))
         end = options.pop("end_step", max(begin + 1, math.floor(SUGGESTED[1] * total_steps)))
         if options.get("frequency") is None and options.get("num_updates") is None:
@@ -174,7 +173,7 @@ class Schedule(abc.ABC):
         """Fill in whichever of ``frequency`` and ``num_updates`` follows from the other."""
         window, frequency, count = self._window, self.frequency, self.num_updates
         if count is not None:
-            _check_step("num_updates", count, 1)
+            check_step("num_updates", count, 1)
             if count > window:
                 raise ConfigurationError(
                     f"num_updates {count} does not fit into a window of {window} steps: masks "
@@ -183,7 +182,7 @@ class Schedule(abc.ABC):
         if frequency is None and count is None:
             frequency = FREQUENCY
         if frequency is not None:
-            _check_step("frequency", frequency, 1)
+            check_step("frequency", frequency, 1)
             if count not in (None, -(-window // frequency)):
                 raise ConfigurationError(
                     f"frequency {frequency} and num_updates {count} contradict each other over "
@@ -270,8 +269,8 @@ class OneShot(Schedule):
     def __post_init__(self) -> None:
         if self.end_step in (-1, self.begin_step) and self.num_updates in (None, 0):
             _check_sparsity("final_sparsity", self.final_sparsity)
-            _check_step("begin_step", self.begin_step, 0)
-            _check_step("frequency", 1 if self.frequency is None else self.frequency, 1)
+            check_step("begin_step", self.begin_step, 0)
+            check_step("frequency", 1 if self.frequency is None else self.frequency, 1)
             object.__setattr__(self, "end_step", self.begin_step)
             object.__setattr__(self, "frequency", self.frequency or 1)
             object.__setattr__(self, "num_updates", 0)
@@ -327,93 +326,6 @@ class Hold(Schedule):
         return 1.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Alternating(Schedule):
-    """AC/DC: sparse and dense phases alternate, ``frequency`` steps each; the last one is sparse.
-
-    At ``begin_step`` the masks are drawn at ``final_sparsity``; one ``frequency`` later all weights
-    may train again, starting from zero; then the masks are drawn anew, and so on. From ``end_step``
-    on the network is sparse. Optimizer state starts afresh at every switch.
-
-    ``s_t = s_f`` at the updates 0, 2, 4, ... and at the last one, ``0`` at the others.
-
-    Source: Peste et al. 2021, "AC/DC: Alternating Compressed/DeCompressed Training".
-
-    >>> schedule = Alternating(0.9, begin_step=10, end_step=50, frequency=10)
-    >>> [schedule(t) for t in (0, 10, 20, 30, 40, 50, 60)]
-    [0.0, 0.9, 0.0, 0.9, 0.0, 0.9, 0.9]
-    """
-
-    falls: ClassVar[bool] = True
-    restarts: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.initial_sparsity:
-            raise ConfigurationError(
-                f"initial_sparsity {self.initial_sparsity} has no meaning for phases that are "
-                "dense or at final_sparsity: leave it out"
-            )
-
-    def __call__(self, step: int) -> float:
-        if step < self.begin_step:
-            return 0.0
-        count = bisect.bisect_right(self.updates, step)
-        return self.final_sparsity if step >= self.end_step or count % 2 else 0.0
-
-    def rise(self, progress: float) -> float:
-        """1 in sparse phases, 0 in dense ones."""
-        step = self.begin_step + math.floor(progress * self._window)
-        return float(self(step) > 0.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Cyclic(Schedule):
-    """Eq. 1 repeated: the sparsity falls back at the start of each cycle.
-
-    The window is divided into ``cycles`` of equally many updates. Within each the sparsity rises
-    from ``initial_sparsity`` to ``final_sparsity``, so that weights which were pruned too early can
-    return at the start of the next one, with the values they had when they were masked.
-
-    Source: Srinivas et al. 2022, "Cyclical Pruning for Sparse Neural Networks".
-
-    Raises:
-        ConfigurationError: also if the updates cannot be divided into cycles of two or more.
-
-    >>> schedule = Cyclic(0.8, begin_step=0, end_step=5, frequency=1, cycles=2)
-    >>> [round(schedule(t), 2) for t in range(7)]
-    [0.0, 0.7, 0.8, 0.0, 0.7, 0.8, 0.8]
-    """
-
-    cycles: int = 2
-
-    falls: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_step("cycles", self.cycles, 1)
-        count = len(self.updates)
-        if count % self.cycles or count < 2 * self.cycles:
-            raise ConfigurationError(
-                f"{count} mask updates (both ends of the window included) cannot be divided into "
-                f"{self.cycles} cycles of two or more: use num_updates="
-                f"{max(2, round(count / self.cycles)) * self.cycles - 1}"
-            )
-
-    def __call__(self, step: int) -> float:
-        if step < self.begin_step:
-            return 0.0
-        if step >= self.end_step:
-            return self.final_sparsity
-        length = len(self.updates) // self.cycles
-        place = (bisect.bisect_right(self.updates, step) - 1) % length
-        return self.at(place / (length - 1))
-
-    def rise(self, progress: float) -> float:
-        """``1 - (1 - progress) ** 3`` at ``progress`` through a cycle."""
-        return 1.0 - (1.0 - progress) ** 3
-
-
 def merged_updates(schedules: Iterable[Schedule]) -> Sequence[int]:
     """The steps at which any of the schedules has an update.
 
@@ -439,7 +351,7 @@ def _check_sparsity(name: str, value: float) -> None:
         )
 
 
-def _check_step(name: str, value: int, least: int) -> None:
+def check_step(name: str, value: int, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ConfigurationError(f"{name} {value!r} is not a whole number of optimizer steps")
     if value < least:

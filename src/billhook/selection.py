@@ -20,6 +20,7 @@ __all__ = ["Rules", "Selection", "Weight", "named_weights", "select_weights"]
 Rules = Mapping[str | type[nn.Module], float | Schedule | None]
 
 _WHOLE = (nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, torch_private.ConvNd)
+_CUBES = (nn.Bilinear, torch_private.ConvNd)  # three dimensions that are not a stack
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 _NORMS = (
@@ -44,6 +45,16 @@ class Weight:
     def name(self) -> str:
         """The first canonical name."""
         return self.names[0]
+
+    @property
+    def pattern_shape(self) -> torch.Size:
+        """The shape that patterns see: a stack of matrices, such as a mixture of experts' (experts,
+        out, in), is one matrix (experts * out, in); convolutions and all others are as they are.
+        """
+        shape = self.parameter.shape
+        if len(shape) != 3 or any(isinstance(module, _CUBES) for module, _ in self.owners):
+            return shape
+        return torch.Size((shape[0] * shape[1], shape[2]))
 
     @property
     def kind(self) -> str:

@@ -3,12 +3,22 @@
 from collections.abc import Sequence
 from typing import Any
 
-from billhook import allocation, criterion, granularity, saliency, schedule
-from billhook.allocation import LAMP, Allocation, ErdosRenyi, Global, LayerwiseConstant, Uniform
+from billhook import (
+    allocation,
+    criterion,
+    falling,
+    global_ranking,
+    granularity,
+    saliency,
+    schedule,
+)
+from billhook.allocation import Allocation, ErdosRenyi, LayerwiseConstant, Uniform
 from billhook.criterion import Criterion, Magnitude, Random
+from billhook.falling import Alternating, Cyclic
+from billhook.global_ranking import LAMP, Global
 from billhook.granularity import NM, Block, Granularity, PerRow, Rows, Unstructured
 from billhook.saliency import Averaged, FirstOrder, Fisher, Movement, Wanda
-from billhook.schedule import Alternating, Cubic, Cyclic, Hold, OneShot, Polynomial, Schedule
+from billhook.schedule import Cubic, Hold, OneShot, Polynomial, Schedule
 
 SCHEDULES: list[Schedule] = [
     Cubic(0.75, 2, 12, frequency=2),
@@ -63,9 +73,11 @@ def public_classes(module: Any) -> set[type]:
 
 _NOT_PARTS = {Averaged, Schedule, Criterion, Granularity, Allocation, allocation.PrunableTensor}
 MODULES: dict[Any, Sequence[object]] = {
-    schedule: SCHEDULES,
+    schedule: [each for each in SCHEDULES if not each.falls],
+    falling: [each for each in SCHEDULES if each.falls],
     criterion: CRITERIA[:3],
     saliency: CRITERIA[3:],
     granularity: GRANULARITIES,
-    allocation: ALLOCATIONS,
+    allocation: [each for each in ALLOCATIONS if not each.needs_scores],
+    global_ranking: [each for each in ALLOCATIONS if each.needs_scores],
 }

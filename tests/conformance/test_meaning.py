@@ -9,10 +9,12 @@ from torch import Tensor, nn
 import billhook
 from billhook import OneShot, Pruner
 from billhook.errors import BillhookError, ConfigurationError, MaskError
+from billhook.falling import Alternating
 from billhook.granularity import PerRow
 from billhook.regrowth import GradientRegrowth
 from billhook.saliency import Averaged, FirstOrder, Fisher, Movement, Wanda
-from billhook.schedule import Alternating, Cubic, Hold
+from billhook.schedule import Cubic, Hold
+from billhook.selection import Rules, named_weights
 
 
 def _batch(step: int) -> Tensor:
@@ -110,6 +112,55 @@ def test_dropped_weights_are_the_smallest_and_grown_ones_have_the_largest_gradie
     assert not weight.detach()[grown].any()  # they start from zero
     _steps(model, optimizer, 5, 20)
     assert pruner.finalize().sparsity == 0.5
+
+
+class _Experts(nn.Module):
+    """A mixture of three experts, their matrices (out, in) in one tensor, as transformers' are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.up = nn.Parameter(torch.randn(3, 12, 8))
+        self.conv = nn.Conv1d(8, 12, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("eoi,bi->beo", self.up, x)
+
+
+@pytest.mark.parametrize("regrow", [True, GradientRegrowth(0.4)])
+@pytest.mark.parametrize(
+    "granularity",
+    [billhook.Block(1, 4), billhook.Block(4, 1), billhook.NM(2, 4), PerRow(), billhook.Rows()],
+    ids=repr,
+)
+def test_patterns_of_stacked_experts_lie_within_each_experts_matrix(
+    granularity: Any, regrow: Any
+) -> None:
+    model = _Experts()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    rules: Rules = {"up": 0.5, "conv": None}
+    schedule = OneShot(0.5, 0, 4, frequency=2)
+    pruner = Pruner(model, optimizer, schedule, granularity=granularity, rules=rules, regrow=regrow)
+    expected = torch.stack([granularity.mask(each.abs(), 48) for each in _Experts().up.detach()])
+    if isinstance(granularity, (billhook.NM, PerRow)):  # every row has its own share
+        assert torch.equal(pruner.masks["up"], expected)
+    whole = granularity.mask(_Experts().up.detach().abs().flatten(0, 1), 144)
+    assert torch.equal(pruner.masks["up"], whole.view(3, 12, 8))
+    for step in range(6):
+        optimizer.zero_grad()
+        model(_batch(step)).square().mean().backward()
+        optimizer.step()
+    assert pruner.masks["up"].shape == (3, 12, 8)
+    assert int(pruner.masks["up"].sum()) == 144
+    pruner.finalize()
+    count = billhook.plan(schedule, 0.1, 8, model=model, rules=rules, granularity=granularity)
+    assert not count.warnings
+
+
+def test_a_convolution_of_three_dimensions_is_no_stack() -> None:
+    weights = {weight.name: weight.pattern_shape for weight in named_weights(_Experts())}
+    assert weights["conv.weight"] == (12, 8, 4)
+    assert weights["up"] == (36, 8)
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])

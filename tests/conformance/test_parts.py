@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from billhook import testing
-from billhook.allocation import Allocation, ErdosRenyi, Global, LayerwiseConstant, Uniform
+from billhook.allocation import Allocation, ErdosRenyi, LayerwiseConstant, Uniform
 from billhook.criterion import Criterion
 from billhook.draw import needs
 from billhook.errors import ConfigurationError
+from billhook.global_ranking import Global
 from billhook.granularity import NM, Block, Granularity, PerRow, Unstructured
 from billhook.regrowth import GradientRegrowth
 from billhook.schedule import Cubic, OneShot, Schedule

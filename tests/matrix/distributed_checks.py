@@ -26,9 +26,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 import billhook
 from billhook import OneShot, Random
-from billhook.allocation import LAMP, Allocation
+from billhook.allocation import Allocation
 from billhook.draw import needs
 from billhook.errors import ConfigurationError, MaskError, StateError
+from billhook.global_ranking import LAMP
 from billhook.granularity import Block, Granularity, Unstructured
 from billhook.mask import select
 from billhook.ranking import largest_by_tensor

@@ -79,12 +79,18 @@ Score = Callable[[Tensor, Any, str], Any]
 @pytest.mark.parametrize(
     ("score", "cause"),
     [
-        (lambda w, grad, name: w.detach().abs().bfloat16(), "in torch.bfloat16, not torch.float32"),
-        (lambda w, grad, name: w.detach().abs().double(), "in torch.float64, not torch.float32"),
-        (lambda w, grad, name: w.detach().to(torch.complex64), "in torch.complex64.* no order"),
-        (lambda w, grad, name: w.detach().abs().sum(1), r"scores of shape \(20,\) for '0.weight'"),
-        (lambda w, grad, name: w.detach().abs().T, r"scores of shape \(10, 20\) for '0.weight'"),
-        (lambda w, grad, name: w.detach().abs().to("meta"), "on meta, the weight is on cpu"),
+        (
+            lambda w, grad, name: w.detach().abs().bfloat16(),
+            "dtype torch.bfloat16, not torch.float32",
+        ),
+        (lambda w, grad, name: w.detach().abs().double(), "dtype torch.float64, not torch.float32"),
+        (lambda w, grad, name: w.detach().to(torch.complex64), "dtype torch.complex64.* no order"),
+        (
+            lambda w, grad, name: w.detach().abs().sum(1),
+            r"scores for '0.weight' have shape \(20,\), not \(20, 10\)",
+        ),
+        (lambda w, grad, name: w.detach().abs().T, r"scores for '0.weight' have shape \(10, 20\)"),
+        (lambda w, grad, name: w.detach().abs().to("meta"), "device meta, not cpu"),
         (lambda w, grad, name: w.detach().abs().to_sparse(), "layout torch.sparse_coo"),
         (lambda w, grad, name: w.detach().tolist(), "returned a list for '0.weight'"),
         (lambda w, grad, name: w.detach() / 0.0 * 0.0, "200 of 200 scores are NaN"),

@@ -15,11 +15,12 @@ from rich.console import Console
 from torch import nn
 from typer.testing import CliRunner
 
-from billhook.allocation import Global, LayerwiseConstant
+from billhook.allocation import LayerwiseConstant
 from billhook.cli.app import app
 from billhook.distillation import Teacher
 from billhook.errors import ConfigurationError, StateError
 from billhook.format import load
+from billhook.global_ranking import Global
 from billhook.tasks.build import build_task, synthetic_task
 from billhook.tasks.digits import digits
 from billhook.tasks.families import FAMILIES

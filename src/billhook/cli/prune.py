@@ -38,8 +38,9 @@ def prune_command(
     Pruned are all floating-point tensors of two or more dimensions. To prune while training, which
     loses less, use billhook.Pruner.
     """
-    from billhook.allocation import Global, Uniform
+    from billhook.allocation import Uniform
     from billhook.cli.bodies.prune import prune_file
+    from billhook.global_ranking import Global
     from billhook.granularity import NM, Block, Granularity, Unstructured
     from billhook.render import terminal
 

@@ -19,13 +19,15 @@ from rich.console import Console
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from billhook.allocation import Allocation, Global, LayerwiseConstant, Uniform
+from billhook.allocation import Allocation, LayerwiseConstant, Uniform
 from billhook.atomic import remove_leftovers, replacing
 from billhook.errors import ConfigurationError, StateError
+from billhook.falling import Alternating
 from billhook.format import load, save
 from billhook.format.codings import Encoding
+from billhook.global_ranking import Global
 from billhook.pruner import Pruner
-from billhook.schedule import Alternating, Cubic, OneShot, Polynomial, Schedule
+from billhook.schedule import Cubic, OneShot, Polynomial, Schedule
 from billhook.tasks.recipe import Recipe
 from billhook.tasks.task import Task
 from billhook.training.checkpoint import read_checkpoint
