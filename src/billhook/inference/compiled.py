@@ -80,11 +80,12 @@ class CompiledModel(nn.Module):
 
     def state_dict(self, *_: Any, **__: Any) -> Any:
         """The program as tensors, for :func:`billhook.save`; ``load_compiled`` reads them."""
-        if isinstance(self.program, Int8Network):
-            return int8_network_tensors(self.program, self._plan)
-        if isinstance(self.program, Network):
+        if isinstance(self.program, Network | Int8Network):
             sample: Described = [{"shape": [1, *self.program.input_shape], "dtype": "F32"}]
-            return network_tensors(self.program, self._plan, example_of(self, sample))
+            example = example_of(self, sample)
+            if isinstance(self.program, Int8Network):
+                return int8_network_tensors(self.program, self._plan, example)
+            return network_tensors(self.program, self._plan, example)
         example = example_of(self, self._inputs)
         return module_tensors(self.program, self._plan, self._architecture, example)
 

@@ -103,7 +103,9 @@ def compile(
         plan = Plan.from_dict(plan)
     if precision == "int8":
         with torch.no_grad(), torch.autocast("cpu", enabled=False), unchanged(model):
-            return compile_int8(model, inputs, calibration, plan)
+            compiled = compile_int8(model, inputs, calibration, plan)
+        compiled.remember(describe_inputs(inputs))
+        return compiled
     _check_fp32(precision, calibration, plan)
     with torch.no_grad(), torch.autocast("cpu", enabled=False), unchanged(model):
         trials = Trials(model, inputs)

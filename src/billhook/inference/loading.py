@@ -15,7 +15,7 @@ from billhook.inference.compiled import CompiledModel, isa_of
 from billhook.inference.example import check_example
 from billhook.inference.int8.modules import open_int8_modules
 from billhook.inference.int8.network import Int8Network
-from billhook.inference.int8.program import read_int8_network
+from billhook.inference.int8.program import read_int8_network, takes_at_most
 from billhook.inference.isa import set_for
 from billhook.inference.kernels import available
 from billhook.inference.layers.program import open_modules
@@ -79,7 +79,10 @@ def load_compiled(path: str | os.PathLike[str], model: nn.Module | None = None) 
             with _readable(file.path):
                 read = read_int8_network(file, plan, data)
             opened = Int8Network(read, plan.layers, plan.isa)
-            return CompiledModel(opened, plan, Report.of(plan, why), {})
+            compiled = CompiledModel(opened, plan, Report.of(plan, why), {})
+            if takes_at_most(read, Limits.of(file.nbytes, 0).opening):
+                _check_example(compiled, data, file.path)
+            return compiled
         isa = 0 if plan.mode == "dense" else isa_of(plan)
         report = Report.of(plan, why)
         if plan.mode != "network":

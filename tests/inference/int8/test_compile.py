@@ -19,6 +19,7 @@ from billhook.inference.int8.network import Int8Network
 from billhook.inference.int8.plan import pattern_of
 from billhook.inference.int8.ranges import Histogram
 
+from ..test_example import rewritten
 from .test_network import Branches
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no native kernels")
@@ -83,6 +84,28 @@ def test_a_plan_is_replayed_with_equal_bits(fast: billhook.CompiledModel) -> Non
     assert torch.equal(again(batches()[0]), fast(batches()[0]))
     other = compiled(plan=plan, calibration=Calibration(batches(), method="mse"))
     assert not torch.equal(other(batches()[0]), fast(batches()[0]))
+
+
+def other_weights(tensors: dict[str, torch.Tensor], text: dict[str, Any]) -> None:
+    del text
+    name = next(name for name in tensors if name.endswith(".weight"))
+    tensors[name] = tensors[name].flip(0)
+
+
+def test_a_file_whose_weights_were_mixed_up_is_refused(
+    fast: billhook.CompiledModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "p.billhook.safetensors"
+    billhook.save(fast, path)
+    opened = billhook.load_compiled(path)
+    billhook.save(opened, path)  # an example too
+    rewritten(path, lambda tensors, text: None)
+    assert torch.equal(billhook.load_compiled(path)(batches()[0]), fast(batches()[0]))
+    rewritten(path, other_weights)
+    with pytest.raises(FormatError, match="other outputs on the example in its file"):
+        billhook.load_compiled(path)
+    rewritten(path, lambda tensors, text: text.pop("example"))  # as older files have it
+    billhook.load_compiled(path)
 
 
 def only(*sets: str) -> Callable[[str], tuple[str, ...]]:

@@ -1,6 +1,7 @@
 """Matrices and layers in 8 bits: equal to integers, near to fp32, the same on every set."""
 
 import copy
+import operator
 
 import numpy as np
 import pytest
@@ -140,3 +141,24 @@ def test_what_is_not_finite_is_refused(samples: int) -> None:
         broken.weight[0, 0] = float("nan")
     with pytest.raises(ConfigurationError, match="NaN or infinite"):
         make_int8(broken, Choice("1x4"), isa.best("int8"))
+
+
+def test_weights_answer_as_the_dense_ones_would() -> None:
+    attention = nn.MultiheadAttention(8, 2).eval()
+    for module, name in (
+        (pruned(nn.Linear(6, 3)), "weight"),
+        (nn.LSTM(4, 5).eval(), "weight_hh_l0"),
+        (attention, "out_proj.weight"),
+    ):
+        dense = dict(module.named_parameters())[name].detach()
+        layer = make_int8(module, Choice("1x4"), isa.best("int8"))
+        given = operator.attrgetter(name)(layer)
+        assert isinstance(given, torch.Tensor)
+        assert (given.dtype, given.shape, given.device) == (dense.dtype, dense.shape, dense.device)
+        step = dense.abs().amax(1, keepdim=True) / 127
+        assert bool(((given - dense).abs() <= step / 2 + 1e-6).all())
+        with pytest.raises(ConfigurationError, match="read-only"):
+            given.add_(1)
+    ones = nn.Linear(2, 1, bias=False)
+    nn.init.constant_(ones.weight, 1.0)
+    assert "weight: 2 of 1x2" in repr(make_int8(ones, Choice("1x4"), "portable"))

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from billhook.errors import ConfigurationError
 from billhook.inference import isa, kernels
-from billhook.inference.graph import capture
+from billhook.inference.graph import Other, UnsupportedError, capture
 from billhook.inference.int8 import reference
 from billhook.inference.int8.network import Int8Network
 from billhook.inference.int8.ops import INPUT, Add, Conv, Flatten, Linear, Pool, Program, Range
@@ -236,6 +236,13 @@ def test_what_is_not_finite_or_of_another_shape_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="compiled for"):
         network(torch.zeros(1, 4, 3, 4))
     assert torch.equal(network(torch.full((1, *shape), 1e30)), torch.full((1, *shape), 25.5))
+
+
+def test_an_operation_without_a_form_in_8_bits_is_named() -> None:
+    other = Other("crop", (-1,), (4, 5, 5), kind="crop")
+    ranges = {-1: Range.of(0.0, 1.0), 0: Range.of(0.0, 1.0)}
+    with pytest.raises(UnsupportedError, match=r"crop \(crop\) has no 8-bit form"):
+        quantise([other], (4, 5, 5), ranges)
 
 
 def test_saturation_is_counted() -> None:

@@ -19,14 +19,8 @@ from billhook.inference.isa import index_of, name_of
 from billhook.inference.layers.attention import SparseMultiheadAttention
 from billhook.inference.layers.base import SparseLayer
 from billhook.inference.layers.gru import SparseGRU
-from billhook.inference.layers.lstm import SparseLSTM
-from billhook.inference.layers.recurrent import (
-    Counts,
-    Direction,
-    SparseRecurrent,
-    State,
-    time_steps,
-)
+from billhook.inference.layers.lstm import SparseLSTM, step_by_step
+from billhook.inference.layers.recurrent import Counts, Direction, SparseRecurrent, State
 from billhook.inference.plan import Choice
 from billhook.inference.weights.csr import floats
 
@@ -123,21 +117,6 @@ class Int8Linear(_Int8):
         return self.matrix.apply(x)
 
 
-def _direction(packs: _Packs, suffix: str, joins_biases: bool) -> Direction:
-    biases = [packs.vector(f"bias_{i}h_{suffix}") for i in "ih"]
-    if joins_biases and biases[0] is not None and biases[1] is not None:
-        biases = [biases[0] + biases[1], None]
-    projection = f"weight_hr_{suffix}" in packs.weights
-    # A projected state has no bounds.
-    step = 0.0 if projection else STATE_STEP
-    return Direction(
-        packs.matrix(f"weight_ih_{suffix}", biases[0]),  # type: ignore[arg-type]
-        packs.matrix(f"weight_hh_{suffix}", biases[1], step),  # type: ignore[arg-type]
-        packs.matrix(f"weight_hr_{suffix}", None) if projection else None,  # type: ignore[arg-type]
-        suffix.endswith("_reverse"),
-    )
-
-
 def _check_state(h: torch.Tensor) -> None:
     """A state at a fixed step must lie where that step reaches."""
     if not bool((h.abs() <= 1).all()):
@@ -147,54 +126,46 @@ def _check_state(h: torch.Tensor) -> None:
         )
 
 
-class Int8LSTM(_Int8, SparseLSTM):
-    """What an eval-mode :class:`torch.nn.LSTM` computes, its matrices in 8 bits."""
+class _Int8Recurrent(_Int8, SparseRecurrent):
+    """What the recurrent layers share: a state that is not projected lies between -1 and 1."""
 
-    def __init__(self, module: nn.LSTM, packs: _Packs) -> None:
+    def __init__(self, module: nn.RNNBase, packs: _Packs) -> None:
         self.packs = packs
         SparseRecurrent.__init__(self, module, 0, packs.weights)
 
-    def _pack(self, suffix: str, isa: int) -> Direction:
+    def _matrix(
+        self, name: str, bias: torch.Tensor | None, isa: int, *, bounded: bool = False
+    ) -> Any:
         del isa
-        return _direction(self.packs, suffix, self.joins_biases)
+        return self.packs.matrix(name, bias, STATE_STEP if bounded else 0.0)
+
+
+class Int8LSTM(_Int8Recurrent, SparseLSTM):
+    """What an eval-mode :class:`torch.nn.LSTM` computes, its matrices in 8 bits."""
 
     def _direction(
         self, d: Direction, x: torch.Tensor, counts: Counts, state: State, y: torch.Tensor
     ) -> None:
         h, c = state
-        recurrent: Int8Matrix = d.recurrent  # type: ignore[assignment]
         if d.projection is None:
             _check_state(h)
-        gates = d.input.multiply(x)
-        if d.projection is None and counts[0] == 1:
-            bindings.lstm(
-                recurrent.for_vectors(),
-                gates,
-                (h[0], c[0]),
-                y,
-                reverse=d.reverse,
-                threads=torch.get_num_threads(),
-                isa=recurrent.isa,
-            )
+        if d.projection is not None or counts[0] != 1:
+            step_by_step(d, x, counts, state, y)
             return
-        for n, rows in time_steps(counts, d.reverse):
-            i, f, g, o = (gates[rows] + recurrent.multiply(h[:n])).chunk(4, 1)
-            c[:n] = f.sigmoid() * c[:n] + i.sigmoid() * g.tanh()
-            out = o.sigmoid() * c[:n].tanh()
-            h[:n] = out if d.projection is None else d.projection.multiply(out)
-            y[rows] = h[:n]
+        recurrent: Int8Matrix = d.recurrent  # type: ignore[assignment]
+        bindings.lstm(
+            recurrent.for_vectors(),
+            d.input.multiply(x),
+            (h[0], c[0]),
+            y,
+            reverse=d.reverse,
+            threads=torch.get_num_threads(),
+            isa=recurrent.isa,
+        )
 
 
-class Int8GRU(_Int8, SparseGRU):
+class Int8GRU(_Int8Recurrent, SparseGRU):
     """What an eval-mode :class:`torch.nn.GRU` computes, its matrices in 8 bits."""
-
-    def __init__(self, module: nn.GRU, packs: _Packs) -> None:
-        self.packs = packs
-        SparseRecurrent.__init__(self, module, 0, packs.weights)
-
-    def _pack(self, suffix: str, isa: int) -> Direction:
-        del isa
-        return _direction(self.packs, suffix, self.joins_biases)
 
     def _direction(
         self, d: Direction, x: torch.Tensor, counts: Counts, state: State, y: torch.Tensor

@@ -42,6 +42,15 @@ class Int8Weight:
         """Of the matrix."""
         return self.value.shape
 
+    @property
+    def nonzeros(self) -> int:
+        """How many of its bytes are not zero."""
+        return int(np.count_nonzero(self.value))
+
+    def dense(self) -> torch.Tensor:
+        """The values that the bytes stand for, fp32."""
+        return torch.from_numpy(self.value * self.step[:, None])
+
 
 def quantised(weight: torch.Tensor) -> Int8Weight:
     """A matrix of fp32 with a step for each row: its largest magnitude by 127.

@@ -44,6 +44,11 @@ class Int8Network(nn.Module):
         self.eval()
 
     @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one sample."""
+        return self.program.input_shape
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the packed weights."""
         return sum(packed.nbytes for packed in self.lowered.packed)

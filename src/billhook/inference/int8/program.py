@@ -39,7 +39,7 @@ from billhook.inference.limits import Limits, work
 from billhook.inference.plan import INT8_KERNELS, Choice, Plan
 from billhook.inference.program_file import program_text, read_dense
 
-__all__ = ["check_program", "int8_network_tensors", "read_int8_network"]
+__all__ = ["check_program", "int8_network_tensors", "read_int8_network", "takes_at_most"]
 
 _KINDS: dict[str, type[Op]] = {
     kind.__name__: kind for kind in (Conv, Linear, Pool, Mean, Add, Concat, Flatten, Quantise)
@@ -47,7 +47,9 @@ _KINDS: dict[str, type[Op]] = {
 _ARRAYS = ("weight", "bias", "scale")
 
 
-def int8_network_tensors(network: Int8Network, plan: Plan) -> dict[str, torch.Tensor]:
+def int8_network_tensors(
+    network: Int8Network, plan: Plan, example: Mapping[str, Any] | None = None
+) -> dict[str, torch.Tensor]:
     """The program's tensors by name."""
     program = network.program
     tensors = {
@@ -58,7 +60,7 @@ def int8_network_tensors(network: Int8Network, plan: Plan) -> dict[str, torch.Te
     own = program.input_range
     return tensors | program_text(
         plan,
-        None,
+        example,
         shape=program.input_shape,
         output_shape=program.output_shape,
         input_range=[own.step, own.zero],
@@ -89,10 +91,19 @@ def read_int8_network(file: Reader, plan: Plan, data: Mapping[str, Any]) -> Prog
         (channels, height, width), tuple(data["output_shape"]), _range(data["input_range"]), ops
     )
     check_program(program, plan.layers)
-    floats = [_as_graph(op) for op in ops]
-    limits.check("running it", work(floats, program.input_shape), limits.work)
+    limits.check("running it", _work(program), limits.work)
     limits.check("one sample", workspace_bytes(program) // 4, limits.workspace)
     return program
+
+
+def takes_at_most(program: Program, floats: int) -> bool:
+    """Whether one sample takes no more floats of memory, and makes no more read."""
+    sample = math.prod(program.input_shape)
+    return max(workspace_bytes(program) // 4, _work(program), sample) <= floats
+
+
+def _work(program: Program) -> int:
+    return work([_as_graph(op) for op in program.ops], program.input_shape)
 
 
 def _cells(settings: Mapping[str, Any]) -> int:

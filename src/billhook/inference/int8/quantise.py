@@ -296,7 +296,9 @@ class _Builder:
             raise UnsupportedError(f"{op.name} works on a vector")
         if op.kind == "mean":
             return self._add(Mean(name, (x,), op.shape[:1], own))
-        return self._add(Add(name, (x,), op.shape, own))
+        if op.kind == "activation":
+            return self._add(Add(name, (x,), op.shape, own))
+        raise UnsupportedError(f"{op.name} ({op.kind}) has no 8-bit form")
 
     def _flatten(self, index: int, op: graph.Other) -> int:
         x = self._same_range(op.inputs[0], index)

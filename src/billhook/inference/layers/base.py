@@ -111,9 +111,9 @@ class SparseLayer(nn.Module):
     def extra_repr(self) -> str:
         """The nonzeros of each matrix."""
         return ", ".join(
-            f"{name}: {weight.csr.nnz} of {'x'.join(map(str, weight.shape))}"
+            f"{name}: {weight.nonzeros} of {'x'.join(map(str, weight.shape))}"
             for name, weight in self.weights.items()
-            if isinstance(weight, SparseWeight)
+            if not isinstance(weight, torch.Tensor)
         )
 
     def _save_to_state_dict(self, *_: Any, **__: Any) -> None:
@@ -140,7 +140,7 @@ def _settings(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def _answer(weight: Weight) -> torch.Tensor:
-    return StandIn(weight) if isinstance(weight, SparseWeight) else weight
+    return weight if isinstance(weight, torch.Tensor) else StandIn(weight)
 
 
 def foreign_hooks(module: nn.Module) -> bool:

@@ -15,7 +15,7 @@ from billhook.inference.layers.recurrent import (
 )
 from billhook.inference.weights.lanes import MAX_LANE_COLUMNS
 
-__all__ = ["SparseLSTM"]
+__all__ = ["SparseLSTM", "step_by_step"]
 
 
 class SparseLSTM(SparseRecurrent):
@@ -41,7 +41,7 @@ class SparseLSTM(SparseRecurrent):
         self, d: Direction, x: torch.Tensor, counts: Counts, state: State, y: torch.Tensor
     ) -> None:
         if d.projection is not None:
-            _projected(d, x, counts, state, y)
+            step_by_step(d, x, counts, state, y)
         elif counts[0] == 1 and self.hidden_size <= MAX_LANE_COLUMNS:
             _one_sample(d, x, (state[0][0], state[1][0]), y)
         else:
@@ -49,16 +49,16 @@ class SparseLSTM(SparseRecurrent):
                 _some_samples(d, x, counts, start=start, state=state, y=y)
 
 
-def _projected(
+def step_by_step(
     d: Direction, x: torch.Tensor, counts: Counts, state: State, y: torch.Tensor
 ) -> None:
-    """h = W_hr (sigmoid(o) tanh(c)), a step at a time."""
-    assert d.projection is not None
+    """h = sigmoid(o) tanh(c), or W_hr times that, with one call per matrix and step."""
     gates, (h, c) = d.input.multiply(x), state
     for n, rows in time_steps(counts, d.reverse):
         i, f, g, o = (gates[rows] + d.recurrent.multiply(h[:n])).chunk(4, 1)
         c[:n] = f.sigmoid() * c[:n] + i.sigmoid() * g.tanh()
-        h[:n] = d.projection.multiply(o.sigmoid() * c[:n].tanh())
+        out = o.sigmoid() * c[:n].tanh()
+        h[:n] = out if d.projection is None else d.projection.multiply(out)
         y[rows] = h[:n]
 
 

@@ -76,16 +76,23 @@ class SparseRecurrent(SparseLayer):
         return super().positions(x.data if isinstance(x, PackedSequence) else x)
 
     def _pack(self, suffix: str, isa: int) -> Direction:
-        w, biases = self.weights, [vector(self.weights, f"bias_{i}h_{suffix}") for i in "ih"]
+        biases = [vector(self.weights, f"bias_{i}h_{suffix}") for i in "ih"]
         if self.joins_biases and biases[0] is not None and biases[1] is not None:
             biases = [biases[0] + biases[1], None]
-        projection = w.get(f"weight_hr_{suffix}")
+        projected = f"weight_hr_{suffix}" in self.weights
         return Direction(
-            SparseMatrix(to_csr(w[f"weight_ih_{suffix}"]), floats(biases[0]), isa),
-            SparseMatrix(to_csr(w[f"weight_hh_{suffix}"]), floats(biases[1]), isa),
-            None if projection is None else SparseMatrix(to_csr(projection), None, isa),
+            self._matrix(f"weight_ih_{suffix}", biases[0], isa),
+            self._matrix(f"weight_hh_{suffix}", biases[1], isa, bounded=not projected),
+            self._matrix(f"weight_hr_{suffix}", None, isa) if projected else None,
             suffix.endswith("_reverse"),
         )
+
+    def _matrix(
+        self, name: str, bias: torch.Tensor | None, isa: int, *, bounded: bool = False
+    ) -> SparseMatrix:
+        """A matrix, packed; the inputs of a ``bounded`` one lie between -1 and 1."""
+        del bounded
+        return SparseMatrix(to_csr(self.weights[name]), floats(bias), isa)
 
     @property
     def nbytes(self) -> int:

@@ -54,6 +54,23 @@ class SparseWeight:
     shape: tuple[int, ...]
     csr: Csr
 
+    @property
+    def nonzeros(self) -> int:
+        """How many values are kept."""
+        return self.csr.nnz
+
+    def dense(self) -> torch.Tensor:
+        """The weight with its zeros.
+
+        >>> weight = torch.tensor([[0.0, 2.0], [0.0, 0.0]])
+        >>> torch.equal(SparseWeight((2, 2), to_csr(weight)).dense(), weight)
+        True
+        """
+        csr = self.csr
+        values = np.zeros(csr.shape, np.float32)
+        values[np.repeat(np.arange(csr.shape[0]), np.diff(csr.row_ptr)), csr.column] = csr.value
+        return torch.from_numpy(values).view(self.shape)
+
 
 def floats(tensor: torch.Tensor | None) -> NDArray[np.float32] | None:
     """A private fp32 copy of a tensor as the array the kernels read."""

@@ -1,15 +1,28 @@
 """A tensor in place of a packed weight: the ``weight`` of a replaced layer."""
 
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from billhook import torch_private
 from billhook.errors import ConfigurationError
-from billhook.inference.weights.csr import SparseWeight
 
-__all__ = ["StandIn", "to_dense"]
+__all__ = ["Packed", "StandIn"]
+
+
+class Packed(Protocol):
+    """A weight in the form that its kernels read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the dense weight."""
+
+    @property
+    def nonzeros(self) -> int:
+        """How many of its values are not zero."""
+
+    def dense(self) -> torch.Tensor:
+        """The dense weight in fp32."""
 
 
 class StandIn(torch.Tensor):
@@ -17,17 +30,17 @@ class StandIn(torch.Tensor):
 
     Until then it takes no memory. It is read-only.
 
-    >>> from billhook.inference.weights.csr import to_csr
+    >>> from billhook.inference.weights.csr import SparseWeight, to_csr
     >>> weight = torch.tensor([[0.0, 2.0], [0.0, 0.0]])
     >>> x = StandIn(SparseWeight((2, 2), to_csr(weight)))
     >>> x.dtype, x.shape, x.sum()
     (torch.float32, torch.Size([2, 2]), tensor(2.))
     """
 
-    packed: SparseWeight
+    packed: Packed
 
     @staticmethod
-    def __new__(cls, packed: SparseWeight) -> "StandIn":
+    def __new__(cls, packed: Packed) -> "StandIn":
         made: StandIn = torch_private.wrapper(cls, packed.shape, torch.float32)
         made.packed = packed
         return made
@@ -45,30 +58,16 @@ class StandIn(torch.Tensor):
             )
 
         def values(x: Any) -> Any:
-            return to_dense(x.packed) if isinstance(x, cls) else x
+            return x.packed.dense() if isinstance(x, cls) else x
 
         args, kwargs = torch_private.map_leaves(values, (args, dict(kwargs or {})))
         return func(*args, **kwargs)
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
-        return f"StandIn(shape={tuple(self.shape)}, nonzeros={self.packed.csr.nnz})"
+        return f"StandIn(shape={tuple(self.shape)}, nonzeros={self.packed.nonzeros})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "StandIn":
         return StandIn(self.packed)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return StandIn, (self.packed,)
-
-
-def to_dense(weight: SparseWeight) -> torch.Tensor:
-    """The weight with its zeros.
-
-    >>> from billhook.inference.weights.csr import to_csr
-    >>> weight = torch.tensor([[0.0, 2.0], [0.0, 0.0]])
-    >>> torch.equal(to_dense(SparseWeight((2, 2), to_csr(weight))), weight)
-    True
-    """
-    csr = weight.csr
-    dense = np.zeros(csr.shape, np.float32)
-    dense[np.repeat(np.arange(csr.shape[0]), np.diff(csr.row_ptr)), csr.column] = csr.value
-    return torch.from_numpy(dense).view(weight.shape)
