@@ -99,7 +99,7 @@ def test_a_footprint_prints_as_a_table(tmp_path: Path) -> None:
     sizes = billhook.footprint(model)
     lines = str(sizes).splitlines()
     (total,) = (line for line in lines if "the file" in line)
-    for encoding in ("dense", "bitmask", "relative_index", "entropy", "auto"):
+    for encoding in ("dense", "bitmask", "blocks", "relative_index", "entropy", "auto"):
         written = billhook.save(model, tmp_path / "m", encoding=encoding).stored_bytes
         assert f"{written:,}" in total
     assert any(line.split()[1:2] == ["bias"] and line.count("256") == 2 for line in lines)

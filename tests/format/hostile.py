@@ -140,6 +140,38 @@ def _coded() -> dict[str, bytes]:
         "a bitmask of 2**60 elements": (f"bitmask F32 [{HUGE}] nnz=1", BITMASK),
         "shape and record overflow": (f"bitmask F32 [{2**62},{2**62},0] nnz=0", b""),
         "many dimensions in a record": ("bitmask F32 [" + "1," * 99 + "1] nnz=1", ONE + b"\x01"),
+        "blocks for 2**60 elements": (
+            f"blocks F32 [{HUGE}] nnz=1 stored=1 rows=1 columns=1 inner=256 blocks=8",
+            ONE + b"\1",
+        ),
+        "a block of 2**60 elements": (
+            f"blocks F32 [{HUGE}] nnz=1 stored=1 rows=1 columns=1 inner={HUGE} blocks=1",
+            ONE + b"\1",
+        ),
+        "a block of 3 elements": (
+            "blocks F32 [3] nnz=3 stored=3 rows=1 columns=1 inner=3 blocks=1",
+            ONE * 3 + b"\1",
+        ),
+        "blocks of no elements": (
+            "blocks F32 [1] nnz=1 stored=1 rows=0 columns=1 inner=1 blocks=1",
+            ONE + b"\1",
+        ),
+        "more blocks than the shape has": (
+            "blocks F32 [4] nnz=2 stored=2 rows=1 columns=1 inner=2 blocks=3",
+            ONE * 2 + b"\1",
+        ),
+        "fewer blocks than the shape has": (
+            "blocks F32 [2,4] nnz=1 stored=1 rows=1 columns=4 inner=2 blocks=1",
+            ONE + b"\1",
+        ),
+        "blocks of other elements than there are": (
+            "blocks F32 [4] nnz=1 stored=1 rows=1 columns=1 inner=2 blocks=2",
+            ONE + b"\1",
+        ),
+        "bits beyond the blocks": (
+            "blocks F32 [4] nnz=2 stored=2 rows=1 columns=1 inner=2 blocks=2",
+            ONE * 2 + b"\5",
+        ),
         "gaps beyond the end": (
             "relative_index F32 [16] nnz=2 stored=2 bits=4",
             ONE * 2 + b"\xff",

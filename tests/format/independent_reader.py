@@ -47,7 +47,10 @@ def expand(coding: str, kind: str, shape: Shape, params: Params, data: bytes) ->
     stored = params.get("stored", params.get("nnz", n))
     index = data[stored * width :]
     pieces = [data[i * width : (i + 1) * width] for i in range(stored)]
-    codings = {"bitmask": bitmask, "relative_index": relative_index, "entropy": entropy}
+    codings = {"bitmask": bitmask, "blocks": blocks} | {
+        "relative_index": relative_index,
+        "entropy": entropy,
+    }
     places = range(n) if coding == "dense" else codings[coding](index, shape, params)
     elements = [bytes(width)] * n
     for place, piece in zip(places, pieces, strict=True):
@@ -69,6 +72,21 @@ def bits_of(data: bytes, width: int, count: int) -> list[int]:
 
 def bitmask(index: bytes, shape: Shape, params: Params) -> list[int]:
     return [i for i in range(math.prod(shape)) if index[i // 8] >> (i % 8) & 1]
+
+
+def blocks(index: bytes, shape: Shape, params: Params) -> list[int]:
+    n = math.prod(shape)
+    columns = shape[1] if len(shape) > 1 and n else 1
+    inner = math.prod(shape[2:]) if len(shape) > 1 and n else n
+    across = [-(-columns // params["columns"]), -(-inner // params["inner"])]
+    places = []
+    for t in range(n):
+        i, j, k = t // (columns * inner), t // inner % columns, t % inner
+        block = (i // params["rows"] * across[0] + j // params["columns"]) * across[1]
+        block += k // params["inner"]
+        if index[block // 8] >> (block % 8) & 1:
+            places.append(t)
+    return places
 
 
 def relative_index(index: bytes, shape: Shape, params: Params) -> list[int]:

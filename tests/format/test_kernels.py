@@ -98,7 +98,7 @@ def test_both_refuse_the_same_random_bytes(data: st.DataObject) -> None:
         assert outcomes[0] == outcomes[1]
 
 
-@pytest.mark.parametrize("encoding", ["bitmask", "relative_index", "entropy"])
+@pytest.mark.parametrize("encoding", ["bitmask", "blocks", "relative_index", "entropy"])
 def test_a_build_without_a_compiler_writes_and_reads_the_same_files(
     encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ import billhook
 from billhook.cli.app import app
 from billhook.errors import ConfigurationError, FormatError
 from billhook.format import container
+from billhook.format.codings import CODINGS
 from billhook.format.interchange import read, read_metadata
 
 MINE = {"author": "me", "license": "mit", "": "", "ключ": "\x1b[31m\n"}
@@ -141,6 +142,6 @@ def test_values_are_refused_for_a_compiled_program(tmp_path: Path) -> None:
 def test_the_footprint_of_tied_weights_is_that_of_the_file(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Embedding(20, 8), nn.Linear(8, 20, bias=False))
     model[1].weight = model[0].weight
-    for encoding in ("dense", "bitmask", "relative_index", "entropy", "auto", ("dense", "bitmask")):
+    for encoding in (*CODINGS, "auto", ("dense", "bitmask")):
         report = billhook.save(model, tmp_path / "m", encoding=encoding)
         assert billhook.footprint(model).file_bytes(encoding) == report.stored_bytes

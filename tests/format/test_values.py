@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 import billhook
 from billhook.errors import ConfigurationError
+from billhook.format.codings import CODINGS
 from billhook.format.values import dequantise, quantise
 
 TINY = {"F16": 2.0**-24, "BF16": 2.0**-133}
@@ -40,7 +41,7 @@ def test_only_weights_are_narrowed_and_the_account_holds(values: str, tmp_path: 
     tensors = {"w": pruned(40, 30), "conv": pruned(8, 4, 3, 3), "bias": torch.randn(40)}
     tensors |= {"step": torch.tensor(3), "index": torch.arange(12).reshape(3, 4)}
     path = tmp_path / "m.billhook.safetensors"
-    for encoding in ("auto", "dense", "bitmask", "relative_index", "entropy"):
+    for encoding in ("auto", *CODINGS):
         report = billhook.save(tensors, path, encoding=encoding, values=values)
         account = billhook.footprint(tensors, values=values)
         assert path.stat().st_size == report.stored_bytes == account.file_bytes(encoding)

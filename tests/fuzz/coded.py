@@ -28,14 +28,17 @@ def seeds(folder: Path) -> list[File]:
     weight[torch.rand(5, 4, generator=generator) < 0.7] = 0.0
     cube = torch.zeros(3, 4, 6)
     cube[1, 2, 3] = -0.0
+    blocked = torch.zeros(5, 6)
+    blocked[:4, 4:6] = torch.randn(4, 2, generator=generator)
     tensors = {"w": weight, "b": torch.tensor([1.0, -0.0]), "tied": weight, "c": cube}
+    tensors["k"] = blocked
     tensors |= {
         "i": torch.arange(4),
         "s": torch.tensor(7, dtype=torch.int16),
         "e": torch.zeros(0, 3),
     }
     files = []
-    for encoding in ("dense", "bitmask", "relative_index", "entropy", "auto"):
+    for encoding in ("dense", "bitmask", "blocks", "relative_index", "entropy", "auto"):
         for values in (None, "I8", "F16"):
             billhook.save(tensors, folder / "seed", encoding=encoding, values=values, gzip=False)
             files.append(parse((folder / "seed").read_bytes()))

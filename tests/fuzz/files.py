@@ -11,7 +11,7 @@ from typing import Any
 
 __all__ = ["File", "Tensor", "build", "change", "number", "parse"]
 
-CODINGS = ("dense", "bitmask", "relative_index", "entropy", "zip")
+CODINGS = ("dense", "bitmask", "blocks", "relative_index", "entropy", "zip")
 DTYPES = (
     "F32",
     "F16",

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from billhook.errors import ConfigurationError, FormatError
 from billhook.format.bitmask import Bitmask
+from billhook.format.blocks import Blocks
 from billhook.format.coding import Coding, Layout
 from billhook.format.dense import Dense
 from billhook.format.entropy import Entropy
@@ -13,7 +14,7 @@ from billhook.format.relative_index import RelativeIndex
 __all__ = ["CODINGS", "Encoding", "choose", "find", "resolve"]
 
 CODINGS: dict[str, Coding] = {
-    coding.name: coding for coding in (Dense(), Bitmask(), RelativeIndex(), Entropy())
+    coding.name: coding for coding in (Dense(), Bitmask(), Blocks(), RelativeIndex(), Entropy())
 }
 
 Encoding = str | Sequence[str]
