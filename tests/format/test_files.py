@@ -1,11 +1,13 @@
 """Files: what safetensors sees, ties, determinism, atomicity."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from typer.testing import CliRunner
 
 import billhook
@@ -111,6 +113,9 @@ def test_lost_metadata_and_reserved_names_are_errors(tmp_path: Path) -> None:
         ({"w": torch.ones(2, dtype=torch.complex128)}, "cannot be stored"),
         ({"w": torch.eye(2).to_sparse()}, "has no plain values"),
         ({"w": torch.ones(2, device="meta")}, "has no plain values"),
+        ({"w": nn.LazyLinear(3).weight}, "'w' has no values yet"),
+        ({"w": FakeTensorMode().from_tensor(torch.ones(3))}, "a FakeTensor, whose values lie"),
+        ({"w": torch._to_functional_tensor(torch.ones(3))}, "a transform of torch.func under way"),
     ],
 )
 def test_what_cannot_be_stored_is_an_error(
@@ -174,3 +179,22 @@ def test_version() -> None:
     shown = CliRunner().invoke(app, ["--version"])
     assert billhook.__version__ in shown.output
     assert "native kernels" in shown.output
+
+
+@pytest.mark.parametrize("argument", [{"metadata": ["a"]}, {"metadata": "abc"}])
+def test_metadata_that_map_nothing_are_refused(argument: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="metadata maps strings to strings, and is a"):
+        billhook.save({"w": torch.ones(3)}, tmp_path / "m", **argument)
+
+
+@pytest.mark.parametrize("encoding", [None, 3, [], {"dense": 1}])
+def test_encodings_of_wrong_types_are_refused(encoding: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="names no coding; use 'auto'"):
+        billhook.save({"w": torch.ones(3)}, tmp_path / "m", encoding=encoding)
+
+
+def test_a_tensor_without_memory_is_not_stored(tmp_path: Path) -> None:
+    weight = torch.ones(50)
+    weight.untyped_storage().resize_(0)  # as FSDP does between two passes
+    with pytest.raises(ConfigurationError, match="'w' has lost its memory"):
+        billhook.save({"w": weight}, tmp_path / "m")

@@ -187,3 +187,32 @@ def test_what_a_file_holds_instead_is_named(tmp_path: Path) -> None:
     (tmp_path / "in.pt").write_bytes(ODD["two that could be it"]())
     with pytest.raises(FormatError, match=r"a dict of 'a' \(dict\), 'b' \(dict\)"):
         read(tmp_path / "in.pt")
+
+
+def flipped(data: bytes, place: bytes) -> bytes:
+    """``data`` with one bit of what follows ``place`` changed, as a bad disk would."""
+    at = data.rindex(place) + len(place)
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("data", "cause"),
+    [
+        (saved(nn.Linear(2, 2)), r"it names torch.nn.modules.linear.Linear, and to open it would"),
+        (saved({"w": W, "f": Path("x")}), r"it names pathlib\S* and to open it would run code"),
+        (scripted(), r"is TorchScript: save torch.jit.load\(path\).state_dict\(\)"),
+        (zipped({"w.npy": b"1"}), "is a NumPy archive"),
+        (saved({"w": W})[:-100], "is a zip archive that is cut off or damaged"),
+        (flipped(saved({"w": W}), W.numpy().tobytes()[:20]), "the checksum of '.*' does not fit"),
+        (b"\x80\x02garbage", "it is damaged, or of another kind"),
+    ],
+)
+def test_files_of_torch_that_are_more_or_less_than_tensors_get_one_line(
+    data: bytes, cause: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.pt"
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match=cause) as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+    assert "add_safe_globals" not in str(caught.value)

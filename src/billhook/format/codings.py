@@ -1,6 +1,7 @@
 """The registry: every coding this release writes and reads, and the choice between them."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from billhook.errors import ConfigurationError, FormatError
 from billhook.format.bitmask import Bitmask
@@ -30,8 +31,9 @@ def resolve(encoding: Encoding) -> tuple[Coding, ...]:
     """
     if encoding == "auto":
         return tuple(CODINGS.values())
-    names = (encoding,) if isinstance(encoding, str) else tuple(encoding)
-    unknown = [name for name in names if name not in CODINGS]
+    listed = isinstance(encoding, (tuple, list))
+    names: tuple[Any, ...] = tuple(encoding) if listed else (encoding,)
+    unknown = [name for name in names if not isinstance(name, str) or name not in CODINGS]
     if unknown or not names:
         raise ConfigurationError(
             f"encoding={encoding!r} names no coding; use 'auto', one of {', '.join(CODINGS)}, or a "

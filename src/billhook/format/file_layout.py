@@ -24,8 +24,13 @@ class Stored:
     nbytes: int = 0
 
 
-def check_metadata(metadata: Mapping[str, str]) -> None:
-    """Raises ConfigurationError unless a user may write it beside the tensors."""
+def check_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
+    """The metadata; raises ConfigurationError unless a user may write it beside the tensors."""
+    if not isinstance(metadata, Mapping | None):
+        raise ConfigurationError(
+            f"metadata maps strings to strings, and is a {type(metadata).__name__}"
+        )
+    metadata = dict(metadata or {})
     for key, text in metadata.items():
         if not isinstance(key, str) or not isinstance(text, str):
             raise ConfigurationError(f"metadata maps strings to strings, not {key!r} to {text!r}")
@@ -36,6 +41,7 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
             )
         if any("\ud800" <= character <= "\udfff" for character in key + text):
             raise ConfigurationError(f"the metadata of {key!r} are not valid Unicode")
+    return metadata
 
 
 def user_metadata(metadata: Mapping[str, str]) -> dict[str, str]:

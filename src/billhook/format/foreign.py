@@ -7,6 +7,7 @@ _KINDS = {
     b"PK\x03\x04": f"a file of torch.save (or another zip archive): {_CONVERT}",
     b"\x80\x02": f"a pickle, as old versions of torch.save wrote it: {_CONVERT}",
     b"\x80\x04": "a pickle, which may run code when it is opened: save its tensors instead",
+    b"\x1f\x8b": "compressed with gzip: unpack it with `gunzip`",
     b"GGUF": "a GGUF file: convert it to safetensors with the tools of its project",
     b"\x89HDF": "an HDF5 file, as Keras writes it: save the tensors with safetensors",
     b"\x93NUMPY": "a NumPy array: save it in a dict of torch tensors",

@@ -7,16 +7,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from billhook.errors import ConfigurationError
 from billhook.format.coding import Coding, Layout
-from billhook.format.dtypes import Elements, dtype_name, file_shape, to_elements
+from billhook.format.dtypes import DTYPES, Elements, dtype_name, file_shape, to_elements
 from billhook.format.file_layout import Stored
 from billhook.format.record import SUFFIX, Record, Tied
 from billhook.format.values import applies, quantise
+from billhook.torch_private import is_transformed
 
 __all__ = ["Prepared", "prepare", "tensors_of", "tied_names"]
 
+_LOST = "has lost its memory, as under FSDP between two passes: save the gathered model"
 _SIGN = {torch.float64: 63, torch.float32: 31, torch.float16: 15, torch.bfloat16: 15}
 
 
@@ -101,19 +104,44 @@ def tensors_of(model_or_dict: nn.Module | Mapping[str, torch.Tensor]) -> dict[st
                 f"{name!r} maps to a {type(tensor).__name__}; only tensors with names that are "
                 f"strings can be stored: {_instead(tensors)}"
             )
-        if tensor.is_nested or tensor.is_meta or tensor.layout != torch.strided:
-            kind = (
-                "nested" if tensor.is_nested else tensor.device if tensor.is_meta else tensor.layout
-            )
-            raise ConfigurationError(
-                f"tensor {name!r} is {kind} and has no plain values to store: pass a dense tensor "
-                "on a real device, as tensor.to_dense() gives"
-            )
+        if (cause := _unreadable(tensor)) is not None:
+            raise ConfigurationError(f"tensor {name!r} {cause}")
         if name == "__metadata__" or name.endswith(SUFFIX):
             raise ConfigurationError(f"the tensor name {name!r} is reserved; rename it")
         if any("\ud800" <= character <= "\udfff" for character in name):
             raise ConfigurationError(f"the tensor name {name!r} is not valid Unicode; rename it")
     return tensors
+
+
+def _unreadable(tensor: torch.Tensor) -> str | None:
+    """Why the values of a tensor cannot be read from memory, and what to do; None if they can."""
+    if is_lazy(tensor):
+        return "has no values yet: run one batch through the lazy module first"
+    if tensor.is_nested or tensor.is_meta or tensor.layout != torch.strided:
+        kind = "nested" if tensor.is_nested else tensor.device if tensor.is_meta else tensor.layout
+        return (
+            f"is {kind} and has no plain values to store: pass a dense tensor on a real device, as "
+            "tensor.to_dense() gives"
+        )
+    if is_transformed(tensor):
+        return "belongs to a transform of torch.func under way: save after it"
+    if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        return (
+            f"is a {type(tensor).__name__}, whose values lie elsewhere: pass plain tensors, as "
+            "full_tensor() gives of a DTensor and dequantize() of a quantised one"
+        )
+    if tensor.dtype not in DTYPES.values():
+        back = "dequantize() it, or " if tensor.is_quantized else ""
+        kinds = ", ".join(DTYPES)
+        return f"is {tensor.dtype}, which cannot be stored: {back}make it one of {kinds}"
+    return None if _has_memory(tensor) else _LOST
+
+
+def _has_memory(tensor: torch.Tensor) -> bool:
+    """Whether the storage reaches as far as the tensor does."""
+    last = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+    reach = (tensor.storage_offset() + last + 1) * tensor.element_size()
+    return tensor.numel() == 0 or tensor.untyped_storage().nbytes() >= reach
 
 
 def _instead(given: Mapping[str, object]) -> str:

@@ -79,8 +79,7 @@ def save(
     [('weight', 64, 'bitmask', 768)]
     """
     tensors, target = tensors_of(model_or_dict), Path(os.fsdecode(path))
-    codings, metadata = resolve(encoding), dict(metadata or {})
-    check_metadata(metadata)
+    codings, metadata = resolve(encoding), check_metadata(metadata)
     if values is not None and getattr(model_or_dict, "is_program", False):
         raise ConfigurationError(
             f"values={values!r} narrows the weights of a model, and this is a compiled program, "

@@ -5,6 +5,9 @@ To add one: a module with ``matches(tensors)`` and ``to_dense(tensors, masks)``,
 """
 
 import os
+import re
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -118,12 +121,42 @@ def _describe(saved: Any) -> str:
 
 
 def _torch_load(path: Path) -> Any:
+    if (cause := _unusable_archive(path)) is not None:
+        raise FormatError(f"{path} {cause}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # a file that is not what it seems makes torch raise any kind
-        raise FormatError(
-            f"{path} cannot be read with weights_only=True, and running the code in it is not safe:"
-            f" save a plain state_dict ({error})"
-        ) from error
+        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            cause = (
+                f"holds more than tensors: it names {found[1]}, and to open it would run code. "
+                "Save model.state_dict() with torch.save, where you trust the file"
+            )
+        else:
+            first = str(error).partition("\n")[0].partition(". ")[0]
+            cause = f"is no file of torch.save: it is damaged, or of another kind ({first})"
+        raise FormatError(f"{path} {cause}") from error
+
+
+def _unusable_archive(path: Path) -> str | None:
+    """Why a zip archive is no ``state_dict`` that ``torch.save`` wrote whole; None if it may be."""
+    with open(path, "rb") as file:
+        if file.read(2) != b"PK":
+            return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if any(name.endswith("/constants.pkl") for name in names):
+                return "is TorchScript: save torch.jit.load(path).state_dict() with torch.save"
+            if any(name.endswith(".npy") for name in names):
+                return "is a NumPy archive: save its arrays as tensors, in a dict by name"
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
+        return f"is a zip archive that is cut off or damaged ({error})"
+    if damaged is not None:
+        return (
+            f"is damaged: the checksum of {damaged!r} does not fit. (Or it was written under "
+            "torch.serialization.set_crc32_options(False): then load it and save it again)"
+        )
+    return None
