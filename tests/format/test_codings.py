@@ -39,6 +39,9 @@ def round_trip(name: str, elements: np.ndarray) -> Encoded:
     decoded = coding.decode(encoded, elements.shape)
     assert decoded.dtype == elements.dtype
     assert np.array_equal(decoded, elements)
+    mask, values = coding.nonzeros(encoded, elements.shape)
+    assert np.array_equal(mask, np.packbits(elements.reshape(-1) != 0, bitorder="little"))
+    assert np.array_equal(values, elements[elements != 0])
     return encoded
 
 

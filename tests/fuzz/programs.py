@@ -21,6 +21,7 @@ __all__ = ["check", "make", "seeds"]
 TOLERANCE = 1e-4
 LARGEST = 2**18  # elements of an input that is tried
 ISAS = tuple(reversed(isa.names("fp32")))
+CODINGS = ("dense", ("dense", "bitmask"), ("dense", "entropy"))
 KERNELS = ("dense", "spmm", "spmm_packed", "depthwise", "fused", "sparse")
 
 
@@ -61,7 +62,7 @@ def seeds(folder: Path) -> list[File]:
         for weight in model.parameters():
             weight.data *= torch.rand_like(weight) < (0.4 if weight.dim() > 1 else 1.0)
         x = torch.rand(1, *shape)
-        for plan in plans.values():
+        for codings, plan in zip(CODINGS, plans.values(), strict=True):
             layers = {
                 name: {
                     "kernel": plan.get(name, plan["conv" if layer.weight.dim() > 2 else "linear"])
@@ -71,7 +72,7 @@ def seeds(folder: Path) -> list[File]:
             }
             whole = {"version": 1, "mode": "network", "isa": "portable", "layers": layers}
             fast = billhook.compile(model.eval(), x, plan=whole)
-            billhook.save(fast, folder / "seed", encoding="dense", gzip=False)
+            billhook.save(fast, folder / "seed", encoding=codings, gzip=False)
             files.append(parse((folder / "seed").read_bytes()))
             _without_example(files[-1])
     return files

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from billhook.inference import kernels
 from billhook.inference.graph import Conv
 from billhook.inference.graph.planes import PlaneLayout
-from billhook.inference.graph.taps import conv_rows, panel_offsets
+from billhook.inference.graph.taps import conv_rows, taps
 from billhook.inference.weights import packing
 from billhook.inference.weights.csr import to_csr
 from billhook.inference.weights.lanes import to_lanes
@@ -71,16 +71,17 @@ def test_convolutions_are_packed_as_naively(data: st.DataObject) -> None:
     wanted = naive.offsets(
         tuple(weight.shape), (stride, dilation, (top, left)), layout.size, layout.pitch
     )
-    assert panel_offsets(conv, layout).tolist() == wanted
-    rows = conv_rows(conv, layout)
+    own = taps(conv, layout.size, layout.pitch)
+    assert packing.tap_offsets(own).tolist() == wanted
+    rows = conv_rows(conv, own)
     by_group = inputs * stride[0] * stride[1] * layout.size
     for r, row in enumerate(weight.flatten(1)):
         first = rows.row_ptr[r // rows.group : r // rows.group + 2]
-        own = slice(int(first[0]), int(first[1]))
+        some = slice(int(first[0]), int(first[1]))
         base = r // (filters // groups) * by_group
         columns = torch.nonzero(row).flatten().tolist()
-        assert rows.place[own].tolist() == [base + wanted[c] for c in columns]
-        values = rows.value.reshape(-1, rows.group)[own, r % rows.group]
+        assert rows.place[some].tolist() == [base + wanted[c] for c in columns]
+        values = rows.value.reshape(-1, rows.group)[some, r % rows.group]
         assert values.tolist() == row[columns].tolist()
 
 

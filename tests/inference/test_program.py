@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import billhook
 from billhook.errors import CompileError, FormatError
 from billhook.inference import kernels
 from billhook.inference.network.network import Network
+from billhook.inference.program_file import sparse_tensors
 from billhook.inference.weights.csr import SparseWeight
 
 from .test_compile import CNNS, forced, pruned
@@ -57,13 +58,55 @@ def test_a_file_of_weights_is_no_program(tmp_path: Path) -> None:
         billhook.load_compiled(tmp_path / "weights.billhook.safetensors")
 
 
+def version_1(program: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors as billhook 0.2 wrote them."""
+    tensors = dict(program)
+    text = json.loads(bytes(tensors.pop("program").numpy()))
+    text["version"] = 1
+    del text["run"]
+    for index, op in enumerate(text["ops"]):
+        if text["plan"]["layers"].get(op["name"], {}).get("kernel", "dense") != "dense":
+            tensors |= sparse_tensors(str(index), tensors.pop(f"{index}.weight"))
+    raw = bytearray(json.dumps(text).encode())
+    return {**tensors, "program": torch.frombuffer(raw, dtype=torch.uint8)}
+
+
+@pytest.mark.parametrize("name", CNNS)
+def test_programs_of_version_1_are_read(name: str, tmp_path: Path) -> None:
+    make, shape = CNNS[name]
+    fast = forced(pruned(make()), torch.randn(1, *shape))
+    billhook.save(version_1(fast.state_dict()), tmp_path / "old.billhook.safetensors")
+    again = billhook.load_compiled(tmp_path / "old.billhook.safetensors")
+    x = torch.randn(2, *shape)
+    assert torch.equal(again(x), fast(x))
+    billhook.save(again, tmp_path / "new.billhook.safetensors")
+    assert torch.equal(billhook.load_compiled(tmp_path / "new.billhook.safetensors")(x), fast(x))
+
+
+@pytest.mark.parametrize("version", [0, 3, True, "2", None])
+def test_programs_of_another_version_are_refused(version: object, tmp_path: Path) -> None:
+    changed(tmp_path / "other.billhook.safetensors", lambda text: text.update(version=version))
+    with pytest.raises(FormatError, match="reads 1 and 2"):
+        billhook.load_compiled(tmp_path / "other.billhook.safetensors")
+
+
+@pytest.mark.parametrize("encoding", ["dense", "bitmask", "relative_index", "entropy"])
+def test_weights_are_read_from_every_coding(encoding: str, tmp_path: Path) -> None:
+    make, shape = CNNS["maps"]
+    fast = forced(pruned(make()), torch.randn(1, *shape))
+    billhook.save(fast, tmp_path / "program.billhook.safetensors", encoding=encoding)
+    x = torch.randn(2, *shape)
+    again = billhook.load_compiled(tmp_path / "program.billhook.safetensors")
+    assert torch.equal(again(x), fast(x))
+
+
 @pytest.mark.parametrize(
     ("part", "value"),
     [("column", 10_000), ("row_ptr", 10_000), ("row_ptr", -1)],
 )
 def test_nonzeros_that_point_outside_are_refused(part: str, value: int, tmp_path: Path) -> None:
     make, shape = CNNS["maps"]
-    tensors = dict(forced(pruned(make(), 0.5), torch.randn(1, *shape)).state_dict())
+    tensors = version_1(forced(pruned(make(), 0.5), torch.randn(1, *shape)).state_dict())
     tensors[f"0.{part}"] = tensors[f"0.{part}"].clone()
     tensors[f"0.{part}"][1] = value
     billhook.save(tensors, tmp_path / "bad.billhook.safetensors")

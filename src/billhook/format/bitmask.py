@@ -8,6 +8,7 @@ from billhook.errors import FormatError
 from billhook.format import kernels
 from billhook.format.coding import Encoded, Layout
 from billhook.format.dtypes import Elements
+from billhook.format.portable import Bytes
 
 __all__ = ["Bitmask"]
 
@@ -48,6 +49,10 @@ class Bitmask:
                 f"{room} bytes"
             )
         return nnz
+
+    def nonzeros(self, encoded: Encoded, shape: tuple[int, ...]) -> tuple[Bytes, Elements]:  # noqa: ARG002
+        """The index and the values themselves."""
+        return encoded.index, encoded.values
 
     def decode(self, encoded: Encoded, shape: tuple[int, ...]) -> Elements:
         """Scatter the values to the set bits, whose number must be that of the values."""

@@ -77,6 +77,17 @@ class Coding(Protocol):
         """
         ...
 
+    def nonzeros(
+        self, encoded: Encoded, shape: tuple[int, ...]
+    ) -> tuple[NDArray[np.uint8], Elements]:
+        """The mask of ``shape`` as ``bitmask`` writes it, and the elements that are not zero;
+        nothing is made dense that is not stored so.
+
+        Raises FormatError on an index that does not fit, but for the number of the mask's bits,
+        which the caller compares with that of the values.
+        """
+        ...
+
     def decode(self, encoded: Encoded, shape: tuple[int, ...]) -> Elements:
         """The elements in ``shape`` again.
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from billhook.errors import FormatError
+from billhook.format import kernels
 from billhook.format.coding import Encoded, Layout
 from billhook.format.dtypes import Elements
+from billhook.format.portable import Bytes
 
 __all__ = ["Dense"]
 
@@ -41,6 +43,11 @@ class Dense:
         if room != numel * width:
             raise FormatError(f"{numel} elements of {width} bytes do not fill {room} bytes")
         return numel
+
+    def nonzeros(self, encoded: Encoded, shape: tuple[int, ...]) -> tuple[Bytes, Elements]:  # noqa: ARG002
+        """Of the elements that are not zero."""
+        nnz = int(np.count_nonzero(encoded.values))
+        return kernels.bitmask_encode(encoded.values, nnz)
 
     def decode(self, encoded: Encoded, shape: tuple[int, ...]) -> Elements:
         """The values themselves: they were read into memory of their own."""

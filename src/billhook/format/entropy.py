@@ -86,17 +86,21 @@ class Entropy:
             )
         return nnz
 
-    def decode(self, encoded: Encoded, shape: tuple[int, ...]) -> Elements:
-        """Decode the mask, then scatter the values as ``bitmask`` does."""
+    def nonzeros(self, encoded: Encoded, shape: tuple[int, ...]) -> tuple[Bytes, Elements]:
+        """The decoded mask, and the values themselves."""
         model, lanes, stream = density.parse(encoded.index, shape)
         mask, used = kernels.rans_decode(
             stream,
             lanes,
             model.shares(shape),
         )
-        numel = math.prod(shape)
-        _check_rest(stream[used:], encoded.index.size, numel)
-        return kernels.bitmask_decode(mask, encoded.values, numel).reshape(shape)
+        _check_rest(stream[used:], encoded.index.size, math.prod(shape))
+        return mask, encoded.values
+
+    def decode(self, encoded: Encoded, shape: tuple[int, ...]) -> Elements:
+        """Decode the mask, then scatter the values as ``bitmask`` does."""
+        mask, values = self.nonzeros(encoded, shape)
+        return kernels.bitmask_decode(mask, values, math.prod(shape)).reshape(shape)
 
 
 def _lanes(numel: int, nnz: int) -> int:

@@ -168,6 +168,20 @@ class Reader:
         with self._naming(name):
             return self._decode(name, record, self._entry(name, record))
 
+    def nonzeros(self, name: str) -> tuple[Bytes, Elements]:
+        """The mask of a tensor of one type, and its elements that are not zero, never dense: bit i
+        of byte j stands for element ``8 j + i``. That there are as many bits as elements is left
+        to the caller to check."""
+        record = self.record(name)
+        if isinstance(record, Tied):
+            return self.nonzeros(record.target)
+        with self._naming(name):
+            if record.values:
+                raise FormatError(f"its values are {record.values}, not {record.dtype}")
+            _, encoded = self._encoded(name, record, self._entry(name, record))
+            shape = element_shape(record.shape, record.dtype)
+            return find(record.coding).nonzeros(encoded, shape)
+
     def tensor(self, name: str) -> torch.Tensor:
         """The dense tensor ``name``, in memory of its own."""
         record = self.record(name)
@@ -191,6 +205,13 @@ class Reader:
     def _decode(
         self, name: str, record: Record, entry: Entry
     ) -> tuple[Elements, NDArray[np.float32]]:
+        scales, encoded = self._encoded(name, record, entry)
+        shape = element_shape(record.shape, record.dtype)
+        return find(record.coding).decode(encoded, shape), scales
+
+    def _encoded(
+        self, name: str, record: Record, entry: Entry
+    ) -> tuple[NDArray[np.float32], Encoded]:
         head, count = _counts(record, entry)
         data = self._read(entry.begin, entry.end)
         if self.coded:
@@ -206,9 +227,7 @@ class Reader:
         claimed, nnz = record.params.get("nnz"), int(np.count_nonzero(values))
         if claimed not in (None, nnz):
             raise FormatError(f"nnz={claimed}, but {nnz} of the stored values are not zero")
-        shape = element_shape(record.shape, record.dtype)
-        encoded = Encoded(values, index, record.params)
-        return find(record.coding).decode(encoded, shape), scales
+        return scales, Encoded(values, index, record.params)
 
     def _entry(self, name: str, record: Record) -> Entry:
         return self._entries[name if record.plain else name + SUFFIX]

@@ -7,10 +7,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from billhook.errors import FormatError
 from billhook.format import kernels
 from billhook.format.coding import Encoded, Layout
 from billhook.format.dtypes import Elements
+from billhook.format.portable import Bytes
 
 __all__ = ["MAX_BITS", "MIN_BITS", "RelativeIndex"]
 
@@ -83,6 +86,13 @@ class RelativeIndex:
         if numel >= (stored + 1) << bits:
             raise FormatError(f"{stored} gaps of {bits} bits cannot span {numel} elements")
         return stored
+
+    def nonzeros(self, encoded: Encoded, shape: tuple[int, ...]) -> tuple[Bytes, Elements]:
+        """Of a tensor of bytes that says which elements are values, padding zeros left out."""
+        numel, bits = math.prod(shape), encoded.params["bits"]
+        wanted = (encoded.values != 0).astype(np.uint8)
+        marks = kernels.relative_index_decode(encoded.index, bits, wanted, numel)
+        return np.packbits(marks, bitorder="little"), encoded.values[wanted != 0]
 
     def decode(self, encoded: Encoded, shape: tuple[int, ...]) -> Elements:
         """Walk the gaps; every one must lead to an element of the tensor."""

@@ -4,7 +4,7 @@ Arrays that a structure points to must outlive it; each packed weight keeps its 
 """
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -59,8 +59,12 @@ class LaneRowsStruct(ctypes.Structure):
 
 
 class Step(ctypes.Structure):
-    """One operation of a feed-forward program; see ``steps.h``."""
+    """One operation of a feed-forward program; see ``steps.h``.
 
+    ``note`` is what files say in place of the pointers.
+    """
+
+    note: Mapping[str, Any] = {}
     _fields_ = (
         ("op", ctypes.c_int64),
         ("x", View),

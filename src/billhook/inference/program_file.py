@@ -16,29 +16,34 @@ from billhook.errors import ConfigurationError, FormatError
 from billhook.format.reader import Reader
 from billhook.inference.plan import Plan
 from billhook.inference.weights.csr import Csr, SparseWeight, narrow, to_csr
+from billhook.inference.weights.packing import rows_of_mask
 
 __all__ = [
+    "CODED",
     "PARTS",
     "TEXT",
+    "check_record",
     "program_text",
+    "read_coded",
     "read_dense",
     "read_sparse",
     "read_text",
     "sparse_tensors",
 ]
 
-VERSION = 1
+VERSION = 1  # of programs whose weights are three tensors each
+CODED = 2  # of those whose weights are one tensor each, in the codings of the file format
 TEXT = "program"
 PARTS = ("row_ptr", "column", "value")
 
 
 def program_text(
-    plan: Plan, example: Mapping[str, Any] | None, **rest: Any
+    plan: Plan, example: Mapping[str, Any] | None, version: int = VERSION, **rest: Any
 ) -> dict[str, torch.Tensor]:
     """The plan, and what else is not a tensor, as the tensor ``program`` of JSON text."""
     if example is not None:
         rest["example"] = example
-    text = json.dumps({"version": VERSION, "plan": plan.to_dict(), **rest})
+    text = json.dumps({"version": version, "plan": plan.to_dict(), **rest})
     return {TEXT: torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)}
 
 
@@ -63,9 +68,15 @@ def read_text(file: Reader) -> tuple[dict[str, Any], Plan]:
         raise ValueError("its text is nested too deep") from error
     if not isinstance(data, dict):
         raise ValueError("its text is not a JSON object")
-    if data.get("version") != VERSION or type(data["version"]) is not int:
-        raise ConfigurationError(f"the program has version {data.get('version')!r}, not {VERSION}")
-    return data, Plan.from_dict(data["plan"])
+    plan = Plan.from_dict(data["plan"])
+    whole = plan.mode == "network" and plan.precision == "fp32"
+    versions = (VERSION, CODED) if whole else (VERSION,)
+    if data.get("version") not in versions or type(data["version"]) is not int:
+        raise ConfigurationError(
+            f"the program has version {data.get('version')!r}, this billhook reads "
+            f"{' and '.join(map(str, versions))}: install a newer one"
+        )
+    return data, plan
 
 
 def sparse_tensors(name: str, weight: torch.Tensor | SparseWeight) -> dict[str, torch.Tensor]:
@@ -80,12 +91,17 @@ def read_dense(file: Reader, name: str, shape: tuple[int, ...], dtype: str = "F3
     Raises:
         ValueError: It has another.
     """
+    check_record(file, name, shape, dtype)
+    return file.tensor(name)
+
+
+def check_record(file: Reader, name: str, shape: tuple[int, ...], dtype: str = "F32") -> None:
+    """Raises ValueError unless a tensor has this shape and type."""
     record = file.final_record(name)
     if record.shape != tuple(shape) or record.dtype != dtype:
         raise ValueError(
             f"{name!r} is {record.dtype} {list(record.shape)}, not {dtype} {list(shape)}"
         )
-    return file.tensor(name)
 
 
 def read_sparse(file: Reader, name: str, shape: tuple[int, ...]) -> SparseWeight:
@@ -113,6 +129,21 @@ def read_sparse(file: Reader, name: str, shape: tuple[int, ...]) -> SparseWeight
     if not (sound and _ascending(row_ptr, column)):
         raise ValueError(f"the nonzeros of {name!r} do not fit its shape {list(shape)}")
     return SparseWeight(tuple(shape), Csr((rows, columns), row_ptr, narrow(column, columns), value))
+
+
+def read_coded(file: Reader, name: str, shape: tuple[int, ...]) -> SparseWeight:
+    """A weight's nonzeros from its one tensor, which is never dense unless it is stored so.
+
+    Raises:
+        ValueError: It has another shape or type.
+    """
+    check_record(file, name, shape)
+    mask, elements = file.nonzeros(name)
+    rows, columns = shape[0], math.prod(shape[1:])
+    found = None if len(elements) >= 2**31 else rows_of_mask(mask, rows, columns, len(elements))
+    if found is None:
+        raise ValueError(f"the mask of {name!r} does not fit its {len(elements)} values")
+    return SparseWeight(tuple(shape), Csr((rows, columns), *found, elements.view("<f4")))
 
 
 def _ascending(row_ptr: NDArray[np.int32], column: NDArray[Any]) -> bool:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import numpy as np
 import torch
 
 from billhook.inference import kernels
@@ -24,11 +23,12 @@ from billhook.inference.graph.ops import (
     only,
     require,
 )
-from billhook.inference.graph.planes import LINE, PlaneLayout, keep_mask, round_up
-from billhook.inference.graph.taps import conv_rows, panel_offsets, reach
+from billhook.inference.graph.planes import LINE, keep_mask, round_up
+from billhook.inference.graph.taps import conv_rows, reach, taps, taps_note
 from billhook.inference.kernels import LANES, Step, View
 from billhook.inference.plan import Choice
 from billhook.inference.weights.csr import floats, to_csr
+from billhook.inference.weights.packing import TapsStruct, tap_offsets
 from billhook.inference.weights.panels import BlockedRows, panel_rows
 
 __all__ = ["Conv"]
@@ -172,42 +172,49 @@ class Conv(Layer):
         if choice.kernel == "dense":
             return [dense_conv(self, site.inputs[0], site.output, site.shapes[0])]
         if choice.kernel == "depthwise":
-            rows = target.pack((index, "depthwise"), lambda: depthwise_rows(self))
-            return [depthwise_step(self, rows, site.inputs[0], site.output, site.shapes[0])]
+            step = depthwise_step(self, site.inputs[0], site.output, site.shapes[0])
+            step.note = self.note(index)
+            key = (index, "depthwise")
+            target.bind(step, "rows", lambda: target.pack(key, lambda: depthwise_rows(self)))
+            return [step]
         x, prepare = self.operand(site)
         source = site.source
         assert source is not None
+        own = taps(self, source.size, source.pitch)
         if choice.kernel == "spmm":
-            rows = self._plane_rows(index, source, target)
-            return [*prepare, self._product(site, choice, target, x, rows)]
+            step = self._product(site, choice, target, x)
+            step.note = {**self.note(index), **step.note, "taps": taps_note(own)}
+            target.bind(step, "rows", lambda: self._plane_rows(index, own, target))
+            return [*prepare, step]
         if self._gathers_input(site, choice):
             x = site.inputs[0]
-            offsets = target.array(
-                (index, "raw"),
-                lambda: np.arange(self.weight.shape[1], dtype=np.int32) * np.int32(x.plane),
-            )
-        else:
-            offsets = target.array((index, "offsets"), lambda: panel_offsets(self, source))
-        step = self._product(site, choice, target, x, self._panel_rows(index, choice, target))
-        step.panel = kernels.pointer(offsets)
+            own = taps(self, x.plane, x.pitch)
+        step = self._product(site, choice, target, x)
+        step.note = {**self.note(index), **step.note, "taps": taps_note(own)}
+        target.bind(step, "rows", lambda: self._panel_rows(index, choice, target))
+        at = (index, own.plane, own.pitch)
+        target.point(step, "panel", lambda: target.array(at, lambda: tap_offsets(own)))
         return [*prepare, step]
 
     def lower_after(
         self,
-        before: tuple["Conv", Site],
+        before: tuple[int, "Conv", Site],
         index: int,
         site: Site,
         choice: Choice,
         target: Target,
     ) -> list[Part]:
         """The steps of a pointwise convolution whose panels the depthwise one before it fills."""
-        first, first_site = before
+        number, first, first_site = before
         x, prepare = first.operand(first_site)
         source = first_site.source
         assert source is not None
-        fill = target.hold(conv_rows(first, source))
-        step = self._product(site, choice, target, x, self._panel_rows(index, choice, target))
-        step.depthwise = fill.struct
+        own = taps(first, source.size, source.pitch)
+        step = self._product(site, choice, target, x)
+        fill = {**first.note(number), "taps": taps_note(own)}
+        step.note = {**self.note(index), **step.note, "fill": fill}
+        target.bind(step, "rows", lambda: self._panel_rows(index, choice, target))
+        target.bind(step, "depthwise", lambda: target.hold(conv_rows(first, own)))
         return [*prepare, step]
 
     def operand(self, site: Site) -> tuple[View, list[Part]]:
@@ -234,31 +241,28 @@ class Conv(Layer):
         )
         return x, [split]
 
-    def _product(
-        self, site: Site, choice: Choice, target: Target, x: View, rows: BlockedRows
-    ) -> Step:
-        """The sparse product; its result may be the network's, without row ends."""
+    def _product(self, site: Site, choice: Choice, target: Target, x: View) -> Step:
+        """The sparse product, without its rows; the network's result has no row ends."""
         layout, y = site.layout, site.output
         assert layout is not None
-        pixels = layout.pixels_rounded
-        keep = target.array(layout, lambda: keep_mask(layout))
         to_result = self.writes_result(site, choice)
-        if to_result or self._gathers_input(site, choice):
-            pixels, keep = layout.pixels, None
+        whole = to_result or self._gathers_input(site, choice)
         if to_result and site.result is not None:
             y = site.result
-        return Step(
+        step = Step(
             op=kernels.SPMM,
             x=x,
             y=y,
             addend=NO_VIEW,
             channels=math.prod(self.weight.shape[1:]),
-            pixels=pixels,
+            pixels=layout.pixels if whole else layout.pixels_rounded,
             vectors=choice.vectors,
             packed=int(choice.kernel == "spmm_packed"),
-            keep=kernels.pointer(keep),
-            rows=rows.struct,
         )
+        if not whole:
+            step.note = {"keep": [layout.height, layout.width, layout.pitch]}
+            target.point(step, "keep", lambda: target.array(layout, lambda: keep_mask(layout)))
+        return step
 
     def writes_result(self, site: Site, choice: Choice, /) -> bool:
         sparse = choice.kernel in ("spmm", "spmm_packed")
@@ -273,9 +277,9 @@ class Conv(Layer):
             ),
         )
 
-    def _plane_rows(self, index: int, source: PlaneLayout, target: Target) -> BlockedRows:
+    def _plane_rows(self, index: int, own: TapsStruct, target: Target) -> BlockedRows:
         """Rows of offsets into planes. Only the offsets depend on the size of the planes."""
-        rows = conv_rows(self, source)
+        rows = conv_rows(self, own)
         known = target.packings.setdefault((index, "planes"), BlockedRows((rows,)))
         assert isinstance(known, BlockedRows)
         first = known.blocks[0]

@@ -32,7 +32,7 @@ def depthwise_rows(conv: "Conv") -> BlockedRows:
     )
 
 
-def depthwise_step(conv: "Conv", rows: BlockedRows, x: View, y: View, shape: Shape) -> Step:
+def depthwise_step(conv: "Conv", x: View, y: View, shape: Shape) -> Step:
     """The step from the planes ``x``, whose shape is (C, H, W), to the planes ``y``."""
     channels, height, width = shape
     return Step(
@@ -51,5 +51,4 @@ def depthwise_step(conv: "Conv", rows: BlockedRows, x: View, y: View, shape: Sha
         stride_width=conv.stride[1],
         pad_top=conv.padding[0],
         pad_left=conv.padding[1],
-        rows=rows.struct,
     )

@@ -24,7 +24,7 @@ from billhook.inference.graph.ops import (
 from billhook.inference.kernels import Step
 from billhook.inference.plan import Choice
 from billhook.inference.weights.csr import floats, to_csr
-from billhook.inference.weights.lanes import MAX_LANE_COLUMNS, to_lanes
+from billhook.inference.weights.lanes import MAX_LANE_COLUMNS, LaneRows, to_lanes
 
 __all__ = ["Linear"]
 
@@ -52,12 +52,14 @@ class Linear(Layer):
     def lower(self, index: int, site: Site, choice: Choice, target: Target) -> list[Part]:
         if choice.kernel == "dense":
             return [dense_linear(self, site.inputs[0], site.output)]
-        lanes = target.pack(
-            (index, "lanes"),
-            lambda: to_lanes(to_csr(self.weight), floats(self.bias), self.activation),
-        )
-        x, y = site.inputs[0], site.output
-        return [Step(op=kernels.LINEAR, x=x, y=y, addend=NO_VIEW, lanes=lanes.struct)]
+        step = Step(op=kernels.LINEAR, x=site.inputs[0], y=site.output, addend=NO_VIEW)
+        step.note = self.note(index)
+
+        def pack() -> LaneRows:
+            return to_lanes(to_csr(self.weight), floats(self.bias), self.activation)
+
+        target.bind(step, "lanes", lambda: target.pack((index, "lanes"), pack))
+        return [step]
 
     def dense_form(self, source: Shape) -> Callable[[], object]:
         operand, weight = torch.rand(1, *source, dtype=torch.float32), self.dense_weight

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 
 from billhook.inference.graph.planes import PlaneLayout
-from billhook.inference.kernels import Step, View
+from billhook.inference.kernels import Array, Step, View, pointer
 from billhook.inference.plan import Choice
 from billhook.inference.weights.csr import SparseWeight
 from billhook.inference.weights.lanes import LaneRows
@@ -31,6 +31,7 @@ __all__ = [
     "Shape",
     "Site",
     "Target",
+    "Unbound",
     "UnsupportedError",
     "is_count",
     "only",
@@ -106,11 +107,32 @@ class Target:
         self.packed.append(rows)
         return rows
 
+    def bind(self, step: Step, field: str, make: Callable[[], Packed]) -> None:
+        """Gives a step its packed weights."""
+        setattr(step, field, make().struct)
+
+    def point(self, step: Step, field: str, make: Callable[[], Array | None]) -> None:
+        """Gives a step an array."""
+        setattr(step, field, pointer(make()))
+
     def array(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """An array that steps point to, made once."""
         if key not in self._arrays:
             self._arrays[key] = make()
         return self._arrays[key]
+
+
+class Unbound(Target):
+    """For steps that are only described: they point to nothing, and no weight is packed."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    def bind(self, step: Step, field: str, make: Callable[[], Packed]) -> None:
+        """Nothing."""
+
+    def point(self, step: Step, field: str, make: Callable[[], Array | None]) -> None:
+        """Nothing."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +204,13 @@ class Layer(Op):
     def positions(self) -> int:
         """How often one sample uses each weight."""
         return 1
+
+    def note(self, index: int) -> dict[str, Any]:
+        """Its tensors in a file, as operation ``index`` of a network, and its activation."""
+        names = {"weight": f"{index}.weight"} | (
+            {"bias": f"{index}.bias"} if self.bias is not None else {}
+        )
+        return names | ({"activation": self.activation} if self.activation != "none" else {})
 
     def kernels_for(self, _after: Op | None = None, /) -> tuple[str, ...]:
         """The kernels that may run it; a plan chooses one.

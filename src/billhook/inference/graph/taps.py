@@ -1,12 +1,8 @@
 """Convolutions as sparse rows: every nonzero of a filter becomes an offset into padded planes."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from billhook.inference.graph.planes import PlaneLayout
 from billhook.inference.kernels import LANES
 from billhook.inference.weights import packing
 from billhook.inference.weights.csr import floats, to_csr
@@ -16,7 +12,7 @@ from billhook.inference.weights.panels import SparseRows
 if TYPE_CHECKING:
     from billhook.inference.graph.conv import Conv
 
-__all__ = ["Reach", "conv_rows", "panel_offsets", "reach", "taps"]
+__all__ = ["Reach", "conv_rows", "reach", "taps", "taps_note"]
 
 
 @dataclass(frozen=True)
@@ -53,14 +49,21 @@ def taps(conv: "Conv", plane: int, pitch: int) -> TapsStruct:
     return TapsStruct(inputs, *sides, conv.groups, plane, pitch)
 
 
-def conv_rows(conv: "Conv", source: PlaneLayout) -> SparseRows:
+def taps_note(own: TapsStruct) -> dict[str, Any]:
+    """The same for files, which have the sides of the kernel in the weight's shape."""
+    return {
+        "stride": [own.stride_height, own.stride_width],
+        "dilation": [own.dilation_height, own.dilation_width],
+        "padding": [own.pad_top, own.pad_left],
+        "groups": own.groups,
+        "plane": own.plane,
+        "pitch": own.pitch,
+    }
+
+
+def conv_rows(conv: "Conv", own: TapsStruct) -> SparseRows:
     """The convolution's rows, in groups of eight if each eight read the same places."""
-    csr, own = to_csr(conv.weight), taps(conv, source.size, source.pitch)
+    csr = to_csr(conv.weight)
     shared = packing.shares_offsets(csr.struct, own)
     arrays = packing.fill_planes(csr.struct, csr.nnz, own, shared)
     return SparseRows(*arrays, floats(conv.bias), conv.activation, LANES if shared else 1)
-
-
-def panel_offsets(conv: "Conv", source: PlaneLayout) -> NDArray[np.int32]:
-    """Offset from an output pixel to the operand of each column of the flattened weight."""
-    return packing.tap_offsets(taps(conv, source.size, source.pitch))

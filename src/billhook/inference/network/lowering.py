@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from billhook.errors import ConfigurationError
-from billhook.inference.graph import Conv, Layer, Op
+from billhook.inference.graph import INPUT, Conv, Layer, Op
 from billhook.inference.graph.maps import copy_step
 from billhook.inference.graph.ops import Dense, Packed, Packings, Part, Plain, Shape, Target
 from billhook.inference.kernels import Step, struct_array
@@ -32,6 +32,7 @@ class Lowering:
         isa: The instruction set, a row of the library's table.
         packings: What was packed before for other sizes of the same network, and takes what is
             packed now.
+        target: What the steps are given to read; by default their packed weights.
     """
 
     def __init__(
@@ -41,10 +42,12 @@ class Lowering:
         choices: Mapping[str, Choice],
         isa: int,
         packings: Packings | None = None,
+        *,
+        target: Target | None = None,
     ) -> None:
         self.ops, self.input_shape, self.choices = ops, input_shape, choices
         self.placed = place(ops, input_shape)
-        self.target = Target(isa, packings)
+        self.target = Target(isa, packings) if target is None else target
         self._fills = {  # operation: the depthwise one that fills its panels
             self.placed.users[index][0]: index
             for index, op in enumerate(ops)
@@ -62,21 +65,26 @@ class Lowering:
 
     def program(self) -> list[Native | Dense]:
         """The whole network: runs of native steps, and what torch does between them."""
-        steps: list[Part] = []
+        return _grouped([part for _, part in self.parts()])
+
+    def parts(self) -> list[tuple[int, Part]]:
+        """Its steps, each with the number of its operation (-1 for the input's)."""
+        steps: list[tuple[int, Part]] = []
         layers = [
             (index, self.choices[op.name])
             for index, op in enumerate(self.ops)
             if isinstance(op, Layer)
         ]
         if any(self.imports(index, choice) for index, choice in layers):
-            steps.append(self.import_step())
+            steps.append((INPUT, self.import_step()))
         for index, op in enumerate(self.ops):
+            own: list[Part] = []
             if isinstance(op, Layer):
-                steps += self.lower(index, self.choices[op.name], self.filled_by(index))
+                own = self.lower(index, self.choices[op.name], self.filled_by(index))
             elif isinstance(op, Plain):
-                steps += op.steps(self.placed.sites[index])
-        steps += self._export()
-        return _grouped(steps)
+                own = op.steps(self.placed.sites[index])
+            steps += [(index, part) for part in own]
+        return [*steps, *((len(self.ops) - 1, part) for part in self._export())]
 
     def lower(self, index: int, choice: Choice, depthwise: int | None = None) -> list[Part]:
         """The steps of a layer; ``depthwise`` is the operation that it runs as well, if any."""
@@ -88,7 +96,7 @@ class Lowering:
         first = self.ops[depthwise]
         assert isinstance(op, Conv)
         assert isinstance(first, Conv)
-        before = first, self.placed.sites[depthwise]
+        before = depthwise, first, self.placed.sites[depthwise]
         return op.lower_after(before, index, site, choice, self.target)
 
     def _check(self, index: int, op: Layer, choice: Choice) -> None:

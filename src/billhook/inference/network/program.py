@@ -1,8 +1,8 @@
 """A network plan as tensors, and back: what ``billhook.save(compiled)`` writes of a whole program.
 
-The text lists the operations and the plan. The weight of operation i
-is ``i.row_ptr``, ``i.column`` and ``i.value`` where it runs sparse, and ``i.weight`` where it runs
-dense; its bias is ``i.bias``.
+The text lists the operations, the plan, and the steps that follow from them. The weight of
+operation i is ``i.weight`` and its bias ``i.bias``. In version 1 a weight that runs sparse was
+``i.row_ptr``, ``i.column`` and ``i.value``, and there were no steps.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,8 +17,17 @@ from billhook.inference.graph.maps import other
 from billhook.inference.graph.soundness import check_choices, check_ops
 from billhook.inference.limits import Limits, weight_floats
 from billhook.inference.network.network import Network
+from billhook.inference.network.steps import describe
 from billhook.inference.plan import Plan
-from billhook.inference.program_file import program_text, read_dense, read_sparse, sparse_tensors
+from billhook.inference.program_file import (
+    CODED,
+    program_text,
+    read_coded,
+    read_dense,
+    read_sparse,
+)
+from billhook.inference.weights.csr import SparseWeight
+from billhook.inference.weights.stand_in import to_dense
 
 __all__ = ["network_tensors", "read_network"]
 
@@ -39,9 +48,11 @@ def network_tensors(
     tensors: dict[str, torch.Tensor] = {}
     for index, op in enumerate(network.ops):
         if isinstance(op, Layer):
-            tensors |= _weight_tensors(index, op, plan.layers[op.name].kernel == "dense")
+            tensors |= _weight_tensors(index, op)
     ops = [{"type": op.type_name, **_settings(op)} for op in network.ops]
-    return tensors | program_text(plan, example, shape=network.input_shape, ops=ops)
+    shape = network.input_shape
+    run = describe(network.ops, shape, plan.layers)
+    return tensors | program_text(plan, example, CODED, shape=shape, ops=ops, run=run)
 
 
 def _settings(op: Op) -> dict[str, Any]:
@@ -51,12 +62,10 @@ def _settings(op: Op) -> dict[str, Any]:
     return settings
 
 
-def _weight_tensors(index: int, op: Layer, dense: bool) -> dict[str, torch.Tensor]:
+def _weight_tensors(index: int, op: Layer) -> dict[str, torch.Tensor]:
     tensors = {} if op.bias is None else {f"{index}.bias": op.bias}
-    if dense:
-        assert isinstance(op.weight, torch.Tensor)
-        return {**tensors, f"{index}.weight": op.weight}
-    return {**tensors, **sparse_tensors(str(index), op.weight)}
+    weight = to_dense(op.weight) if isinstance(op.weight, SparseWeight) else op.weight
+    return {**tensors, f"{index}.weight": weight}
 
 
 def read_network(
@@ -68,7 +77,10 @@ def read_network(
         ValueError: They do not fit together.
     """
     _check_weights(file, plan, data["ops"])
-    ops = [_op(file, index, dict(settings), plan) for index, settings in enumerate(data["ops"])]
+    read = _read_v1 if data["version"] == 1 else read_coded
+    ops = [
+        _op(file, index, dict(settings), plan, read) for index, settings in enumerate(data["ops"])
+    ]
     channels, height, width = data["shape"]
     check_ops(ops, (channels, height, width))
     check_choices(ops, plan.layers)
@@ -88,7 +100,17 @@ def _check_weights(file: Reader, plan: Plan, operations: list[Mapping[str, Any]]
     limits.check("its weights", weight_floats(shapes), limits.opening)
 
 
-def _op(file: Reader, index: int, settings: dict[str, Any], plan: Plan) -> Op:
+def _read_v1(file: Reader, name: str, shape: tuple[int, ...]) -> SparseWeight:
+    return read_sparse(file, name.removesuffix(".weight"), shape)
+
+
+def _op(
+    file: Reader,
+    index: int,
+    settings: dict[str, Any],
+    plan: Plan,
+    read: Callable[[Reader, str, tuple[int, ...]], SparseWeight],
+) -> Op:
     kind = _KINDS[settings.pop("type")]
     shape = settings.pop("weight_shape", None)
     values: dict[str, Any] = {
@@ -96,11 +118,8 @@ def _op(file: Reader, index: int, settings: dict[str, Any], plan: Plan) -> Op:
     }
     if shape is not None:
         dense = plan.layers[settings["name"]].kernel == "dense"
-        values["weight"] = (
-            read_dense(file, f"{index}.weight", tuple(shape))
-            if dense
-            else read_sparse(file, str(index), tuple(shape))
-        )
+        reads = read_dense if dense else read
+        values["weight"] = reads(file, f"{index}.weight", tuple(shape))
         bias = f"{index}.bias"
         values["bias"] = read_dense(file, bias, (shape[0],)) if bias in set(file) else None
     return kind(**values)
