@@ -27,7 +27,6 @@ from billhook.inference.program_file import (
     read_sparse,
 )
 from billhook.inference.weights.csr import SparseWeight
-from billhook.inference.weights.stand_in import to_dense
 
 __all__ = ["network_tensors", "read_network"]
 
@@ -64,7 +63,7 @@ def _settings(op: Op) -> dict[str, Any]:
 
 def _weight_tensors(index: int, op: Layer) -> dict[str, torch.Tensor]:
     tensors = {} if op.bias is None else {f"{index}.bias": op.bias}
-    weight = to_dense(op.weight) if isinstance(op.weight, SparseWeight) else op.weight
+    weight = op.weight.dense() if isinstance(op.weight, SparseWeight) else op.weight
     return {**tensors, f"{index}.weight": weight}
 
 
