@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 import billhook
-from billhook import Cubic, plan
+from billhook import Block, Cubic, plan
 from billhook.errors import ConfigurationError
 
 
@@ -74,6 +74,26 @@ def test_faults_are_named(schedule: Cubic, rate: object, cause: str | None) -> N
     else:
         assert any(cause in warning for warning in found.warnings)
         assert cause in str(found).replace("\n", " ")
+
+
+def _cycles(step: int) -> float:
+    """oBERT's: every 200 steps from 0.1 down to 0.01, then the peak again."""
+    return 0.1 - 0.09 * (step % 200) / 200
+
+
+def test_updates_belong_on_the_peaks_of_a_cyclic_learning_rate() -> None:
+    on_peaks = Cubic(0.9, 200, 1_600, frequency=200, initial_sparsity=0.7)
+    assert not plan(on_peaks, _cycles, 2_000).warnings
+    late = Cubic(0.9, 350, 1_750, frequency=200, initial_sparsity=0.7)
+    (warning,) = plan(late, _cycles, 2_000).warnings
+    assert "runs in cycles, and 8 of 8 mask updates, from step 350 on" in warning
+    assert "such as steps 200 and 400" in warning
+
+
+def test_a_tensor_that_the_pattern_does_not_fit_is_named() -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4))
+    with pytest.raises(ConfigurationError, match=r"'1.weight': Block\(rows=8.* is larger than"):
+        plan(SMOOTH, 0.1, 2_000, model=model, granularity=Block(8, 1))
 
 
 def test_nearly_empty_layers_are_named() -> None:

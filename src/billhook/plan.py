@@ -114,7 +114,8 @@ def plan(
         granularity: the pruner's, for ``model``.
 
     Raises:
-        ConfigurationError: no steps, or a scheduler that depends on a metric.
+        ConfigurationError: no steps, a scheduler that depends on a metric, or a tensor of ``model``
+            that the granularity cannot prune so far.
 
     >>> from billhook import Cubic
     >>> found = plan(Cubic(0.9, 100, 2_000, frequency=100), lambda t: 0.1 * 0.5 ** (t / 500), 1_500)
@@ -230,7 +231,10 @@ def _empty_layers(
 ) -> Iterator[str]:
     for weight, target in select_weights(model, rules, default).pruned:
         numel, rows = weight.parameter.numel(), weight.pattern_shape[0]
-        kept = granularity.kept(weight.pattern_shape, target)
+        try:
+            kept = granularity.kept(weight.pattern_shape, target)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{weight.name!r}: {error}") from None
         if kept < rows:
             yield (
                 f"{weight.name!r} would keep {kept} of {numel} weights, fewer than its {rows} "

@@ -64,6 +64,23 @@ def test_gradients_are_averaged_between_updates(criterion: Averaged, expected: A
     assert torch.equal(pruner.masks["weight"], _largest(expected(raw, seen), 16))
 
 
+@pytest.mark.parametrize("pooling", ["sum", "max"])
+def test_fisher_scores_of_a_block_are_pooled(pooling: Any) -> None:
+    model = _model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    blocks = billhook.Block(1, 4, pooling)
+    pruner = Pruner(
+        model, optimizer, OneShot(0.5, 3), criterion=Fisher(damp=0.1), granularity=blocks
+    )
+    seen = _steps(model, optimizer, 0, 3)
+    raw = seen[-1][0] - 0.01 * seen[-1][1]
+    scores = raw**2 * (0.1 + sum(g**2 for _, g in seen) / 3)
+    of_blocks = scores.view(5, 2, 4)
+    pooled = of_blocks.sum(2) if pooling == "sum" else of_blocks.amax(2)
+    expected = _largest(pooled, 5).repeat_interleave(4, dim=1)
+    assert torch.equal(pruner.masks["weight"], expected)
+
+
 def test_wanda_ranks_within_each_output_by_the_norms_of_inputs() -> None:
     model = _model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)

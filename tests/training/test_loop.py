@@ -28,11 +28,11 @@ from billhook.tasks.recipe import Recipe, load_recipe
 from billhook.training.loop import (
     MODEL_FILE,
     Sparsity,
-    build_optimizer,
     pruning_schedule,
     train,
 )
 from billhook.training.loop import test_metrics as measured
+from billhook.training.optimizer import build_optimizer
 from billhook.training.precision import accelerator_for
 from billhook.training.weights import teacher_for
 

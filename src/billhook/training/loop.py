@@ -7,7 +7,6 @@ A run that is started again in its folder continues exactly where the checkpoint
 """
 
 import dataclasses
-import fnmatch
 import json
 import math
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from billhook.tasks.recipe import Recipe
 from billhook.tasks.task import Task
 from billhook.training.checkpoint import read_checkpoint
 from billhook.training.log import TrainingLog
+from billhook.training.optimizer import build_optimizer
 from billhook.training.parts import CRITERIA, REGROWTH, granularity_of
 from billhook.training.precision import full_precision
 from billhook.training.weights import teacher_for
@@ -43,7 +43,6 @@ __all__ = [
     "MODEL_FILE",
     "SCHEMES",
     "Sparsity",
-    "build_optimizer",
     "pruning_schedule",
     "test_metrics",
     "train",
@@ -342,33 +341,6 @@ def _set_random_state(state: dict[str, torch.Tensor]) -> None:
     torch.set_rng_state(state["cpu"])
     if "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"])
-
-
-def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer: decays matrices and kernels except those ``undecayed`` matches.
-
-    Raises:
-        ConfigurationError: an ``undecayed`` glob that matches no parameter.
-    """
-    section = recipe.optimizer
-    decayed: list[nn.Parameter] = []
-    spared: list[nn.Parameter] = []
-    unused = set(section.undecayed)
-    for name, parameter in model.named_parameters():
-        globs = [glob for glob in section.undecayed if fnmatch.fnmatchcase(name, glob)]
-        unused.difference_update(globs)
-        (spared if globs or parameter.ndim < 2 else decayed).append(parameter)
-    if unused:
-        raise ConfigurationError(
-            f"optimizer.undecayed: {sorted(unused)[0]!r} matches no parameter of the model"
-        )
-    groups = [
-        {"params": decayed, "weight_decay": section.weight_decay},
-        {"params": spared, "weight_decay": 0.0},
-    ]
-    kind = getattr(torch.optim, section.kind)
-    optimizer: torch.optim.Optimizer = kind(groups, lr=section.lr, **section.arguments)
-    return optimizer
 
 
 def pruning_schedule(recipe: Recipe, sparsity: Sparsity, total_steps: int) -> Schedule:
