@@ -16,7 +16,7 @@ from billhook.errors import ConfigurationError
 from billhook.format.coding import Coding, Layout
 from billhook.format.codings import CODINGS, Encoding, choose, resolve
 from billhook.format.dtypes import dtype_name, file_shape
-from billhook.format.file_layout import Stored, build
+from billhook.format.file_layout import PlannedEntry, build
 from billhook.format.prepare import Prepared, prepare, tensors_of
 from billhook.format.record import Record, Tied
 from billhook.granularity import Granularity, Unstructured
@@ -44,10 +44,10 @@ class _Measured:
 
     name: str
     layout: Callable[[Coding], Layout]
-    stored_as: Callable[[Coding, Layout], Stored]
+    entry_of: Callable[[Coding, Layout], PlannedEntry]
 
-    def stored(self, codings: Sequence[Coding]) -> Stored:
-        return choose(codings, self.layout, self.stored_as)[2]
+    def entry(self, codings: Sequence[Coding]) -> PlannedEntry:
+        return choose(codings, self.layout, self.entry_of)[2]
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class Footprint:
     def file_bytes(self, encoding: Encoding = "auto") -> int:
         """Bytes of the file that ``save(..., encoding=encoding)`` writes, header included."""
         codings = resolve(encoding)
-        stored = [each.stored(codings) for each in self.tensors]
-        return len(build(stored)[0]) + sum(each.nbytes for each in stored)
+        entries = [each.entry(codings) for each in self.tensors]
+        return len(build(entries)[0]) + sum(each.nbytes for each in entries)
 
     def tensor_bytes(self, encoding: Encoding = "auto") -> dict[str, int]:
         """Bytes of every tensor's entry, by name; 0 for a tied one."""
         codings = resolve(encoding)
-        return {each.name: each.stored(codings).nbytes for each in self.tensors}
+        return {each.name: each.entry(codings).nbytes for each in self.tensors}
 
     def __rich__(self) -> Table:
         """Bytes of every tensor in every coding, of the smallest one, and of the whole file."""
@@ -106,7 +106,7 @@ def _measure(each: Prepared) -> _Measured:
     return _Measured(
         each.name,
         lambda coding: coding.measure(each.elements, each.nnz),
-        each.stored,
+        each.entry,
     )
 
 
@@ -135,9 +135,9 @@ def _expect(spec: TensorSpec) -> _Measured:
         spec.name,
         lambda coding: coding.expect(numel, spec.nnz, width),
         lambda coding, layout: (
-            Stored(spec.name, Tied(spec.tied_to))
+            PlannedEntry(spec.name, Tied(spec.tied_to))
             if spec.tied_to
-            else Stored(
+            else PlannedEntry(
                 spec.name,
                 Record(coding.name, dtype, file_shape(spec.shape, dtype), layout.params),
                 layout.nbytes(width),

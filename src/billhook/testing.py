@@ -1,4 +1,4 @@
-"""Checks that every part of a pruner has to pass: billhook's own parts, and yours.
+"""Checks that every part of a pruner and every coding has to pass: billhook's own, and yours.
 
 >>> import billhook
 >>> check_schedule(billhook.Cubic(0.9, begin_step=10, end_step=100))
@@ -6,6 +6,7 @@
 >>> check_granularity(billhook.Unstructured())
 >>> check_allocation(billhook.Uniform())
 >>> check_pruner(billhook.Cubic(0.75, begin_step=2, end_step=12, frequency=2))
+>>> check_coding(billhook.format.codings.CODINGS["bitmask"])
 
 Each raises an AssertionError that says what does not hold. Call them in a test of your own.
 """
@@ -17,19 +18,23 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from billhook.allocation import Allocation, PrunableTensor, Uniform
 from billhook.criterion import Criterion, Magnitude, check_scores
 from billhook.draw import configuration_of, needs
-from billhook.errors import ConfigurationError, MaskError
+from billhook.errors import ConfigurationError, FormatError, MaskError
+from billhook.format.coding import Coding, Encoded
+from billhook.format.dtypes import Elements
 from billhook.granularity import Granularity, Unstructured
 from billhook.pruner import Pruner
 from billhook.schedule import OneShot, Schedule
 
 __all__ = [
     "check_allocation",
+    "check_coding",
     "check_criterion",
     "check_granularity",
     "check_pruner",
@@ -259,6 +264,85 @@ class _Run:
 
 
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def check_coding(coding: Coding) -> None:
+    """Check that a coding gives back every element, in exactly the bytes that it measured.
+
+    Tried on elements of 1 to 8 bytes, of many numbers and sparsities. What it expects of a random
+    mask is what it takes, or within half a per cent if it says that it is not exact. An entry that
+    is a byte too long or too short, that has other parameters, or whose index is corrupt, raises
+    FormatError or gives a tensor of the right size; nothing else may happen.
+    """
+    for numel in (0, 1, 7, 8, 9, 255, 256, 257, 10_007, 70_000):
+        for sparsity in (0.0, 0.3, 0.5, 0.9, 0.99, 0.9999, 1.0):
+            _check_round_trip(coding, _elements(numel, sparsity, "<u4"))
+    for dtype in ("<u1", "<u2", "<u4", "<u8"):
+        _check_round_trip(coding, _elements(600, 0.7, dtype).reshape(3, 20, 10))
+    _check_round_trip(coding, _elements(1, 0.0, "<u4").reshape(()))
+    measured = coding.measure(_elements(100_000, 0.9, "<u4"), 10_000)
+    expected = coding.expect(100_000, 10_000, 4)
+    assert expected == measured or not expected.exact, f"{coding}: expect() is not exact"
+    sizes = expected.nbytes(4), measured.nbytes(4)
+    assert abs(sizes[0] - sizes[1]) <= 0.005 * sizes[1], f"{coding}: {sizes[0]} expected, {sizes}"
+    encoded = _check_round_trip(coding, _elements(1000, 0.9, "<u4"))
+    room = encoded.values.nbytes + len(encoded.index)
+    for params in ({}, {**encoded.params, "extra": 1}, dict.fromkeys(encoded.params, 2**70)):
+        taken = _entry_is_taken(coding, Encoded(encoded.values, encoded.index, params), room)
+        assert not taken or params == encoded.params, f"{coding} takes the parameters {params}"
+    for wrong in (room - 1, room + 1):
+        index = np.resize(encoded.index, max(0, wrong - encoded.values.nbytes))
+        taken = _entry_is_taken(coding, Encoded(encoded.values, index, encoded.params), wrong)
+        assert not taken, f"{coding} takes an entry of {wrong} bytes in place of {room}"
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        index = generator.integers(0, 256, len(encoded.index), dtype=np.uint8)
+        _entry_is_taken(coding, Encoded(encoded.values, index, encoded.params), room)
+
+
+def _elements(numel: int, sparsity: float, dtype: str) -> Elements:
+    """Random integers of which round(sparsity * numel) are 0."""
+    generator = np.random.default_rng(numel)
+    elements = generator.integers(1, 2 ** (8 * int(dtype[-1])), numel, dtype=dtype)
+    elements[generator.permutation(numel)[: round(sparsity * numel)]] = 0
+    return elements
+
+
+def _check_round_trip(coding: Coding, elements: Elements) -> Encoded:
+    what = f"{coding} of {elements.dtype} {elements.shape}"
+    before = elements.copy()
+    layout = coding.measure(elements, int(np.count_nonzero(elements)))
+    encoded = coding.encode(elements, layout)
+    assert encoded.values.dtype == elements.dtype, f"{what}: values of {encoded.values.dtype}"
+    sizes = encoded.values.size, encoded.index.size
+    planned = layout.values, layout.index_bytes
+    assert sizes == planned, f"{what}: {sizes} values and bytes where measure() says {planned}"
+    count = coding.check_entry(
+        elements.size, encoded.params, layout.nbytes(elements.itemsize), elements.itemsize
+    )
+    assert count == layout.values, f"{what}: check_entry() says {count} values"
+    decoded = coding.decode(encoded, elements.shape)
+    assert decoded.dtype == elements.dtype, f"{what}: decoded to {decoded.dtype}"
+    assert np.array_equal(decoded, elements), f"{what}: decoded to other elements"
+    mask, values = coding.nonzeros(encoded, elements.shape)
+    bits = np.packbits(elements.reshape(-1) != 0, bitorder="little")
+    assert np.array_equal(mask, bits), f"{what}: nonzeros() gives another mask"
+    assert np.array_equal(values, elements[elements != 0]), f"{what}: nonzeros() gives others"
+    assert np.array_equal(before, elements), f"{what}: the elements are changed"
+    return encoded
+
+
+def _entry_is_taken(coding: Coding, encoded: Encoded, room: int) -> bool:
+    """Whether an entry of 1000 elements of 4 bytes is decoded and not refused by FormatError."""
+    try:
+        coding.check_entry(1000, encoded.params, room, 4)
+        decoded = coding.decode(encoded, (1000,))
+        mask, _ = coding.nonzeros(encoded, (1000,))
+    except FormatError:
+        return False
+    assert decoded.shape == (1000,), f"{coding}: decoded to {decoded.shape}, not (1000,)"
+    assert mask.shape == (125,), f"{coding}: the mask of 1000 elements has {mask.shape} bytes"
+    return True
 
 
 def _values(shape: Sequence[int], seed: int) -> Tensor:

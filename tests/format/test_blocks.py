@@ -79,6 +79,6 @@ def test_blocks_with_zeros_in_them_come_back(
     coding, nnz = Blocks(), int(np.count_nonzero(elements))
     layout = coding.measure(elements, nnz)
     encoded = coding.encode(elements, layout)
-    assert encoded.values.size == layout.stored >= nnz
+    assert encoded.values.size == layout.values >= nnz
     assert layout.nbytes(2) <= 2 * nnz + (elements.size + 7) // 8  # never above the bit mask
     assert np.array_equal(coding.decode(encoded, shape), elements)

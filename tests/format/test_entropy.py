@@ -51,8 +51,8 @@ def test_relative_index_padding_equals_a_walk_over_the_elements(bits: int) -> No
             gap += 1
     nnz = int(np.count_nonzero(mask))
     layout = RelativeIndex(bits).measure(mask.astype("<u4"), nnz)
-    assert layout.stored == nnz + padding
-    assert layout.index_bytes == (layout.stored * bits + 7) // 8
+    assert layout.values == nnz + padding
+    assert layout.index_bytes == (layout.values * bits + 7) // 8
 
 
 def test_the_best_bits_of_a_gap_are_found_by_counting() -> None:

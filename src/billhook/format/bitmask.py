@@ -18,7 +18,7 @@ class Bitmask:
     """``bytes = nnz * width + ceil(numel / 8)``; bit i of byte j stands for element ``8 j + i``.
 
     >>> Bitmask().expect(numel=1001, nnz=100, width=4)
-    Layout(stored=100, index_bytes=126, params={'nnz': 100}, exact=True)
+    Layout(values=100, index_bytes=126, params={'nnz': 100}, exact=True)
     """
 
     name: str = "bitmask"
@@ -29,14 +29,14 @@ class Bitmask:
 
     def expect(self, numel: int, nnz: int, width: int) -> Layout:  # noqa: ARG002
         """Exact from the two counts."""
-        return Layout(stored=nnz, index_bytes=(numel + 7) // 8, params={"nnz": nnz})
+        return Layout(values=nnz, index_bytes=(numel + 7) // 8, params={"nnz": nnz})
 
     def encode(self, elements: Elements, layout: Layout) -> Encoded:
         """The nonzero elements and the packed mask."""
-        mask, values = kernels.bitmask_encode(elements.reshape(-1), layout.stored)
+        mask, values = kernels.bitmask_encode(elements.reshape(-1), layout.values)
         return Encoded(values, mask, layout.params)
 
-    def stored(self, numel: int, params: Mapping[str, int], room: int, width: int) -> int:
+    def check_entry(self, numel: int, params: Mapping[str, int], room: int, width: int) -> int:
         """``nnz``, which with the mask must fill the entry."""
         if list(params) != ["nnz"]:
             raise FormatError(f"the bitmask coding takes nnz alone, found {dict(params)}")

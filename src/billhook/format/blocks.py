@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from billhook.errors import FormatError
-from billhook.format import kernels
+from billhook.format import kernels, portable
 from billhook.format.coding import Encoded, Layout
 from billhook.format.density import geometry
 from billhook.format.dtypes import Elements
+from billhook.format.portable import Bytes
 
 __all__ = ["Blocks"]
 
@@ -67,7 +68,7 @@ class Blocks:
         kept = _spread(layout.index, _sides(layout.params), shape)
         return Encoded(elements.reshape(shape)[kept], layout.index, layout.params)
 
-    def stored(self, numel: int, params: Mapping[str, int], room: int, width: int) -> int:
+    def check_entry(self, numel: int, params: Mapping[str, int], room: int, width: int) -> int:
         """``stored``, which with a bit for each of the blocks must fill the entry."""
         if list(params) != ["nnz", "stored", "rows", "columns", "inner", "blocks"]:
             raise FormatError(
@@ -91,19 +92,37 @@ class Blocks:
             raise FormatError(f"{blocks} blocks of {sides} cannot hold {numel} elements")
         return stored
 
+    def nonzeros(self, encoded: Encoded, shape: tuple[int, ...]) -> tuple[Bytes, Elements]:
+        """Of the blocks' elements those that are not zero."""
+        kept = _kept(encoded, shape)
+        if np.count_nonzero(kept) != len(encoded.values):
+            raise FormatError(portable.mask_error(_packed(kept), len(encoded.values), kept.size))
+        wanted = encoded.values != 0
+        kept[kept] = wanted
+        return _packed(kept), encoded.values[wanted]
+
     def decode(self, encoded: Encoded, shape: tuple[int, ...]) -> Elements:
         """Scatter the values to the stored blocks, whose elements must be as many."""
-        sides, whole = _sides(encoded.params), geometry(shape)
-        blocks = math.prod(_counts(whole, sides))
-        if blocks != encoded.params["blocks"]:
-            raise FormatError(
-                f"blocks={encoded.params['blocks']}, but {list(shape)} has {blocks} of "
-                f"{sides[0]} x {sides[1]} x {sides[2]}"
-            )
-        if np.unpackbits(encoded.index, bitorder="little")[blocks:].any():
-            raise FormatError(f"bits are set behind those of the {blocks} blocks")
-        kept = np.packbits(_spread(encoded.index, sides, whole), bitorder="little")
-        return kernels.bitmask_decode(kept, encoded.values, math.prod(shape)).reshape(shape)
+        mask = _packed(_kept(encoded, shape))
+        return kernels.bitmask_decode(mask, encoded.values, math.prod(shape)).reshape(shape)
+
+
+def _kept(encoded: Encoded, shape: tuple[int, ...]) -> Mask:
+    """Of each element, flat, whether its block is stored."""
+    sides, whole = _sides(encoded.params), geometry(shape)
+    blocks = math.prod(_counts(whole, sides))
+    if blocks != encoded.params["blocks"]:
+        raise FormatError(
+            f"blocks={encoded.params['blocks']}, but {list(shape)} has {blocks} of "
+            f"{sides[0]} x {sides[1]} x {sides[2]}"
+        )
+    if np.unpackbits(encoded.index, bitorder="little")[blocks:].any():
+        raise FormatError(f"bits are set behind those of the {blocks} blocks")
+    return _spread(encoded.index, sides, whole).reshape(-1)
+
+
+def _packed(mask: Mask) -> Bytes:
+    return np.packbits(mask, bitorder="little")
 
 
 def _layout(mask: Mask, sides: Sides, shape: Sides, nnz: int) -> Layout:

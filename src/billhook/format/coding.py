@@ -22,13 +22,13 @@ __all__ = ["Coding", "Encoded", "Layout"]
 class Layout:
     """How large one tensor is in one coding, known before a byte of it is written.
 
-    ``stored`` counts the values written (padding zeros included), ``index_bytes`` the bytes that
+    ``values`` counts the values written (padding zeros included), ``index_bytes`` the bytes that
     place them, ``params`` what a reader must know besides dtype and shape, in the file's order.
     ``exact`` is False when the sizes are an expectation over random masks. ``index`` is the index
     itself where it had to be encoded to be measured.
     """
 
-    stored: int
+    values: int
     index_bytes: int
     params: Mapping[str, int] = field(default_factory=dict)
     exact: bool = True
@@ -36,7 +36,7 @@ class Layout:
 
     def nbytes(self, width: int) -> int:
         """Bytes of the entry, with values of ``width`` bytes."""
-        return self.stored * width + self.index_bytes
+        return self.values * width + self.index_bytes
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Coding(Protocol):
         """Write ``elements`` by the layout that ``measure`` returned for them."""
         ...
 
-    def stored(self, numel: int, params: Mapping[str, int], room: int, width: int) -> int:
+    def check_entry(self, numel: int, params: Mapping[str, int], room: int, width: int) -> int:
         """How many values an entry of ``room`` bytes holds, by its untrusted ``params``.
 
         Raises FormatError when the entry cannot be one of ``numel`` elements of ``width`` bytes;

@@ -9,7 +9,7 @@ from billhook.format.blocks import Blocks
 from billhook.format.coding import Coding, Layout
 from billhook.format.dense import Dense
 from billhook.format.entropy import Entropy
-from billhook.format.file_layout import Stored, header_bytes
+from billhook.format.file_layout import PlannedEntry, header_bytes
 from billhook.format.relative_index import RelativeIndex
 
 __all__ = ["CODINGS", "Encoding", "choose", "find", "resolve"]
@@ -55,12 +55,12 @@ def find(name: str) -> Coding:
 def choose(
     codings: Sequence[Coding],
     layout_of: Callable[[Coding], Layout],
-    stored_as: Callable[[Coding, Layout], Stored],
-) -> tuple[Coding, Layout, Stored]:
+    entry_of: Callable[[Coding, Layout], PlannedEntry],
+) -> tuple[Coding, Layout, PlannedEntry]:
     """The coding with the fewest bytes for one tensor, in data and header together; of equals the
     one named first."""
     choices = []
     for coding in codings:
         layout = layout_of(coding)
-        choices.append((coding, layout, stored_as(coding, layout)))
+        choices.append((coding, layout, entry_of(coding, layout)))
     return min(choices, key=lambda choice: choice[2].nbytes + header_bytes(choice[2]))

@@ -19,24 +19,24 @@ class Dense:
     """``bytes = numel * width``: what every other coding is measured against.
 
     >>> Dense().expect(numel=1000, nnz=1, width=4)
-    Layout(stored=1000, index_bytes=0, params={}, exact=True)
+    Layout(values=1000, index_bytes=0, params={}, exact=True)
     """
 
     name: str = "dense"
 
     def measure(self, elements: Elements, nnz: int) -> Layout:  # noqa: ARG002
         """Size does not depend on the zeros."""
-        return Layout(stored=elements.size, index_bytes=0)
+        return Layout(values=elements.size, index_bytes=0)
 
     def expect(self, numel: int, nnz: int, width: int) -> Layout:  # noqa: ARG002
         """Size does not depend on the zeros."""
-        return Layout(stored=numel, index_bytes=0)
+        return Layout(values=numel, index_bytes=0)
 
     def encode(self, elements: Elements, layout: Layout) -> Encoded:
         """All elements, no copy."""
         return Encoded(elements.reshape(-1), np.empty(0, dtype=np.uint8), layout.params)
 
-    def stored(self, numel: int, params: Mapping[str, int], room: int, width: int) -> int:
+    def check_entry(self, numel: int, params: Mapping[str, int], room: int, width: int) -> int:
         """All ``numel``, which must fill the entry."""
         if params:
             raise FormatError(f"the dense coding takes no parameters, found {dict(params)}")

@@ -69,10 +69,10 @@ class Entropy:
     def encode(self, elements: Elements, layout: Layout) -> Encoded:
         """The nonzero elements and the mask that ``measure`` encoded."""
         assert layout.index is not None
-        _, values = kernels.bitmask_encode(elements.reshape(-1), layout.stored)
+        _, values = kernels.bitmask_encode(elements.reshape(-1), layout.values)
         return Encoded(values, layout.index, layout.params)
 
-    def stored(self, numel: int, params: Mapping[str, int], room: int, width: int) -> int:
+    def check_entry(self, numel: int, params: Mapping[str, int], room: int, width: int) -> int:
         """``nnz``; what the values leave of the entry must be able to describe the mask."""
         if list(params) != ["nnz"]:
             raise FormatError(f"the entropy coding takes nnz alone, found {dict(params)}")

@@ -8,7 +8,7 @@ from billhook.format.container import build_header
 from billhook.format.dtypes import width
 from billhook.format.record import SUFFIX, Record, Tied, line
 
-__all__ = ["VERSION", "Stored", "build", "check_metadata", "header_bytes", "user_metadata"]
+__all__ = ["VERSION", "PlannedEntry", "build", "check_metadata", "header_bytes", "user_metadata"]
 
 VERSION = "1"
 _OWN = ("billhook", "format")  # metadata that this format writes; keys with an "@" are records
@@ -16,7 +16,7 @@ _EMPTY = len(build_header([], {}).rstrip())
 
 
 @dataclass(frozen=True)
-class Stored:
+class PlannedEntry:
     """One tensor of a file: its record and the bytes of its entry (0 for a tied one)."""
 
     name: str
@@ -56,27 +56,27 @@ def user_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def build(
-    stored: Sequence[Stored], user: Mapping[str, str] | None = None
-) -> tuple[bytes, list[Stored]]:
+    planned: Sequence[PlannedEntry], user: Mapping[str, str] | None = None
+) -> tuple[bytes, list[PlannedEntry]]:
     """The file's header, with the user's metadata, and its entries in the order of their data.
 
     Plain entries come first, widest elements first, so that every reader finds them aligned.
     """
-    entries = [each for each in stored if isinstance(each.record, Record)]
+    entries = [each for each in planned if isinstance(each.record, Record)]
     entries.sort(key=_alignment, reverse=True)
-    metadata = {"billhook": f"{VERSION} {len(stored)}"}
-    if all(isinstance(each.record, Record) and each.record.plain for each in stored):
+    metadata = {"billhook": f"{VERSION} {len(planned)}"}
+    if all(isinstance(each.record, Record) and each.record.plain for each in planned):
         metadata["format"] = "pt"  # what transformers asks of a file it can read by itself
-    metadata |= {f"@{each.name}": line(each.record) for each in stored}
+    metadata |= {f"@{each.name}": line(each.record) for each in planned}
     metadata |= user or {}
     return build_header([_fields(each) for each in entries], metadata), entries
 
 
-def header_bytes(each: Stored) -> int:
+def header_bytes(each: PlannedEntry) -> int:
     """The bytes that one tensor adds to the header, without the digits of its offsets.
 
-    >>> dense = Stored("w", Record("dense", "F32", (2,)), 8)
-    >>> coded = Stored("w", Record("bitmask", "F32", (2,), {"nnz": 1}), 5)
+    >>> dense = PlannedEntry("w", Record("dense", "F32", (2,)), 8)
+    >>> coded = PlannedEntry("w", Record("bitmask", "F32", (2,), {"nnz": 1}), 5)
     >>> header_bytes(coded) - header_bytes(dense)
     16
     """
@@ -88,12 +88,12 @@ def header_bytes(each: Stored) -> int:
     return len(header.rstrip()) - _EMPTY
 
 
-def _alignment(each: Stored) -> int:
+def _alignment(each: PlannedEntry) -> int:
     record = each.record
     return width(record.dtype) if isinstance(record, Record) and record.plain else 0
 
 
-def _fields(each: Stored) -> tuple[str, str, tuple[int, ...], int]:
+def _fields(each: PlannedEntry) -> tuple[str, str, tuple[int, ...], int]:
     record = each.record
     assert isinstance(record, Record)
     if record.plain:

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from billhook.errors import ConfigurationError
 from billhook.format.coding import Coding, Layout
 from billhook.format.dtypes import DTYPES, Elements, dtype_name, file_shape, to_elements
-from billhook.format.file_layout import Stored
+from billhook.format.file_layout import PlannedEntry
 from billhook.format.record import SUFFIX, Record, Tied
 from billhook.format.values import applies, quantise
 from billhook.torch_private import is_transformed
@@ -43,12 +43,13 @@ class Prepared:
     negative_zeros: int = 0
     target: str = ""
 
-    def stored(self, coding: Coding, layout: Layout) -> Stored:
+    def entry(self, coding: Coding, layout: Layout) -> PlannedEntry:
         """What the file holds of it in this coding."""
         if self.target:
-            return Stored(self.name, Tied(self.target))
+            return PlannedEntry(self.name, Tied(self.target))
         record = Record(coding.name, self.dtype, self.shape, layout.params, self.values)
-        return Stored(self.name, record, layout.nbytes(self.elements.itemsize) + self.scales.nbytes)
+        nbytes = layout.nbytes(self.elements.itemsize) + self.scales.nbytes
+        return PlannedEntry(self.name, record, nbytes)
 
 
 def prepare(

@@ -307,7 +307,7 @@ def _counts(record: Record, entry: Entry) -> tuple[int, int]:
         raise FormatError(f"{head} bytes of scales in an entry of {entry.nbytes}")
     size = width(record.values or record.dtype)
     numel = math.prod(element_shape(record.shape, record.dtype))
-    return head, find(record.coding).stored(numel, record.params, entry.nbytes - head, size)
+    return head, find(record.coding).check_entry(numel, record.params, entry.nbytes - head, size)
 
 
 def _check_tie(name: str, record: Tied, records: dict[str, Record | Tied]) -> None:

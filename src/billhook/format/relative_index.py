@@ -32,7 +32,7 @@ class RelativeIndex:
     >>> elements = np.zeros(1000, dtype="<u4")
     >>> elements[[3, 500]] = 7
     >>> RelativeIndex(bits=8).measure(elements, nnz=2)  # 496 and 499 zeros: 1 padding zero each
-    Layout(stored=4, index_bytes=4, params={'nnz': 2, 'stored': 4, 'bits': 8}, exact=True)
+    Layout(values=4, index_bytes=4, params={'nnz': 2, 'stored': 4, 'bits': 8}, exact=True)
     """
 
     bits: int | None = None
@@ -63,11 +63,11 @@ class RelativeIndex:
     def encode(self, elements: Elements, layout: Layout) -> Encoded:
         """The gaps and the values between which the padding zeros stand."""
         index, values = kernels.relative_index_encode(
-            elements.reshape(-1), layout.params["bits"], layout.stored
+            elements.reshape(-1), layout.params["bits"], layout.values
         )
         return Encoded(values, index, layout.params)
 
-    def stored(self, numel: int, params: Mapping[str, int], room: int, width: int) -> int:
+    def check_entry(self, numel: int, params: Mapping[str, int], room: int, width: int) -> int:
         """``stored``, which with its gaps must fill the entry and reach the tensor's end."""
         if list(params) != ["nnz", "stored", "bits"]:
             raise FormatError(

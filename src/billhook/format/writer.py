@@ -16,7 +16,7 @@ from billhook.errors import ConfigurationError
 from billhook.format.coding import Coding
 from billhook.format.codings import Encoding, choose, resolve
 from billhook.format.dtypes import dtype_name, file_shape, to_elements
-from billhook.format.file_layout import Stored, build, check_metadata
+from billhook.format.file_layout import PlannedEntry, build, check_metadata
 from billhook.format.prepare import Prepared, prepare, tensors_of, tied_names
 from billhook.format.record import Record, Tied, checksum
 from billhook.format.save_report import SaveReport, gzip_size
@@ -31,7 +31,7 @@ _GZIP_LIMIT = 16 << 20  # above this many bytes gzip would take longer than all 
 class _Coded:
     """One tensor ready to be written, and what the report says of it."""
 
-    stored: Stored
+    entry: PlannedEntry
     parts: tuple[Any, ...]
     summary: TensorSummary
     lost: int = 0
@@ -111,22 +111,20 @@ def _code(each: Prepared, codings: Sequence[Coding]) -> _Coded:
         link = Tied(each.target)
         link = replace(link, crc=checksum(each.name, link))
         summary = TensorSummary(each.name, each.dtype, each.shape, each.nnz, str(link), 0)
-        return _Coded(Stored(each.name, link), (), summary)
-    coding, layout, stored = choose(
-        codings, lambda coding: coding.measure(each.elements, each.nnz), each.stored
+        return _Coded(PlannedEntry(each.name, link), (), summary)
+    coding, layout, entry = choose(
+        codings, lambda coding: coding.measure(each.elements, each.nnz), each.entry
     )
     encoded = coding.encode(each.elements, layout)
     parts = (each.scales.data, encoded.values.view(np.uint8).data, encoded.index.data)
-    assert isinstance(stored.record, Record)
-    record = replace(stored.record, crc=checksum(each.name, stored.record, *parts))
-    summary = TensorSummary(
-        each.name, record.type, each.shape, each.nnz, coding.name, stored.nbytes
-    )
+    assert isinstance(entry.record, Record)
+    record = replace(entry.record, crc=checksum(each.name, entry.record, *parts))
+    summary = TensorSummary(each.name, record.type, each.shape, each.nnz, coding.name, entry.nbytes)
     cost = 0
     if each.negative_zeros:
-        cost = stored.nbytes - _canonical_bytes(each, codings)
+        cost = entry.nbytes - _canonical_bytes(each, codings)
     return _Coded(
-        replace(stored, record=record), parts, summary, each.lost, each.negative_zeros, cost
+        replace(entry, record=record), parts, summary, each.lost, each.negative_zeros, cost
     )
 
 
@@ -136,12 +134,12 @@ def _canonical_bytes(each: Prepared, codings: Sequence[Coding]) -> int:
     negative = each.elements == each.elements.dtype.type(1 << (8 * width - 1))
     elements = np.where(negative, each.elements.dtype.type(0), each.elements)
     nnz = each.nnz - each.negative_zeros
-    return choose(codings, lambda coding: coding.measure(elements, nnz), each.stored)[2].nbytes
+    return choose(codings, lambda coding: coding.measure(elements, nnz), each.entry)[2].nbytes
 
 
 def _chunks(coded: Sequence[_Coded], metadata: Mapping[str, str]) -> Iterator[Any]:
-    header, order = build([each.stored for each in coded], metadata)
-    parts = {each.stored.name: each.parts for each in coded}
+    header, order = build([each.entry for each in coded], metadata)
+    parts = {each.entry.name: each.parts for each in coded}
     yield header
     for each in order:
         yield from parts[each.name]
@@ -152,11 +150,13 @@ def _dense(
 ) -> tuple[int, int | None]:
     """Bytes of the file that ``encoding="dense"`` writes, before and after gzip."""
     tied = tied_names(tensors)
-    stored = [
-        Stored(name, Tied(tied[name])) if name in tied else Stored(name, _dense_record(t), t.nbytes)
+    entries = [
+        PlannedEntry(name, Tied(tied[name]))
+        if name in tied
+        else PlannedEntry(name, _dense_record(t), t.nbytes)
         for name, t in tensors.items()
     ]
-    header, order = build(stored, metadata)
+    header, order = build(entries, metadata)
     size = len(header) + sum(each.nbytes for each in order)
     if gzip is False or (gzip is None and size > _GZIP_LIMIT):
         return size, None
@@ -170,7 +170,7 @@ def _dense_record(tensor: torch.Tensor) -> Record:
 
 
 def _warn_of_dense_name(path: Path, coded: Sequence[_Coded]) -> None:
-    records = [each.stored.record for each in coded]
+    records = [each.entry.record for each in coded]
     plain = all(isinstance(record, Record) and record.plain for record in records)
     if path.name == "model.safetensors" and not plain:
         warnings.warn(
