@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from billhook.study.analysis.comparison import Design
-from billhook.study.analysis.variants import variants, what_mattered
+from billhook.study.analysis.variants import against_own, variants, what_mattered
 from billhook.study.grid import SPARSE
 from billhook.study.records.rows import Row
 from billhook.tasks.digits import Digits
@@ -61,3 +61,23 @@ def test_few_seeds_say_no_more_than_the_range() -> None:
 def test_a_study_without_variants_has_nothing_to_say() -> None:
     assert variants(rows({"": 0.9}), ACCURACY) == []
     assert what_mattered([], ACCURACY, Design(paired=True)) == []
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_every_variant_stands_beside_the_recipes_own(*, paired: bool) -> None:
+    found = variants(rows({"": 0.9, "curve=linear": 0.7, "criterion=fisher": 0.901}), ACCURACY)
+    own, linear, fisher = against_own(found, Design(paired=paired))
+    assert own[1] is None
+    assert linear[1] is not None
+    assert linear[1].mean == pytest.approx(-0.2)
+    assert linear[1].low < -0.2 < linear[1].high < 0.0
+    single = Design(paired=paired).difference(linear[0].scores, own[0].scores).p_value
+    assert linear[2] == pytest.approx(2 * single)  # Holm's of two
+    assert fisher[1] is not None
+    assert fisher[1].low < 0.0 < fisher[1].high
+    assert fisher[2] > 0.05
+
+
+def test_few_seeds_have_no_interval_beside_the_recipes_own() -> None:
+    found = variants(rows({"": 0.9, "curve=linear": 0.7}, seeds=4), ACCURACY)
+    assert [interval for _, interval, _ in against_own(found, Design(paired=False))] == [None, None]

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from billhook.study.analysis.cells import series_name
 from billhook.study.analysis.comparison import ALPHA, CLAIM_SEEDS, Design, Scores, summary
@@ -11,7 +11,7 @@ from billhook.study.grid import SPARSE
 from billhook.study.records.rows import Row
 from billhook.tasks.task import Metric
 
-__all__ = ["Variant", "variants", "what_mattered"]
+__all__ = ["Variant", "against_own", "variants", "what_mattered"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +66,33 @@ def variants(rows: Sequence[Row], metric: Metric) -> list[Variant]:
         for (scheme, point, variant), group in groups.items()
         if (scheme, point) in varied
     ]
+
+
+def against_own(
+    found: Sequence[Variant], design: Design
+) -> Iterator[tuple[Variant, Interval | None, float]]:
+    """Each variant's mean less that of the recipe's own pruning at the same size, and its p-value.
+
+    The p-values are Holm's for the variants of one size and scheme. The recipe's own, and what has
+    too few seeds to say, have no interval.
+    """
+    for place in dict.fromkeys((each.scheme, each.point) for each in found):
+        here = [each for each in found if (each.scheme, each.point) == place]
+        own = next((each for each in here if not each.settings), None)
+        estimates = [
+            design.difference(each.scores, own.scores)
+            if own is not None
+            and each is not own
+            and design.seeds(each.scores, own.scores) >= CLAIM_SEEDS
+            else None
+            for each in here
+        ]
+        adjusted = iter(holm([each.p_value for each in estimates if each is not None]))
+        for variant, estimate in zip(here, estimates, strict=True):
+            if estimate is None:
+                yield variant, None, 1.0
+            else:
+                yield variant, estimate.interval(), next(adjusted)
 
 
 def what_mattered(found: Sequence[Variant], metric: Metric, design: Design) -> list[list[str]]:

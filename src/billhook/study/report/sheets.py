@@ -9,7 +9,7 @@ from billhook.study.analysis.energy import energy
 from billhook.study.analysis.equal_metric import read_across
 from billhook.study.analysis.findings import Findings
 from billhook.study.analysis.statistics import LEVEL, Interval
-from billhook.study.analysis.variants import variants
+from billhook.study.analysis.variants import against_own, variants
 from billhook.study.analysis.verdict import saved
 from billhook.study.grid import SPARSE, scheme_label
 from billhook.study.published import PublishedTable
@@ -146,8 +146,8 @@ def cost_sheet(cells: Sequence[Cell]) -> Sheet:
     return Sheet("Cost of training and of one inference", headings, tuple(rows))
 
 
-def variant_sheet(metric: Metric, rows: Sequence[Row]) -> Sheet:
-    """What a study of tuning varied, each variant over its seeds."""
+def variant_sheet(metric: Metric, rows: Sequence[Row], design: Design) -> Sheet:
+    """What a study of tuning varied, each variant over its seeds and beside the recipe's own."""
     lines = [
         (
             each.label,
@@ -155,10 +155,15 @@ def variant_sheet(metric: Metric, rows: Sequence[Row]) -> Sheet:
             f"{each.sparsity:.2%}",
             str(len(each.scores)),
             _plain(metric, each.score, len(each.scores) >= CLAIM_SEEDS),
+            "" if difference is None else _signed(metric, difference, True),
+            "" if difference is None else f"{p:.2g}",
         )
-        for each in variants(rows, metric)
+        for each, difference, p in against_own(variants(rows, metric), design)
     ]
-    headings = "variant", "scheme", "sparsity", "seeds", _heading(metric)
+    headings = (
+        *("variant", "scheme", "sparsity", "seeds", _heading(metric)),
+        *("less the recipe's own, 95% interval", "p (Holm)"),
+    )
     return Sheet(f"Variants of the pruning: test {metric.label}", headings, tuple(lines))
 
 
