@@ -1,5 +1,6 @@
 """Inputs that are laid out otherwise, or that no program takes: the right answer or an error."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from billhook.errors import ConfigurationError
-from billhook.inference import CompiledModel, kernels
+from billhook.inference import CompiledModel, compile, kernels
 
 from .test_compile import CNNS, Tagger, forced, pruned, relative_error
 from .test_linear_kernels import torch_threads
@@ -179,3 +180,32 @@ def test_a_model_of_replaced_layers_may_be_called_from_several_threads() -> None
                 assert torch.equal(given["logits"], fast(x)["logits"])
             for x, given in zip(images, maps, strict=True):
                 assert torch.equal(given, conv(x))
+
+
+class Mapped(nn.Module):
+    """Calls one layer under vmap, and one as usual."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(64, 64), nn.Linear(64, 64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.outer(torch.func.vmap(self.inner)(x))
+        return y
+
+
+def test_a_layer_that_is_called_under_a_transform_stays_dense_and_says_so() -> None:
+    model, x = pruned(Mapped(), 0.5), torch.randn(4, 64)
+    fast = compile(model, x)
+    assert torch.allclose(fast(x), model(x), atol=1e-5)
+    reasons = {layer.name: layer.reason for layer in fast.report().layers}
+    assert "under a transform of torch.func" in reasons["inner"]
+    assert "transform" not in reasons["outer"]
+
+
+def test_a_layer_without_inputs_compiles() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of the empty weight
+        model = nn.Linear(0, 8).eval()
+    fast = compile(model, torch.empty(3, 0))
+    assert torch.equal(fast(torch.empty(3, 0)), model(torch.empty(3, 0)))

@@ -54,7 +54,8 @@ class Trials:
             try:
                 given = _run(program, inputs)
             except Exception as error:
-                raise CompileError(f"the compiled model fails on {name} ({error})") from error
+                what = f"{type(error).__name__}: {error}"
+                raise CompileError(f"the compiled model fails on {name} ({what})") from error
             where = _difference(given, expected, tolerance)
             if where is None:
                 continue

@@ -92,7 +92,7 @@ class SparseLayer(nn.Module):
 
     def positions(self, x: Any) -> int:
         """How often a call with this input uses each weight."""
-        return int(x.numel() // x.shape[-1])
+        return int(x.shape[:-1].numel())
 
     @property
     def nbytes(self) -> int:

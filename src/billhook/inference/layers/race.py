@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from billhook.errors import ConfigurationError
 from billhook.inference.layers.base import SparseLayer
 from billhook.inference.layers.kinds import (
     candidates,
@@ -20,6 +21,7 @@ from billhook.inference.plan import Choice
 from billhook.inference.race import interleaved_times, race, winner
 from billhook.inference.report import LayerReport
 from billhook.inference.weights.csr import SparseWeight
+from billhook.torch_private import is_transformed
 
 __all__ = ["choose_modules", "time_modules"]
 
@@ -103,13 +105,19 @@ def _choose(layer: _Layer, isa: int) -> tuple[Choice, LayerReport]:
         why = "the example input does not reach it"
     if why is None and getattr(layer.input, "is_nested", False):
         why = "it is given nested tensors; build its encoder with enable_nested_tensor=False"
+    if why is None and isinstance(layer.input, torch.Tensor) and is_transformed(layer.input):
+        why = "it is called under a transform of torch.func, which cannot see into native kernels"
     if why is not None:
         return Choice("dense"), _dense_report(layer.name, layer.module, why)
     args, kwargs = layer.call or ((), {})
     sparse = kind_of(layer.module).fastest(layer.module, layer.input, isa)
     replaced = make_sparse(layer.module, sparse, isa)
     forms = {sparse: replaced, Choice("dense"): layer.module}
-    times = race({choice: partial(form, *args, **kwargs) for choice, form in forms.items()})
+    try:
+        times = race({choice: partial(form, *args, **kwargs) for choice, form in forms.items()})
+    except ConfigurationError as error:
+        why = f"its sparse form does not take what it is given: {error}"
+        return Choice("dense"), _dense_report(layer.name, layer.module, why)
     best, dense, ours = winner(times, Choice("dense")), times[Choice("dense")], times[sparse]
     why = f"{dense / ours:.1f} times as fast as torch"
     if best.kernel == "dense":
