@@ -16,6 +16,7 @@ CORE = {
     "atomic",
     "attach",
     "backends",
+    "batches",
     "criterion",
     "distillation",
     "distributed",

@@ -95,9 +95,11 @@ def test_padding_by_side() -> None:
 
 def test_callbacks_at_the_end_of_a_backward_pass() -> None:
     calls: list[str] = []
+    passes: list[int] = []
 
     def hook(parameter: Tensor) -> None:
         assert private.in_backward()
+        passes.append(private.backward_pass())
         private.call_after_backward(lambda: calls.append(f"end, {parameter.grad is not None}"))
         calls.append("hook")
 
@@ -107,6 +109,9 @@ def test_callbacks_at_the_end_of_a_backward_pass() -> None:
     (2 * parameter).backward()
     assert calls == ["hook", "end, True"]
     assert not private.in_backward()
+    assert private.backward_pass() == -1
+    parameter.sum().backward()
+    assert -1 < passes[0] < passes[1]
 
 
 class Wrapper(Tensor):

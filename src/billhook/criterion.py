@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from billhook.backends.portable import there
 from billhook.errors import MaskError
 
 __all__ = ["Criterion", "Magnitude", "Random", "check_scores"]
@@ -91,4 +92,5 @@ class Random:
 
     def __call__(self, weight: Tensor, grad: Tensor | None, name: str) -> Tensor:  # noqa: ARG002
         generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed}/{name}".encode()))
-        return torch.rand(weight.shape, generator=generator, device="cpu").to(weight.device)
+        scores = torch.rand(weight.shape, generator=generator, device="cpu")
+        return there(scores, weight.device)

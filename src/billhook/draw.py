@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from billhook.allocation import Allocation, PrunableTensor
-from billhook.backends.nans import nan_scores
+from billhook.backends import portable
 from billhook.criterion import Criterion, Magnitude, check_scores
 from billhook.distributed import gathered, is_sharded, part, part_like, total
 from billhook.errors import ConfigurationError, MaskError
 from billhook.granularity import Granularity, Unstructured, nearest_kept
-from billhook.mask import Mask
-from billhook.masked_weight import MaskedWeight
+from billhook.masked_weight import Drawn, MaskedWeight
+from billhook.masked_weights import MaskedWeights
 from billhook.regrowth import GradientRegrowth
 from billhook.schedule import Schedule
 from billhook.statistics import Statistics
@@ -65,8 +65,6 @@ class MaskDrawer:
             "allocation": configuration_of(allocation, "allocation"),
             "regrow": regrow if isinstance(regrow, bool) else repr(regrow),
         }
-        #: By tensor, the numbers of NaNs among the scores of the last update, on their devices.
-        self.nans: dict[str, Tensor] = {}
         plain = (criterion, granularity) == (Magnitude(), Unstructured())
         self._ranks_magnitudes = plain and isinstance(regrow, bool)
         self._emptied: set[str] = set()
@@ -100,20 +98,15 @@ class MaskDrawer:
             for step in sorted(set(itertools.chain(*ends))):
                 self._counts(step, {n: t for n, t in scored.items() if step in t.schedule.updates})
 
-    def draw(self, weights: Sequence[MaskedWeight], step: int) -> dict[str, Mask | Tensor]:
-        """The masks (bools: True = kept) of the weights whose schedule has an update at ``step``.
-
-        Where the number of NaNs stays on a device, :attr:`nans` has it afterwards.
+    def draw(self, weights: MaskedWeights, step: int) -> dict[str, Drawn]:
+        """The masks of the weights whose schedule has an update at ``step``.
 
         Raises:
             MaskError: scores are not what a criterion owes, or NaN; or a mask has another number
                 of survivors than was asked for.
         """
         changing = [weight for weight in weights if step in weight.schedule.updates]
-        masks: dict[str, Mask | Tensor] = {
-            **_existing([weight for weight in changing if weight.schedule.holds_zeros])
-        }
-        self.nans = {}
+        masks = _existing([weight for weight in changing if weight.schedule.holds_zeros])
         scored = [weight for weight in changing if not weight.schedule.holds_zeros]
         scores: dict[str, Tensor] = {}
         if self.allocation.needs_scores:
@@ -123,22 +116,30 @@ class MaskDrawer:
             for w in scored
         }
         counts = self._counts(step, tensors, scores)
+        ranked: dict[str, int] = {}  # by magnitude, together
+        nans: dict[str, Tensor] = {}  # counts on devices
         for weight in scored:
             count = counts[weight.name]
             if self.regrow is False:  # what an allocation rounds up must not bring weights back
                 count = min(count, weight.kept)
-            if count == weight.parameter.numel() and needs(self.criterion) != "weight":
-                masks[weight.name] = torch.ones_like(weight.parameter, dtype=torch.bool)
+            if self._ranks_magnitudes and not scores and not is_sharded(weight.parameter):
+                ranked[weight.name] = count
                 continue
             try:
-                if self._ranks_magnitudes and not scores and not is_sharded(weight.parameter):
-                    masks[weight.name] = self._rank(weight, count)
+                if count == weight.parameter.numel() and needs(self.criterion) != "weight":
+                    mask = torch.ones_like(weight.parameter, dtype=torch.bool)
                 else:
                     score = scores.pop(weight.name) if scores else self._score(weight)
-                    mask = self._drop_and_grow(weight, score, count, step)
-                    masks[weight.name] = mask.reshape(weight.parameter.shape)
+                    if self._is_ranked_there(score):
+                        mask, nans[weight.name] = _ranked_there(weight, score, count)
+                    else:
+                        mask = self._drop_and_grow(weight, score, count, step)
+                        mask = mask.reshape(weight.parameter.shape)
             except MaskError as error:
                 raise MaskError(f"no mask for {weight.name!r} at step {step}: {error}") from None
+            masks[weight.name] = Drawn(mask, count)
+        masks |= weights.rank(ranked, step)
+        weights.expect_no_nans(nans, step)
         return masks
 
     def due(self, weights: Sequence[MaskedWeight], step: int) -> dict[str, int]:
@@ -208,13 +209,10 @@ class MaskDrawer:
         # Blocks may cross the borders of shards.
         return gathered(scores).reshape(weight.weight.pattern_shape)
 
-    def _rank(self, weight: MaskedWeight, count: int) -> Mask:
-        mask, nans = weight.rank(count)
-        if isinstance(nans, Tensor):
-            self.nans[weight.name] = nans
-        elif nans:
-            raise MaskError(nan_scores(nans, weight.parameter.numel()))
-        return mask
+    def _is_ranked_there(self, scores: Tensor) -> bool:
+        """Whether single weights are ranked on a device for which nobody has to wait."""
+        plain = isinstance(self.granularity, Unstructured) and isinstance(self.regrow, bool)
+        return plain and not scores.is_cpu and not is_sharded(scores)
 
     def _drop_and_grow(self, weight: MaskedWeight, scores: Tensor, count: int, step: int) -> Tensor:
         """The mask of ``count`` survivors, some of them regrown where a rule says so."""
@@ -246,15 +244,20 @@ class MaskDrawer:
         return mask
 
 
-def _existing(weights: Sequence[MaskedWeight]) -> dict[str, Tensor]:
+def _ranked_there(weight: MaskedWeight, scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The mask of the largest scores, or with a NaN among them that in force; the NaNs' number."""
+    nans, keep = portable.select(scores, count)
+    return torch.where(nans == 0, keep, weight.keep()), nans
+
+
+def _existing(weights: Sequence[MaskedWeight]) -> dict[str, Drawn]:
     """The masks of the nonzero weights; a warning names tensors without a single zero."""
-    masks = {weight.name: weight.raw() != 0 for weight in weights}
-    dense = [
-        weight.name
-        for weight in weights
-        if total(int(part(masks[weight.name]).count_nonzero()), weight.parameter)
-        == weight.parameter.numel()
-    ]
+    keeps = {weight.name: weight.raw() != 0 for weight in weights}
+    masks = {
+        w.name: Drawn(keeps[w.name], total(int(part(keeps[w.name]).count_nonzero()), w.parameter))
+        for w in weights
+    }
+    dense = [w.name for w in weights if masks[w.name].kept == w.parameter.numel()]
     if dense:
         shown = ", ".join(map(repr, dense[:5])) + (", ..." if len(dense) > 5 else "")
         warnings.warn(

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from billhook.backends import native, portable
 from billhook.backends.nans import nan_scores
+from billhook.backends.triton import is_capturing
 from billhook.distributed import is_sharded, select_sharded
 from billhook.errors import MaskError
 
@@ -120,6 +121,11 @@ class Mask:
         return mask
 
     @classmethod
+    def over(cls, bits: Tensor, shape: torch.Size, kept: int) -> "Mask":
+        """The mask of bits that a kernel has written, and which it will write again."""
+        return cls._make(bits, shape, kept)
+
+    @classmethod
     def _make(cls, bits: Tensor, shape: torch.Size, kept: int) -> "Mask":
         mask = cls.__new__(cls)
         mask.shape, mask.bits, mask.kept, mask._masked = shape, bits, kept, None
@@ -171,7 +177,7 @@ class Mask:
                 f"a mask of shape {tuple(self.shape)} does not fit a tensor of shape "
                 f"{tuple(tensor.shape)}"
             )
-        if self.keeps_all:
+        if self.keeps_all and not is_capturing():  # a graph will see other masks
             return
         if native.is_available() and native.fits(tensor):
             native.zero(tensor, self.bits)

@@ -2,12 +2,14 @@
 
 import gc
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from billhook import torch_private
+from billhook.backends.triton import is_capturing
 from billhook.distributed import after_reduction, is_sharded, mean_over, part, whole
 from billhook.errors import StateError
 from billhook.mask import Mask
@@ -15,7 +17,7 @@ from billhook.mask import Mask
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["MaskedGradient", "check_free"]
+__all__ = ["EndOfBackward", "MaskedGradient", "check_free"]
 
 
 class MaskedGradient:
@@ -39,7 +41,12 @@ class MaskedGradient:
         self._masked: tuple[weakref.ref[Tensor], int] | None = None
         self._collects = False
         self._lost: Tensor | None = None
+        self._end: EndOfBackward | None = None
         self._hook = self._register_hook()
+
+    def mask_at(self, end: "EndOfBackward") -> None:
+        """Have all gradients masked together by what is called at the end of a backward pass."""
+        self._end = end
 
     @property
     def was_written(self) -> bool:
@@ -52,21 +59,26 @@ class MaskedGradient:
 
     def mask(self) -> None:
         """Write zeros where the weight is masked."""
+        for mask, grad in self.jobs():
+            mask.zero_(grad)
+        self.note()
+
+    def jobs(self) -> list[tuple[Mask, Tensor]]:
+        """What is to be masked in order to mask the gradient; :meth:`note` it afterwards."""
         grad = self._parameter.grad
-        if grad is None:
-            return
-        if self._mask.keeps_all:
-            pass
-        elif grad.is_sparse:  # rows of an embedding, possibly repeated
+        if grad is None or (self._mask.keeps_all and not is_capturing()):
+            return []
+        if grad.is_sparse:  # rows of an embedding, possibly repeated
             rows = self._mask_of(grad).keep()[grad._indices()[0]]
             grad._values().masked_fill_(~rows, 0.0)
-        else:
-            self._mask_of(grad).zero_(part(grad))
-        self.note(grad)
+            return []
+        return [(self._mask_of(grad), part(grad))]
 
-    def note(self, grad: Tensor) -> None:
-        """Remember a gradient as masked until it is written again."""
-        self._masked = weakref.ref(grad), torch_private.version(part(grad))
+    def note(self) -> None:
+        """Remember the gradient as masked until it is written again."""
+        grad = self._parameter.grad
+        if grad is not None:
+            self._masked = weakref.ref(grad), torch_private.version(part(grad))
 
     def collect(self, wanted: bool) -> None:
         """Whether to remember, in the backward passes to come, gradients of masked weights too."""
@@ -89,12 +101,17 @@ class MaskedGradient:
         self._lost = None
 
     def after_accumulation(self) -> None:
-        """Mask a gradient that has just been accumulated."""
+        """A gradient was accumulated: in main memory it is masked while it is in the cache.
+
+        On other devices all are masked together when the backward pass is over, and where DDP
+        averages them afterwards, too: a low-rank average, say, leaves no zero where it was.
+        """
         if self._collects:
             self._collect()
-        self.mask()
-        if self._reduced_later:
-            after_reduction(self.mask)  # a low-rank one, say, leaves no zero where it was
+        if self._end is not None and (self._reduced_later or not self._parameter.is_cpu):
+            self._end.ask()
+        else:
+            self.mask()
 
     def _collect(self) -> None:
         grad = self._parameter.grad
@@ -117,6 +134,21 @@ class MaskedGradient:
         parameter.requires_grad_(not frozen)
         weakref.finalize(self, handle.remove).atexit = False
         return handle
+
+
+class EndOfBackward:
+    """Calls back once when the backward pass that asks for it is over, after DDP's reducer."""
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._callback = callback
+        self._asked = -1  # the backward pass that has asked
+
+    def ask(self) -> None:
+        """Called from a gradient hook."""
+        task = torch_private.backward_pass()
+        if task != self._asked:
+            self._asked = task
+            after_reduction(self._callback)
 
 
 class _Hook:

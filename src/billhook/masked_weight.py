@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from billhook import torch_private
 from billhook.backends import native, portable
+from billhook.backends.triton import Change, Held, is_capturing
 from billhook.distributed import (
     is_sharded,
     part,
@@ -18,7 +19,6 @@ from billhook.distributed import (
     whole,
 )
 from billhook.errors import StateError
-from billhook.fixed_points import is_fixed_point
 from billhook.mask import Mask, select
 from billhook.masked_gradient import MaskedGradient
 from billhook.optimizer_state import Copies, held_state, hold_state
@@ -29,7 +29,14 @@ from billhook.selection import Weight
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["MaskedWeight", "tensor_report"]
+__all__ = ["Drawn", "MaskedWeight", "tensor_report"]
+
+
+class Drawn(NamedTuple):
+    """A mask that an update has drawn."""
+
+    keep: Mask | Tensor  #: of this rank's part, or bools laid out as the parameter, True = kept
+    kept: int  #: the number of survivors on all ranks together
 
 
 class MaskedWeight:
@@ -128,29 +135,63 @@ class MaskedWeight:
         return Mask(torch.where(found == 0, keep, ~masked), count), found
 
     @torch.no_grad()
-    def set_mask(self, new: Mask | Tensor, *, keep_aside: bool) -> None:
+    def set_mask(self, drawn: Drawn, *, keep_aside: bool) -> None:
         """Put a mask in force: values come back where it keeps, go aside where it does not.
 
         Interrupted at any point, it leaves the raw values whole, so that it can be done again.
 
         Args:
-            new: the mask of this rank's part, or bools laid out as the parameter, True = kept.
+            drawn: the mask.
             keep_aside: whether what becomes masked may return.
         """
-        if not isinstance(new, Mask):
-            new = Mask(part(part_like(new, self.parameter)))
+        new = self.local(drawn)
         if keep_aside:
             self.make_room()
         settled = self._settle_leaving(new)
         self._exchange(new)
-        if not keep_aside:
-            self.aside = None
-        self.kept = total(new.kept, self.parameter)
+        self.changed(drawn.kept, keep_aside=keep_aside)
         if settled:
             self._version = torch_private.version(self.part)
         else:
             self.gradient.mask()
             self.hold()
+
+    def local(self, drawn: Drawn) -> Mask:
+        """The mask of this rank's part."""
+        if isinstance(drawn.keep, Mask):
+            return drawn.keep
+        mine = part(part_like(drawn.keep, self.parameter))
+        return Mask(mine, None if is_sharded(self.parameter) else drawn.kept)
+
+    def held(self, count: int) -> Held:
+        """What kernels need to draw a mask of ``count`` survivors."""
+        return Held(self.part.detach(), self.aside, self._mask_here().bits, count)
+
+    def change_to(self, new: Mask) -> Change:
+        """What kernels need to put ``new`` in force."""
+        return Change(self.part.detach(), self.aside, self._mask_here().bits, new.bits)
+
+    def changed(self, kept: int, *, keep_aside: bool) -> None:
+        """A mask with so many survivors, on all ranks together, is in force."""
+        self.kept = kept
+        if not keep_aside:
+            self.aside = None
+
+    def settle_jobs(self) -> list[tuple[Mask, Tensor]] | None:
+        """What is to be zeroed in gradient and state after a new mask; None: more than zeros."""
+        if not self._is_settled:
+            return None
+        tensors = [value for o in self._optimizers for value in held_state(o, self.parameter)]
+        return [*self.gradient.jobs(), *((self.mask, tensor) for tensor in tensors)]
+
+    def settled(self) -> None:
+        """The weight, its gradient and its state are zero where it is masked."""
+        self.gradient.note()
+        self.checked()
+
+    def checked(self) -> None:
+        """The weight is zero where it is masked, until it is written."""
+        self._version = torch_private.version(self.part)
 
     def make_room(self) -> None:
         """Room for the values aside, which then neither grows nor moves."""
@@ -189,8 +230,7 @@ class MaskedWeight:
             return False
         for each in tensors:
             native.zero_leaving(each, self._mask_here().bits, new.bits)
-        if self.parameter.grad is not None:
-            self.gradient.note(self.parameter.grad)
+        self.gradient.note()
         return True
 
     def _is_native(self, mine: Tensor) -> bool:
@@ -231,20 +271,29 @@ class MaskedWeight:
             return None
         return self.aside[~self._mask_here().keep()]
 
-    def after_step(self, optimizer: Optimizer) -> None:
-        """Hold the zeros after a step of ``optimizer``, doing only what could have an effect.
+    def after_step(self, *, fixed: bool, settled: bool) -> None:
+        """Hold the zeros after a step, doing only what could have an effect.
 
-        An optimizer that leaves masked weights alone by itself (:func:`is_fixed_point`) is held
-        only if a weight has moved all the same: then a gradient was written behind torch's back.
+        An optimizer that leaves masked weights alone by itself is held only if a weight has moved
+        all the same: then a gradient was written behind torch's back.
+
+        Args:
+            fixed: whether the optimizer does (:func:`billhook.fixed_points.is_fixed_point`).
+            settled: whether all optimizers of this weight do.
         """
         mine = self.part
-        if self.mask.keeps_all or not is_fixed_point(optimizer):
+        if not fixed:
             self.hold()
-        elif self._is_native(mine) and native.zero(mine, self._mask_here().bits):
+        elif self._moved(mine):
             self.gradient.mask()
             self.hold()
-        self._version = torch_private.version(self.part)
-        self._is_settled = all(map(is_fixed_point, self._optimizers))
+        self._version = torch_private.version(mine)
+        self._is_settled = settled
+
+    def _moved(self, mine: Tensor) -> bool:
+        """Write zeros at masked places; whether others stood there. Off the CPU nobody looks."""
+        looks = mine.is_cpu and not self.mask.keeps_all and self._is_native(mine)
+        return looks and native.zero(mine, self._mask_here().bits)
 
     def hold(self) -> None:
         """Zeros in the weight and its optimizer state wherever it is masked."""
@@ -259,13 +308,10 @@ class MaskedWeight:
             hold_state(optimizer, self.parameter, self._mask_here(), self.name, self._copies)
 
     def check(self) -> None:
-        """Before a step, see that this is still the model's parameter, with zeros at masked places.
-
-        A gradient that was written since the backward pass is masked again.
+        """Before a step, see that this is still the model's parameter.
 
         Raises:
-            StateError: another Parameter stands in its place, or a load brought in weights that
-                are not zero where the mask is.
+            StateError: another Parameter stands in its place.
         """
         for module, attribute in self.weight.owners:
             if torch_private.parameters_of(module).get(attribute) is not self.parameter:
@@ -277,32 +323,20 @@ class MaskedWeight:
                 )
         self._as_attached, self._is_settled = None, False
         self._mask_here()
-        if self.gradient.was_written:
-            self.gradient.mask()
-        if not self.was_written:
-            return
-        strays = int((self.part.detach()[~self._mask_here().keep()] != 0).sum())
-        if strays:
-            raise StateError(
-                f"{strays} weights of {self.name!r} were written where the mask holds zeros: load "
-                "the pruner state that belongs to these weights too, or load them before the "
-                "Pruner is made, or call pruner.apply_to(model). If an optimizer wrapper wrote "
-                "them (Lookahead, an averaging one), give that to the Pruner"
-            )
-        self._version = torch_private.version(self.part)
 
-    def check_finite(self) -> None:
-        """See that no weight is NaN. A collective if it is sharded.
+    def written_at_masked(self) -> Tensor | None:
+        """How many weights were written where the mask holds zeros, on their device.
 
-        Raises:
-            StateError: one is.
+        None if nothing was written since the zeros were held.
         """
-        if nans := total(int(self.part.detach().isnan().sum()), self.parameter):
-            raise StateError(
-                f"{nans} of the {self.parameter.numel()} weights of {self.name!r} are NaN: go back "
-                "to an earlier checkpoint, and look for the divergence that brought them in "
-                "(learning rate, loss, data)"
-            )
+        if not self.was_written or is_capturing():
+            return None
+        mine = self.part.detach()
+        return (mine.ne(0) & self._mask_here().masked(mine)).sum()
+
+    def nans(self) -> int:
+        """How many weights are NaN, on all ranks together."""
+        return total(int(self.part.detach().isnan().sum()), self.parameter)
 
     def strays(self) -> int:
         """How many weights are not zero where the mask is, on all ranks together."""

@@ -1,17 +1,23 @@
 """All pruned tensors of a model, and what is done to them together."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from billhook.backends.nans import LateCheck, nan_scores
+from billhook.batches import Batches
 from billhook.distributed import check_replicas, part
-from billhook.errors import ConfigurationError, StateError
+from billhook.errors import ConfigurationError, MaskError, StateError
+from billhook.fixed_points import is_fixed_point
 from billhook.mask import Mask
-from billhook.masked_weight import MaskedWeight
-from billhook.optimizer_hooks import parameters_of
+from billhook.masked_gradient import EndOfBackward
+from billhook.masked_weight import Drawn, MaskedWeight
+from billhook.optimizer_hooks import parameters_of, with_parts
 from billhook.reparametrised import check_rows
+from billhook.schedule import Schedule
 from billhook.selection import named_weights
 
 __all__ = ["MaskedWeights"]
@@ -25,9 +31,18 @@ class MaskedWeights(Sequence[MaskedWeight]):
         optimizers: those that move them; the first is the one whose steps are counted.
     """
 
-    def __init__(self, weights: Sequence[MaskedWeight], optimizers: Sequence[Optimizer]) -> None:
+    def __init__(
+        self, weights: Sequence[MaskedWeight], optimizers: Sequence[Optimizer] = ()
+    ) -> None:
         self._weights = tuple(weights)
-        self._optimizers = optimizers
+        self._optimizers = list(optimizers)
+        self._keepers = with_parts(optimizers)
+        self._batches = Batches()
+        #: What devices have not reported yet: NaN scores, and weights written at masked places.
+        self.checks = LateCheck()
+        end = EndOfBackward(self.mask_gradients)
+        for weight in self._weights:
+            weight.gradient.mask_at(end)
 
     def __len__(self) -> int:
         return len(self._weights)
@@ -50,11 +65,110 @@ class MaskedWeights(Sequence[MaskedWeight]):
 
     def moved_by(self, optimizer: Optimizer) -> list[MaskedWeight]:
         """The weights this optimizer may move, and after the first those that none moves yet."""
+        if [optimizer] == self._optimizers:
+            return list(self._weights)
         mine = parameters_of(optimizer)
         if optimizer is not self._optimizers[0]:
             return [weight for weight in self._weights if id(weight.parameter) in mine]
         moved = set().union(*map(parameters_of, self._optimizers[1:])) - mine
         return [weight for weight in self._weights if id(weight.parameter) not in moved]
+
+    def mask_gradients(self) -> None:
+        """Mask those gradients that were accumulated or written since they were masked."""
+        written = [weight.gradient for weight in self._weights if weight.gradient.was_written]
+        self._batches.zero([job for gradient in written for job in gradient.jobs()])
+        for gradient in written:
+            gradient.note()
+
+    def check(self, weights: Iterable[MaskedWeight]) -> None:
+        """Before a step, see that weights are the model's and zero at masked places.
+
+        Gradients that were written since the backward pass are masked again.
+
+        Raises:
+            StateError: another Parameter stands in a weight's place, or weights were written that
+                are not zero where the mask is; off the CPU at the next step that knows.
+        """
+        late = {}
+        for weight in weights:
+            weight.check()
+            if (count := weight.written_at_masked()) is None:
+                continue
+            if not count.is_cpu:
+                late[weight.name] = count
+            elif found := int(count):
+                raise _written(weight.name, found)
+            weight.checked()
+        self.checks.expect(late, _written)
+        self.mask_gradients()
+
+    def check_zeros(self) -> None:
+        """See that every masked weight is zero. Waits for the devices.
+
+        Raises:
+            StateError, MaskError: one is not, or is NaN, or a device has reported something else.
+        """
+        self.check(self._weights)
+        self.checks.check(wait=True)
+        for weight in self._weights:
+            if nans := weight.nans():
+                raise StateError(
+                    f"{nans} of the {weight.parameter.numel()} weights of {weight.name!r} are NaN: "
+                    "go back to an earlier checkpoint, and look for the divergence that brought "
+                    "them in (learning rate, loss, data)"
+                )
+            if strays := weight.strays():
+                raise StateError(
+                    f"{strays} weights of {weight.name!r} are not zero where the mask is: they "
+                    "were written behind torch's back, through .data; call pruner.apply_to(model)"
+                )
+            weight.hold()
+
+    def after_step(self, optimizer: Optimizer) -> None:
+        """Hold the zeros after a step of ``optimizer``."""
+        fixed = is_fixed_point(optimizer)
+        settled = fixed and all(map(is_fixed_point, self._keepers))
+        for weight in self.moved_by(optimizer):
+            weight.after_step(fixed=fixed, settled=settled)
+
+    def rank(self, counts: Mapping[str, int], step: int) -> dict[str, Drawn]:
+        """The masks of the largest raw magnitudes of tensors that are not sharded.
+
+        What ``Magnitude`` and ``Unstructured`` draw, with nothing made but the masks. Where a score
+        on a device is NaN, the mask in force stays, and a later :attr:`checks` says so.
+
+        Args:
+            counts: how many weights survive, by tensor.
+            step: the update's.
+
+        Raises:
+            MaskError: a score in main memory is NaN.
+        """
+        weights = [weight for weight in self._weights if weight.name in counts]
+        found = self._batches.rank([weight.held(counts[weight.name]) for weight in weights])
+        masks, nans = {}, {}
+        for weight, together in zip(weights, found, strict=True):
+            count = counts[weight.name]
+            if together is None:
+                mask, bad = weight.rank(count)
+            else:
+                mask, bad = Mask.over(together[0], weight.mask.shape, count), together[1]
+            if isinstance(bad, Tensor):
+                nans[weight.name] = bad
+            elif bad:
+                raise self._nan_error(step, weight.name, bad)
+            masks[weight.name] = Drawn(mask, count)
+        self.expect_no_nans(nans, step)
+        return masks
+
+    def expect_no_nans(self, counts: Mapping[str, Tensor], step: int) -> None:
+        """Have :attr:`checks` look at numbers of NaN scores that devices will report."""
+        self.checks.expect(counts, functools.partial(self._nan_error, step))
+
+    def _nan_error(self, step: int, name: str, count: int) -> MaskError:
+        return MaskError(
+            f"no mask for {name!r} at step {step}: {nan_scores(count, self.sizes[name])}"
+        )
 
     def apply_to(self, model: nn.Module) -> None:
         """Write the zeros into another copy of the model.
@@ -86,11 +200,11 @@ class MaskedWeights(Sequence[MaskedWeight]):
             for weight in self._weights:
                 weight.gradient.collect(step in weight.schedule.updates)
 
-    def put_in_force(self, masks: Mapping[str, Mask | Tensor], step: int, *, regrow: bool) -> None:
+    def put_in_force(self, masks: Mapping[str, Drawn], step: int, *, regrow: bool) -> None:
         """Put the masks of an update in force, once none of them is refused.
 
         Args:
-            masks: bools (True = kept) or masks of this rank's part, by the tensor's name.
+            masks: by the tensor's name.
             step: the update's.
             regrow: whether what becomes masked may return at a later update.
 
@@ -99,13 +213,52 @@ class MaskedWeights(Sequence[MaskedWeight]):
         """
         changing = [weight for weight in self._weights if weight.name in masks]
         for weight in changing:
-            check_rows(weight.weight.owners, masks[weight.name], f"{weight.name!r} at step {step}")
+            place = f"{weight.name!r} at step {step}"
+            check_rows(weight.weight.owners, masks[weight.name].keep, place)
+        for keep_aside in (False, True):
+            self._exchange(
+                {
+                    weight: masks[weight.name]
+                    for weight in changing
+                    if _keeps_aside(weight.schedule, step, regrow=regrow) == keep_aside
+                },
+                keep_aside=keep_aside,
+            )
         for weight in changing:
-            schedule, last = weight.schedule, step == weight.schedule.end_step
-            keep_aside = regrow and not last and not schedule.restarts
-            weight.set_mask(masks[weight.name], keep_aside=keep_aside)
-            if schedule.restarts and schedule(step) != schedule(step - 1):
+            if weight.schedule.restarts and weight.schedule(step) != weight.schedule(step - 1):
                 weight.forget_state()
+
+    def _exchange(self, drawn: Mapping[MaskedWeight, Drawn], *, keep_aside: bool) -> None:
+        """Put masks in force where kernels do it for all tensors, then the others one by one."""
+        mine = {w: each for w, each in drawn.items() if self._batches.takes(w.part.device)}
+        new = {weight: weight.local(each) for weight, each in mine.items()}
+        for weight in mine:
+            if keep_aside:
+                weight.make_room()
+        changes = [weight.change_to(mask) for weight, mask in new.items()]
+        done = self._batches.exchange(changes, keep_aside=keep_aside)
+        moved = [weight for weight, moved in zip(mine, done, strict=True) if moved]
+        for weight in moved:
+            weight.mask.changed(new[weight].kept)
+            weight.changed(mine[weight].kept, keep_aside=keep_aside)
+        self._settle(moved)
+        for weight in drawn:
+            if weight not in moved:
+                weight.set_mask(drawn[weight], keep_aside=keep_aside)
+
+    def _settle(self, weights: Sequence[MaskedWeight]) -> None:
+        """Zeros in gradients and optimizer state where the masks in force do not keep."""
+        jobs = []
+        for weight in weights:
+            mine = weight.settle_jobs()
+            if mine is None:
+                weight.gradient.mask()
+                weight.hold()
+            else:
+                jobs += mine
+        self._batches.zero(jobs, check=True)
+        for weight in weights:
+            weight.settled()
 
     def compare_replicas(self, step: int) -> None:
         """See that all ranks which hold the same weights hold the same masks.
@@ -123,3 +276,16 @@ class MaskedWeights(Sequence[MaskedWeight]):
             for weight in self._weights
             if weight.replicas
         )
+
+
+def _keeps_aside(schedule: Schedule, step: int, *, regrow: bool) -> bool:
+    return regrow and step != schedule.end_step and not schedule.restarts
+
+
+def _written(name: str, count: int) -> StateError:
+    return StateError(
+        f"{count} weights of {name!r} were written where the mask holds zeros: load "
+        "the pruner state that belongs to these weights too, or load them before the "
+        "Pruner is made, or call pruner.apply_to(model). If an optimizer wrapper wrote "
+        "them (Lookahead, an averaging one), give that to the Pruner"
+    )

@@ -14,7 +14,8 @@ from billhook.draw import MaskDrawer, needs
 from billhook.errors import ConfigurationError
 from billhook.granularity import Granularity, Unstructured
 from billhook.masked_weight import MaskedWeight, tensor_report
-from billhook.reparametrised import check_rows
+from billhook.masked_weights import MaskedWeights
+from billhook.optimizer_hooks import StepCount
 from billhook.report import PruningReport
 from billhook.schedule import OneShot
 from billhook.selection import Rules, select_weights
@@ -69,17 +70,15 @@ def prune(
         check_weights(selection)
         schedules = {each.name: selection.schedule_of(each, schedule) for each in pruned}
         drawer.check({each.name: each.pattern_shape for each in pruned}, schedules)
-        weights = [MaskedWeight(each, schedules[each.name], ()) for each in pruned]
+        weights = MaskedWeights([MaskedWeight(each, schedules[each.name], ()) for each in pruned])
         grads = {parameter: parameter.grad for parameter in model.parameters()}
         try:
             if needs(criterion) != "weight":
                 _observe(model, weights, statistics, (batches, loss), criterion)
             with torch.no_grad():
                 masks = drawer.draw(weights, schedule.begin_step)
-            for weight in weights:
-                check_rows(weight.weight.owners, masks[weight.name], repr(weight.name))
-            for weight in weights:
-                weight.set_mask(masks[weight.name], keep_aside=False)
+                weights.put_in_force(masks, schedule.begin_step, regrow=False)
+            weights.checks.check(wait=True)
             return PruningReport(0, tuple(map(tensor_report, weights)))
         finally:
             for parameter, grad in grads.items():
@@ -113,7 +112,7 @@ def _observe(
                 assert loss is not None
                 model.zero_grad(set_to_none=True)
                 loss(model, batch).backward()
-                statistics.observe(weights, 0, 1.0)
+                statistics.observe(weights, StepCount())
                 continue
             with torch.no_grad():
                 if loss is not None:

@@ -227,6 +227,7 @@ class StepCount:
     def __init__(self, value: int = 0) -> None:
         self._taken = value
         self._skipped: Tensor | None = None
+        self._unread = 0  # steps that may have been skipped
 
     @property
     def at_most(self) -> int:
@@ -234,11 +235,16 @@ class StepCount:
         return self._taken
 
     @property
+    def at_least(self) -> int:
+        """The count if all steps since the last reading that may have been skipped were."""
+        return self._taken - self._unread
+
+    @property
     def value(self) -> int:
         """The count. Waits for the device."""
         if self._skipped is not None:
             self._taken -= int(self._skipped)
-            self._skipped = None
+            self._skipped, self._unread = None, 0
         return self._taken
 
     def add(self, optimizer: Optimizer) -> None:
@@ -251,9 +257,10 @@ class StepCount:
             skipped = torch.as_tensor(found_inf).detach() != 0
             if self._skipped is not None and self._skipped.device == skipped.device:
                 skipped = self._skipped + skipped
-            elif self._skipped is not None:
-                self._taken -= int(self._skipped)
+            elif self._skipped is not None:  # the tensors moved to another device
+                self._taken, self._unread = self.value, 0
             self._skipped = skipped.to(torch.int64)
+            self._unread += 1
 
 
 def is_idle(optimizer: Optimizer) -> bool:

@@ -20,13 +20,13 @@ from billhook.attach import (
     check_weights,
     warn_of_thawed,
 )
-from billhook.backends.nans import NanCheck
+from billhook.backends.triton import is_capturing
 from billhook.criterion import Criterion, Magnitude
 from billhook.distributed import is_first_rank
 from billhook.draw import MaskDrawer
 from billhook.errors import StateError
 from billhook.granularity import Granularity, Unstructured
-from billhook.masked_weight import MaskedWeight, tensor_report
+from billhook.masked_weight import tensor_report
 from billhook.masked_weights import MaskedWeights
 from billhook.optimizer_hooks import (
     StepCount,
@@ -36,7 +36,7 @@ from billhook.optimizer_hooks import (
     register_hooks,
     wait_for_backward,
 )
-from billhook.pruner_state import STATE_VERSION, pack_weight, read_state
+from billhook.pruner_state import STATE_VERSION, configuration, pack_weight, read_state
 from billhook.regrowth import GradientRegrowth
 from billhook.report import PruningReport
 from billhook.saliency import Averaged
@@ -128,7 +128,7 @@ class Pruner:
         self._model = weakref.ref(model)
         self._optimizers = optimizers
         self._steps = StepCount()
-        self._nans = NanCheck()
+        self._captured = False  # a step was recorded into a CUDA graph
         self._updated = -1  # the last step whose mask update is done
         self._new = True  # no step was taken since the masks were drawn or loaded
         self._attached = False
@@ -239,9 +239,13 @@ class Pruner:
                 f"pruning is not over: {self.step_count} of the {self.end_step} steps up "
                 f"to end_step were taken by the optimizer this pruner counts "
                 f"({type(self._optimizers[0]).__name__}) and the masks are {self.sparsity:.2%} "
-                f"sparse, not {self.schedule.final_sparsity:.2%}; train on, give a schedule whose "
-                "end_step lies within the run, or, if another optimizer took the steps, attach to "
-                "that one"
+                f"sparse, not {self.schedule.final_sparsity:.2%}; "
+                + (
+                    "a step was captured in a CUDA graph: call pruner.replayed() after each replay"
+                    if self._captured
+                    else "train on, give a schedule whose end_step lies within the run, or, if "
+                    "another optimizer took the steps, attach to that one"
+                )
             )
         if (due := self._due()) is not None:
             raise StateError(
@@ -249,17 +253,8 @@ class Pruner:
                 f"since: the masks are {self.sparsity:.2%} sparse, not "
                 f"{self.schedule.final_sparsity:.2%}; train on, the next step does it again"
             )
-        self._nans.check(wait=True)
         check_places(self._model(), self._weights)
-        for weight in self._weights:
-            weight.check()
-            weight.check_finite()
-            if strays := weight.strays():
-                raise StateError(
-                    f"{strays} weights of {weight.name!r} are not zero where the mask is: they "
-                    "were written behind torch's back, through .data; call pruner.apply_to(model)"
-                )
-            weight.hold()
+        self._weights.check_zeros()
         warn_of_thawed(self.selection)
         if not keep_masks:
             self.detach()
@@ -325,17 +320,15 @@ class Pruner:
 
     def before_step(self, optimizer: Optimizer) -> None:
         """Called by the optimizer: see that weights and state are as this pruner left them."""
-        self._nans.check()
+        self._weights.checks.check()
         if optimizer is self._optimizers[0]:
             self._update_if_due()  # one that was interrupted
         weights = self._weights.moved_by(optimizer)
-        for weight in weights:
-            weight.check()
+        self._weights.check(weights)
         if is_idle(optimizer):
             return
-        if isinstance(self.criterion, Averaged):
-            self._observe(optimizer, weights)
-        if self._states.was_loaded(optimizer, self.step_count):
+        self._statistics.observe(weights, self._steps, optimizer)
+        if self._states.was_loaded(optimizer, self._steps):
             for weight in weights:
                 weight.hold_state()
         if self._new:
@@ -343,23 +336,37 @@ class Pruner:
             if not isinstance(self.regrow, GradientRegrowth):  # weights start at zero on purpose
                 warn_of_loose_zeros(self._weights)
 
-    def _observe(self, optimizer: Optimizer, weights: Sequence[MaskedWeight]) -> None:
-        found_inf = getattr(optimizer, "found_inf", None)
-        if found_inf is None or not bool(found_inf):  # else the step will be skipped
-            scale = getattr(optimizer, "grad_scale", None)  # fused optimizers unscale by themselves
-            self._statistics.observe(
-                weights, self.step_count, 1.0 if scale is None else float(scale)
-            )
-
     def after_step(self, optimizer: Optimizer) -> None:
         """Called by the optimizer: hold the zeros, count the step, update the masks in time."""
-        for weight in self._weights.moved_by(optimizer):
-            weight.after_step(optimizer)
-        if optimizer is self._optimizers[0]:
+        self._weights.after_step(optimizer)
+        if is_capturing():
+            self._captured = True
+        elif optimizer is self._optimizers[0]:
             self._steps.add(optimizer)
             # Within a backward pass other weights are still to be used as they are.
             if not wait_for_backward(self._finish_step):
                 self._finish_step()
+
+    def replayed(self) -> None:
+        """Count a step that was taken by replaying a CUDA graph; call it after each replay.
+
+        No Python runs in a replay, so nobody else counts it. The graph holds the masks in force,
+        whatever they are by then. An update that is due is made here, in the memory that the graph
+        reads. Capture after a few ordinary steps, and keep the pruner as long as the graph.
+
+        Raises:
+            StateError: no step of the pruner's optimizer was captured.
+        """
+        self._require_attached()
+        if not self._captured:
+            raise StateError(
+                "replayed() counts the replay of a CUDA graph, but no step of "
+                f"{type(self._optimizers[0]).__name__} was captured since the pruner attached: "
+                "capture optimizer.step() with the rest, or leave replayed() out"
+            )
+        self._weights.checks.check()
+        self._steps.add(self._optimizers[0])
+        self._finish_step()
 
     def _finish_step(self) -> None:
         self._update_if_due()
@@ -395,21 +402,13 @@ class Pruner:
         """Draw the masks anew from the raw weights, all of them before any is put in force."""
         check_places(self._model(), self._weights)
         masks = self._drawer.draw(self._weights, step)
-        self._nans.expect(step, self._drawer.nans, self._weights.sizes)
         self._weights.put_in_force(masks, step, regrow=self.regrow is True)
         self._statistics.after_update(masks)
         self._weights.compare_replicas(self.step_count)
 
     def _configuration(self) -> dict[str, Any]:
-        configuration: dict[str, Any] = {
-            "schedule": repr(self.schedule),
-            **self._drawer.configuration,
-            "final_sparsity": {w.name: w.schedule.final_sparsity for w in self._weights},
-        }
-        if self.selection.schedules:
-            own = self.selection.schedules.items()
-            configuration["schedules"] = {name: repr(schedule) for name, schedule in own}
-        return configuration
+        parts = self._drawer.configuration
+        return configuration(self.schedule, parts, self.selection, self._weights)
 
     def _require_attached(self) -> None:
         if not self._attached:

@@ -1,6 +1,6 @@
 """What a pruner saves, and how it is read back: masks, values kept aside, step, configuration."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,10 +10,29 @@ from billhook.distributed import is_sharded, part, whole
 from billhook.errors import MaskError, StateError
 from billhook.mask import Mask
 from billhook.masked_weight import MaskedWeight
+from billhook.schedule import Schedule
+from billhook.selection import Selection
 
-__all__ = ["STATE_VERSION", "pack_weight", "read_state"]
+__all__ = ["STATE_VERSION", "configuration", "pack_weight", "read_state"]
 
 STATE_VERSION = 2
+
+
+def configuration(
+    schedule: Schedule,
+    parts: Mapping[str, Any],
+    selection: Selection,
+    weights: Iterable[MaskedWeight],
+) -> dict[str, Any]:
+    """What has to be the same when a state is loaded: schedules, parts and target sparsities."""
+    result: dict[str, Any] = {
+        "schedule": repr(schedule),
+        **parts,
+        "final_sparsity": {w.name: w.schedule.final_sparsity for w in weights},
+    }
+    if selection.schedules:
+        result["schedules"] = {name: repr(own) for name, own in selection.schedules.items()}
+    return result
 
 
 def pack_weight(weight: MaskedWeight) -> dict[str, Any]:

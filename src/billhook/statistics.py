@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from billhook.distributed import is_sharded, part, whole
 from billhook.errors import ConfigurationError, MaskError, StateError
 from billhook.masked_weight import MaskedWeight
+from billhook.optimizer_hooks import StepCount
 from billhook.saliency import Averaged, Wanda
 
 __all__ = ["Statistics"]
@@ -23,7 +25,7 @@ class Statistics:
     def __init__(self, criterion: object) -> None:
         self._criterion = criterion if isinstance(criterion, Averaged) else None
         self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, int | Tensor] = {}  # on a device where a scaler may skip
 
     def register_hooks(
         self, weights: Sequence[MaskedWeight]
@@ -52,34 +54,44 @@ class Statistics:
             for module in owners:
                 yield module.register_forward_pre_hook(self._hook(weight))
 
-    def observe(self, weights: Iterable[MaskedWeight], step: int, scale: float) -> None:
-        """Add the gradients of the step that is about to be taken after ``step`` steps.
+    def observe(
+        self, weights: Iterable[MaskedWeight], steps: StepCount, optimizer: Optimizer | None = None
+    ) -> None:
+        """Add the gradients of the step that is about to be taken; waits for no device.
+
+        A gradient scaler leaves ``grad_scale``, by which fused optimizers divide, and ``found_inf``
+        on the optimizer: a step that will be skipped adds nothing.
 
         Args:
             weights: the weights of the optimizer that takes the step.
-            step: the steps taken so far.
-            scale: the factor by which a gradient scaler multiplied the gradients.
+            steps: the steps taken so far.
+            optimizer: it, if there is one.
         """
         if self._criterion is None or self._criterion.needs != "gradient":
             return
+        scale, found_inf = (getattr(optimizer, each, None) for each in ("grad_scale", "found_inf"))
         for weight in weights:
-            if weight.parameter.grad is None or not self._counts_at(weight, step):
+            if weight.parameter.grad is None or not self._counts_at(weight, steps):
                 continue
             grad = part(weight.parameter.grad)
-            grad = (grad.to_dense() if grad.is_sparse else grad) / scale
-            seen = self._criterion.observe(weight.part.detach(), grad)
+            grad = grad.to_dense() if grad.is_sparse else grad
+            seen = self._criterion.observe(weight.part.detach(), _unscaled(grad, scale))
             if seen.shape != weight.part.shape or seen.dtype != torch.float32:
                 raise MaskError(
                     f"{self._criterion}.observe() gave {seen.dtype} of shape {tuple(seen.shape)} "
                     f"for {weight.name!r}: return torch.float32 of {tuple(weight.part.shape)}"
                 )
-            self._add(weight.name, seen)
+            if found_inf is None:
+                self._add(weight.name, seen)
+            else:
+                taken = found_inf == 0
+                self._add(weight.name, seen.masked_fill(~taken, 0.0), taken.to(torch.int64))
 
     def score(self, weight: MaskedWeight) -> Tensor | None:
         """The criterion's scores from the average, or None if it keeps none or has seen nothing."""
-        if self._criterion is None or weight.name not in self._sums:
+        if self._criterion is None or not self._count(weight.name):
             return None
-        mean = self._sums[weight.name].to(weight.part.device) / self._counts[weight.name]
+        mean = self._sums[weight.name].to(weight.part.device) / self._count(weight.name)
         return whole(self._criterion.score(part(weight.raw()), mean).contiguous(), weight.parameter)
 
     def after_update(self, names: Iterable[str]) -> None:
@@ -96,10 +108,10 @@ class Statistics:
                 "sum": self._sums[weight.name].clone()
                 if isinstance(self._criterion, Wanda)
                 else whole(self._sums[weight.name].clone(), weight.parameter),
-                "count": self._counts[weight.name],
+                "count": self._count(weight.name),
             }
             for weight in weights
-            if weight.name in self._sums
+            if self._count(weight.name)
         }
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
@@ -118,8 +130,17 @@ class Statistics:
         self._sums = {name: part(entry["sum"]).clone() for name, entry in state.items()}
         self._counts = {name: int(entry["count"]) for name, entry in state.items()}
 
-    def _counts_at(self, weight: MaskedWeight, step: int) -> bool:
-        """Whether a step counts for the next update of the weight's mask."""
+    def _count(self, name: str) -> int:
+        """The steps in a tensor's average; waits where a scaler may have skipped some."""
+        self._counts[name] = int(self._counts.get(name, 0))
+        return int(self._counts[name])
+
+    def _counts_at(self, weight: MaskedWeight, steps: StepCount) -> bool:
+        """Whether the step after these counts for the next update of the weight's mask."""
+        first, last = (self._counts_after(weight, each) for each in (steps.at_least, steps.at_most))
+        return first if first == last else self._counts_after(weight, steps.value)
+
+    def _counts_after(self, weight: MaskedWeight, step: int) -> bool:
         assert self._criterion is not None
         updates = weight.schedule.updates
         place = bisect.bisect_right(updates, step)
@@ -127,12 +148,12 @@ class Statistics:
             return False
         return self._criterion.last is None or updates[place] - step <= self._criterion.last
 
-    def _add(self, name: str, seen: Tensor) -> None:
+    def _add(self, name: str, seen: Tensor, count: Tensor | int = 1) -> None:
         if name in self._sums:
             self._sums[name] = self._sums[name].to(seen.device).add_(seen)
-            self._counts[name] += 1
+            self._counts[name] = self._counts[name] + count
         else:
-            self._sums[name], self._counts[name] = seen.clone(), 1
+            self._sums[name], self._counts[name] = seen.clone(), count
 
     def _hook(self, weight: MaskedWeight) -> Any:
         def measure(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -141,3 +162,11 @@ class Statistics:
                 self._add(weight.name, self._criterion.observe_inputs(module, args[0]))
 
         return measure
+
+
+def _unscaled(grad: Tensor, scale: Tensor | None) -> Tensor:
+    """``grad / scale`` as a fused optimizer computes it, in fp32 at least."""
+    if scale is None:
+        return grad
+    wide = torch.promote_types(grad.dtype, torch.float32)
+    return (grad.to(wide) / scale.to(wide)).to(grad.dtype)

@@ -17,6 +17,7 @@ __all__ = [
     "BatchNorm",
     "ConvNd",
     "ConvTransposeNd",
+    "backward_pass",
     "buffers_of",
     "call_after_backward",
     "children_of",
@@ -109,9 +110,14 @@ def padding_by_side(conv: nn.Module) -> list[int]:
     return list(conv._reversed_padding_repeated_twice)  # type: ignore[arg-type]
 
 
+def backward_pass() -> int:
+    """The number of the backward pass that this thread is in; -1: none."""
+    return torch._C._current_graph_task_id()
+
+
 def in_backward() -> bool:
     """Whether this thread is in a backward pass."""
-    return bool(torch._C._current_graph_task_id() != -1)
+    return backward_pass() != -1
 
 
 def call_after_backward(callback: Callable[[], None]) -> None:

@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 from billhook.distributed import is_first_rank
 from billhook.errors import StateError
 from billhook.masked_weight import MaskedWeight
-from billhook.optimizer_hooks import parameters_of
+from billhook.optimizer_hooks import StepCount, parameters_of
 from billhook.optimizer_state import age_of_state
 
 __all__ = ["LoadedStates", "check_foreign_step", "warn_of_loose_zeros"]
@@ -54,8 +54,8 @@ class LoadedStates:
         """The pruner's own state was loaded: what is loaded into ``optimizers`` belongs to it."""
         self._restored = set(optimizers)
 
-    def was_loaded(self, optimizer: Optimizer, step: int) -> bool:
-        """Whether the state was replaced since the last step; the pruner is at ``step``.
+    def was_loaded(self, optimizer: Optimizer, steps: StepCount) -> bool:
+        """Whether the state was replaced since the last step; the pruner has taken ``steps``.
 
         Raises:
             StateError: it is one of a run under way, and the pruner's was not loaded with it.
@@ -68,12 +68,12 @@ class LoadedStates:
         if restored:
             return True
         after = self._age(optimizer)
-        restart = before is None and after is not None and step == 0
+        restart = before is None and after is not None and steps.value == 0
         rollback = before is not None and after is not None and before != after
         if restart or rollback:
             raise StateError(
                 f"the state of {type(optimizer).__name__} was loaded from a run under way, but the "
-                f"pruner stays at step {step} of its own: load the pruner state of that "
+                f"pruner stays at step {steps.value} of its own: load the pruner state of that "
                 "checkpoint too (pruner.load_state_dict), or, to begin pruning there, make the "
                 "Pruner after the optimizer's state is loaded"
             )

@@ -23,9 +23,11 @@ from triton.compiler import ASTSource
 from billhook.backends import triton_kernels as kernels
 
 TABLES = {
-    **dict.fromkeys(["addresses", "weights", "asides", "bits", "fresh", "numel", "layout"], "*i64"),
-    **dict.fromkeys(["start", "first_piece", "keeps", "bad"], "*i64"),
-    **dict.fromkeys(["slot", "found", "nans", "counts", "rank", "ties", "before"], "*i32"),
+    **dict.fromkeys(["addresses", "weights", "asides", "bits", "fresh", "layout"], "*i64"),
+    **dict.fromkeys(["first_piece", "keeps"], "*i64"),
+    **dict.fromkeys(
+        ["slot", "start", "numel", "found", "nans", "counts", "rank", "ties", "before"], "*i32"
+    ),
 }
 
 
@@ -46,9 +48,9 @@ def settings() -> Iterator[tuple[str, dict[str, Any]]]:
             yield "emit_mask", how
     for size in (tl.int16, tl.int32, tl.int64):
         yield "zero_dense", {"INT": size, **cut}
-    yield "find_digit", {"SHIFT": 10, "BINS": kernels.BINS}
+    for first in (False, True):
+        yield "find_digit", {"SHIFT": 10, "FIRST": first, "BINS": kernels.BINS}
     yield "sum_before", {"STEP": kernels.BLOCK}
-    yield "commit", {"PIECE": kernels.PIECE}
 
 
 def compile_kernel(name: str, constants: dict[str, Any], target: GPUTarget) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from billhook.backends import nans
+from billhook.backends import nans, portable
+from billhook.backends import triton as triton_backend
 
 DEVICE = torch.device("meta")
 
@@ -86,17 +87,25 @@ class _DoneEvent:
         pass
 
 
+def _pinned(values: Tensor, device: torch.device) -> Tensor:
+    values.is_page_locked = True  # type: ignore[attr-defined]
+    return values
+
+
 class Accelerator(TorchDispatchMode):
     """The device, while entered; its counts since :meth:`reset`."""
 
     current: ClassVar["Accelerator | None"] = None
 
-    def __init__(self) -> None:
+    def __init__(self, *, kernels: bool = False, runs: bool = True) -> None:
+        """``kernels``: has those of Triton; ``runs``: they do something when launched."""
         super().__init__()  # type: ignore[no-untyped-call]
+        self._has_kernels, self._runs = kernels, runs
         self.reset()
 
     def reset(self) -> None:
         self.kernels = self.bytes = 0
+        self.launches: Counter[str] = Counter()
         self.synchronisations: Counter[str] = Counter()
         self.operations: Counter[str] = Counter()
 
@@ -104,8 +113,30 @@ class Accelerator(TorchDispatchMode):
         Accelerator.current = self
         self._patch = pytest.MonkeyPatch()
         self._patch.setattr(nans, "record_event", lambda device: _DoneEvent())
+        self._patch.setattr(portable, "pinned", _pinned)
+        if self._has_kernels:
+            self._add_kernels()
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
+
+    def _add_kernels(self) -> None:
+        def launch(
+            batch: triton_backend.Batch, kernel: Any, programs: int, *args: Tensor, **constants: Any
+        ) -> None:
+            assert all(isinstance(each, OnDevice) for each in args)
+            self.launches[kernel.__name__] += 1
+            if self._runs:
+                kernel[(programs,)](*map(_inner, args), **constants)
+
+        def refuse(device: torch.device, reason: object) -> None:
+            raise AssertionError("a kernel failed") from (
+                reason if isinstance(reason, Exception) else None
+            )
+
+        self._patch.setattr(triton_backend, "log_failure", refuse)
+        self._patch.setattr(triton_backend, "is_available", lambda device: device == DEVICE)
+        self._patch.setattr(triton_backend, "_PLAIN", (Tensor, nn.Parameter, OnDevice))
+        self._patch.setattr(triton_backend.Batch, "_launch", launch)
 
     def __exit__(self, *error: Any) -> None:
         Accelerator.current = None
@@ -185,7 +216,9 @@ class Accelerator(TorchDispatchMode):
         elif (name == "_to_copy" and not here) or (
             name == "copy_" and not isinstance(args[1], OnDevice)
         ):
-            self.synchronisations["copy from pageable memory"] += 1
+            page_locked = name == "copy_" and hasattr(args[1], "is_page_locked")
+            if not (page_locked and args[2:3] == (True,)):
+                self.synchronisations["copy from pageable memory"] += 1
         elif name in _READ_BACK:
             self.synchronisations["item"] += 1
         elif name in _FREE or _is_view(schema):

@@ -66,9 +66,11 @@ def test_an_update_equals_the_native_one(dtype: torch.dtype, returning: bool) ->
         bits = [bits_of(old) for old in olds]
         addresses = [each.data_ptr() for each in bits]
         given: list[Tensor | None] = [each if returning else None for each in asides]
-        tensors = list(map(triton.Held, kept, given, bits, keeps))
-        nans = batch.update(tensors, keep_aside=True)
-        assert nans.tolist() == [0] * len(raws)
+        asked = list(map(triton.Held, kept, given, bits, keeps))
+        assert all(each.fits for each in asked)
+        fresh, nans = zip(*batch.rank(asked), strict=True)
+        assert [int(each) for each in nans] == [0] * len(raws)
+        batch.exchange(list(map(triton.Change, kept, given, bits, fresh)), keep_aside=True)
         assert addresses == [each.data_ptr() for each in bits]
         for raw, old, keep, weight, aside, new in zip(
             raws, olds, keeps, kept, asides, bits, strict=True
@@ -83,21 +85,26 @@ def test_an_update_equals_the_native_one(dtype: torch.dtype, returning: bool) ->
                 assert same(torch.where(now, 0.0, aside), torch.where(now, 0.0, flat))
 
 
-def test_after_a_nan_nothing_has_changed() -> None:
+def test_a_tensor_with_a_nan_keeps_its_mask() -> None:
     raws = [torch.randn(200), torch.randn(900)]
+    keeps = [mask_of(raw.shape, 0.5, 3) for raw in raws]
+    keeps[1][17] = True
     raws[1][17] = -torch.nan
-    bits, before = (
-        [bits_of(mask_of(raw.shape, 0.5, 3)) for raw in raws],
-        [raw.clone() for raw in raws],
-    )
-    old = [each.clone() for each in bits]
+    bits = [bits_of(keep) for keep in keeps]
     held = list(map(triton.Held, raws, [None, None], bits, [90, 9]))
-    nans = triton.Batch(CPU).update(held, keep_aside=False)
-    kept = int(portable.unpack(old[1], raws[1].shape)[17])
-    assert nans.tolist() == [0, kept]
-    if kept:
-        assert all(torch.equal(a, b) for a, b in zip(bits, old, strict=True))
-        assert all(same(a, b) for a, b in zip(raws, before, strict=True))
+    (first, none), (second, one) = triton.Batch(CPU).rank(held)
+    assert (int(none), int(one)) == (0, 1)
+    assert int(portable.unpack(first, raws[0].shape).sum()) == 90
+    assert torch.equal(second, bits[1])
+
+
+def jobs_of(keeps: list[Tensor], tensors: list[Tensor]) -> list[triton.Zero]:
+    layouts = [triton.layout_of(tensor) for tensor in tensors]
+    return [
+        triton.Zero(bits_of(keep), tensor, layout)
+        for keep, tensor, layout in zip(keeps, tensors, layouts, strict=False)
+        if layout is not None
+    ]
 
 
 @pytest.mark.parametrize("check", [True, False])
@@ -114,8 +121,7 @@ def test_zero_writes_plus_zero_and_nothing_else(dtype: torch.dtype, check: bool)
         expected = [
             torch.where(k, t, torch.zeros_like(t)) for k, t in zip(keeps, mine, strict=False)
         ]
-        jobs = [(bits_of(keep), tensor) for keep, tensor in zip(keeps, mine, strict=False)]
-        triton.Batch(CPU).zero(jobs, check=check)
+        triton.Batch(CPU).zero(jobs_of(keeps, mine), check=check)
         assert all(same(a, b) for a, b in zip(mine, expected, strict=True))
 
 
@@ -123,6 +129,5 @@ def test_mixed_item_sizes_take_a_launch_each() -> None:
     tensors = [torch.randn(100), torch.randn(100).bfloat16(), torch.randn(50).double()]
     keeps = [mask_of(tensor.shape, 0.5, 1) for tensor in tensors]
     expected = [torch.where(k, t, torch.zeros_like(t)) for k, t in zip(keeps, tensors, strict=True)]
-    jobs = [(bits_of(k), t) for k, t in zip(keeps, tensors, strict=True)]
-    triton.Batch(CPU).zero(jobs, check=False)
+    triton.Batch(CPU).zero(jobs_of(keeps, tensors), check=False)
     assert all(same(a, b) for a, b in zip(tensors, expected, strict=True))

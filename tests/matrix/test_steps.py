@@ -78,6 +78,22 @@ def test_an_update_comes_at_its_step_though_some_were_skipped() -> None:
     assert pruner.step_count == 4
 
 
+def test_gradients_of_skipped_steps_are_in_no_average() -> None:
+    masks = []
+    for skips in (True, False):
+        model = mlp()
+        optimizer: Any = optim.SGD(model.parameters(), lr=1e-30, fused=True)
+        pruner = billhook.Pruner(model, optimizer, OneShot(0.5, 3), criterion=billhook.Fisher())
+        for step in range(3):
+            if skips:
+                optimizer.found_inf = torch.tensor(1.0)
+                train(model, optimizer, 1, first=100 + step)
+                optimizer.found_inf = torch.tensor(0.0)
+            train(model, optimizer, 1, first=step)
+        masks.append(pruner.masks)
+    assert all(torch.equal(masks[0][name], masks[1][name]) for name in masks[0])
+
+
 class FailsOnce:
     """A criterion that runs out of memory, or is interrupted, in one call."""
 

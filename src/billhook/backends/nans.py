@@ -1,14 +1,14 @@
-"""Counts of NaN scores on their way from a device to the host, which nobody waits for."""
+"""Counts on their way from a device to the host, which nobody waits for."""
 
-from collections.abc import Mapping
+import functools
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from billhook.errors import MaskError
-
-__all__ = ["NanCheck", "nan_scores", "record_event"]
+__all__ = ["LateCheck", "nan_scores", "record_event"]
 
 
 class Event(Protocol):
@@ -34,45 +34,36 @@ def nan_scores(nans: int, numel: int) -> str:
     )
 
 
-class NanCheck:
-    """The NaN counts of the last mask update, on their way from the device."""
+class LateCheck:
+    """Counts that should be 0, on their way from a device; nobody waits for them."""
 
     def __init__(self) -> None:
-        self._event: Event | None = None
-        self._counts: Tensor | None = None
-        self._names: tuple[str, ...] = ()
+        self._waiting: deque[tuple[Event, Tensor, list[Callable[[int], Exception]]]] = deque()
 
-    def expect(self, step: int, counts: Mapping[str, Tensor], sizes: Mapping[str, int]) -> None:
-        """Fetch the numbers of NaN scores that the update of ``step`` met.
+    def expect(self, counts: Mapping[str, Tensor], error: Callable[[str, int], Exception]) -> None:
+        """Fetch the counts of tensors.
 
         Args:
-            step: the update's.
-            counts: by tensor, each on the device.
-            sizes: by tensor, its number of weights.
+            counts: by tensor, on any devices but the CPU.
+            error: what to raise of a tensor, given its name and a count that is not 0.
         """
-        if not counts:
-            return
-        self._step, self._sizes, self._names = step, sizes, tuple(counts)
-        found = torch.stack(list(counts.values()))
-        self._counts = found.to("cpu", non_blocking=True)
-        self._event = None if found.device.type == "cpu" else record_event(found.device)
+        by_device: dict[torch.device, list[str]] = {}
+        for name, count in counts.items():
+            by_device.setdefault(count.device, []).append(name)
+        for device, names in by_device.items():
+            found = torch.stack([counts[name] for name in names]).to("cpu", non_blocking=True)
+            errors: list[Callable[[int], Exception]] = [functools.partial(error, n) for n in names]
+            self._waiting.append((record_event(device), found, errors))
 
     def check(self, *, wait: bool = False) -> None:
-        """See that there was no NaN, once the counts have arrived; ``wait`` for them if told.
-
-        Raises:
-            MaskError: a score was NaN.
-        """
-        if self._counts is None:
-            return
-        if self._event is not None and wait:
-            self._event.synchronize()
-        if self._event is not None and not self._event.query():
-            return
-        counts, self._counts = self._counts.tolist(), None
-        for name, count in zip(self._names, counts, strict=True):
-            if count:
-                raise MaskError(
-                    f"no mask for {name!r} at step {self._step}: "
-                    f"{nan_scores(count, self._sizes[name])}"
-                )
+        """Raise the error of a count that is not 0 and has arrived; ``wait`` for all if told."""
+        while self._waiting:
+            event, counts, errors = self._waiting[0]
+            if wait:
+                event.synchronize()
+            if not event.query():
+                return
+            self._waiting.popleft()
+            for count, error in zip(counts.tolist(), errors, strict=True):
+                if count:
+                    raise error(count)

@@ -8,7 +8,7 @@ tensor's own layout, True = masked.
 import torch
 from torch import Tensor
 
-__all__ = ["complete", "new_bits", "pack", "select", "unpack", "zero"]
+__all__ = ["complete", "new_bits", "pack", "pinned", "select", "there", "unpack", "zero"]
 
 
 def select(scores: Tensor, keep: int) -> tuple[Tensor, Tensor]:
@@ -42,6 +42,19 @@ def zero(tensor: Tensor, masked: Tensor) -> None:
 def complete(weight: Tensor, aside: Tensor, masked: Tensor) -> None:
     """Write the kept weights into ``aside``, which holds the masked ones: it is the raw weight."""
     torch.where(masked, aside, weight, out=aside)
+
+
+def pinned(values: Tensor, device: torch.device) -> Tensor:
+    """The values in memory from which ``device`` can copy while the host goes on."""
+    return values.pin_memory() if device.type == "cuda" else values
+
+
+def there(values: Tensor, device: torch.device) -> Tensor:
+    """The values on ``device``; nobody waits for the copy."""
+    if device.type == "cpu":
+        return values
+    copy = torch.empty(values.shape, dtype=values.dtype, device=device)
+    return copy.copy_(pinned(values, device), non_blocking=True)
 
 
 def new_bits(count: int, device: torch.device) -> Tensor:

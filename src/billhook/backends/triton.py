@@ -1,12 +1,13 @@
 """Masks on CUDA, ROCm and XPU devices: one launch for all tensors, and the host waits for nothing.
 
 Triton comes with torch's wheels for these devices. What it needs besides, a C compiler and a place
-for its cache, may be missing: :func:`is_available` compiles and runs a kernel once, and where that
-fails the log says so and torch's own operations take over (:mod:`billhook.backends.portable`).
+for its cache, may be missing: :func:`is_available` compiles and runs the kernels once, and where
+that fails the log says so and torch's own operations take over (:mod:`billhook.backends.portable`).
 """
 
 import dataclasses
 import functools
+import importlib
 import importlib.util
 import logging
 from collections.abc import Sequence
@@ -16,11 +17,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from billhook.backends.portable import new_bits
+from billhook.backends import portable
 
-__all__ = ["Batch", "Held", "fits", "is_available"]
+__all__ = ["Batch", "Change", "Held", "Zero", "is_available", "is_capturing", "layout_of"]
 
 _log = logging.getLogger("billhook")
+_PLAIN = (Tensor, torch.nn.Parameter)
+_INTS = {2: "int16", 4: "int32", 8: "int64"}
+_LARGEST = 2**31 - 2**16  # elements are numbered in int32, up to the end of a piece
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 
 
@@ -35,43 +39,65 @@ def _kernels() -> ModuleType:
 @functools.cache
 def is_available(device: torch.device) -> bool:
     """Whether kernels compile and run on ``device``; if not, the log says why, once."""
-    if device.type not in ("cuda", "xpu") or importlib.util.find_spec("triton") is None:
+    if device.type not in ("cuda", "xpu"):
+        return False
+    if importlib.util.find_spec("triton") is None:
+        log_failure(device, "it is not installed")
         return False
     try:
-        values, bits = torch.ones(2, device=device), new_bits(2, device)
-        bits.fill_(1)
-        Batch(device).zero([(bits, values)], check=False)
-        works = values.tolist() == [1.0, 0.0]
-        reason = "" if works else "it computes something else"
+        works = _computes(device)
+        reason: object = "it computes something else"
     except Exception as error:  # whatever the compiler, the driver or the cache raise
-        works, reason = False, f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        works, reason = False, error
     if not works:
-        _log.warning(
-            "Triton does not work on %s (%s): masks are applied by torch's own operations, which "
-            "takes one kernel for each tensor",
-            device,
-            reason,
-        )
+        log_failure(device, reason)
     return works
 
 
-def fits(tensor: Tensor) -> bool:
-    """Whether the kernels can address ``tensor``: plain, dense, row-major or channels-last."""
-    return (
-        type(tensor) in (Tensor, torch.nn.Parameter)
-        and tensor.layout == torch.strided
-        and tensor.itemsize in (2, 4, 8)
-        and tensor.numel() <= torch.iinfo(torch.int32).max
-        and _layout(tensor) is not None
+def log_failure(device: torch.device, reason: object) -> None:
+    """Say that torch's own operations take over on ``device``, and why."""
+    if isinstance(reason, Exception):
+        first = str(reason).splitlines() or [""]
+        reason = f"{type(reason).__name__}: {first[0]}"
+    _log.warning(
+        "Triton does not work on %s (%s): masks are drawn and applied by torch's own operations, "
+        "which takes several kernels for each tensor",
+        device,
+        reason,
     )
 
 
-def _layout(tensor: Tensor) -> tuple[int, int] | None:
-    """(channels, places) of a tensor that lies channels-last, (1, 1) of a row-major one."""
+def _computes(device: torch.device) -> bool:
+    """Try every kernel on a few numbers, in fp32."""
+    weight = torch.tensor([1.0, 0.0, 3.0, 4.0], device=device)
+    aside = torch.tensor([9.0, 2.0, 9.0, 9.0], device=device)
+    bits, batch = portable.new_bits(4, device), Batch(device)
+    bits.fill_(0b1101)
+    [(fresh, nans)] = batch.rank([Held(weight, aside, bits, 2)])
+    batch.exchange([Change(weight, aside, bits, fresh)], keep_aside=True)
+    grad = torch.ones(4, device=device)
+    for check in (False, True):
+        batch.zero([Zero(bits, grad, (1, 1))], check=check)
+    found = weight.tolist(), aside.tolist()[:2], grad.tolist(), bits.tolist(), int(nans)
+    return found == ([0.0, 0.0, 3.0, 4.0], [1.0, 2.0], [0.0, 0.0, 1.0, 1.0], [0b1100], 0)
+
+
+def layout_of(tensor: Tensor) -> tuple[int, int] | None:
+    """(channels, places) of a tensor that lies channels-last, (1, 1) of a row-major one.
+
+    None of what the kernels cannot address: other layouts and item sizes, and subclasses, which
+    have no data of their own to point at.
+    """
+    if (
+        type(tensor) not in _PLAIN
+        or tensor.layout != torch.strided
+        or tensor.itemsize not in _INTS
+        or tensor.numel() > _LARGEST
+    ):
+        return None
     if tensor.is_contiguous():
         return 1, 1
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    wanted = formats.get(tensor.dim())
+    wanted = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.dim())
     if wanted is None or not tensor.is_contiguous(memory_format=wanted):
         return None
     return tensor.shape[1], tensor.shape[2:].numel()
@@ -87,12 +113,27 @@ class _Pieces:
     slot: Tensor
     start: Tensor
     first: Tensor  # the first piece of each tensor, and one more
+
+
+@dataclasses.dataclass(frozen=True)
+class _Room:
+    """What the kernels of an update hand to each other, and the new bits of every tensor."""
+
     found: Tensor
     rank: Tensor
     ties: Tensor
     nans: Tensor
     counts: Tensor
     before: Tensor
+    fresh: list[Tensor]
+
+
+class Zero(NamedTuple):
+    """A tensor that becomes +0.0 where the bits are 0."""
+
+    bits: Tensor
+    tensor: Tensor
+    layout: tuple[int, int]  #: :func:`layout_of` the tensor
 
 
 class Held(NamedTuple):
@@ -103,159 +144,207 @@ class Held(NamedTuple):
     bits: Tensor  #: the mask in force
     keep: int  #: how many survive
 
+    @property
+    def fits(self) -> bool:
+        """Whether the kernels can address it."""
+        return self.weight.dtype in _KINDS and _fits(self.weight, self.aside)
+
+
+class Change(NamedTuple):
+    """A tensor whose mask changes."""
+
+    weight: Tensor
+    aside: Tensor | None
+    bits: Tensor  #: the mask in force, which is rewritten
+    fresh: Tensor  #: the new one
+
+    @property
+    def fits(self) -> bool:
+        """Whether the kernels can address it."""
+        return _fits(self.weight, self.aside)
+
+
+def _fits(weight: Tensor, aside: Tensor | None) -> bool:
+    layout = layout_of(weight)
+    return layout is not None and (aside is None or layout_of(aside) == layout)
+
 
 class Batch:
     """All masks on one device.
 
-    Nothing it keeps moves or grows, so a CUDA graph that was captured with it stays valid: tables
-    of addresses are copied from pinned memory when an address changed, without waiting.
+    Nothing it keeps moves or grows. Tables of addresses are copied from pinned memory when an
+    address changed, without waiting; a CUDA graph has tables of its own, which stay as they are.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pieces: dict[tuple[int, ...], _Pieces] = {}
-        self._tables: dict[tuple[str, int], tuple[list[int], Tensor]] = {}
+        self._rooms: dict[tuple[tuple[int, ...], torch.dtype], _Room] = {}
+        self._tables: dict[str, tuple[list[int], Tensor]] = {}
+        self._captured: list[tuple[Tensor, Tensor]] = []  # read again by every replay
 
-    def zero(self, jobs: Sequence[tuple[Tensor, Tensor]], *, check: bool) -> None:
-        """Write +0.0 where the bits are 0, for each (bits, tensor): a launch for each item size.
+    def zero(self, jobs: Sequence[Zero], *, check: bool) -> None:
+        """Write +0.0 where the bits are 0: a launch for each item size.
 
         Args:
-            jobs: masks and tensors that :func:`fits`; several tensors may share a mask.
+            jobs: masks and tensors; several tensors may share a mask.
             check: read first and write only what is not zero yet, which pays where that is rare.
         """
-        for size in sorted({tensor.itemsize for _, tensor in jobs}):
-            group = [(bits, tensor) for bits, tensor in jobs if tensor.itemsize == size]
-            self._zero(group, check, f"zero {size} {check}")
+        for size in sorted({job.tensor.itemsize for job in jobs}):
+            self._zero([job for job in jobs if job.tensor.itemsize == size], size, check)
 
-    def _zero(self, jobs: Sequence[tuple[Tensor, Tensor]], check: bool, name: str) -> None:
-        kernels, tensors = _kernels(), [tensor for _, tensor in jobs]
-        pieces = self._cut(tensors)
+    def _zero(self, jobs: Sequence[Zero], size: int, check: bool) -> None:
+        kernels, name = _kernels(), f"zero {size} {check} {len(jobs)}"
+        pieces = self._cut(tuple(job.tensor.numel() for job in jobs))
+        addresses = [job.tensor.data_ptr() for job in jobs]
         tables = (
-            self._pointers(f"{name} tensors", tensors),
-            self._pointers(f"{name} bits", [bits for bits, _ in jobs]),
+            self._table(f"{name} tensors", addresses),
+            self._table(f"{name} bits", [job.bits.data_ptr() for job in jobs]),
         )
-        aligned = all(tensor.data_ptr() % 16 == 0 for tensor in tensors)
-        layout, strided = self._layouts(name, tensors)
-        numbers = {"INT": _int(tensors[0]), "BLOCK": kernels.BLOCK, "PIECE": kernels.PIECE}
+        aligned = not any(address % 16 for address in addresses)
+        strided = any(job.layout != (1, 1) for job in jobs)
+        numbers = {"INT": _int(size), "BLOCK": kernels.BLOCK, "PIECE": kernels.PIECE}
         if aligned and not strided and not check:
-            launch = kernels.zero_dense[(pieces.count,)]
-            launch(*tables, pieces.numel, pieces.slot, pieces.start, **numbers)
+            where = pieces.numel, pieces.slot, pieces.start
+            self._launch(kernels.zero_dense, pieces.count, *tables, *where, **numbers)
         else:
-            launch = kernels.zero_masked[(pieces.count,)]
-            where = pieces.numel, layout, pieces.slot, pieces.start
-            launch(*tables, *where, **numbers, CHECK=check, STRIDED=strided)
-        _tell_autograd(tensors)
+            layout = self._table(f"{name} layouts", [n for job in jobs for n in job.layout])
+            there = pieces.numel, layout, pieces.slot, pieces.start
+            how = {"CHECK": check, "STRIDED": strided, **numbers}
+            self._launch(kernels.zero_masked, pieces.count, *tables, *there, **how)
+        torch.autograd.graph.increment_version([job.tensor for job in jobs])
 
-    def update(self, tensors: Sequence[Held], *, keep_aside: bool) -> Tensor:
-        """Draw the masks of the largest raw magnitudes and put them in force, in place.
+    def rank(self, tensors: Sequence[Held]) -> list[tuple[Tensor, Tensor]]:
+        """Of each tensor the bits of its largest raw magnitudes, and its number of NaNs.
 
-        Args:
-            tensors: what the masks lie on.
-            keep_aside: whether what becomes masked may still return.
-
-        Returns:
-            The number of NaN scores of each tensor, int32 on the device. Where any is not 0, no
-            mask and no weight has changed.
+        Both stay on the device, in memory that the next ranking overwrites. Where a score is NaN
+        the bits are those of the mask in force.
         """
-        fresh = [new_bits(each.weight.numel(), self._device) for each in tensors]
-        groups = [
-            [i for i, each in enumerate(tensors) if each.weight.dtype == dtype]
-            for dtype in dict.fromkeys(each.weight.dtype for each in tensors)
-        ]
-        nans = torch.zeros(len(tensors), dtype=torch.int32, device=self._device)
-        for group in groups:
-            counts = self._rank([tensors[i] for i in group], [fresh[i] for i in group])
-            nans.index_copy_(0, self._table(f"group {group[0]}", group), counts)
-        bad = nans.sum()
-        for group in groups:
-            mine, new = [tensors[i] for i in group], [fresh[i] for i in group]
-            self._exchange(mine, new, bad, keep_aside)
-        return nans
+        results: dict[int, tuple[Tensor, Tensor]] = {}
+        for dtype in dict.fromkeys(each.weight.dtype for each in tensors):
+            places = [i for i, each in enumerate(tensors) if each.weight.dtype == dtype]
+            room = self._rank([tensors[i] for i in places])
+            results |= zip(places, zip(room.fresh, room.nans, strict=True), strict=True)
+        return [results[i] for i in range(len(tensors))]
 
-    def _rank(self, tensors: Sequence[Held], fresh: Sequence[Tensor]) -> Tensor:
-        """Write the new masks into ``fresh``; the number of NaNs of each tensor."""
-        kernels = _kernels()
+    def _rank(self, tensors: Sequence[Held]) -> _Room:
+        kernels, dtype = _kernels(), tensors[0].weight.dtype
         pieces, raw, where, strided = self._raw(tensors)
-        new = self._pointers(f"fresh {tensors[0].weight.dtype}", fresh)
-        keeps = self._table(f"keeps {tensors[0].weight.dtype}", [each.keep for each in tensors])
-        pieces.rank.copy_(keeps.clamp(min=1))
-        pieces.found.zero_()
-        pieces.nans.zero_()
+        room = self._room(pieces, tensors)
+        new = self._pointers(f"fresh {dtype}", room.fresh)
+        keeps = self._table(f"keeps {dtype}", [each.keep for each in tensors])
         numbers = {
-            "KIND": _KINDS[tensors[0].weight.dtype],
+            "KIND": _KINDS[dtype],
             "STRIDED": strided,
             "BLOCK": kernels.BLOCK,
             "PIECE": kernels.PIECE,
         }
-        one_each, all_pieces = (pieces.tensors,), (pieces.count,)
-        threshold = pieces.found, pieces.rank, pieces.ties
+        threshold = room.found, room.rank, room.ties
+        room.nans.zero_()
         for shift, width in kernels.DIGITS:
-            digit = {"SHIFT": shift, "BINS": kernels.BINS}
-            first = {"WIDTH": width, "FIRST": shift == kernels.DIGITS[0][0]}
-            target = pieces.found, pieces.nans, pieces.counts
-            kernels.count_digits[all_pieces](*raw, *where, *target, **digit, **first, **numbers)
-            kernels.find_digit[one_each](pieces.counts, *threshold, **digit)
-        kernels.count_ties[all_pieces](*raw, *where, *threshold, pieces.before, **numbers)
-        scan = pieces.first, pieces.before, pieces.rank, pieces.ties
-        kernels.sum_before[one_each](*scan, STEP=kernels.BLOCK)
-        found = *threshold, keeps, pieces.before
-        kernels.emit_mask[all_pieces](*raw, new, *where, *found, **numbers)
-        return pieces.nans
+            digit = {
+                "SHIFT": shift,
+                "BINS": kernels.BINS,
+                "FIRST": shift == kernels.DIGITS[0][0],
+            }
+            seen = room.found, room.nans, room.counts
+            self._launch(
+                kernels.count_digits,
+                pieces.count,
+                *(*raw, *where, *seen),
+                **digit,
+                WIDTH=width,
+                **numbers,
+            )
+            self._launch(
+                kernels.find_digit, pieces.tensors, room.counts, *threshold, keeps, **digit
+            )
+        ties = *raw, *where, *threshold, room.before
+        self._launch(kernels.count_ties, pieces.count, *ties, **numbers)
+        scan = pieces.first, room.before, room.rank, room.ties
+        self._launch(kernels.sum_before, pieces.tensors, *scan, STEP=kernels.BLOCK)
+        emit = *raw, new, *where, *threshold, keeps, room.nans, room.before
+        self._launch(kernels.emit_mask, pieces.count, *emit, **numbers)
+        return room
 
-    def _exchange(
-        self, tensors: Sequence[Held], fresh: Sequence[Tensor], bad: Tensor, keep_aside: bool
-    ) -> None:
+    def exchange(self, changes: Sequence[Change], *, keep_aside: bool) -> list[bool]:
+        """Put masks in force: weights that leave go aside, those that return come back.
+
+        One launch for each dtype moves weights and rewrites bits, so it is done or it is not.
+
+        Args:
+            changes: the tensors.
+            keep_aside: whether what becomes masked may still return.
+        """
         kernels = _kernels()
-        pieces, raw, where, strided = self._raw(tensors)
-        new = self._pointers(f"fresh {tensors[0].weight.dtype}", fresh)
-        numbers = {"BLOCK": kernels.BLOCK, "PIECE": kernels.PIECE}
-        how = {"INT": _int(tensors[0].weight), "KEEP": keep_aside, "STRIDED": strided}
-        kernels.exchange[(pieces.count,)](*raw, new, *where, bad, **how, **numbers)
-        pieces_of = pieces.numel, pieces.slot, pieces.start
-        kernels.commit[(pieces.count,)](raw[2], new, *pieces_of, bad, PIECE=kernels.PIECE)
-        _tell_autograd([each.weight for each in tensors])
+        for dtype in dict.fromkeys(each.weight.dtype for each in changes):
+            mine = [each for each in changes if each.weight.dtype == dtype]
+            pieces, raw, where, strided = self._raw(mine)
+            new = self._pointers(f"fresh {dtype}", [each.fresh for each in mine])
+            numbers = {"BLOCK": kernels.BLOCK, "PIECE": kernels.PIECE}
+            how = {"INT": _int(dtype.itemsize), "KEEP": keep_aside, "STRIDED": strided}
+            self._launch(kernels.exchange, pieces.count, *raw, new, *where, **how, **numbers)
+            torch.autograd.graph.increment_version([each.weight for each in mine])
+        return [True] * len(changes)
+
+    def _launch(self, kernel: Any, programs: int, *args: Tensor, **constants: Any) -> None:
+        if programs:
+            with torch.accelerator.device_index(self._device.index):
+                kernel[(programs,)](*args, **constants)
 
     def _raw(
-        self, tensors: Sequence[Held]
+        self, tensors: Sequence[Held] | Sequence[Change]
     ) -> tuple[_Pieces, tuple[Tensor, ...], tuple[Tensor, ...], bool]:
         """Pieces, addresses of what the raw weights lie in, where the pieces are, and STRIDED."""
         weights = [each.weight for each in tensors]
-        name, pieces = str(weights[0].dtype), self._cut(weights)
+        name = str(weights[0].dtype)
+        pieces = self._cut(tuple(weight.numel() for weight in weights))
         raw = (
             self._pointers(f"weights {name}", weights),
             self._pointers(f"asides {name}", [each.aside for each in tensors]),
             self._pointers(f"bits {name}", [each.bits for each in tensors]),
         )
-        layout, strided = self._layouts(f"weights {name}", weights)
+        layouts = [layout_of(weight) or (1, 1) for weight in weights]
+        layout = self._table(f"layouts {name}", [n for each in layouts for n in each])
+        strided = any(each != (1, 1) for each in layouts)
         return pieces, raw, (pieces.numel, layout, pieces.slot, pieces.start), strided
 
-    def _cut(self, tensors: Sequence[Tensor]) -> _Pieces:
-        sizes = tuple(tensor.numel() for tensor in tensors)
+    def _cut(self, sizes: tuple[int, ...]) -> _Pieces:
         if sizes not in self._pieces:
             self._pieces[sizes] = _cut(sizes, self._device)
         return self._pieces[sizes]
 
+    def _room(self, pieces: _Pieces, tensors: Sequence[Held]) -> _Room:
+        sizes = tuple(each.weight.numel() for each in tensors)
+        key = sizes, tensors[0].weight.dtype
+        if key not in self._rooms:
+            self._rooms[key] = _make_room(pieces, sizes, self._device)
+        return self._rooms[key]
+
     def _pointers(self, name: str, tensors: Sequence[Tensor | None]) -> Tensor:
         return self._table(name, [0 if each is None else each.data_ptr() for each in tensors])
 
-    def _layouts(self, name: str, tensors: Sequence[Tensor]) -> tuple[Tensor, bool]:
-        layouts = [_layout(tensor) or (1, 1) for tensor in tensors]
-        flat = [number for layout in layouts for number in layout]
-        return self._table(f"{name} layouts", flat), any(each != (1, 1) for each in layouts)
-
     def _table(self, name: str, numbers: list[int]) -> Tensor:
         """The numbers as int64 on the device, at an address of their own."""
-        key = name, len(numbers)
-        known = self._tables.get(key)
-        if known is not None and known[0] == numbers:
+        known = self._tables.get(name)
+        if known is not None and known[0] == numbers and not is_capturing():
             return known[1]
-        pinned = torch.tensor(numbers, dtype=torch.int64, pin_memory=self._device.type == "cuda")
-        table = torch.empty(len(numbers), dtype=torch.int64, device=self._device)
-        if known is not None:
-            table = known[1]
-        table.copy_(pinned, non_blocking=True)
-        self._tables[key] = numbers, table
-        return table
+        source = portable.pinned(torch.tensor(numbers, dtype=torch.int64), self._device)
+        if is_capturing():
+            table = torch.empty(len(numbers), dtype=torch.int64, device=self._device)
+            self._captured.append((source, table))
+        else:
+            if known is not None and len(known[0]) == len(numbers):
+                table = known[1]
+            else:
+                table = torch.empty(len(numbers), dtype=torch.int64, device=self._device)
+            self._tables[name] = numbers, table
+        return table.copy_(source, non_blocking=True)
+
+
+def is_capturing() -> bool:
+    """Whether work on the current CUDA stream is recorded into a graph, not done."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
 def _cut(sizes: Sequence[int], device: torch.device) -> _Pieces:
@@ -264,36 +353,35 @@ def _cut(sizes: Sequence[int], device: torch.device) -> _Pieces:
     for index, size in enumerate(sizes):
         pieces = -(-size // kernels.PIECE)
         slots.append(torch.full((pieces,), index, dtype=torch.int32))
-        starts.append(torch.arange(pieces, dtype=torch.int64) * kernels.PIECE)
+        starts.append(torch.arange(pieces, dtype=torch.int32) * kernels.PIECE)
         first.append(first[-1] + pieces)
-    count, tensors = first[-1], len(sizes)
-
-    def room(length: int) -> Tensor:
-        return torch.zeros(length, dtype=torch.int32, device=device)
-
     return _Pieces(
-        count=count,
-        tensors=tensors,
-        numel=torch.tensor(sizes, dtype=torch.int64).to(device),
-        slot=torch.cat(slots).to(device),
-        start=torch.cat(starts).to(device),
-        first=torch.tensor(first, dtype=torch.int64).to(device),
-        found=room(tensors),
-        rank=room(tensors),
-        ties=room(tensors),
-        nans=room(tensors),
-        counts=room(tensors * kernels.BINS),
-        before=room(count),
+        count=first[-1],
+        tensors=len(sizes),
+        numel=portable.there(torch.tensor(sizes, dtype=torch.int32), device),
+        slot=portable.there(torch.cat(slots), device),
+        start=portable.there(torch.cat(starts), device),
+        first=portable.there(torch.tensor(first, dtype=torch.int64), device),
     )
 
 
-def _int(tensor: Tensor) -> Any:
-    """Triton's whole numbers of the tensor's item size."""
-    import triton.language as tl
+def _make_room(pieces: _Pieces, sizes: Sequence[int], device: torch.device) -> _Room:
+    def room(length: int) -> Tensor:
+        return torch.zeros(length, dtype=torch.int32, device=device)
 
-    return {2: tl.int16, 4: tl.int32, 8: tl.int64}[tensor.itemsize]
+    words = [-(-size // 32) for size in sizes]
+    fresh = room(sum(words)).split(words)
+    return _Room(
+        found=room(pieces.tensors),
+        rank=room(pieces.tensors),
+        ties=room(pieces.tensors),
+        nans=room(pieces.tensors),
+        counts=room(pieces.tensors * _kernels().BINS),
+        before=room(pieces.count),
+        fresh=[w.view(torch.uint8)[: -(-n // 8)] for w, n in zip(fresh, sizes, strict=True)],
+    )
 
 
-def _tell_autograd(tensors: Sequence[Tensor]) -> None:
-    for tensor in tensors:
-        torch.autograd.graph.increment_version(tensor)
+def _int(size: int) -> Any:
+    """Triton's whole numbers of so many bytes."""
+    return getattr(importlib.import_module("triton.language"), _INTS[size])

@@ -34,7 +34,8 @@ _NAN = tl.constexpr(0x7F800001)  # where the bits of NaNs begin
 def _place(offsets, layout, s, STRIDED: tl.constexpr):
     """Where in memory the elements ``offsets`` are."""
     if STRIDED:
-        channels, places = tl.load(layout + 2 * s), tl.load(layout + 2 * s + 1)
+        channels = tl.load(layout + 2 * s).to(tl.int32)
+        places = tl.load(layout + 2 * s + 1).to(tl.int32)
         within = offsets % (channels * places)
         offsets = offsets - within + (within % places) * channels + within // places
     return offsets
@@ -181,19 +182,31 @@ def count_digits(
 
 
 @triton.jit
-def find_digit(counts, found, rank, ties, SHIFT: tl.constexpr, BINS: tl.constexpr):
+def find_digit(
+    counts,
+    found,
+    rank,
+    ties,
+    keeps,
+    SHIFT: tl.constexpr,
+    FIRST: tl.constexpr,
+    BINS: tl.constexpr,
+):
     """The digit of the rank-th largest key, its rank among those that share it, their number."""
     s = tl.program_id(0).to(tl.int64)
     bins = tl.arange(0, BINS)
     here = tl.load(counts + s * BINS + bins)
-    k = tl.load(rank + s)
+    if FIRST:
+        k, so_far = tl.maximum(tl.load(keeps + s), 1).to(tl.int32), 0
+    else:
+        k, so_far = tl.load(rank + s), tl.load(found + s)
     upto = tl.cumsum(here, axis=0, reverse=True)  # keys with this digit or a larger one
     digit = tl.sum((upto >= k).to(tl.int32), axis=0) - 1
     equals = tl.sum(tl.where(bins == digit, here, 0), axis=0)
     above = tl.sum(tl.where(bins == digit, upto, 0), axis=0) - equals
     tl.store(rank + s, k - above)
     tl.store(ties + s, equals)
-    tl.store(found + s, tl.load(found + s) | (digit << SHIFT))
+    tl.store(found + s, so_far | (digit << SHIFT))
     tl.store(counts + s * BINS + bins, tl.zeros([BINS], tl.int32))  # for the next digit
 
 
@@ -262,13 +275,17 @@ def emit_mask(
     rank,
     ties,
     keeps,
+    nans,
     before,
     KIND: tl.constexpr,
     STRIDED: tl.constexpr,
     BLOCK: tl.constexpr,
     PIECE: tl.constexpr,
 ):
-    """The bits of the new mask: keys above the threshold, and of its equals the first ``rank``."""
+    """The bits of the new mask: keys above the threshold, and of its equals the first ``rank``.
+
+    Those of the mask in force where a key was NaN.
+    """
     program = tl.program_id(0)
     s = tl.load(slot + program).to(tl.int64)
     first, n = tl.load(start + program), tl.load(numel + s)
@@ -277,6 +294,7 @@ def emit_mask(
     new_words = tl.load(fresh + s).to(tl.pointer_type(tl.int32))
     threshold, need, equals = tl.load(found + s), tl.load(rank + s), tl.load(ties + s)
     some = (tl.load(keeps + s) > 0).to(tl.int32)
+    bad = tl.load(nans + s)
     so_far = 0
     if need < equals:
         so_far = tl.load(before + program)
@@ -292,7 +310,10 @@ def emit_mask(
         lanes = tl.arange(0, 32)[None, :]
         packed = tl.sum(tl.reshape(keep, [BLOCK // 32, 32]) << lanes, axis=1)
         word = ((first + at) >> 5) + tl.arange(0, BLOCK // 32)
-        tl.store(new_words + word, packed, mask=word < ((n + 31) >> 5))
+        there = word < ((n + 31) >> 5)
+        if bad != 0:
+            packed = tl.load(words + word, mask=there, other=0)
+        tl.store(new_words + word, packed, mask=there)
 
 
 @triton.jit
@@ -305,16 +326,15 @@ def exchange(
     layout,
     slot,
     start,
-    bad,
     INT: tl.constexpr,
     KEEP: tl.constexpr,
     STRIDED: tl.constexpr,
     BLOCK: tl.constexpr,
     PIECE: tl.constexpr,
 ):
-    """Weights that leave go aside (KEEP) and are +0 in their place; those that return come back.
+    """Put the new bits in force: weights that leave go aside (KEEP), those that return come back.
 
-    Where a score was NaN (``bad``), no mask changes.
+    Words of bits lie within one piece, so the program that has moved its weights writes them.
     """
     program = tl.program_id(0)
     s = tl.load(slot + program).to(tl.int64)
@@ -324,8 +344,6 @@ def exchange(
     pointer = tl.load(weights + s).to(tl.pointer_type(INT))
     address = tl.load(asides + s)
     beside = address.to(tl.pointer_type(INT))
-    if tl.load(bad) != 0:
-        n = n * 0
     for at in range(0, PIECE, BLOCK):
         offsets = first + at + tl.arange(0, BLOCK)
         inside = offsets < n
@@ -339,25 +357,7 @@ def exchange(
                 value = tl.load(pointer + places, mask=leaves, other=0)
                 tl.store(beside + places, value, mask=leaves)
         tl.store(pointer + places, back, mask=returns | leaves)
-
-
-@triton.jit
-def commit(
-    bits,
-    fresh,
-    numel,
-    slot,
-    start,
-    bad,
-    PIECE: tl.constexpr,
-):
-    """Put the new bits in force, unless a score was NaN."""
-    program = tl.program_id(0)
-    s = tl.load(slot + program).to(tl.int64)
-    first, n = tl.load(start + program), tl.load(numel + s)
-    old = tl.load(bits + s).to(tl.pointer_type(tl.int32))
-    new = tl.load(fresh + s).to(tl.pointer_type(tl.int32))
-    if tl.load(bad) == 0:
-        word = (first >> 5) + tl.arange(0, PIECE // 32)
-        inside = word < ((n + 31) >> 5)
-        tl.store(old + word, tl.load(new + word, mask=inside, other=0), mask=inside)
+    tl.debug_barrier()  # until all threads have read the old bits
+    word = (first >> 5) + tl.arange(0, PIECE // 32)
+    there = word < ((n + 31) >> 5)
+    tl.store(old + word, tl.load(new + word, mask=there, other=0), mask=there)
