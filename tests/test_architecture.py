@@ -48,6 +48,7 @@ CORE = {
     "scan",
     "schedule",
     "selection",
+    "sharded",
     "statistics",
     "torch_private",
     "training_checks",

@@ -2,9 +2,8 @@
 
 Replicas (DistributedDataParallel, and FSDP's replicated mesh dimensions) draw their masks from
 equal weights, so they agree without communication, and digests check that they do. Shards (FSDP2
-and tensor parallelism, as DTensors) exchange histograms of :data:`DIGIT` bits of the scores: a few
-of 16 KiB for each tensor, however large it is. Every rank issues the same collectives in the same
-order.
+and tensor parallelism, as DTensors) exchange histograms (:mod:`billhook.sharded`). Every rank
+issues the same collectives in the same order.
 
 "Part" is what a rank holds of a tensor: all of it, unless it is a DTensor.
 """
@@ -36,14 +35,13 @@ __all__ = [
     "mean_over",
     "part",
     "part_like",
+    "region",
     "replica_groups",
-    "select_sharded",
+    "row_major_strides",
+    "shard_groups",
     "total",
     "whole",
 ]
-
-#: Bits of a score, or of an index, that one histogram resolves.
-DIGIT = 11
 
 
 def is_sharded(tensor: Tensor) -> TypeGuard["DTensor"]:
@@ -72,7 +70,11 @@ def whole(local: Tensor, like: Tensor) -> Tensor:
     if not is_sharded(like):
         return local
     return type(like).from_local(
-        local, like.device_mesh, like.placements, shape=like.shape, stride=_strides(like.shape)
+        local,
+        like.device_mesh,
+        like.placements,
+        shape=like.shape,
+        stride=row_major_strides(like.shape),
     )
 
 
@@ -99,7 +101,7 @@ def part_like(tensor: Tensor, like: Tensor) -> Tensor:
             f"a tensor placed as {tensor.placements} was returned for a weight placed as "
             f"{like.placements}: criterion and granularity must keep the placement"
         )
-    for dim, (start, size) in enumerate(_region(like)):
+    for dim, (start, size) in enumerate(region(like)):
         tensor = tensor.narrow(dim, start, size)
     return whole(tensor.contiguous(), like)
 
@@ -115,7 +117,7 @@ def check_layout(name: str, parameter: Tensor) -> None:
     from torch.distributed.tensor import Replicate, Shard
 
     if all(type(placement) in (Shard, Replicate) for placement in parameter.placements):
-        chunk = tuple(size for _, size in _region(parameter))
+        chunk = tuple(size for _, size in region(parameter))
         if not total(int(part(parameter).shape != chunk), parameter):  # on no rank
             return
     raise ConfigurationError(
@@ -130,7 +132,10 @@ def total(count: int, tensor: Tensor) -> int:
     """The sum of ``count`` over the parts of ``tensor``. A collective if it is sharded."""
     if not is_sharded(tensor):
         return count
-    return int(_sum_over_shards(torch.tensor([count], device=part(tensor).device), tensor))
+    counts = torch.tensor([count], device=part(tensor).device)
+    for group in shard_groups(tensor):
+        distributed.all_reduce(counts, group=group)
+    return int(counts)
 
 
 def mean_over(tensor: Tensor, groups: tuple["ProcessGroup", ...]) -> Tensor:
@@ -149,34 +154,13 @@ def is_zero(tensor: Tensor) -> bool:
     return not total(int(values.count_nonzero()), tensor)
 
 
-def select_sharded(scores: "DTensor", keep: int) -> Tensor:
-    """:func:`billhook.mask.select` on a sharded tensor: the same mask as on the whole one.
-
-    A radix select over the bit pattern of the fp32 scores finds the threshold: per digit, the
-    ranks' counts are added up. Where the threshold cuts through equal scores, a second one over
-    their row-major indices in the whole tensor finds the last that survives, so the split of the
-    tensor over the ranks makes no difference.
-
-    Raises:
-        MaskError: a score is NaN, on any rank.
-    """
-    local = part(scores).to(torch.float32)
-    nans = total(int(local.isnan().sum()), scores)
-    if nans:
-        raise MaskError(f"{nans} of {scores.numel()} scores are NaN and cannot be ranked")
-    if keep == 0 or keep >= scores.numel():
-        return whole(torch.full_like(local, keep > 0, dtype=torch.bool), scores)
-    order = _descending(local)
-    lowest = torch.iinfo(torch.int32).min
-    bound, among, ties = _kth_smallest(order ^ lowest, keep, 32, scores)
-    mask = order < bound + lowest
-    places = (order == bound + lowest).nonzero()
-    if among < ties:
-        index = _row_major(places, scores)
-        last, _, _ = _kth_smallest(index, among, scores.numel().bit_length(), scores)
-        places = places[index <= last]
-    mask[places.unbind(1)] = True
-    return whole(mask, scores)
+def shard_groups(tensor: "DTensor") -> tuple["ProcessGroup", ...]:
+    """The groups of ranks whose parts make up ``tensor``, one for each way in which it is split."""
+    return tuple(
+        tensor.device_mesh.get_group(dim)
+        for dim, placement in enumerate(tensor.placements)
+        if placement.is_shard()
+    )
 
 
 def replica_groups(parameter: Tensor, model: nn.Module) -> tuple["ProcessGroup", ...]:
@@ -238,40 +222,7 @@ def after_reduction(callback: Callable[[], None]) -> None:
     call(lambda: call(callback))
 
 
-def _descending(scores: Tensor) -> Tensor:
-    """Integers (int32) in the order of ``-scores``; +0.0 and -0.0 are equal."""
-    bits = (scores + 0.0).view(torch.int32)
-    return ~(bits ^ (bits >> 31 & 0x7FFFFFFF))
-
-
-def _kth_smallest(keys: Tensor, k: int, bits: int, like: "DTensor") -> tuple[int, int, int]:
-    """The k-th smallest (from 1) of the keys on all shards, as unsigned numbers of ``bits`` bits.
-
-    Returns:
-        The key, how many of its equals are among the k smallest, and how many equals it has.
-    """
-    found, ties = 0, 0
-    keys = keys.flatten()
-    for shift in reversed(range(0, bits, DIGIT)):
-        digits = keys >> shift & (1 << min(DIGIT, bits - shift)) - 1
-        counts = _sum_over_shards(torch.bincount(digits, minlength=1 << DIGIT), like)
-        upto = counts.cumsum(0)
-        digit = int(torch.searchsorted(upto, k))
-        ties = int(counts[digit])
-        k -= int(upto[digit]) - ties
-        found = found << DIGIT | digit
-        keys = keys[digits == digit]
-    return found, k, ties
-
-
-def _sum_over_shards(counts: Tensor, like: "DTensor") -> Tensor:
-    for dim, placement in enumerate(like.placements):
-        if placement.is_shard():
-            distributed.all_reduce(counts, group=like.device_mesh.get_group(dim))
-    return counts
-
-
-def _region(tensor: "DTensor") -> list[tuple[int, int]]:
+def region(tensor: "DTensor") -> list[tuple[int, int]]:
     """(start, size) of this rank's part along each dimension of the whole tensor."""
     region = [(0, size) for size in tensor.shape]
     for dim, placement in enumerate(tensor.placements):
@@ -284,14 +235,7 @@ def _region(tensor: "DTensor") -> list[tuple[int, int]]:
     return region
 
 
-def _row_major(places: Tensor, tensor: "DTensor") -> Tensor:
-    """The indices in the whole tensor of ``places`` (one row of coordinates each) in this part."""
-    starts = torch.tensor([start for start, _ in _region(tensor)], device=places.device)
-    strides = torch.tensor(_strides(tensor.shape), device=places.device)
-    return ((places + starts) * strides).sum(1)
-
-
-def _strides(shape: torch.Size) -> tuple[int, ...]:
+def row_major_strides(shape: torch.Size) -> tuple[int, ...]:
     return tuple(shape[dim + 1 :].numel() for dim in range(len(shape)))
 
 

@@ -6,12 +6,14 @@ import warnings
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor
 
 from billhook.allocation import Allocation, PrunableTensor
 from billhook.backends import portable
+from billhook.backends.nans import nan_scores
 from billhook.criterion import Criterion, Magnitude, check_scores
 from billhook.distributed import gathered, is_sharded, part, part_like, total
 from billhook.errors import ConfigurationError, MaskError
@@ -20,7 +22,11 @@ from billhook.masked_weight import Drawn, MaskedWeight
 from billhook.masked_weights import MaskedWeights
 from billhook.regrowth import GradientRegrowth
 from billhook.schedule import Schedule
+from billhook.sharded import select_together
 from billhook.statistics import Statistics
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 __all__ = ["MaskDrawer", "configuration_of"]
 
@@ -117,11 +123,12 @@ class MaskDrawer:
         }
         counts = self._counts(step, tensors, scores)
         ranked: dict[str, int] = {}  # by magnitude, together
+        split: dict[str, DTensor] = {}  # over ranks, together
         nans: dict[str, Tensor] = {}  # counts on devices
         for weight in scored:
-            count = counts[weight.name]
             if self.regrow is False:  # what an allocation rounds up must not bring weights back
-                count = min(count, weight.kept)
+                counts[weight.name] = min(counts[weight.name], weight.kept)
+            count = counts[weight.name]
             if self._ranks_magnitudes and not scores and not is_sharded(weight.parameter):
                 ranked[weight.name] = count
                 continue
@@ -130,6 +137,9 @@ class MaskDrawer:
                     mask = torch.ones_like(weight.parameter, dtype=torch.bool)
                 else:
                     score = scores.pop(weight.name) if scores else self._score(weight)
+                    if self._is_split(score):
+                        split[weight.name] = score
+                        continue
                     if self._is_ranked_there(score):
                         mask, nans[weight.name] = _ranked_there(weight, score, count)
                     else:
@@ -139,6 +149,7 @@ class MaskDrawer:
                 raise MaskError(f"no mask for {weight.name!r} at step {step}: {error}") from None
             masks[weight.name] = Drawn(mask, count)
         masks |= weights.rank(ranked, step)
+        masks |= _select_split(split, counts, step)
         weights.expect_no_nans(nans, step)
         return masks
 
@@ -209,6 +220,11 @@ class MaskDrawer:
         # Blocks may cross the borders of shards.
         return gathered(scores).reshape(weight.weight.pattern_shape)
 
+    def _is_split(self, scores: Tensor) -> TypeGuard["DTensor"]:
+        """Whether single weights are ranked that lie on several ranks."""
+        plain = isinstance(self.granularity, Unstructured) and isinstance(self.regrow, bool)
+        return plain and is_sharded(scores)
+
     def _is_ranked_there(self, scores: Tensor) -> bool:
         """Whether single weights are ranked on a device for which nobody has to wait."""
         plain = isinstance(self.granularity, Unstructured) and isinstance(self.regrow, bool)
@@ -242,6 +258,20 @@ class MaskDrawer:
                 "torch.bool: kept() and mask() of a granularity must agree"
             )
         return mask
+
+
+def _select_split(
+    scores: Mapping[str, "DTensor"], counts: Mapping[str, int], step: int
+) -> dict[str, Drawn]:
+    """The masks of the largest scores of tensors that lie on several ranks."""
+    if not scores:
+        return {}
+    nans, masks = select_together(list(scores.values()), [counts[name] for name in scores])
+    for (name, each), bad in zip(scores.items(), nans, strict=True):
+        if bad:
+            problem = nan_scores(bad, each.numel())
+            raise MaskError(f"no mask for {name!r} at step {step}: {problem}")
+    return {n: Drawn(mask, counts[n]) for n, mask in zip(scores, masks, strict=True)}
 
 
 def _ranked_there(weight: MaskedWeight, scores: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,9 @@ from torch import Tensor
 from billhook.backends import native, portable
 from billhook.backends.nans import nan_scores
 from billhook.backends.triton import is_capturing
-from billhook.distributed import is_sharded, select_sharded
+from billhook.distributed import is_sharded
 from billhook.errors import MaskError
+from billhook.sharded import select_together
 
 __all__ = ["Mask", "is_plain", "select", "survivors"]
 
@@ -53,7 +54,10 @@ def select(scores: Tensor, keep: int) -> Tensor:
     tensor([False,  True,  True, False])
     """
     if is_sharded(scores):
-        return select_sharded(scores, keep)
+        (nans,), (mask,) = select_together([scores], [keep])
+        if nans:
+            raise MaskError(nan_scores(nans, scores.numel()))
+        return mask
     scores = scores.detach().resolve_neg().contiguous()
     if keep == 0 or keep >= scores.numel():
         nans = int(scores.isnan().sum())

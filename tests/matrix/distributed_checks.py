@@ -238,6 +238,33 @@ def messages_do_not_grow_with_the_tensor() -> None:
     assert sum(sent[64]) < 50_000
 
 
+def an_update_takes_six_messages_whatever_the_number_of_tensors() -> None:
+    for allocation, most in ((billhook.Uniform(), 6), (billhook.Global(), 9)):
+        for layers in (2, 9):
+            torch.manual_seed(0)
+            model = nn.Sequential(*[nn.Linear(9, 9, bias=False) for _ in range(layers)])
+            with torch.no_grad():
+                for weight in model.parameters():
+                    weight.mul_(4).round_()  # a threshold cuts through equal weights
+            _shard(model)
+            optimizer = optim.SGD(model.parameters(), lr=1e-30)
+            billhook.Pruner(model, optimizer, OneShot(0.5, 1), allocation=allocation)
+            model(torch.ones(1, 9)).sum().backward()
+            sent = 0
+            with pytest.MonkeyPatch.context() as patch:
+                for name in ("all_reduce", "all_gather", "all_gather_into_tensor", "broadcast"):
+                    send = getattr(distributed, name)
+
+                    def counting(*args: Any, send: Any = send, **kwargs: Any) -> Any:
+                        nonlocal sent
+                        sent += 1
+                        return send(*args, **kwargs)
+
+                    patch.setattr(distributed, name, counting)
+                optimizer.step()
+            assert 3 <= sent <= most, (allocation, layers, sent)
+
+
 def a_nan_on_one_rank_is_an_error_on_all() -> None:
     model = _shard(_net())
     optimizer = optim.SGD(model.parameters(), lr=0.05)
@@ -437,6 +464,7 @@ CHECKS: dict[str, Callable[[], None]] = {
     for check in (
         sharded_selection_equals_selection_on_the_whole,
         messages_do_not_grow_with_the_tensor,
+        an_update_takes_six_messages_whatever_the_number_of_tensors,
         ddp_equals_the_run_alone,
         ddp_clipping_sees_masked_gradients_under_a_low_rank_reduction,
         ddp_names_the_rank_with_other_weights,
