@@ -94,7 +94,7 @@ class _Found(NamedTuple):
 
 
 def _search(
-    keys: list[Tensor],
+    keys: Sequence[Tensor],
     ranks: Sequence[int],
     bits: int,
     likes: Sequence[Tensor],
@@ -109,7 +109,7 @@ def _search(
         likes: how the tensors are spread over the ranks.
         beside: numbers that are to be added up over the ranks in the same messages.
     """
-    device, count = keys[0].device, len(keys)
+    keys, device, count = list(keys), keys[0].device, len(keys)
     found = _Found([0] * count, [0] * count, [0] * count, list(beside or [0] * count))
     left = torch.tensor(ranks, device=device)[:, None]
     for shift in reversed(range(0, bits, DIGIT)):

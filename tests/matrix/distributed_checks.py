@@ -248,8 +248,9 @@ def an_update_takes_six_messages_whatever_the_number_of_tensors() -> None:
                     weight.mul_(4).round_()  # a threshold cuts through equal weights
             _shard(model)
             optimizer = optim.SGD(model.parameters(), lr=1e-30)
-            billhook.Pruner(model, optimizer, OneShot(0.5, 1), allocation=allocation)
+            billhook.Pruner(model, optimizer, OneShot(0.5, 2), allocation=allocation)
             model(torch.ones(1, 9)).sum().backward()
+            optimizer.step()
             sent = 0
             with pytest.MonkeyPatch.context() as patch:
                 for name in ("all_reduce", "all_gather", "all_gather_into_tensor", "broadcast"):
