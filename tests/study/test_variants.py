@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from billhook.study.analysis.comparison import Design
+from billhook.study.analysis.statistics import paired
 from billhook.study.analysis.variants import against_own, variants, what_mattered
 from billhook.study.grid import SPARSE
 from billhook.study.records.rows import Row
@@ -63,21 +64,33 @@ def test_a_study_without_variants_has_nothing_to_say() -> None:
     assert what_mattered([], ACCURACY, Design(paired=True)) == []
 
 
-@pytest.mark.parametrize("paired", [True, False])
-def test_every_variant_stands_beside_the_recipes_own(*, paired: bool) -> None:
+def test_every_variant_stands_beside_the_recipes_own() -> None:
     found = variants(rows({"": 0.9, "curve=linear": 0.7, "criterion=fisher": 0.901}), ACCURACY)
-    own, linear, fisher = against_own(found, Design(paired=paired))
+    own, linear, fisher = against_own(found)
     assert own[1] is None
     assert linear[1] is not None
     assert linear[1].mean == pytest.approx(-0.2)
     assert linear[1].low < -0.2 < linear[1].high < 0.0
-    single = Design(paired=paired).difference(linear[0].scores, own[0].scores).p_value
+    pairs = [(linear[0].scores[seed], own[0].scores[seed]) for seed in range(5)]
+    single = paired(*zip(*pairs, strict=True)).p_value
     assert linear[2] == pytest.approx(2 * single)  # Holm's of two
     assert fisher[1] is not None
     assert fisher[1].low < 0.0 < fisher[1].high
     assert fisher[2] > 0.05
 
 
+def test_what_seeds_share_does_not_count() -> None:
+    """Seeds that move all variants alike leave a difference that is the same for each of them."""
+    found = [
+        dataclasses.replace(each, test={"accuracy": each.test["accuracy"] + 0.1 * each.seed})
+        for each in rows({"": 0.9, "curve=linear": 0.89})
+    ]
+    _, (_, difference, p) = against_own(variants(found, ACCURACY))
+    assert difference is not None
+    assert difference.high - difference.low < 0.04
+    assert p > 0.05
+
+
 def test_few_seeds_have_no_interval_beside_the_recipes_own() -> None:
     found = variants(rows({"": 0.9, "curve=linear": 0.7}, seeds=4), ACCURACY)
-    assert [interval for _, interval, _ in against_own(found, Design(paired=False))] == [None, None]
+    assert [interval for _, interval, _ in against_own(found)] == [None, None]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from billhook.study.analysis.cells import series_name
 from billhook.study.analysis.comparison import ALPHA, CLAIM_SEEDS, Design, Scores, summary
-from billhook.study.analysis.statistics import Interval, holm, same_means, spread
+from billhook.study.analysis.statistics import Estimate, Interval, holm, same_means, spread
 from billhook.study.grid import SPARSE
 from billhook.study.records.rows import Row
 from billhook.tasks.task import Metric
@@ -68,31 +68,31 @@ def variants(rows: Sequence[Row], metric: Metric) -> list[Variant]:
     ]
 
 
-def against_own(
-    found: Sequence[Variant], design: Design
-) -> Iterator[tuple[Variant, Interval | None, float]]:
+def against_own(found: Sequence[Variant]) -> Iterator[tuple[Variant, Interval | None, float]]:
     """Each variant's mean less that of the recipe's own pruning at the same size, and its p-value.
 
-    The p-values are Holm's for the variants of one size and scheme. The recipe's own, and what has
-    too few seeds to say, have no interval.
+    Differences are taken seed by seed: the networks of one seed have the same initial weights and
+    see the same examples in the same order. The p-values are Holm's for the variants of one size
+    and scheme. The recipe's own, and what has too few seeds to say, have no interval.
     """
     for place in dict.fromkeys((each.scheme, each.point) for each in found):
         here = [each for each in found if (each.scheme, each.point) == place]
         own = next((each for each in here if not each.settings), None)
-        estimates = [
-            design.difference(each.scores, own.scores)
-            if own is not None
-            and each is not own
-            and design.seeds(each.scores, own.scores) >= CLAIM_SEEDS
-            else None
-            for each in here
-        ]
+        estimates = [None if own in (None, each) else _seed_by_seed(each, own) for each in here]
         adjusted = iter(holm([each.p_value for each in estimates if each is not None]))
         for variant, estimate in zip(here, estimates, strict=True):
             if estimate is None:
                 yield variant, None, 1.0
             else:
                 yield variant, estimate.interval(), next(adjusted)
+
+
+def _seed_by_seed(variant: Variant, own: Variant) -> Estimate | None:
+    """The mean of ``variant - own`` over the seeds of both; None with too few of them."""
+    design = Design(paired=True)
+    if design.seeds(variant.scores, own.scores) < CLAIM_SEEDS:
+        return None
+    return design.difference(variant.scores, own.scores)
 
 
 def what_mattered(found: Sequence[Variant], metric: Metric, design: Design) -> list[list[str]]:

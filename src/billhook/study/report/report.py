@@ -97,7 +97,7 @@ class Report:
         sheets += [loss_sheet(each) for each in flat]
         sheets += [reading_sheet(each) for each in flat]
         sheets += [values_sheet(each, self.design, self.rounded) for each in flat]
-        sheets += [variant_sheet(each[0].metric, self.rows, self.design) for each in self.findings]
+        sheets += [variant_sheet(each[0].metric, self.rows) for each in self.findings]
         sheets += [size_sheet(cells), cost_sheet(cells), latency_sheet(cells, self.latency)]
         sheets.append(failure_sheet(self.rows))
         if self.published is not None:

@@ -146,7 +146,7 @@ def cost_sheet(cells: Sequence[Cell]) -> Sheet:
     return Sheet("Cost of training and of one inference", headings, tuple(rows))
 
 
-def variant_sheet(metric: Metric, rows: Sequence[Row], design: Design) -> Sheet:
+def variant_sheet(metric: Metric, rows: Sequence[Row]) -> Sheet:
     """What a study of tuning varied, each variant over its seeds and beside the recipe's own."""
     lines = [
         (
@@ -158,7 +158,7 @@ def variant_sheet(metric: Metric, rows: Sequence[Row], design: Design) -> Sheet:
             "" if difference is None else _signed(metric, difference, True),
             "" if difference is None else f"{p:.2g}",
         )
-        for each, difference, p in against_own(variants(rows, metric), design)
+        for each, difference, p in against_own(variants(rows, metric))
     ]
     headings = (
         *("variant", "scheme", "sparsity", "seeds", _heading(metric)),
