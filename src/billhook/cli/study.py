@@ -123,13 +123,8 @@ def run(
     """
     from billhook.render import terminal
     from billhook.study.grid import plan
-    from billhook.study.records.reading import LATENCY
     from billhook.study.records.store import Store
-    from billhook.study.report.output import print_report, write_report
-    from billhook.study.report.report import load_report
     from billhook.study.run.choice import groups
-    from billhook.study.run.latency import measure_latency
-    from billhook.study.run.rounded import measure_values
     from billhook.training.precision import check_device
 
     if ray not in (None, "local") and workers is not None:
@@ -155,8 +150,21 @@ def run(
             if retry_failed:
                 console.print(f"{store.retry(grid.trials)} failed runs to be run again")
             _train(console, store, grid, pool, on=on)
+    _report(console, store, grid, place, stale=trains)
+
+
+def _report(
+    console: "Console", store: "Store", grid: "Plan", place: "Place", *, stale: bool
+) -> None:
+    """Measure what the finished runs lack; print the report, written anew where it is ``stale``."""
+    from billhook.study.records.reading import LATENCY
+    from billhook.study.report.output import print_report, write_report
+    from billhook.study.report.report import load_report
+    from billhook.study.run.latency import measure_latency
+    from billhook.study.run.rounded import measure_values
+
     reports = [store.folder / name for name in ("report.md", LATENCY)]
-    stale = trains or not all(path.exists() for path in reports)
+    stale = stale or not all(path.exists() for path in reports)
     unmeasured = measure_latency(store, grid, place)
     if unmeasured:
         console.print(f"latency left out: {unmeasured}", highlight=False)

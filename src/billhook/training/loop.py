@@ -9,7 +9,7 @@ A run that is started again in its folder continues exactly where the checkpoint
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,8 @@ SCHEMES: dict[str, Allocation] = {
     "global": Global(),
 }
 CHECK_EVERY = 50  # steps between looks at the loss
+Watch = Callable[[int, float, dict[str, float | str]], None]
+"""Called with step, sparsity and metrics after every evaluation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +207,7 @@ def train(
     stop_after: int | None = None,
     tensorboard: bool = True,
     encoding: Encoding = "auto",
-    watch: Callable[[int, float, dict[str, float | str]], None] | None = None,
+    watch: Watch | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any] | None:
     """Train to the recipe's last step, from the folder's checkpoint where there is one.
@@ -248,34 +250,41 @@ def train(
         tensorboard=tensorboard,
     )
     log.loss = noted
-    every = max(1, round(recipe.training.evaluate_every * task.steps_per_epoch))
-    saves = recipe.training.checkpoint_every
     last = run.total_steps if stop_after is None else min(stop_after, run.total_steps)
     with log:
-        while run.step < last:
-            epoch, start = divmod(run.step, task.steps_per_epoch)
-            for batch in task.batches(epoch, start, accelerator.device):
-                rate = run.learning_rate()
-                loss = run.train_step(batch)
-                log.step(run.step, loss, rate, run.pruner)
-                ended = run.step == last or stop()
-                if run.step % CHECK_EVERY == 0 or ended:
-                    _check_finite(run.step, loss, rate)
-                if run.step % every == 0 or run.step == run.total_steps:
-                    metrics = run.evaluate("valid")
-                    log.evaluation(run.step, metrics, rate, run.pruner)
-                    if watch is not None:
-                        watch(run.step, log.sparsity, metrics)
-                short = run.step == run.total_steps <= saves  # not worth a checkpoint
-                if run.step % saves == 0 or (ended and not short):
-                    _save(run, path, log.loss)
-                if ended:
-                    break
-            if ended:
-                break
+        for _ in _steps(run, log, last, stop, watch):
+            _save(run, path, log.loss)
     if run.step < run.total_steps:
         return None
     return _finish(run, folder, log.seconds, encoding)
+
+
+def _steps(
+    run: Run, log: TrainingLog, last: int, stop: Callable[[], bool], watch: Watch | None
+) -> Iterator[None]:
+    """Train to the step ``last`` or until told to stop; comes back wherever a checkpoint is due."""
+    task, training = run.task, run.recipe.training
+    every = max(1, round(training.evaluate_every * task.steps_per_epoch))
+    saves, ended = training.checkpoint_every, run.step >= last
+    while not ended:
+        epoch, start = divmod(run.step, task.steps_per_epoch)
+        for batch in task.batches(epoch, start, run.accelerator.device):
+            rate = run.learning_rate()
+            loss = run.train_step(batch)
+            log.step(run.step, loss, rate, run.pruner)
+            ended = run.step == last or stop()
+            if run.step % CHECK_EVERY == 0 or ended:
+                _check_finite(run.step, loss, rate)
+            if run.step % every == 0 or run.step == run.total_steps:
+                metrics = run.evaluate("valid")
+                log.evaluation(run.step, metrics, rate, run.pruner)
+                if watch is not None:
+                    watch(run.step, log.sparsity, metrics)
+            short = run.step == run.total_steps <= saves  # not worth a checkpoint
+            if run.step % saves == 0 or (ended and not short):
+                yield
+            if ended:
+                break
 
 
 def test_metrics(task: Task, folder: Path, device: torch.device) -> dict[str, float | str]:

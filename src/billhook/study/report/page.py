@@ -98,11 +98,24 @@ class _Section:
     charts: list[_Chart]
 
 
+_Drawn = tuple[str, str, list[Any]]
+"""A section's title, text and charts, none where the folder lacks the data."""
+
+
 def _sections(report: Report) -> list[_Section]:
     """Those for which the folder has data."""
+    return [
+        _Section(title, text, [_Chart(f"chart-{i}-{j}", c.to_dict()) for j, c in enumerate(charts)])
+        for i, (title, text, charts) in enumerate([*_of_results(report), *_of_networks(report)])
+        if charts
+    ]
+
+
+def _of_results(report: Report) -> list[_Drawn]:
+    """How good the networks are."""
     first = report.findings[0][0]
     metric = first.metric
-    drawn = [
+    return [
         (
             "At equal bytes",
             "Above: the mean of every arm over the size of its file. Below: sparse minus dense at "
@@ -135,6 +148,14 @@ def _sections(report: Report) -> list[_Section]:
             "Means over the seeds of the chosen runs, on validation data (the paper's figure 2).",
             _curves(report, report.study.watched if metric.test_only else metric),
         ),
+    ]
+
+
+def _of_networks(report: Report) -> list[_Drawn]:
+    """What the networks look like, and what they cost."""
+    first = report.findings[0][0]
+    metric = first.metric
+    return [
         (
             "Sparsity of every layer",
             "Pruned tensors, at each size; means over the seeds of the chosen runs.",
@@ -156,11 +177,6 @@ def _sections(report: Report) -> list[_Section]:
             f"{SOURCE}. Weights are read from DRAM once, activations cost nothing.",
             [stacked(_energy(first.cells), "energy", "uJ", "for")],
         ),
-    ]
-    return [
-        _Section(title, text, [_Chart(f"chart-{i}-{j}", c.to_dict()) for j, c in enumerate(charts)])
-        for i, (title, text, charts) in enumerate(drawn)
-        if charts
     ]
 
 
