@@ -202,3 +202,33 @@ def test_a_malformed_plan_is_a_clear_error(change: dict[str, Any]) -> None:
         Plan.from_dict({**plan, **change})
     with pytest.raises(ConfigurationError, match="plan"):
         Plan.from_dict({"mode": "modules"})
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda fast: fast.half(),
+        lambda fast: fast.double(),
+        lambda fast: fast.to(torch.bfloat16),
+        lambda fast: fast.to("meta"),
+    ],
+    ids=["half", "double", "bfloat16", "meta"],
+)
+def test_a_compiled_model_stays_in_fp32_on_the_cpu(
+    name: str, move: Callable[[CompiledModel], CompiledModel]
+) -> None:
+    model, x = MODELS[name]()
+    fast = forced(model, x)
+    expected = first(fast(x))
+    with pytest.raises(ConfigurationError, match="computes in fp32 on the CPU and cannot become"):
+        move(fast)
+    assert torch.equal(first(fast.float().to("cpu").eval()(x)), expected)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_compiled_model_takes_no_other_weights(name: str, strict: bool) -> None:
+    model, x = MODELS[name]()
+    with pytest.raises(ConfigurationError, match="load it into the dense model and compile again"):
+        forced(model, x).load_state_dict(model.state_dict(), strict=strict)

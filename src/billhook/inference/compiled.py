@@ -1,6 +1,6 @@
 """A compiled model: what ``compile`` returns and ``load_compiled`` opens."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -88,6 +88,21 @@ class CompiledModel(nn.Module):
             return network_tensors(self.program, self._plan, example)
         example = example_of(self, self._inputs)
         return module_tensors(self.program, self._plan, self._architecture, example)
+
+    def load_state_dict(self, *_: Any, **__: Any) -> Any:
+        """Refused: the weights are packed for the kernels."""
+        raise ConfigurationError(
+            "a compiled model takes no state_dict: load it into the dense model and compile again"
+        )
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        moved = fn(torch.zeros(1))  # what half(), to(...), cuda() and the like do to fp32 weights
+        if (moved.dtype, moved.device.type) != (torch.float32, "cpu"):
+            raise ConfigurationError(
+                f"a compiled model computes in fp32 on the CPU and cannot become {moved.dtype} on "
+                f"{moved.device}: move its inputs to the CPU, or use the model that was compiled"
+            )
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def remember(self, inputs: Described | None) -> None:
         """Of what kind the inputs are with which files of the program are checked when opened."""
