@@ -60,7 +60,7 @@ MIGRATION = {
 }
 #: What each part may import of billhook; "public" is `import billhook` and names from it.
 ALLOWED = {
-    "format": {"atomic", "errors", "native", "render", "format"},
+    "format": {"atomic", "errors", "native", "render", "format", "torch_private"},
     "footprint": {"errors", "format", "granularity", "render", "selection"},
     "models": {"errors", "models", "torch_private"},
     "data": {"atomic", "errors", "data"},
