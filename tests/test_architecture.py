@@ -255,6 +255,33 @@ def test_torchs_private_names_are_in_one_file() -> None:
             assert not _private(path) & private, path
 
 
+ROOT = SOURCE.parents[1]
+CODE = sorted(
+    path
+    for folder in ("src", "tests", "benchmarks", "examples", "csrc")
+    for path in (ROOT / folder).rglob("*")
+    if path.suffix in (".py", ".cpp", ".h")
+)
+MOST_LINES = 440  # of a file; 400 is the aim
+LONG = {"distributed_checks.py"}  # every check of several ranks, which one launch runs
+
+
+def _body(function: ast.FunctionDef) -> int:
+    """Lines of a function without its signature and its docstring."""
+    first = function.body[1 if ast.get_docstring(function) and len(function.body) > 1 else 0]
+    return (function.end_lineno or 0) - first.lineno + 1
+
+
+def test_functions_fit_a_screen_and_files_a_few() -> None:
+    for path in CODE:
+        text = path.read_text()
+        assert len(text.splitlines()) <= MOST_LINES or path.name in LONG, f"{path} is too long"
+        if path.suffix == ".py":
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.FunctionDef):
+                    assert _body(node) <= 60, f"{path}: {node.name} is too long"
+
+
 HEAVY = {"pandas", "sklearn", "scipy", "altair", "transformers", "lightning", "ray", "datasets"}
 
 
