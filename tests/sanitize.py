@@ -16,6 +16,7 @@ TESTS = [
     "tests/format/test_hostile.py",
     "tests/format/test_kernels.py",
     "tests/inference/test_linear_kernels.py",
+    "tests/inference/int8/test_layers.py",
     "tests/inference/int8/test_network.py",
     "tests/inference/test_layers.py",
     "tests/inference/test_lstm.py",

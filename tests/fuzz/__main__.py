@@ -21,9 +21,9 @@ from types import ModuleType
 
 from billhook import native
 
-from . import coded, programs
+from . import coded, layers, programs
 
-KINDS: dict[str, ModuleType] = {"coded": coded, "programs": programs}
+KINDS: dict[str, ModuleType] = {"coded": coded, "programs": programs, "layers": layers}
 MEMORY = 4 << 30  # beyond which an allocation fails: nothing here needs a hundredth of it
 SECONDS = 60  # for one file, after which the process ends
 

@@ -16,7 +16,16 @@ from billhook.inference import isa
 
 from .files import File, Tensor, build, change, flip, number, parse
 
-__all__ = ["check", "make", "seeds"]
+__all__ = [
+    "anywhere",
+    "change_numbers",
+    "check",
+    "dense_weight",
+    "make",
+    "seeds",
+    "set_text",
+    "without_example",
+]
 
 TOLERANCE = 1e-4
 LARGEST = 2**18  # elements of an input that is tried
@@ -74,19 +83,19 @@ def seeds(folder: Path) -> list[File]:
             fast = billhook.compile(model.eval(), x, plan=whole)
             billhook.save(fast, folder / "seed", encoding=codings, gzip=False)
             files.append(parse((folder / "seed").read_bytes()))
-            _without_example(files[-1])
+            without_example(files[-1])
     return files
 
 
-def _without_example(file: File) -> None:
+def without_example(file: File) -> None:
     """So that a changed program is not refused for its outputs alone: an attacker makes his own."""
     text = next(t for t in file.tensors if t.name == "program")
     program = json.loads(text.data)
     program.pop("example", None)
-    _set_text(text, program)
+    set_text(text, program)
 
 
-def _set_text(text: Tensor, program: dict[str, Any]) -> None:
+def set_text(text: Tensor, program: dict[str, Any]) -> None:
     text.data = json.dumps(program).encode()
     text.shape = [len(text.data)]
     text.record = f"dense U8 [{len(text.data)}]"
@@ -101,18 +110,18 @@ def make(rng: random.Random, files: list[File]) -> bytes:
         program = json.loads(text.data)
         for _ in range(rng.choice((1, 1, 1, 2, 3))):
             _change_text(rng, program)
-        _set_text(text, program)
+        set_text(text, program)
     if kind >= 5:
         tensor = rng.choice(file.tensors)
         tensor.data = (
-            _change_numbers(rng, tensor.data) if rng.random() < 0.8 else flip(rng, tensor.data)
+            change_numbers(rng, tensor.data) if rng.random() < 0.8 else flip(rng, tensor.data)
         )
     if kind == 7:
         file = change(rng, file)
     return build(file, rng)
 
 
-def _change_numbers(rng: random.Random, data: bytes) -> bytes:
+def change_numbers(rng: random.Random, data: bytes) -> bytes:
     """One number of two or four bytes is another: a column, a row's begin, or a weight."""
     width = rng.choice((2, 4))
     if len(data) < width:
@@ -149,7 +158,7 @@ def _change_text(rng: random.Random, program: dict[str, Any]) -> None:
     elif kind == 8 and isinstance(program.get("shape"), list):
         program["shape"] = [*program["shape"][:2], number(rng, program["shape"][-1])]
     else:
-        _anywhere(rng, program)
+        anywhere(rng, program)
 
 
 def _change_op(rng: random.Random, op: dict[str, Any], count: int) -> None:
@@ -174,7 +183,7 @@ def _change_op(rng: random.Random, op: dict[str, Any], count: int) -> None:
         op[key] = number(rng, value)
 
 
-def _anywhere(rng: random.Random, value: Any) -> None:
+def anywhere(rng: random.Random, value: Any) -> None:
     """Some number at any depth is another, or a part is missing."""
     while isinstance(value, dict | list) and value:
         key = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))
@@ -223,7 +232,7 @@ def reference(ops: list[Any], x: torch.Tensor) -> torch.Tensor:
     return values[len(ops) - 1].float()
 
 
-def _dense(weight: Any) -> torch.Tensor:
+def dense_weight(weight: Any) -> torch.Tensor:
     if isinstance(weight, torch.Tensor):
         return weight.double()
     csr = weight.csr
@@ -238,7 +247,7 @@ def _dense(weight: Any) -> torch.Tensor:
 def _run(op: Any, given: list[torch.Tensor]) -> torch.Tensor:
     x, kind = given[0], type(op).__name__
     if kind in ("Conv", "Linear"):
-        weight = _dense(op.weight)
+        weight = dense_weight(op.weight)
         bias = None if op.bias is None else op.bias.double()
         if kind == "Linear":
             y = F.linear(x.flatten(1), weight, bias)

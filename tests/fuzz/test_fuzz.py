@@ -7,7 +7,7 @@ import pytest
 
 from billhook.inference import kernels
 
-from . import coded, programs
+from . import coded, layers, programs
 from .files import build, parse
 
 
@@ -33,6 +33,18 @@ def test_changed_programs(tmp_path: Path) -> None:
     assert {programs.check(tmp_path / "file", build(file)) for file in seeds} == {"ran"}
     results = [
         programs.check(tmp_path / "file", programs.make(random.Random(f"test/{i}"), seeds))
+        for i in range(150)
+    ]
+    assert results.count("ran") > 10
+    assert results.count("refused") > 50
+
+
+@pytest.mark.skipif(not kernels.available(), reason="no native kernels")
+def test_changed_files_of_replaced_layers(tmp_path: Path) -> None:
+    seeds = layers.seeds(tmp_path)
+    assert {layers.check(tmp_path / "file", build(file)) for file in seeds} == {"ran"}
+    results = [
+        layers.check(tmp_path / "file", layers.make(random.Random(f"test/{i}"), seeds))
         for i in range(150)
     ]
     assert results.count("ran") > 10
