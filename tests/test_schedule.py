@@ -2,6 +2,7 @@ import dataclasses
 import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -152,3 +153,37 @@ def test_what_falls() -> None:
         Cyclic(0.8, 0, 6, frequency=1, cycles=2)
     with pytest.raises(ConfigurationError, match="initial_sparsity 0.5 has no meaning"):
         Alternating(0.9, 0, 30, frequency=10, initial_sparsity=0.5)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Cubic(0.9, 3, 10**15, frequency=7),
+        Cubic(0.9, 3, 10**15, num_updates=10**12),
+        Cubic(0.9, 3, 10**15, frequency=1),
+    ],
+)
+def test_windows_of_any_length_take_no_memory(schedule: Schedule) -> None:
+    updates = schedule.updates
+    assert (updates[0], updates[-1]) == (3, 10**15)
+    assert schedule.num_updates is not None
+    assert len(updates) == schedule.num_updates + 1
+    assert updates[10**6] in updates
+    assert 3 + 10**15 not in updates
+    assert list(updates[:3]) == [updates[0], updates[1], updates[2]]
+    assert schedule(10**15 - 1) <= schedule(10**15) == 0.9
+
+
+@pytest.mark.parametrize("schedule", EXAMPLES.values(), ids=EXAMPLES.keys())
+def test_the_steps_of_updates_are_found_as_in_a_tuple(schedule: Schedule) -> None:
+    steps = tuple(schedule.updates)
+    assert len(schedule.updates) == len(steps)
+    assert [t for t in range(schedule.end_step + 5) if t in schedule.updates] == list(steps)
+    assert schedule.updates[-1] == steps[-1] == schedule.end_step
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
+    steps: Any = np.array([0, 100, 10])
+    schedule = Cubic(0.9, steps[0], steps[1], frequency=steps[2])
+    assert schedule == Cubic(0.9, 0, 100, frequency=10)
+    assert repr(schedule) == repr(Cubic(0.9, 0, 100, frequency=10))

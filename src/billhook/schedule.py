@@ -38,6 +38,43 @@ class _Steps(tuple[int, ...]):
         return place < len(self) and self[place] == step
 
 
+class _Spread(Sequence[int]):
+    """The steps of a window at which masks change, made when asked for: there may be billions.
+
+    Args:
+        begin: the first.
+        window: how far from it the last one is.
+        count: how many there are after the first.
+        frequency: the steps between two of them, the last interval excepted; None: ``count`` of
+            them are spread as evenly as whole steps allow.
+    """
+
+    def __init__(self, begin: int, window: int, count: int, frequency: int | None) -> None:
+        self._begin, self._window, self._count, self._frequency = begin, window, count, frequency
+
+    def __len__(self) -> int:
+        return self._count + 1
+
+    def __getitem__(self, index: Any) -> Any:
+        places = range(self._count + 1)[index]
+        return tuple(map(self._step, places)) if isinstance(index, slice) else self._step(places)
+
+    def __contains__(self, step: object) -> bool:
+        place = bisect.bisect_left(self, step) if isinstance(step, int) else len(self)
+        return place < len(self) and self[place] == step
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Spread) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(vars(self).values()))
+
+    def _step(self, place: Any) -> int:
+        if self._frequency is not None:
+            return self._begin + min(int(place) * self._frequency, self._window)
+        return self._begin + int(place) * self._window // self._count
+
+
 @dataclasses.dataclass(frozen=True)
 class Schedule(abc.ABC):
     """A rise of sparsity from ``initial_sparsity`` to ``final_sparsity`` within a window of steps.
@@ -84,6 +121,10 @@ class Schedule(abc.ABC):
         """The share of the way from initial to final sparsity at ``progress`` in [0, 1]."""
 
     def __post_init__(self) -> None:
+        for name in ("begin_step", "end_step", "frequency", "num_updates"):  # numpy's, say
+            value = getattr(self, name)
+            if isinstance(value, numbers.Integral) and not isinstance(value, int):
+                object.__setattr__(self, name, int(value))
         _check_sparsity("final_sparsity", self.final_sparsity)
         _check_sparsity("initial_sparsity", self.initial_sparsity)
         if self.initial_sparsity > self.final_sparsity:
@@ -144,10 +185,11 @@ class Schedule(abc.ABC):
         begin, end, count = self.begin_step, self.end_step, self.num_updates
         if self.frequency is None:
             assert count
-            return _Steps(begin + k * self._window // count for k in range(count + 1))
+            return _Spread(begin, self._window, count, None)
         if self._window % self.frequency == 0:
             return range(begin, end + 1, self.frequency)
-        return _Steps((*range(begin, end, self.frequency), end))
+        assert count
+        return _Spread(begin, self._window, count, self.frequency)
 
     def __call__(self, step: int) -> float:
         """The sparsity of the mask in force once ``step`` optimizer steps have been taken."""
