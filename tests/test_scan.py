@@ -64,6 +64,10 @@ def test_a_scan_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
         model.get_parameter("0.weight").mul_(2.0)
     with pytest.raises(StateError, match="a scan of other weights"):
         billhook.sensitivity(model, rest, (0.5, 0.9), file=file)
+    file.unlink()
+    billhook.sensitivity(model, rest, (0.5,), file=file, metric="accuracy")
+    with pytest.raises(StateError, match="is a scan of 'accuracy', this one is of 'loss'"):
+        billhook.sensitivity(model, rest, (0.5,), file=file, metric="loss")
     file.write_text("{}\n")
     with pytest.raises(StateError, match="is not the file of a scan"):
         billhook.sensitivity(model, rest, (0.5, 0.9), file=file)

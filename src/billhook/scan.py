@@ -98,6 +98,7 @@ def sensitivity(
     granularity: Granularity = Unstructured(),
     rules: Rules | None = None,
     file: str | os.PathLike[str] | None = None,
+    metric: str = "",
 ) -> Sensitivity:
     """Prune one tensor at a time, at each sparsity, and evaluate. The model is left as it was.
 
@@ -111,10 +112,13 @@ def sensitivity(
         rules: tensors to leave out ({name: None}) or to bring in; sparsities in them do not count.
         file: results are written there as they come, and not measured again when the scan is
             repeated with the same weights and parts.
+        metric: what ``evaluate`` measures, and on which data; kept in ``file``, so that no other
+            metric goes on there.
 
     Raises:
         ConfigurationError: a sparsity is out of bounds, or the criterion needs data.
-        StateError: ``file`` is of other weights or parts, or ``evaluate`` gave no finite number.
+        StateError: ``file`` is of other weights, parts or metric, or ``evaluate`` gave no finite
+            number.
 
     >>> model = nn.Linear(4, 2)
     >>> scan = sensitivity(model, lambda net: float(net.weight.detach().count_nonzero()), (0.5,))
@@ -132,7 +136,7 @@ def sensitivity(
             "on copies of the model yourself"
         )
     names = [weight.name for weight, _ in select_weights(model, rules, 0.5).pruned]
-    log = _Log(file, _identity(model, criterion, granularity))
+    log = _Log(file, _identity(model, criterion, granularity), metric)
     dense = log.measure("", 0.0, lambda: evaluate(model))
     metrics: dict[str, dict[float, float]] = {}
     for name in names:
@@ -152,13 +156,13 @@ def sensitivity(
 class _Log:
     """The measurements, one line of JSON each, so that an interrupted scan can continue."""
 
-    def __init__(self, path: str | os.PathLike[str] | None, identity: str) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None, identity: str, metric: str) -> None:
         self._path = None if path is None else Path(path)
         self._known: dict[tuple[str, float], float] = {}
         if self._path is None:
             return
         if not self._path.exists():
-            self._path.write_text(json.dumps({"scan": identity}) + "\n")
+            self._path.write_text(json.dumps({"scan": identity, "metric": metric}) + "\n")
             return
         lines = self._path.read_text().splitlines()
         try:
@@ -167,6 +171,11 @@ class _Log:
                 raise StateError(
                     f"{path} is a scan of other weights, or with another criterion or granularity: "
                     "give another file"
+                )
+            if first.get("metric", "") != metric:
+                raise StateError(
+                    f"{path} is a scan of {first.get('metric') or 'another metric'!r}, this one is "
+                    f"of {metric!r}: give another file"
                 )
             self._known = {(r["tensor"], r["sparsity"]): r["metric"] for r in rest}
         except (ValueError, KeyError, TypeError) as error:

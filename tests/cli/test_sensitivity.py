@@ -81,6 +81,10 @@ def test_a_family_is_scanned_on_its_validation_data_and_goes_on(tmp_path: Path) 
     assert again.exit_code == 0, again.output
     assert log.read_text() == before  # nothing was measured twice
     assert plot.stat().st_size > 1_000
+    unknown = CliRunner().invoke(app, [*command, "--metric", "bleu"])
+    assert "--metric bleu is not measured on the validation data of ptb_lstm" in str(
+        unknown.exception
+    )
 
 
 @pytest.mark.parametrize(

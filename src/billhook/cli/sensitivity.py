@@ -29,6 +29,9 @@ def sensitivity_command(
             "folder of data; the metric is the family's own on the validation part."
         ),
     ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="With --data: which of the family's metrics; its first.")
+    ] = None,
     recipe: Annotated[
         str, typer.Option(help="With --data: how data are read: paper, laptop, or a .toml file.")
     ] = "laptop",
@@ -63,7 +66,7 @@ def sensitivity_command(
     from billhook.scan import SPARSITIES, sensitivity
 
     if data is not None and evaluate is None:
-        measured = family_on_data(model, data, recipe, weights)
+        measured = family_on_data(model, data, recipe, weights, metric)
         if lower_is_better and measured.higher_is_better:
             raise ConfigurationError("--lower-is-better is for --evaluate: leave it out")
     elif evaluate is not None and data is None:
@@ -73,7 +76,13 @@ def sensitivity_command(
             "one of --evaluate and --data measures the network: give one of them, not "
             f"{'both' if data is not None else 'neither'}"
         )
-    scan = sensitivity(measured.network, measured.evaluate, sparsity or SPARSITIES, file=file)
+    scan = sensitivity(
+        measured.network,
+        measured.evaluate,
+        sparsity or SPARSITIES,
+        file=file,
+        metric=measured.name,
+    )
     if plot is not None:
         scan.plot(plot)
     rules = None

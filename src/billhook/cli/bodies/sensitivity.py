@@ -18,9 +18,10 @@ __all__ = ["Measured", "family_on_data", "own_network"]
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A trained network in evaluation mode, and its metric."""
+    """A trained network in evaluation mode, and its metric, which ``name`` tells from others."""
 
     network: nn.Module
+    name: str
     evaluate: Callable[[nn.Module], float]
     higher_is_better: bool
 
@@ -30,14 +31,16 @@ def own_network(model: str, evaluate: str, weights: Path | None, *, higher: bool
     network = build_model(model, "cpu")
     if weights is not None:
         load_weights(network, weights, "--weights")
-    return Measured(network.eval(), named_function(evaluate), higher)
+    return Measured(network.eval(), evaluate, named_function(evaluate), higher)
 
 
-def family_on_data(model: str, data: Path, recipe: str, weights: Path | None) -> Measured:
-    """One of billhook's families with the first metric that its task has on validation data.
+def family_on_data(
+    model: str, data: Path, recipe: str, weights: Path | None, metric: str | None
+) -> Measured:
+    """One of billhook's families with a metric of its task on validation data, else the first.
 
     Raises:
-        ConfigurationError: no such family, no weights, or weights of another network.
+        ConfigurationError: no such family or metric, no weights, or weights of another network.
     """
     name = model.partition("(")[0]
     if name not in FAMILIES:
@@ -52,9 +55,16 @@ def family_on_data(model: str, data: Path, recipe: str, weights: Path | None) ->
     _, arguments = parse_call(model)
     task = build_task(load_recipe(name, recipe).changed(model=arguments), data)
     load_weights(task.model, weights, "--weights")
-    metric = next(each for each in task.metrics if not each.test_only)
+    usable = {each.name: each for each in task.metrics if not each.test_only}
+    chosen = next(iter(usable)) if metric is None else metric
+    if chosen not in usable:
+        raise ConfigurationError(
+            f"--metric {chosen} is not measured on the validation data of {name}: use "
+            f"{' or '.join(usable)}"
+        )
 
     def evaluate(network: nn.Module) -> float:
-        return float(task.evaluate(network, "valid")[metric.name])
+        return float(task.evaluate(network, "valid")[chosen])
 
-    return Measured(task.model.eval(), evaluate, metric.higher_is_better)
+    label = f"{chosen} on the validation part of {task.found}"
+    return Measured(task.model.eval(), label, evaluate, usable[chosen].higher_is_better)
