@@ -12,6 +12,7 @@ import argparse
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 
 import torch
@@ -202,15 +203,101 @@ def synchronisations(checks: Checks) -> None:
         checks.report(f"steps and updates that wait for the device, {name}", waited, 0, "steps")
 
 
+def launches(checks: Checks) -> None:
+    """Kernels that steps and updates add to backward and step of 20 tensors."""
+    counts = {}
+    for pruned in (False, True):
+        model = nn.Sequential(*[nn.Linear(200, 200, bias=False) for _ in range(20)])
+        model = model.to(checks.device)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+        if pruned:
+            billhook.Pruner(model, optimizer, billhook.Cubic(0.9, 2, 8, frequency=3))
+        grads = [torch.randn_like(weight) for weight in model.parameters()]
+        for step in range(1, 8):
+            optimizer.zero_grad()
+            copies = [grad.clone() for grad in grads]
+            with torch.profiler.profile() as seen:
+                torch.autograd.backward(list(model.parameters()), copies)
+                optimizer.step()
+                checks.wait()
+            device = torch.autograd.DeviceType.CUDA
+            events = [each for each in seen.events() or [] if each.device_type == device]
+            counts[pruned, step] = len(events)
+    for name, step, most in (("a step", 7, 2), ("an update", 5, 20)):
+        added = counts[True, step] - counts[False, step]
+        checks.report(f"kernels that {name} adds, 20 tensors", added, most, "kernels")
+
+
+def graphs(checks: Checks) -> None:
+    """A captured step holds masks that change between replays, at the same addresses."""
+    if not checks.on_gpu:
+        return
+    model = nn.Sequential(*[nn.Linear(300, 300, bias=False) for _ in range(5)]).to(checks.device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True, capturable=True)
+    pruner = billhook.Pruner(model, optimizer, billhook.Cubic(0.9, 5, 14, frequency=3))
+    x = torch.randn(16, 300, device=checks.device)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=False)
+        model(x).square().mean().backward()
+        optimizer.step()
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    addresses = {name: weight.data_ptr() for name, weight in model.named_parameters()}
+    strays = 0
+    for _ in range(12):
+        graph.replay()
+        pruner.replayed()
+        for name, keep in pruner.masks.items():
+            strays += int(model.get_parameter(name).detach()[~keep].count_nonzero())
+    moved = sum(weight.data_ptr() != addresses[n] for n, weight in model.named_parameters())
+    checks.report("masked weights that a graph's replays moved", strays, 0, "weights")
+    checks.report("weights at another address after updates", moved, 0, "tensors")
+    checks.report("steps that replays did not count", 15 - pruner.step_count, 0, "steps")
+    pruner.finalize()
+
+
+def modes(checks: Checks) -> None:
+    """Deterministic algorithms, and torch.compile(mode="reduce-overhead")."""
+    for name in ("deterministic", "reduce-overhead"):
+        if name == "reduce-overhead" and not checks.on_gpu:
+            continue
+        torch.use_deterministic_algorithms(name == "deterministic")
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 64))
+        model = model.to(checks.device)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        pruner = billhook.Pruner(model, optimizer, billhook.Cubic(0.8, 2, 14, frequency=3))
+        run = torch.compile(model, mode=name) if name == "reduce-overhead" else model
+        for _ in range(16):
+            optimizer.zero_grad()
+            run(torch.randn(32, 256, device=checks.device)).square().mean().backward()
+            optimizer.step()
+        masked = {n: model.get_parameter(n).detach()[~k] for n, k in pruner.masks.items()}
+        strays = sum(int(each.count_nonzero()) for each in masked.values())
+        checks.report(f"masked weights that moved, {name}", strays, 0, "weights")
+        pruner.finalize()
+    torch.use_deterministic_algorithms(False)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="small tensors: tries the script")
     given = parser.parse_args()
+    warnings.simplefilter("ignore")  # of the zeros that a detached pruner leaves
     checks = Checks(given.device, given.tiny)
     name = torch.cuda.get_device_name() if checks.on_gpu else "cpu"
     print(f"torch {torch.__version__}, {name}, billhook {billhook.__version__}")
-    for check in (exactness, runs, costs, synchronisations):
+    for check in (exactness, runs, costs, synchronisations, launches, graphs, modes):
         check(checks)
     print(f"{checks.failed} failed")
     return bool(checks.failed)

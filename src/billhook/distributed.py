@@ -46,6 +46,8 @@ __all__ = [
 
 def is_sharded(tensor: Tensor) -> TypeGuard["DTensor"]:
     """Whether ``tensor`` is a DTensor; does not import that module, which takes seconds."""
+    if type(tensor) in (nn.Parameter, Tensor):  # asked for every tensor of every step
+        return False
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
 

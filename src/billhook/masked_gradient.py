@@ -108,7 +108,7 @@ class MaskedGradient:
         """
         if self._collects:
             self._collect()
-        if self._end is not None and (self._reduced_later or not self._parameter.is_cpu):
+        if self._end is not None and (self._reduced_later or not _in_main_memory(self._parameter)):
             self._end.ask()
         else:
             self.mask()
@@ -160,6 +160,10 @@ class _Hook:
     def __call__(self, parameter: Tensor) -> None:  # noqa: ARG002 - it is the gradient's
         if (gradient := self.gradient()) is not None:
             gradient.after_accumulation()
+
+
+def _in_main_memory(parameter: Tensor) -> bool:
+    return parameter.is_cpu
 
 
 def _dense_part(grad: Tensor) -> Tensor:

@@ -22,14 +22,13 @@ from billhook.errors import StateError
 from billhook.mask import Mask, select
 from billhook.masked_gradient import MaskedGradient
 from billhook.optimizer_state import Copies, held_state, hold_state
-from billhook.report import TensorReport
 from billhook.schedule import Schedule
 from billhook.selection import Weight
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["Drawn", "MaskedWeight", "tensor_report"]
+__all__ = ["Drawn", "MaskedWeight"]
 
 
 class Drawn(NamedTuple):
@@ -67,6 +66,7 @@ class MaskedWeight:
         self.weight = weight
         self.schedule = schedule
         self.replicas = replicas
+        self._is_sharded = is_sharded(weight.parameter)
         self.mask = Mask.of_all(self.part)
         self.gradient = MaskedGradient(self.parameter, self.mask, replicas)
         self.kept = self.parameter.numel()  # on all ranks together
@@ -92,7 +92,8 @@ class MaskedWeight:
     @property
     def part(self) -> Tensor:
         """What this rank holds of the parameter: all of it, unless it is a DTensor."""
-        return part(self.parameter)
+        parameter = self.weight.parameter
+        return part(parameter) if self._is_sharded else parameter
 
     @property
     def target(self) -> float:
@@ -200,14 +201,13 @@ class MaskedWeight:
 
     def _exchange(self, new: Mask) -> None:
         mask, mine = self._mask_here(), self.part.detach()
+        self._ceiling = native.NO_CEILING
         if self._is_native(mine) and self.aside is not None:
-            self._ceiling = native.NO_CEILING
             native.exchange(mine, self.aside, mask.bits, new.bits)
             mask.changed(new.kept)
             if self._ranked is not None and self._ranked() is new:
                 self._ceiling = self._next_ceiling
             return
-        self._ceiling = native.NO_CEILING
         if self.aside is not None and not mask.keeps_all:
             portable.complete(mine, self.aside, mask.masked(mine))
             mine.copy_(self.aside)
@@ -274,12 +274,9 @@ class MaskedWeight:
     def after_step(self, *, fixed: bool, settled: bool) -> None:
         """Hold the zeros after a step, doing only what could have an effect.
 
-        An optimizer that leaves masked weights alone by itself is held only if a weight has moved
-        all the same: then a gradient was written behind torch's back.
-
-        Args:
-            fixed: whether the optimizer does (:func:`billhook.fixed_points.is_fixed_point`).
-            settled: whether all optimizers of this weight do.
+        An optimizer that leaves masked weights alone by itself (``fixed``) is held only if a weight
+        has moved all the same: then a gradient was written behind torch's back. ``settled``: all
+        optimizers of this weight leave it alone.
         """
         mine = self.part
         if not fixed:
@@ -313,8 +310,9 @@ class MaskedWeight:
         Raises:
             StateError: another Parameter stands in its place.
         """
+        parameter = self.weight.parameter
         for module, attribute in self.weight.owners:
-            if torch_private.parameters_of(module).get(attribute) is not self.parameter:
+            if torch_private.parameters_of(module).get(attribute) is not parameter:
                 raise StateError(
                     f"{self.name!r} is no longer the parameter this pruner was attached to "
                     f"(attribute {attribute!r} of {type(module).__name__} was replaced): copy "
@@ -340,9 +338,8 @@ class MaskedWeight:
 
     def strays(self) -> int:
         """How many weights are not zero where the mask is, on all ranks together."""
-        return total(
-            int(self.part.detach()[~self._mask_here().keep()].count_nonzero()), self.parameter
-        )
+        masked = self.part.detach()[~self._mask_here().keep()]
+        return total(int(masked.count_nonzero()), self.parameter)
 
     def loose_zeros(self) -> int:
         """How many weights are zero though the mask keeps them; 0 of a tensor of zeros alone."""
@@ -394,17 +391,6 @@ class MaskedWeight:
             self.aside = torch.empty_like(mine.detach()).copy_(beside)
             self._ceiling = native.NO_CEILING
         return self.mask
-
-
-def tensor_report(weight: MaskedWeight) -> TensorReport:
-    """What is left of a weight; a collective if it is sharded."""
-    return TensorReport(
-        name=weight.name,
-        shape=tuple(weight.parameter.shape),
-        kept=weight.kept,
-        nonzero=total(int(weight.part.count_nonzero()), weight.parameter),
-        target=weight.target,
-    )
 
 
 def _fingerprint(values: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from billhook.backends.nans import LateCheck, nan_scores
 from billhook.batches import Batches
-from billhook.distributed import check_replicas, part
+from billhook.distributed import check_replicas, part, total
 from billhook.errors import ConfigurationError, MaskError, StateError
 from billhook.fixed_points import is_fixed_point
 from billhook.mask import Mask
@@ -17,6 +17,7 @@ from billhook.masked_gradient import EndOfBackward
 from billhook.masked_weight import Drawn, MaskedWeight
 from billhook.optimizer_hooks import parameters_of, with_parts
 from billhook.reparametrised import check_rows
+from billhook.report import PruningReport, TensorReport
 from billhook.schedule import Schedule
 from billhook.selection import named_weights
 
@@ -73,14 +74,17 @@ class MaskedWeights(Sequence[MaskedWeight]):
         moved = set().union(*map(parameters_of, self._optimizers[1:])) - mine
         return [weight for weight in self._weights if id(weight.parameter) not in moved]
 
-    def mask_gradients(self) -> None:
-        """Mask those gradients that were accumulated or written since they were masked."""
-        written = [weight.gradient for weight in self._weights if weight.gradient.was_written]
+    def mask_gradients(self, weights: Iterable[MaskedWeight] | None = None) -> None:
+        """Mask the gradients, of all weights or of some, that were written since they were."""
+        mine = self._weights if weights is None else weights
+        written = [weight.gradient for weight in mine if weight.gradient.was_written]
+        if not written:
+            return
         self._batches.zero([job for gradient in written for job in gradient.jobs()])
         for gradient in written:
             gradient.note()
 
-    def check(self, weights: Iterable[MaskedWeight]) -> None:
+    def check(self, weights: Sequence[MaskedWeight]) -> None:
         """Before a step, see that weights are the model's and zero at masked places.
 
         Gradients that were written since the backward pass are masked again.
@@ -100,7 +104,7 @@ class MaskedWeights(Sequence[MaskedWeight]):
                 raise _written(weight.name, found)
             weight.checked()
         self.checks.expect(late, _written)
-        self.mask_gradients()
+        self.mask_gradients(weights)
 
     def check_zeros(self) -> None:
         """See that every masked weight is zero. Waits for the devices.
@@ -168,6 +172,22 @@ class MaskedWeights(Sequence[MaskedWeight]):
     def _nan_error(self, step: int, name: str, count: int) -> MaskError:
         return MaskError(
             f"no mask for {name!r} at step {step}: {nan_scores(count, self.sizes[name])}"
+        )
+
+    def report(self, step: int) -> PruningReport:
+        """What is left of each tensor after ``step`` steps; a collective where one is sharded."""
+        return PruningReport(
+            step,
+            tuple(
+                TensorReport(
+                    name=weight.name,
+                    shape=tuple(weight.parameter.shape),
+                    kept=weight.kept,
+                    nonzero=total(int(weight.part.count_nonzero()), weight.parameter),
+                    target=weight.target,
+                )
+                for weight in self._weights
+            ),
         )
 
     def apply_to(self, model: nn.Module) -> None:

@@ -13,7 +13,7 @@ from billhook.criterion import Criterion, Magnitude
 from billhook.draw import MaskDrawer, needs
 from billhook.errors import ConfigurationError
 from billhook.granularity import Granularity, Unstructured
-from billhook.masked_weight import MaskedWeight, tensor_report
+from billhook.masked_weight import MaskedWeight
 from billhook.masked_weights import MaskedWeights
 from billhook.optimizer_hooks import StepCount
 from billhook.report import PruningReport
@@ -79,7 +79,7 @@ def prune(
                 masks = drawer.draw(weights, schedule.begin_step)
                 weights.put_in_force(masks, schedule.begin_step, regrow=False)
             weights.checks.check(wait=True)
-            return PruningReport(0, tuple(map(tensor_report, weights)))
+            return weights.report(0)
         finally:
             for parameter, grad in grads.items():
                 parameter.grad = grad

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from billhook.backends.triton import is_capturing
 from billhook.distributed import part
 from billhook.errors import StateError
 from billhook.mask import Mask, is_plain
@@ -91,7 +92,7 @@ def hold_state(
                 f"shape {tuple(parameter.shape)}: billhook cannot tell which part belongs to a "
                 "masked weight; use an optimizer whose state has its parameter's shape"
             )
-        if mask.keeps_all and _is_torchs(optimizer):
+        if mask.keeps_all and _is_torchs(optimizer) and not is_capturing():
             continue  # a copy of the weights is known from the beginning, others are left alone
         mine = part(value)
         if is_plain(mine) and not mask.keeps_all:

@@ -10,23 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from billhook import attach, training_checks
 from billhook.allocation import Allocation, Uniform
 from billhook.arguments import check_arguments
-from billhook.attach import (
-    attach_weights,
-    check_model,
-    check_places,
-    check_ranks,
-    check_weights,
-    warn_of_thawed,
-)
 from billhook.backends.triton import is_capturing
 from billhook.criterion import Criterion, Magnitude
 from billhook.distributed import is_first_rank
 from billhook.draw import MaskDrawer
 from billhook.errors import StateError
 from billhook.granularity import Granularity, Unstructured
-from billhook.masked_weight import tensor_report
 from billhook.masked_weights import MaskedWeights
 from billhook.optimizer_hooks import (
     StepCount,
@@ -43,7 +35,6 @@ from billhook.saliency import Averaged
 from billhook.schedule import Schedule, merged_updates
 from billhook.selection import Rules, select_weights
 from billhook.statistics import Statistics
-from billhook.training_checks import LoadedStates, check_foreign_step, warn_of_loose_zeros
 
 __all__ = ["Pruner"]
 
@@ -108,14 +99,14 @@ class Pruner:
             allocation=allocation,
         )
         optimizers = check_optimizers(optimizer)
-        check_model(model)
+        attach.check_model(model)
         self.schedule = schedule
         self.criterion = criterion
         self.granularity = granularity
         self.allocation = allocation
         self.regrow = regrow
         self.selection = select_weights(model, rules, schedule.final_sparsity)
-        check_weights(self.selection)
+        attach.check_weights(self.selection)
         self._statistics = Statistics(criterion)
         self._drawer = MaskDrawer(criterion, granularity, allocation, regrow, self._statistics)
         schedules = {
@@ -134,9 +125,9 @@ class Pruner:
         self._attached = False
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._weights = MaskedWeights(
-            attach_weights(model, self.selection, schedules, optimizers), optimizers
+            attach.attach_weights(model, self.selection, schedules, optimizers), optimizers
         )
-        self._states = LoadedStates(self._weights)
+        self._states = training_checks.LoadedStates(self._weights)
         try:
             self._attach(model)
         except BaseException:
@@ -144,7 +135,7 @@ class Pruner:
             raise
 
     def _attach(self, model: nn.Module) -> None:
-        check_ranks(model, self._weights, self._configuration())
+        attach.check_ranks(model, self._weights, self._configuration())
         self._handles = register_hooks(self._optimizers, self)
         self._handles += self._statistics.register_hooks(self._weights)
         self._attached = True
@@ -210,10 +201,7 @@ class Pruner:
 
         Counts of sharded tensors are added up over the ranks: call it on all of them.
         """
-        return PruningReport(
-            self.step_count,
-            tuple(map(tensor_report, self._weights)),
-        )
+        return self._weights.report(self.step_count)
 
     def apply_to(self, model: nn.Module) -> None:
         """Write this pruner's zeros into another copy of the model, such as its moving average.
@@ -234,28 +222,21 @@ class Pruner:
             StateError: the run ended before ``end_step``, or the weights are not what the masks
                 say, or NaN; the message says what was reached.
         """
+        wanted = self.schedule.final_sparsity
+        reached = f"the masks are {self.sparsity:.2%} sparse, not {wanted:.2%}"
         if self.step_count < self.end_step:
-            raise StateError(
-                f"pruning is not over: {self.step_count} of the {self.end_step} steps up "
-                f"to end_step were taken by the optimizer this pruner counts "
-                f"({type(self._optimizers[0]).__name__}) and the masks are {self.sparsity:.2%} "
-                f"sparse, not {self.schedule.final_sparsity:.2%}; "
-                + (
-                    "a step was captured in a CUDA graph: call pruner.replayed() after each replay"
-                    if self._captured
-                    else "train on, give a schedule whose end_step lies within the run, or, if "
-                    "another optimizer took the steps, attach to that one"
-                )
+            counted = type(self._optimizers[0]).__name__
+            raise training_checks.unfinished(
+                self.step_count, self.end_step, counted, reached, self._captured
             )
         if (due := self._due()) is not None:
             raise StateError(
                 f"the mask update of step {due} was interrupted or failed, and no step was taken "
-                f"since: the masks are {self.sparsity:.2%} sparse, not "
-                f"{self.schedule.final_sparsity:.2%}; train on, the next step does it again"
+                f"since: {reached}; train on, the next step does it again"
             )
-        check_places(self._model(), self._weights)
+        attach.check_places(self._model(), self._weights)
         self._weights.check_zeros()
-        warn_of_thawed(self.selection)
+        attach.warn_of_thawed(self.selection)
         if not keep_masks:
             self.detach()
         return self.report()
@@ -334,7 +315,7 @@ class Pruner:
         if self._new:
             self._new = False
             if not isinstance(self.regrow, GradientRegrowth):  # weights start at zero on purpose
-                warn_of_loose_zeros(self._weights)
+                training_checks.warn_of_loose_zeros(self._weights)
 
     def after_step(self, optimizer: Optimizer) -> None:
         """Called by the optimizer: hold the zeros, count the step, update the masks in time."""
@@ -378,7 +359,7 @@ class Pruner:
 
     def before_foreign_step(self, optimizer: Optimizer) -> None:
         """Called by an optimizer this pruner was not given: does it move the pruned weights?"""
-        check_foreign_step(optimizer, self._optimizers, self._weights)
+        training_checks.check_foreign_step(optimizer, self._optimizers, self._weights)
 
     def before_load(self, optimizer: Optimizer) -> None:
         """Called by the optimizer when its state is to be replaced, before or after this one's."""
@@ -400,7 +381,7 @@ class Pruner:
     @torch.no_grad()
     def _update_masks(self, step: int) -> None:
         """Draw the masks anew from the raw weights, all of them before any is put in force."""
-        check_places(self._model(), self._weights)
+        attach.check_places(self._model(), self._weights)
         masks = self._drawer.draw(self._weights, step)
         self._weights.put_in_force(masks, step, regrow=self.regrow is True)
         self._statistics.after_update(masks)

@@ -11,7 +11,7 @@ from billhook.masked_weight import MaskedWeight
 from billhook.optimizer_hooks import StepCount, parameters_of
 from billhook.optimizer_state import age_of_state
 
-__all__ = ["LoadedStates", "check_foreign_step", "warn_of_loose_zeros"]
+__all__ = ["LoadedStates", "check_foreign_step", "unfinished", "warn_of_loose_zeros"]
 
 #: The share of a tensor that is zero, not masked, above which it comes from a sparse checkpoint.
 LOOSE_ZEROS = 0.01
@@ -36,6 +36,20 @@ def check_foreign_step(
             "for a new optimizer in mid-run, detach() this pruner, make one with the new "
             "optimizer and load_state_dict() its state"
         )
+
+
+def unfinished(steps: int, end: int, counted: str, reached: str, captured: bool) -> StateError:
+    """What is wrong with a run that ended after ``steps`` steps of the optimizer ``counted``."""
+    fix = (
+        "a step was captured in a CUDA graph: call pruner.replayed() after each replay"
+        if captured
+        else "train on, give a schedule whose end_step lies within the run, or, if another "
+        "optimizer took the steps, attach to that one"
+    )
+    return StateError(
+        f"pruning is not over: {steps} of the {end} steps up to end_step were taken by the "
+        f"optimizer this pruner counts ({counted}) and {reached}; {fix}"
+    )
 
 
 class LoadedStates:

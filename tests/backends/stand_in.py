@@ -77,7 +77,7 @@ class OnDevice(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
 
-class _DoneEvent:
+class DoneEvent:
     """What ``record_event`` gives: the stand-in is never behind."""
 
     def query(self) -> bool:
@@ -100,7 +100,7 @@ class Accelerator(TorchDispatchMode):
     def __init__(self, *, kernels: bool = False, runs: bool = True) -> None:
         """``kernels``: has those of Triton; ``runs``: they do something when launched."""
         super().__init__()  # type: ignore[no-untyped-call]
-        self._has_kernels, self._runs = kernels, runs
+        self.has_kernels, self._runs = kernels, runs
         self.reset()
 
     def reset(self) -> None:
@@ -112,9 +112,9 @@ class Accelerator(TorchDispatchMode):
     def __enter__(self) -> Self:
         Accelerator.current = self
         self._patch = pytest.MonkeyPatch()
-        self._patch.setattr(nans, "record_event", lambda device: _DoneEvent())
+        self._patch.setattr(nans, "record_event", lambda device: DoneEvent())
         self._patch.setattr(portable, "pinned", _pinned)
-        if self._has_kernels:
+        if self.has_kernels:
             self._add_kernels()
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
