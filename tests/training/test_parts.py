@@ -1,3 +1,4 @@
+import typing
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,9 @@ from pydantic import ValidationError
 import billhook
 from billhook.study.grid import plan
 from billhook.study.run.trial import run_trial
-from billhook.study.spec import load_study
+from billhook.study.spec import Scheme, load_study
 from billhook.tasks.recipe import Pruning
-from billhook.training.parts import CRITERIA, REGROWTH, granularity_of
+from billhook.training.parts import CRITERIA, REGROWTH, SCHEMES, granularity_of
 
 WINDOW: dict[str, object] = {"begin": 0.1, "end": 0.8, "updates": 10}
 
@@ -52,6 +53,8 @@ def test_recipes_from_before_these_words_keep_their_identity() -> None:
         {"regrow": "gradient"},
         {"curve": "constant", "begin": 0.0, "regrow": "gradient"},
         {"criterion": "fisher"},
+        {"curve": "cyclic", "updates": 6},
+        {"criterion": "wanda", "granularity": "per-row"},
     ],
     ids=str,
 )
@@ -71,6 +74,31 @@ def test_a_trial_of_every_kind_has_the_planned_bytes(
     trial = next(t for t in plan(study).trials if t.variant and t.seed == 0)
     outcome = run_trial(trial, tmp_path, lambda progress: None)
     assert outcome.nonzero == trial.expected_nonzero
+
+
+def test_a_study_knows_every_scheme() -> None:
+    assert set(SCHEMES) == set(typing.get_args(Scheme))
+
+
+@pytest.mark.parametrize("scheme", ["lamp", "erdos-renyi", "erdos-renyi-kernel"])
+def test_schemes_that_share_a_budget_keep_as_many_weights(scheme: str, tmp_path: Path) -> None:
+    base = load_study("digits")
+    study = base.model_copy(
+        update={
+            "recipe": base.recipe.changed(training={"steps": 60}),
+            "seeds": (0, 1),
+            "small_widths": (),
+            "sparsities": (0.9,),
+            "learning_rates": (0.01,),
+            "schemes": ("standard", scheme),
+        }
+    )
+    plain, shared = (
+        next(t for t in plan(study).trials if t.scheme == each and t.seed == 0)
+        for each in ("standard", scheme)
+    )
+    assert plain.expected_nonzero == shared.expected_nonzero
+    assert run_trial(shared, tmp_path, lambda progress: None).nonzero == shared.expected_nonzero
 
 
 def test_variants_of_a_study_have_the_bytes_of_their_pattern() -> None:

@@ -30,7 +30,11 @@ def train_command(
     begin: Annotated[int | None, typer.Option(help="First pruning step")] = None,
     end: Annotated[int | None, typer.Option(help="Last pruning step")] = None,
     scheme: Annotated[
-        str, typer.Option(help="standard (every layer alike), layerwise (one by one) or global")
+        str,
+        typer.Option(
+            help="standard (every layer alike), layerwise (one by one), global, lamp, erdos-renyi "
+            "or erdos-renyi-kernel"
+        ),
     ] = "standard",
     init: Annotated[
         Path | None, typer.Option(help="Start from these weights: .safetensors, or a checkpoint")

@@ -20,6 +20,7 @@ __all__ = ["Study", "load_study", "question", "shipped_studies", "study_folder"]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 # Not relative_index: its bytes grow where nonzeros are clustered, beyond those planned.
+Scheme = Literal["standard", "layerwise", "global", "lamp", "erdos-renyi", "erdos-renyi-kernel"]
 Coding = Literal["auto", "dense", "bitmask", "entropy"]
 
 
@@ -37,7 +38,8 @@ class Study(Section):
         small_widths: dense networks; each file's size is a point of comparison.
         small_bytes: sizes of file; the width of the dense network is solved for.
         sparsities: of the large network; the dense width of as many bytes is solved for.
-        schemes: standard (every layer alike), layerwise (one after the other), global.
+        schemes: standard (every layer alike), layerwise (one after the other), global, lamp,
+            erdos-renyi, erdos-renyi-kernel (see docs/pruning.md).
         seeds: each draws its own initial weights and order of examples.
         codings: whose bytes count; each tensor takes the smallest of them. ``["auto"]`` is all that
             billhook has, what ``billhook.save`` writes.
@@ -66,9 +68,7 @@ class Study(Section):
     small_widths: tuple[Rate, ...] = ()
     small_bytes: tuple[Annotated[int, Field(gt=0)], ...] = ()
     sparsities: tuple[Share, ...] = ()
-    schemes: Annotated[
-        tuple[Literal["standard", "layerwise", "global"], ...], Field(min_length=1)
-    ] = ("standard",)
+    schemes: Annotated[tuple[Scheme, ...], Field(min_length=1)] = ("standard",)
     seeds: Annotated[tuple[int, ...], Field(min_length=2)] = (0, 1, 2, 3, 4)
     codings: Annotated[tuple[Coding, ...], Field(min_length=1)] = ("dense", "bitmask")
     metric: str = ""

@@ -114,7 +114,8 @@ class Pruning(Section):
     The paper states neither; billhook chose these. ``frequency`` (steps) takes precedence over
     ``updates``. The curve is eq. 1's unless another one is named; one-shot prunes once, at the
     window's end; constant is at the final sparsity from the window's start, and its masks change
-    until the end; alternating is AC/DC with ``updates`` phases. What is pruned together, what a
+    until the end; alternating is AC/DC with ``updates`` phases; cyclic repeats the
+    cubic curve. What is pruned together, what a
     weight is worth and how weights return are the paper's unless ``granularity`` (such as block-8x1
     or nm-2x4), ``criterion`` and ``regrow`` say otherwise.
     """
@@ -123,12 +124,12 @@ class Pruning(Section):
     end: float = Field(gt=0, le=1)
     updates: int = Field(gt=0)
     frequency: int | None = Field(default=None, gt=0)
-    curve: Literal["cubic", "linear", "one-shot", "constant", "alternating"] = "cubic"
+    curve: Literal["cubic", "linear", "one-shot", "constant", "alternating", "cyclic"] = "cubic"
     # Written only where set, as bf16 above.
     granularity: Annotated[
         str, Field(pattern=r"^(unstructured|rows|per-row|block-[1-9]\d*x[1-9]\d*|nm-\d+x\d+)$")
     ] = Field(default="unstructured", exclude_if="unstructured".__eq__)
-    criterion: Literal["magnitude", "random", "first-order", "fisher", "movement"] = Field(
+    criterion: Literal["magnitude", "random", "first-order", "fisher", "movement", "wanda"] = Field(
         default="magnitude", exclude_if="magnitude".__eq__
     )
     regrow: Literal["value", "gradient", "never"] = Field(

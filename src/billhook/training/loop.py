@@ -18,13 +18,12 @@ from rich.console import Console
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from billhook.allocation import Allocation, LayerwiseConstant, Uniform
+from billhook.allocation import Allocation, Uniform
 from billhook.atomic import remove_leftovers, replacing
 from billhook.errors import ConfigurationError, StateError
-from billhook.falling import Alternating
+from billhook.falling import Alternating, Cyclic
 from billhook.format import load, save
 from billhook.format.codings import Encoding
-from billhook.global_ranking import Global
 from billhook.pruner import Pruner
 from billhook.schedule import Cubic, OneShot, Polynomial, Schedule
 from billhook.tasks.recipe import Recipe
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MODEL_FILE",
-    "SCHEMES",
     "Sparsity",
     "pruning_schedule",
     "test_metrics",
@@ -49,12 +47,6 @@ __all__ = [
 ]
 
 MODEL_FILE = "model.billhook.safetensors"
-# The paper's three schemes.
-SCHEMES: dict[str, Allocation] = {
-    "standard": Uniform(),
-    "layerwise": LayerwiseConstant(),
-    "global": Global(),
-}
 CHECK_EVERY = 50  # steps between looks at the loss
 Watch = Callable[[int, float, dict[str, float | str]], None]
 """Called with step, sparsity and metrics after every evaluation."""
@@ -383,4 +375,7 @@ def pruning_schedule(recipe: Recipe, sparsity: Sparsity, total_steps: int) -> Sc
         return OneShot(sparsity.final, begin, end, frequency=interval)
     if window.curve == "alternating":
         return Alternating(sparsity.final, begin, end, frequency=interval)
+    if window.curve == "cyclic":  # two cycles of as many updates, both ends of the window included
+        count = max(3, (end - begin) // interval)
+        return Cyclic(sparsity.final, begin, end, num_updates=count - 1 + count % 2)
     return Cubic(sparsity.final, begin, end, frequency=interval)

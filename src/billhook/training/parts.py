@@ -2,12 +2,14 @@
 
 import re
 
+from billhook.allocation import Allocation, ErdosRenyi, LayerwiseConstant, Uniform
 from billhook.criterion import Criterion, Magnitude, Random
+from billhook.global_ranking import LAMP, Global
 from billhook.granularity import NM, Block, Granularity, PerRow, Rows, Unstructured
 from billhook.regrowth import GradientRegrowth
-from billhook.saliency import FirstOrder, Fisher, Movement
+from billhook.saliency import FirstOrder, Fisher, Movement, Wanda
 
-__all__ = ["CRITERIA", "REGROWTH", "granularity_of"]
+__all__ = ["CRITERIA", "REGROWTH", "SCHEMES", "granularity_of"]
 
 CRITERIA: dict[str, Criterion] = {
     "magnitude": Magnitude(),
@@ -15,11 +17,21 @@ CRITERIA: dict[str, Criterion] = {
     "first-order": FirstOrder(),
     "fisher": Fisher(),
     "movement": Movement(),
+    "wanda": Wanda(),
 }
 REGROWTH: dict[str, bool | GradientRegrowth] = {
     "value": True,
     "never": False,
     "gradient": GradientRegrowth(),
+}
+#: The paper's three schemes, and others.
+SCHEMES: dict[str, Allocation] = {
+    "standard": Uniform(),
+    "layerwise": LayerwiseConstant(),
+    "global": Global(),
+    "lamp": LAMP(),
+    "erdos-renyi": ErdosRenyi(),
+    "erdos-renyi-kernel": ErdosRenyi(kernel=True),
 }
 _GRANULARITIES = {"unstructured": Unstructured(), "rows": Rows(), "per-row": PerRow()}
 

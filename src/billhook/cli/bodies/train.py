@@ -19,7 +19,8 @@ from billhook.tasks.families import FAMILIES
 from billhook.tasks.recipe import Recipe, load_recipe
 from billhook.tasks.task import Shard
 from billhook.training.interrupt import stop_requests
-from billhook.training.loop import MODEL_FILE, SCHEMES, Run, Sparsity, test_metrics, train
+from billhook.training.loop import MODEL_FILE, Run, Sparsity, test_metrics, train
+from billhook.training.parts import SCHEMES
 from billhook.training.precision import accelerator_for
 from billhook.training.weights import load_weights
 

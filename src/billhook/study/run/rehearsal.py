@@ -16,7 +16,8 @@ from billhook.errors import BillhookError, ConfigurationError
 from billhook.study.grid import Plan, Trial
 from billhook.study.run.workers import settle_in
 from billhook.study.subject import Place, Subject
-from billhook.training.loop import SCHEMES, Run, Sparsity
+from billhook.training.loop import Run, Sparsity
+from billhook.training.parts import SCHEMES
 from billhook.training.precision import accelerator_for
 
 __all__ = ["estimated_hours", "rehearse"]
