@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import pytest
 import torch
 from torch import multiprocessing, nn, optim
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -83,3 +84,21 @@ def test_a_model_loaded_from_a_pickle_can_be_pruned_on() -> None:
     further = billhook.Pruner(twin, second, OneShot(0.9))
     train(twin, second, 2)
     assert further.finalize().sparsity > pruner.report().sparsity
+
+
+def test_averaged_weights_may_be_swapped_in_to_evaluate() -> None:
+    """As torch_ema and timm do it, through ``.data``, which torch does not count as a write."""
+    model = mlp()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
+    pruner = billhook.Pruner(model, optimizer, billhook.Cubic(0.8, 0, 8, frequency=2))
+    average = torch.optim.swa_utils.AveragedModel(model)
+    for step in range(8):
+        train(model, optimizer, 1, first=step)
+        average.update_parameters(model)
+        stored = copies(model.parameters())
+        for parameter, mean in zip(model.parameters(), average.parameters(), strict=True):
+            parameter.data.copy_(mean.data)
+        for parameter, value in zip(model.parameters(), stored, strict=True):
+            parameter.data.copy_(value)
+        assert_held(pruner, model)
+    assert pruner.finalize().sparsity == pytest.approx(0.8, abs=0.01)
