@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*.* csrc/*/*)
 
-.PHONY: help build demo docs wheel test test-all test-triton check format sanitize fuzz fuzz-sanitize
+.PHONY: help build demo docs wheel runtime runtime-test runtime-cross test test-all test-triton check format sanitize fuzz fuzz-sanitize
 
 help:
 	@echo "make demo      one network through the whole chain, then the paper's question"
@@ -15,6 +15,8 @@ help:
 	@echo "make fuzz      hostile files and programs until SECONDS are over (default 600), SEED=text"
 	@echo "make docs      the documentation as a site, in build/site"
 	@echo "make wheel     a wheel in dist/, tried out in a bare environment"
+	@echo "make runtime   libbillhook, billhook.h and the wheel billhook-runtime in dist/, without torch"
+	@echo "make runtime-test  the runtime where numpy is all there is; make runtime-cross: for aarch64, in qemu"
 	@echo "make build     (re)build the native kernels into .venv"
 
 .venv/.installed: $(SOURCES)
@@ -45,6 +47,52 @@ docs: build
 
 wheel: build
 	bash .ci/wheel
+
+# The runtime without torch. Its environment has numpy alone, and cmake if the machine has none.
+RUNTIME := build/runtime
+RUNTIME_PYTHON := $(RUNTIME)/venv/bin/python
+CMAKE = $(firstword $(wildcard $(BIN)/cmake) $(shell command -v cmake) $(RUNTIME)/venv/bin/cmake)
+RUNTIME_SOURCES := CMakeLists.txt $(wildcard csrc/*.* csrc/*/*) $(wildcard runtime/*.py runtime/*/*)
+
+$(RUNTIME)/venv/.installed:
+	$(PYTHON) -m venv $(RUNTIME)/venv
+	$(RUNTIME_PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt numpy \
+		$(if $(wildcard $(BIN)/cmake)$(shell command -v cmake),,cmake)
+	touch $@
+
+$(RUNTIME)/.built: $(RUNTIME_SOURCES) $(RUNTIME)/venv/.installed
+	$(CMAKE) -S . -B $(RUNTIME)/make -DBILLHOOK_RUNTIME=ON -DCMAKE_BUILD_TYPE=Release > /dev/null
+	$(CMAKE) --build $(RUNTIME)/make --target billhook billhook_static > /dev/null
+	mkdir -p dist
+	cp $(RUNTIME)/make/libbillhook.so $(RUNTIME)/make/libbillhook.a csrc/runtime/billhook.h dist/
+	$(RUNTIME_PYTHON) runtime/make_wheel.py dist/libbillhook.so dist
+	touch $@
+
+runtime: $(RUNTIME)/.built
+
+runtime-test: $(RUNTIME)/.built
+	$(CC) -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O2 -Idist runtime/tests/example.c dist/libbillhook.a \
+		-lstdc++ -lm -pthread -o $(RUNTIME)/example
+	$(RUNTIME_PYTHON) -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
+		--force-reinstall dist/billhook_runtime-*.whl
+	$(RUNTIME_PYTHON) runtime/tests/test_runtime.py $(RUNTIME)/example
+
+# Another processor: ARCH=aarch64, arm (hard floats) or riscv64, by Debian's compiler, in qemu-user.
+ARCH ?= aarch64
+TRIPLE := $(ARCH)-linux-gnu$(if $(filter arm,$(ARCH)),eabihf)
+CROSS := build/runtime-$(ARCH)
+runtime-cross: $(RUNTIME)/.built
+	@if ! command -v $(TRIPLE)-g++ > /dev/null || ! command -v qemu-$(ARCH) > /dev/null; then \
+		echo "not tested for $(ARCH): apt-get install g++-$(TRIPLE) qemu-user has what it takes"; exit 0; fi; \
+	set -e; \
+	$(CMAKE) -S . -B $(CROSS) -DBILLHOOK_RUNTIME=ON -DCMAKE_BUILD_TYPE=Release -DCMAKE_SYSTEM_NAME=Linux \
+		-DCMAKE_SYSTEM_PROCESSOR=$(ARCH) -DCMAKE_CXX_COMPILER=$(TRIPLE)-g++ > /dev/null; \
+	$(CMAKE) --build $(CROSS) --target billhook billhook_static > /dev/null; \
+	$(TRIPLE)-gcc -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O2 -static -Icsrc/runtime runtime/tests/example.c \
+		$(CROSS)/libbillhook.a -lstdc++ -lm -pthread -o $(CROSS)/example; \
+	$(RUNTIME_PYTHON) -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
+		--force-reinstall dist/billhook_runtime-*.whl; \
+	$(RUNTIME_PYTHON) runtime/tests/test_runtime.py qemu-$(ARCH) $(CROSS)/example
 
 # A file at a time: the blocks of a page build on each other.
 test: build

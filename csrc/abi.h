@@ -11,7 +11,11 @@
 #include <stdexcept>
 
 #define BILLHOOK_ABI_VERSION 4
+#if defined(BILLHOOK_RUNTIME)  // which exports runtime/billhook.h alone
+#define BILLHOOK_API extern "C" __attribute__((visibility("hidden")))
+#else
 #define BILLHOOK_API extern "C" __attribute__((visibility("default")))
+#endif
 
 namespace billhook {
 

@@ -9,7 +9,7 @@
 namespace billhook {
 
 namespace {
-constexpr int kSlots = 4;
+thread_local const Lent* lent_to_thread = nullptr;
 constexpr int64_t kAlignment = 16;  // floats
 constexpr int64_t kSquare = 4;
 
@@ -27,7 +27,11 @@ inline void transpose_square(const float* x, int64_t x_stride, float* y, int64_t
 }
 }  // namespace
 
+void lend(const Lent* lent) { lent_to_thread = lent; }
+
 float* scratch(int slot, int64_t floats) {
+  if (lent_to_thread != nullptr && floats <= lent_to_thread->floats[slot])
+    return lent_to_thread->start[slot];
   thread_local std::vector<float> buffers[kSlots];
   std::vector<float>& buffer = buffers[slot];
   if (static_cast<int64_t>(buffer.size()) < floats + kAlignment)

@@ -120,7 +120,14 @@ void run_step(const Step& step, const Context& context) {
 
 }  // namespace
 
+void run_steps(const Step* steps, int64_t count, float* const* bases, int64_t threads, int64_t isa) {
+  const Context context{bases, threads, isa, spmm_tile_for(isa)};
+  for (int64_t i = 0; i < count; ++i) run_step(steps[i], context);
+}
+
 }  // namespace billhook
+
+#if !defined(BILLHOOK_RUNTIME)  // whose billhook_run is another
 
 // Runs the steps for each of `samples` samples; buffer b of sample s starts at
 // buffers[b] + s * sample_strides[b] (0: a workspace that every sample uses anew).
@@ -129,13 +136,14 @@ BILLHOOK_API int64_t billhook_run(const billhook::Step* steps, int64_t count, fl
                                int64_t samples, int64_t threads, int64_t isa) try {
   using namespace billhook;
   std::vector<float*> bases(static_cast<size_t>(buffer_count));
-  const Context context{bases.data(), threads, isa, spmm_tile_for(isa)};
   for (int64_t s = 0; s < samples; ++s) {
     for (int64_t b = 0; b < buffer_count; ++b)
       bases[static_cast<size_t>(b)] = buffers[b] + s * sample_strides[b];
-    for (int64_t i = 0; i < count; ++i) run_step(steps[i], context);
+    run_steps(steps, count, bases.data(), threads, isa);
   }
   return 0;
 } catch (...) {
   return billhook::failure();
 }
+
+#endif

@@ -37,4 +37,7 @@ struct Step {
   LaneRows lanes;         // kLinear: x and y are vectors
 };
 
+// Runs the steps for one sample, whose buffers are `bases`.
+void run_steps(const Step* steps, int64_t count, float* const* bases, int64_t threads, int64_t isa);
+
 }  // namespace billhook

@@ -1,0 +1,220 @@
+// The C functions of billhook.h: nothing is thrown across them.
+#include "billhook.h"
+
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <stdexcept>
+
+#include "isa.h"
+#include "pool.h"
+#include "program.h"
+#include "refusal.h"
+
+#ifndef BILLHOOK_VERSION
+#define BILLHOOK_VERSION "0"
+#endif
+
+extern "C" const char* billhook_isa_name(int64_t isa);
+
+struct billhook_program {
+  billhook::Program program;
+};
+
+struct billhook_session {
+  const billhook::Program* program;
+  std::vector<float> memory;  // the workspace, then each thread's scratch memory
+  std::vector<billhook::Lent> lent;
+  std::unique_ptr<billhook::Pool> pool;  // last: its threads end before what they use
+};
+
+namespace {
+
+using billhook::Container;
+using billhook::Program;
+using billhook::Refusal;
+
+constexpr int64_t kAlign = 16;  // floats
+constexpr size_t kMaxThreads = 256, kMaxBuffers = 17;
+
+thread_local char error_text[512] = "";
+
+int fail(int status, const char* why) {
+  std::snprintf(error_text, sizeof error_text, "%s", why);
+  return status;
+}
+
+// Runs the body of a function of the interface; what it throws becomes a status and a text.
+template <typename Body>
+int guarded(const Body& body) {
+  try {
+    body();
+    return BILLHOOK_OK;
+  } catch (const Refusal& refusal) {
+    return fail(refusal.status, refusal.why.c_str());
+  } catch (const std::bad_alloc&) {
+    return fail(BILLHOOK_NO_MEMORY, "there is not enough memory");
+  } catch (const std::length_error&) {
+    return fail(BILLHOOK_NO_MEMORY, "there is not enough memory");
+  } catch (const std::exception& other) {
+    return fail(BILLHOOK_NO_MEMORY, other.what());
+  } catch (...) {
+    return fail(BILLHOOK_BAD_CALL, "something unknown went wrong");
+  }
+}
+
+void need(bool holds, const char* why) {
+  if (!holds) billhook::refuse(why, BILLHOOK_BAD_CALL);
+}
+
+void measure(std::unique_ptr<billhook::Source> source, billhook_memory* memory) {
+  need(memory != nullptr, "billhook_measure has no place for its result");
+  const Container file(std::move(source));
+  const billhook::Needs needs = Program(file).needs();
+  *memory = {needs.weights, needs.packing, needs.session, needs.thread};
+}
+
+void open(std::unique_ptr<billhook::Source> source, billhook_program** program) {
+  const Container file(std::move(source));
+  auto opened = std::make_unique<billhook_program>(billhook_program{Program(file)});
+  opened->program.pack(file);
+  *program = opened.release();
+}
+
+int describe(const std::vector<billhook::Port>& ports, size_t index, billhook_tensor* tensor) {
+  if (tensor == nullptr || index >= ports.size())
+    return fail(BILLHOOK_BAD_CALL, "there is no such input or output");
+  const billhook::Port& port = ports[index];
+  *tensor = {port.name.c_str(), port.dtype.c_str(), port.shape.size(), {}, port.elements};
+  for (size_t i = 0; i < port.shape.size(); ++i) tensor->shape[i] = port.shape[i];
+  return BILLHOOK_OK;
+}
+
+float* aligned(float* start) {
+  const auto address = reinterpret_cast<uintptr_t>(start);
+  const uintptr_t bytes = kAlign * sizeof(float);
+  return start + ((bytes - address % bytes) % bytes) / sizeof(float);
+}
+
+void open_session(const Program& program, size_t threads, billhook_session** session) {
+  auto made = std::make_unique<billhook_session>();
+  made->program = &program;
+  int64_t thread = 0;
+  for (int slot = 0; slot < billhook::kSlots; ++slot)
+    thread += (program.scratch(slot) + kAlign - 1) / kAlign * kAlign;
+  const int64_t workspace = (program.workspace() + kAlign - 1) / kAlign * kAlign;
+  made->memory.resize(static_cast<size_t>(workspace + kAlign + thread * static_cast<int64_t>(threads)));
+  float* next = aligned(made->memory.data()) + workspace;
+  for (size_t t = 0; t < threads; ++t) {
+    billhook::Lent lent{};
+    for (int slot = 0; slot < billhook::kSlots; ++slot) {
+      lent.start[slot] = next;
+      lent.floats[slot] = program.scratch(slot);
+      next += (program.scratch(slot) + kAlign - 1) / kAlign * kAlign;
+    }
+    made->lent.push_back(lent);
+  }
+  if (threads > 1) made->pool = std::make_unique<billhook::Pool>(made->lent);
+  *session = made.release();
+}
+
+}  // namespace
+
+int billhook_measure(const char* path, billhook_memory* memory) {
+  return guarded([&] {
+    need(path != nullptr, "there is no path");
+    measure(billhook::open_file(path), memory);
+  });
+}
+
+int billhook_measure_memory(const void* data, size_t size, billhook_memory* memory) {
+  return guarded([&] {
+    need(data != nullptr, "there is no data");
+    measure(billhook::open_bytes(data, size), memory);
+  });
+}
+
+int billhook_open(const char* path, billhook_program** program) {
+  return guarded([&] {
+    need(path != nullptr && program != nullptr, "there is no path, or no place for the program");
+    *program = nullptr;
+    open(billhook::open_file(path), program);
+  });
+}
+
+int billhook_open_memory(const void* data, size_t size, billhook_program** program) {
+  return guarded([&] {
+    need(data != nullptr && program != nullptr, "there is no data, or no place for the program");
+    *program = nullptr;
+    open(billhook::open_bytes(data, size), program);
+  });
+}
+
+void billhook_close(billhook_program* program) { delete program; }
+
+size_t billhook_input_count(const billhook_program* program) {
+  return program == nullptr ? 0 : program->program.inputs().size();
+}
+
+size_t billhook_output_count(const billhook_program* program) {
+  return program == nullptr ? 0 : program->program.outputs().size();
+}
+
+int billhook_input(const billhook_program* program, size_t index, billhook_tensor* tensor) {
+  if (program == nullptr) return fail(BILLHOOK_BAD_CALL, "there is no program");
+  return describe(program->program.inputs(), index, tensor);
+}
+
+int billhook_output(const billhook_program* program, size_t index, billhook_tensor* tensor) {
+  if (program == nullptr) return fail(BILLHOOK_BAD_CALL, "there is no program");
+  return describe(program->program.outputs(), index, tensor);
+}
+
+const char* billhook_instruction_set(const billhook_program* program) {
+  return program == nullptr ? "" : billhook_isa_name(program->program.isa());
+}
+
+int billhook_session_open(const billhook_program* program, size_t threads,
+                          billhook_session** session) {
+  return guarded([&] {
+    need(program != nullptr && session != nullptr, "there is no program, or no place for the session");
+    need(threads >= 1 && threads <= kMaxThreads, "a session runs on 1 to 256 threads");
+    *session = nullptr;
+    open_session(program->program, threads, session);
+  });
+}
+
+void billhook_session_close(billhook_session* session) { delete session; }
+
+int billhook_run(billhook_session* session, const float* const* inputs, float* const* outputs,
+                 size_t samples) {
+  if (session == nullptr || inputs == nullptr || outputs == nullptr)
+    return fail(BILLHOOK_BAD_CALL, "there is no session, or there are no inputs or outputs");
+  const Program& program = *session->program;
+  const size_t first_output = 1 + program.inputs().size(), end = first_output + program.outputs().size();
+  float* bases[kMaxBuffers] = {aligned(session->memory.data())};
+  for (size_t i = 1; i < end; ++i) {
+    bases[i] = i < first_output ? const_cast<float*>(inputs[i - 1]) : outputs[i - first_output];
+    if (bases[i] == nullptr && samples > 0)
+      return fail(BILLHOOK_BAD_CALL, "an input or an output is a null pointer");
+  }
+  billhook::lend(&session->lent[0]);
+  billhook::Pool::use(session->pool.get());
+  const int status = guarded([&] {
+    for (size_t s = 0; s < samples; ++s) {
+      billhook::run_steps(program.steps().data(), static_cast<int64_t>(program.steps().size()), bases,
+                          static_cast<int64_t>(session->lent.size()), program.isa());
+      for (size_t i = 1; i < end; ++i)
+        bases[i] += i < first_output ? program.inputs()[i - 1].elements
+                                     : program.outputs()[i - first_output].elements;
+    }
+  });
+  billhook::Pool::use(nullptr);
+  billhook::lend(nullptr);
+  return status;
+}
+
+const char* billhook_error(void) { return error_text; }
+
+const char* billhook_version(void) { return BILLHOOK_VERSION; }

@@ -1,0 +1,369 @@
+#include "container.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <cstring>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "crc32.h"
+#include "entropy.h"
+#include "json.h"
+#include "refusal.h"
+
+namespace billhook {
+
+namespace {
+
+constexpr int64_t kLength = 8, kMaxHeader = 100'000'000;
+constexpr std::string_view kSuffix = ".billhook";
+
+class File : public Source {
+ public:
+  explicit File(const char* path) : path_(path) {
+    descriptor_ = ::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    struct stat found;
+    if (descriptor_ < 0 || ::fstat(descriptor_, &found) != 0)
+      refuse(path_ + ": " + std::strerror(errno), BILLHOOK_IO);
+    if (!S_ISREG(found.st_mode)) {
+      ::close(descriptor_);
+      refuse(path_ + " is not an ordinary file", BILLHOOK_IO);
+    }
+    size_ = found.st_size;
+  }
+  ~File() override { ::close(descriptor_); }
+  int64_t size() const override { return size_; }
+  std::vector<uint8_t> read(int64_t begin, int64_t end) const override {
+    std::vector<uint8_t> data(static_cast<size_t>(end - begin));
+    for (size_t done = 0; done < data.size();) {
+      const ssize_t count = ::pread(descriptor_, data.data() + done, data.size() - done,
+                                    static_cast<off_t>(begin + static_cast<int64_t>(done)));
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) refuse(path_ + ": " + std::strerror(errno), BILLHOOK_IO);
+      if (count == 0) refuse("the file was cut off while it was read");
+      done += static_cast<size_t>(count);
+    }
+    return data;
+  }
+
+ private:
+  std::string path_;
+  int descriptor_;
+  int64_t size_ = 0;
+};
+
+class Bytes : public Source {
+ public:
+  Bytes(const void* data, size_t size) : data_(static_cast<const uint8_t*>(data)), size_(size) {}
+  int64_t size() const override { return static_cast<int64_t>(size_); }
+  std::vector<uint8_t> read(int64_t begin, int64_t end) const override {
+    return {data_ + begin, data_ + end};
+  }
+
+ private:
+  const uint8_t* data_;
+  size_t size_;
+};
+
+int64_t product(const std::vector<int64_t>& shape) {
+  __int128 result = 1;
+  for (const int64_t side : shape) {
+    result *= side;
+    if (result >= __int128{1} << 62) refuse("a tensor's shape has more than 2**62 elements");
+  }
+  return static_cast<int64_t>(result);
+}
+
+int64_t width_of(const std::string& dtype) {
+  constexpr std::pair<const char*, int64_t> kWidths[] = {{"F32", 4}, {"U8", 1}};
+  for (const auto& [name, width] : kWidths)
+    if (dtype == name) return width;
+  return 0;
+}
+
+int64_t whole(std::string_view digits) {
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+  const bool plain = !digits.empty() && digits[0] != '-' && (digits[0] != '0' || digits.size() == 1);
+  require(plain && error == std::errc() && end == digits.data() + digits.size(),
+          "a record holds something else than a whole number");
+  return value;
+}
+
+std::vector<std::string_view> split(std::string_view text, char at) {
+  std::vector<std::string_view> parts;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(at, begin), text.size());
+    parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+uint32_t crc_of(std::string_view digits) {
+  uint32_t value = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
+  require(digits.size() == 8 && error == std::errc() && end == digits.data() + 8,
+          "a record does not begin with a CRC-32");
+  return value;
+}
+
+Tensor parse_record(const std::string& name, const std::string& text) {
+  Tensor tensor;
+  tensor.name = name;
+  const std::vector<std::string_view> parts = split(text, ' ');
+  require(parts.size() >= 4, "a record is too short");
+  tensor.crc = crc_of(parts[0]);
+  tensor.line = text.substr(9);
+  tensor.coding = parts[1];
+  tensor.dtype = parts[2];
+  const std::string_view shape = parts[3];
+  require(shape.size() >= 2 && shape.front() == '[' && shape.back() == ']',
+          "a record's shape is not in brackets");
+  if (shape.size() > 2)
+    for (const std::string_view side : split(shape.substr(1, shape.size() - 2), ','))
+      tensor.shape.push_back(whole(side));
+  for (size_t i = 4; i < parts.size(); ++i) {
+    const size_t sign = parts[i].find('=');
+    require(sign != std::string_view::npos, "a record holds something else than KEY=NUMBER");
+    const auto [at, fresh] = tensor.params.emplace(parts[i].substr(0, sign), 0);
+    require(fresh, "a record holds a key twice");
+    at->second = whole(parts[i].substr(sign + 1));
+  }
+  tensor.plain = tensor.coding == "dense" && tensor.dtype.find(':') == std::string::npos;
+  return tensor;
+}
+
+struct Entry {
+  std::string dtype;
+  std::vector<int64_t> shape;
+  int64_t begin, end;
+};
+
+std::map<std::string, Entry, std::less<>> parse_entries(const Value& header, int64_t start,
+                                                        int64_t size) {
+  std::map<std::string, Entry, std::less<>> entries;
+  std::vector<std::pair<int64_t, int64_t>> covers;
+  for (const auto& [name, fields] : header.members()) {
+    if (name == "__metadata__") continue;
+    require(fields.members().size() == 3, "an entry has other fields than the three it should have");
+    Entry entry{fields["dtype"].text(), {}, 0, 0};
+    for (const Value& side : fields["shape"].items()) entry.shape.push_back(side.number(0, INT64_MAX));
+    const std::vector<Value> offsets = fields["data_offsets"].items();
+    require(offsets.size() == 2, "an entry's data_offsets are not two");
+    entry.begin = start + offsets[0].number(0, size);
+    entry.end = start + offsets[1].number(0, size);
+    require(entry.begin <= entry.end && entry.end <= size, "an entry lies beyond the file's end");
+    const int64_t width = width_of(entry.dtype);
+    require(width == 0 || static_cast<__int128>(product(entry.shape)) * width == entry.end - entry.begin,
+            "an entry's size is not that of its shape");
+    covers.emplace_back(entry.begin, entry.end);
+    entries.emplace(name, std::move(entry));
+  }
+  std::sort(covers.begin(), covers.end());
+  int64_t position = start;
+  for (const auto& [begin, end] : covers) {
+    require(begin == position, "its entries overlap, or leave out a part of the file");
+    position = end;
+  }
+  require(position == size, "its entries leave out a part of the file");
+  return entries;
+}
+
+}  // namespace
+
+std::unique_ptr<Source> open_file(const char* path) { return std::make_unique<File>(path); }
+std::unique_ptr<Source> open_bytes(const void* data, size_t size) {
+  return std::make_unique<Bytes>(data, size);
+}
+
+int64_t Tensor::elements() const { return product(shape); }
+
+int64_t Tensor::stored() const {
+  const int64_t width = width_of(dtype), numel = elements(), room = end - begin;
+  require(width > 0, "a tensor has a type that the runtime does not know");
+  const auto param = [&](const char* key) {
+    const auto found = params.find(key);
+    require(found != params.end(), "a record lacks a number that its coding needs");
+    return found->second;
+  };
+  const auto fits = [&](__int128 values, __int128 index) {
+    require(values * width + index == room, "a tensor's entry has another size than its record says");
+  };
+  if (coding == "dense") {
+    require(params.empty(), "a dense tensor's record has numbers");
+    fits(numel, 0);
+    return numel;
+  }
+  const int64_t nnz = param("nnz");
+  require(nnz <= numel, "a tensor has more values than elements");
+  if (coding == "bitmask") {
+    require(params.size() == 1, "a record has numbers that its coding does not have");
+    fits(nnz, (static_cast<__int128>(numel) + 7) / 8);
+    return nnz;
+  }
+  if (coding == "entropy") {
+    require(params.size() == 1, "a record has numbers that its coding does not have");
+    require((room - static_cast<__int128>(nnz) * width) * 2048 >= numel,
+            "a tensor's entry is too short for its mask");
+    return nnz;
+  }
+  if (coding != "relative_index")
+    refuse("a tensor has the coding '" + coding + "', which this runtime does not know");
+  const int64_t count = param("stored"), bits = param("bits");
+  require(params.size() == 3 && bits >= 2 && bits <= 8 && nnz <= count && count <= numel,
+          "a record's numbers do not fit together");
+  fits(count, (static_cast<__int128>(count) * bits + 7) / 8);
+  require(numel < (static_cast<__int128>(count) + 1) << bits, "a tensor's gaps cannot span it");
+  return count;
+}
+
+Container::Container(std::unique_ptr<Source> source) : source_(std::move(source)) {
+  const int64_t size = source_->size();
+  require(size >= kLength, "it is too short for a billhook file");
+  const std::vector<uint8_t> first = source_->read(0, kLength);
+  uint64_t length = 0;
+  for (int i = 7; i >= 0; --i) length = length << 8 | first[static_cast<size_t>(i)];
+  require(length <= kMaxHeader && static_cast<int64_t>(length) <= size - kLength,
+          "it is not a billhook file, or cut off");
+  const int64_t start = kLength + static_cast<int64_t>(length);
+  const std::vector<uint8_t> text = source_->read(kLength, start);
+  const Json json({reinterpret_cast<const char*>(text.data()), text.size()});
+  const Value header = json.root();
+  const auto entries = parse_entries(header, start, size);
+  require(header.has("__metadata__"), "it holds no billhook tensors");
+  const auto metadata = header["__metadata__"].members();
+  size_t records = 0, used = 0;
+  std::string version;
+  for (const auto& [key, value] : metadata) {
+    const std::string text = value.text();
+    if (key == "billhook") version = text;
+    if (key.empty() || key[0] != '@') continue;
+    ++records;
+    const std::string name = key.substr(1);
+    if (text.size() > 14 && text.compare(8, 6, " tied ") == 0) {
+      Crc32 crc;
+      const std::string line = name + "\n" + text.substr(9) + "\n";
+      crc.add(line.data(), line.size());
+      require(crc.value() == crc_of(std::string_view(text).substr(0, 8)), "a record is damaged");
+      ties_.emplace(name, text.substr(14));
+      continue;
+    }
+    Tensor tensor = parse_record(name, text);
+    const auto found = entries.find(tensor.plain ? name : name + std::string(kSuffix));
+    require(found != entries.end(), "a record has no entry");
+    const Entry& entry = found->second;
+    require(!tensor.plain || (entry.dtype == tensor.dtype && entry.shape == tensor.shape),
+            "an entry and its record differ");
+    require(tensor.plain || (entry.dtype == "U8" && entry.shape.size() == 1),
+            "a coded entry is not one of bytes");
+    tensor.begin = entry.begin;
+    tensor.end = entry.end;
+    tensors_.emplace(name, std::move(tensor));
+    ++used;
+  }
+  require(version.compare(0, 2, "1 ") == 0 && version.substr(2) == std::to_string(records),
+          "it is not a billhook file of version 1, or some of its records are gone");
+  require(used == entries.size(), "an entry has no record");
+  for (const auto& [name, target] : ties_)
+    require(tensors_.count(target) == 1, "a tensor is tied to one that is not stored");
+}
+
+bool Container::has(std::string_view name) const {
+  return tensors_.find(name) != tensors_.end() || ties_.find(name) != ties_.end();
+}
+
+const Tensor& Container::tensor(std::string_view name) const {
+  const auto tie = ties_.find(name);
+  const auto found = tensors_.find(tie == ties_.end() ? name : std::string_view(tie->second));
+  if (found == tensors_.end()) refuse("it has no tensor " + std::string(name));
+  return found->second;
+}
+
+std::vector<uint8_t> Container::entry(const Tensor& tensor) const {
+  tensor.stored();
+  std::vector<uint8_t> data = source_->read(tensor.begin, tensor.end);
+  Crc32 crc;
+  const std::string head = tensor.name + "\n" + tensor.line + "\n";
+  crc.add(head.data(), head.size());
+  crc.add(data.data(), data.size());
+  if (crc.value() != tensor.crc)
+    refuse("tensor " + tensor.name + " is damaged: its CRC-32 is another; get the file again");
+  return data;
+}
+
+template <typename T>
+Nonzeros<T> Container::coded(const Tensor& tensor) const {
+  const std::vector<uint8_t> data = entry(tensor);
+  const auto numel = static_cast<size_t>(tensor.elements());
+  const auto stored = static_cast<size_t>(tensor.stored());
+  Nonzeros<T> found;
+  found.values.resize(stored);
+  if (stored > 0) std::memcpy(found.values.data(), data.data(), stored * sizeof(T));
+  const auto zero = [](T value) {
+    constexpr char kZeros[sizeof(T)] = {};
+    return std::memcmp(&value, kZeros, sizeof(T)) == 0;
+  };
+  const uint8_t* index = data.data() + stored * sizeof(T);
+  const size_t room = data.size() - stored * sizeof(T);
+  if (tensor.coding == "bitmask") {
+    found.mask.assign(index, index + room);
+  } else if (tensor.coding == "entropy") {
+    found.mask = decode_mask(index, room, tensor.shape, tensor.elements());
+  } else {  // values that are zero are left out of the mask
+    found.mask.assign((numel + 7) / 8, 0);
+    const size_t bits = tensor.coding == "dense" ? 0 : static_cast<size_t>(tensor.params.at("bits"));
+    size_t position = 0, kept = 0;
+    for (size_t i = 0; i < stored; ++i, ++position) {
+      for (size_t b = 0; b < bits; ++b)
+        position += static_cast<size_t>(index[(i * bits + b) / 8] >> ((i * bits + b) % 8) & 1) << b;
+      require(position < numel, "a tensor's gaps lead beyond its end");
+      if (zero(found.values[i])) continue;
+      found.mask[position / 8] |= static_cast<uint8_t>(1u << (position % 8));
+      found.values[kept++] = found.values[i];
+    }
+    require(bits == 0 || numel - position < size_t{1} << bits, "a tensor's gaps end too early");
+    found.values.resize(kept);
+  }
+  const auto nonzero = std::count_if(found.values.begin(), found.values.end(),
+                                     [&](T value) { return !zero(value); });
+  const auto claimed = tensor.params.find("nnz");
+  require(claimed == tensor.params.end() || claimed->second == nonzero,
+          "a tensor has another number of values that are not zero than its record says");
+  return found;
+}
+
+template <typename T>
+std::vector<T> Container::dense(const Tensor& tensor) const {
+  const Nonzeros<T> found = coded<T>(tensor);
+  const auto numel = static_cast<size_t>(tensor.elements());
+  std::vector<T> elements(numel);
+  size_t next = 0;
+  for (size_t i = 0; i < numel; ++i) {
+    if ((found.mask[i / 8] >> (i % 8) & 1) == 0) continue;
+    require(next < found.values.size(), "a tensor's mask does not fit its values");
+    elements[i] = found.values[next++];
+  }
+  require(next == found.values.size(), "a tensor's mask does not fit its values");
+  return elements;
+}
+
+std::vector<uint8_t> Container::bytes(const Tensor& tensor) const {
+  require(tensor.dtype == "U8", "a text is of another type than U8");
+  return dense<uint8_t>(tensor);
+}
+
+std::vector<float> Container::floats(const Tensor& tensor) const {
+  require(tensor.dtype == "F32", "a bias is of another type than F32");
+  return dense<float>(tensor);
+}
+
+Nonzeros<float> Container::nonzeros(const Tensor& tensor) const {
+  require(tensor.dtype == "F32", "a weight is of another type than F32");
+  return coded<float>(tensor);
+}
+
+}  // namespace billhook

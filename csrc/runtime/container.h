@@ -1,0 +1,67 @@
+// A billhook file (src/billhook/format/SPEC.md): header, records, checksums, tensors.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace billhook {
+
+// Where the bytes of a file come from. They are read, never mapped: a file that is cut off while it
+// is mapped ends the process, and one that is changed would differ from what was checked.
+class Source {
+ public:
+  virtual ~Source() = default;
+  virtual int64_t size() const = 0;
+  virtual std::vector<uint8_t> read(int64_t begin, int64_t end) const = 0;
+};
+
+std::unique_ptr<Source> open_file(const char* path);
+std::unique_ptr<Source> open_bytes(const void* data, size_t size);
+
+// A tensor as its record describes it.
+struct Tensor {
+  std::string name, coding, dtype, line;  // line: the record without its CRC
+  std::vector<int64_t> shape;
+  std::map<std::string, int64_t> params;
+  uint32_t crc = 0;
+  int64_t begin = 0, end = 0;  // in the file
+  bool plain = false;          // an ordinary tensor of safetensors
+
+  int64_t elements() const;
+  int64_t stored() const;  // values, checked against the entry's size; 0 bytes a value in no case
+};
+
+// The nonzeros of a tensor: its mask, and the values. Whether these are as many is not checked.
+template <typename T>
+struct Nonzeros {
+  std::vector<uint8_t> mask;
+  std::vector<T> values;
+};
+
+class Container {
+ public:
+  explicit Container(std::unique_ptr<Source> source);
+  const Tensor& tensor(std::string_view name) const;  // Refusal where it is missing; ties are followed
+  bool has(std::string_view name) const;
+  int64_t size() const { return source_->size(); }
+
+  // What a tensor holds, its CRC checked: all elements of U8 and F32, the nonzeros of F32.
+  std::vector<uint8_t> bytes(const Tensor& tensor) const;
+  std::vector<float> floats(const Tensor& tensor) const;
+  Nonzeros<float> nonzeros(const Tensor& tensor) const;
+
+ private:
+  template <typename T>
+  Nonzeros<T> coded(const Tensor& tensor) const;
+  template <typename T>
+  std::vector<T> dense(const Tensor& tensor) const;
+  std::vector<uint8_t> entry(const Tensor& tensor) const;
+  std::unique_ptr<Source> source_;
+  std::map<std::string, Tensor, std::less<>> tensors_;
+  std::map<std::string, std::string, std::less<>> ties_;
+};
+
+}  // namespace billhook

@@ -1,0 +1,71 @@
+"""Makes the test vectors beside it: programs, inputs, and torch's outputs in fp64, rounded.
+
+``python runtime/tests/make_vectors.py`` in billhook's environment; the files are committed.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import billhook
+
+FOLDER = Path(__file__).parent / "vectors"
+
+
+class Branches(nn.Module):
+    """Strides, a depthwise layer, a concatenation, a sum, pools, and a linear head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(2, 8, 3, padding=1)
+        self.d = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.p = nn.Conv2d(8, 8, 1)
+        self.s = nn.Conv2d(16, 6, 3, stride=2, padding=1, groups=2)
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.a(x))
+        y = F.relu6(self.p(F.relu(self.d(x))))
+        y = F.max_pool2d(torch.cat([x + y, y], 1), 3, 1, 1)
+        y = F.avg_pool2d(self.s(y), 2, 1, count_include_pad=False)
+        scores: torch.Tensor = self.fc(F.adaptive_avg_pool2d(y, 1).flatten(1))
+        return scores
+
+
+def models() -> dict[str, tuple[nn.Module, tuple[int, int, int], dict[str, str]]]:
+    """Each with the shape of its input and the kernels of its layers."""
+    maps = nn.Sequential(nn.Conv2d(3, 7, 3), nn.ReLU(), nn.Flatten(), nn.Linear(7 * 64, 5))
+    picture = nn.Sequential(nn.Conv2d(2, 8, 1), nn.MaxPool2d(2, ceil_mode=True))
+    blocks = {"a": "spmm", "d": "fused", "p": "spmm_packed", "s": "spmm", "fc": "sparse"}
+    apart = {"a": "spmm_packed", "d": "depthwise", "p": "spmm", "s": "dense", "fc": "dense"}
+    return {
+        "maps": (maps, (3, 10, 10), {"0": "spmm", "3": "sparse"}),
+        "picture": (picture, (2, 9, 7), {"0": "spmm_packed"}),
+        "fused": (Branches(), (2, 11, 13), blocks),
+        "apart": (Branches(), (2, 11, 13), apart),
+    }
+
+
+def main() -> None:
+    """Writes three files for each model."""
+    FOLDER.mkdir(exist_ok=True)
+    for name, (model, shape, layers) in models().items():
+        torch.manual_seed(0)
+        for weight in model.parameters():
+            nn.init.normal_(weight, std=0.5)
+            weight.data *= torch.rand_like(weight) < (0.3 if weight.dim() > 1 else 1.0)
+        x = torch.randn(2, *shape)
+        choices = {layer: {"kernel": kernel} for layer, kernel in layers.items()}
+        plan = {"version": 1, "mode": "network", "isa": "portable", "layers": choices}
+        fast = billhook.compile(model.eval(), x[:1], plan=plan)
+        billhook.save(fast, FOLDER / f"{name}.billhook.safetensors", gzip=False)
+        np.save(FOLDER / f"{name}.input.npy", x.numpy())
+        with torch.no_grad():
+            np.save(FOLDER / f"{name}.output.npy", model.double()(x.double()).float().numpy())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""The runtime in an environment with numpy alone: ``make runtime-test``.
+
+The vectors beside it are programs with inputs and torch's outputs; they are run from Python and by
+the C example, which is given as the argument.
+"""
+
+import functools
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+VECTORS = Path(__file__).parent / "vectors"
+TOLERANCE = 1e-5
+NAMES = sorted(path.name.split(".")[0] for path in VECTORS.glob("*.safetensors"))
+
+begin = time.perf_counter()
+import billhook_runtime  # noqa: E402
+
+IMPORTED = 1e3 * (time.perf_counter() - begin)
+
+
+def vector(name):
+    """Path, inputs and outputs."""
+    arrays = (np.load(VECTORS / f"{name}.{kind}.npy") for kind in ("input", "output"))
+    return VECTORS / f"{name}.billhook.safetensors", *arrays
+
+
+def near(given, wanted):
+    assert given.shape == wanted.shape, (given.shape, wanted.shape)
+    error = np.linalg.norm(given - wanted) / max(np.linalg.norm(wanted), 1e-30)
+    assert error <= TOLERANCE, f"a relative error of {error:.1e}"
+
+
+def refused(call, words):
+    found = None
+    try:
+        call()
+    except billhook_runtime.ProgramError as error:
+        found = str(error)
+    assert found is not None, f"nothing refused what should be refused: {words}"
+    assert words in found, found
+
+
+def test_vectors():
+    for name in NAMES:
+        path, x, y = vector(name)
+        for threads in (1, 2, 3):
+            program = billhook_runtime.load(path, threads=threads)
+            given = program(x)
+            near(given, y)
+            near(program(**{next(iter(program.inputs)): x[:1]}), y[:1])
+            assert np.array_equal(given, program(x)), "runs differ"
+        again = billhook_runtime.load_bytes(path.read_bytes())
+        assert np.array_equal(again(x), given)
+        assert again(x[:0]).shape == (0, *y.shape[1:])
+
+
+def test_several_threads_share_a_program():
+    path, x, y = vector("fused")
+    program, results = billhook_runtime.load(path, threads=2), []
+
+    def call():
+        for _ in range(50):
+            results.append(program(x))
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for each in callers:
+        each.start()
+    for each in callers:
+        each.join()
+    assert len(results) == 200 and all(np.array_equal(r, results[0]) for r in results)
+    near(results[0], y)
+
+
+def test_wrong_inputs():
+    path, x, _ = vector("maps")
+    program = billhook_runtime.load(path)
+    refused(lambda: program(x[:, :, 1:]), "takes float32 (samples, 3, 10, 10)")
+    refused(lambda: program(x.astype(np.float64)), "is float64")
+    refused(program, "0 arrays were given")
+    refused(lambda: program(x, x), "2 arrays were given")
+    refused(lambda: program(other=x), "takes input")
+    near(program(np.asfortranarray(x)), program(x))
+
+
+def rebuilt(path, change):
+    """The file with its program's text changed and its checksums right."""
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    metadata, parts, position = header["__metadata__"], [], 0
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        first, last = entry["data_offsets"]
+        part = data[start + first : start + last]
+        if name == "program":
+            text = json.loads(part)
+            change(text)
+            part = json.dumps(text).encode()
+            entry["shape"] = [len(part)]
+            record = f"dense U8 [{len(part)}]"
+            crc = zlib.crc32(f"program\n{record}\n".encode() + part)
+            metadata["@program"] = f"{crc:08x} {record}"
+        entry["data_offsets"] = [position, position + len(part)]
+        position += len(part)
+        parts.append(part)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + b"".join(parts)
+
+
+def test_hostile_texts():
+    path, x, y = vector("fused")
+    near(billhook_runtime.load_bytes(rebuilt(path, lambda text: None))(x), y)
+    big = 2**31 - 1
+    changes = {
+        "outside of its buffer": [
+            lambda t: t["run"].update(workspace=100),
+            lambda t: t["run"]["steps"][0]["x"].__setitem__(1, big),
+            lambda t: t["run"]["steps"][0]["y"].__setitem__(1, big),
+            lambda t: t["run"]["steps"][0]["y"].__setitem__(2, big),
+            lambda t: t["run"]["steps"][0].update(height=big),
+            lambda t: t["run"]["outputs"][0].update(shape=[1]),
+        ],
+        "writes to an input": [lambda t: t["run"]["steps"][0]["y"].__setitem__(0, 1)],
+        "does not exist": [lambda t: t["run"]["steps"][0]["x"].__setitem__(0, 9)],
+        "larger workspace than": [lambda t: t["run"].update(workspace=big)],
+        "whole number": [
+            lambda t: t["run"].update(workspace=-1),
+            lambda t: t["run"].update(workspace=2**64),
+            lambda t: t["run"].update(workspace=1.5),
+            lambda t: t["run"].update(workspace=True),
+        ],
+        "does not know": [
+            lambda t: t["run"]["steps"][0].update(op="warp"),
+            lambda t: t["run"]["steps"][0].update(colour=3),
+        ],
+        "lacks run": [lambda t: t.pop("run")],
+        "layers were replaced": [lambda t: t["plan"].update(mode="modules")],
+        "8 bits": [lambda t: t["plan"].update(precision="int8")],
+        "another version": [lambda t: t.update(version=1)],
+        "has no kernel without torch": [lambda t: t.update(run={"missing": "operation 3"})],
+        "no tensor": [
+            lambda t: next(s for s in t["run"]["steps"] if "weight" in s).update(weight="x")
+        ],
+    }
+    for words, each in changes.items():
+        for change in each:
+            data = rebuilt(path, change)
+            refused(functools.partial(billhook_runtime.load_bytes, data), words)
+
+
+def test_damaged_files():
+    for name in NAMES:
+        data = vector(name)[0].read_bytes()
+        for cut in (0, 1, 7, 8, 100, len(data) - 1):
+            refused(lambda part=data[:cut]: billhook_runtime.load_bytes(part), "")
+        for at in range(0, len(data), 41):
+            changed = bytearray(data)
+            changed[at] ^= 16
+            try:
+                billhook_runtime.load_bytes(bytes(changed))
+            except (billhook_runtime.ProgramError, MemoryError):
+                continue
+            start = 8 + int.from_bytes(data[:8], "little")
+            assert 8 <= at < start, f"{name}: byte {at} was changed and nothing noticed"
+    refused(lambda: billhook_runtime.load("/no/such/file"), "No such file")
+    refused(lambda: billhook_runtime.load("/dev/null"), "not an ordinary file")
+
+
+def test_memory_is_known_before():
+    for name in NAMES:
+        memory = billhook_runtime.measure(vector(name)[0])
+        assert 0 < memory["weights"] < 1 << 20 and memory["thread"] < memory["session"], memory
+
+
+def test_the_c_example(example):
+    with tempfile.TemporaryDirectory() as folder:
+        for name in NAMES:
+            path, x, y = vector(name)
+            raw, result = Path(folder) / "x", Path(folder) / "y"
+            raw.write_bytes(x.tobytes())
+            for threads in ("1", "2"):
+                run = [*example, str(path), str(raw), str(result), threads]
+                done = subprocess.run(run, check=True, capture_output=True, text=True)
+                near(np.frombuffer(result.read_bytes(), np.float32).reshape(y.shape), y)
+                print("   ", name, done.stdout.strip())
+
+
+def main():
+    for name, test in list(globals().items()):
+        if not name.startswith("test_"):
+            continue
+        if name == "test_the_c_example":
+            test(sys.argv[1:])
+        else:
+            test()
+        print("ok", name)
+    assert "torch" not in sys.modules
+    begin = time.perf_counter()
+    billhook_runtime.load(vector("fused")[0])
+    opened = 1e3 * (time.perf_counter() - begin)
+    print(
+        f"billhook_runtime {billhook_runtime.__version__}: imported in {IMPORTED:.1f} ms after "
+        f"numpy, a small program opened in {opened:.2f} ms"
+    )
+
+
+if __name__ == "__main__":
+    main()
