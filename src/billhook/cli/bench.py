@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from billhook.cli.options import Json, Sparsity, find_modules_here, print_json
+from billhook.cli.options import Json, Sparsity, Vocabulary, find_modules_here, print_json
 
 __all__ = ["bench_command"]
 
@@ -26,9 +26,7 @@ def bench_command(
         Path | None, typer.Option(help="A billhook or safetensors file with the model's weights.")
     ] = None,
     sparsity: Sparsity = None,
-    vocabulary: Annotated[
-        int | None, typer.Option(help="The input holds integers below this.")
-    ] = None,
+    vocabulary: Vocabulary = None,
     *,
     threads: Annotated[int, typer.Option(min=1, help="For every form of the model.")] = 1,
     json: Json = False,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from billhook.cli.options import Json, Sparsities, find_modules_here, print_json
+from billhook.cli.options import Json, Sparsities, Vocabulary, find_modules_here, print_json
 
 __all__ = ["estimate_command"]
 
@@ -33,9 +33,7 @@ def estimate_command(
             "--vocabulary, whose test part is evaluated after pruning without any training."
         ),
     ] = None,
-    vocabulary: Annotated[
-        int | None, typer.Option(help="The input holds integers below this.")
-    ] = None,
+    vocabulary: Vocabulary = None,
     threads: Annotated[int, typer.Option(min=1, help="Of every measurement.")] = 1,
     json: Json = False,
 ) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,10 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FAMILIES",
+    "Begin",
     "Device",
+    "End",
     "Json",
+    "Plot",
     "Sparsities",
     "Sparsity",
+    "Vocabulary",
     "find_modules_here",
     "print_json",
     "tensor_data",
@@ -36,6 +41,10 @@ def _share(value: float | list[float] | None) -> float | list[float] | None:
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Begin = Annotated[int | None, typer.Option(help="First pruning step.")]
+End = Annotated[int | None, typer.Option(help="Last pruning step.")]
+Plot = Annotated[Path | None, typer.Option(help="A chart to draw: .png, .svg or .html.")]
+Vocabulary = Annotated[int | None, typer.Option(help="The input holds integers below this.")]
 Device = Annotated[
     str, typer.Option(help="What trains: auto (an accelerator where there is one), cpu or cuda.")
 ]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from billhook.cli.options import Json, Sparsity, find_modules_here, print_json
+from billhook.cli.options import Begin, End, Json, Plot, Sparsity, find_modules_here, print_json
 
 if TYPE_CHECKING:
     from billhook.plan import Plan
@@ -23,8 +23,8 @@ def plan_command(
     ] = None,
     *,
     sparsity: Sparsity = 0.9,
-    begin: Annotated[int | None, typer.Option(help="First pruning step.")] = None,
-    end: Annotated[int | None, typer.Option(help="Last pruning step.")] = None,
+    begin: Begin = None,
+    end: End = None,
     recipe: Annotated[
         str | None, typer.Option(help="paper, laptop (unless given), or a .toml file.")
     ] = None,
@@ -42,9 +42,7 @@ def plan_command(
     frequency: Annotated[
         int | None, typer.Option(help="Your own run's steps between updates; 100 unless given.")
     ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw both curves: .png, .svg or .html.")
-    ] = None,
+    plot: Plot = None,
     json: Json = False,
 ) -> None:
     """Pruning against the learning rate before anything is trained (the paper's Fig. 2a).

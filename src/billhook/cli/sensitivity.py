@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from billhook.cli.options import Json, find_modules_here, print_json
+from billhook.cli.options import Json, Plot, Sparsities, find_modules_here, print_json
 from billhook.errors import ConfigurationError
 
 __all__ = ["sensitivity_command"]
@@ -38,9 +38,7 @@ def sensitivity_command(
     weights: Annotated[
         Path | None, typer.Option(help="The trained weights, unless the function loads them.")
     ] = None,
-    sparsity: Annotated[
-        list[float] | None, typer.Option(help="A share of zeros to try; repeatable.")
-    ] = None,
+    sparsity: Sparsities = None,
     tolerance: Annotated[
         float | None,
         typer.Option(help="Print rules for a metric that is no more than this much worse."),
@@ -51,7 +49,7 @@ def sensitivity_command(
     file: Annotated[
         Path | None, typer.Option(help="Where results are kept, to continue after a stop.")
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="A chart to draw: .png, .svg or .html.")] = None,
+    plot: Plot = None,
     json: Json = False,
 ) -> None:
     """Measure what pruning each tensor by itself costs, without training.

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from billhook.cli.options import FAMILIES, Device, Sparsity
+from billhook.cli.options import FAMILIES, Begin, Device, End, Sparsity
 from billhook.errors import ConfigurationError
 
 __all__ = ["train_command"]
@@ -15,7 +15,7 @@ def train_command(
     model: Annotated[
         str,
         typer.Argument(
-            help="mobilenet_v1, inception_v3, ptb_lstm or gnmt", autocompletion=lambda: FAMILIES
+            help=f"{', '.join(FAMILIES[:-1])} or {FAMILIES[-1]}", autocompletion=lambda: FAMILIES
         ),
     ],
     *,
@@ -27,8 +27,8 @@ def train_command(
         Path | None, typer.Option(help="Folder of the run; resumes what is there")
     ] = None,
     sparsity: Sparsity = None,
-    begin: Annotated[int | None, typer.Option(help="First pruning step")] = None,
-    end: Annotated[int | None, typer.Option(help="Last pruning step")] = None,
+    begin: Begin = None,
+    end: End = None,
     scheme: Annotated[
         str,
         typer.Option(
