@@ -103,7 +103,7 @@ test-all: build
 
 test-triton: build
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[triton]'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/backends/test_triton.py tests/backends/test_triton_compiles.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/backends
 
 check: build
 	$(BIN)/ruff check .

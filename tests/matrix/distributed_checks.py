@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -266,6 +266,24 @@ def an_update_takes_six_messages_whatever_the_number_of_tensors() -> None:
             assert 3 <= sent <= most, (allocation, layers, sent)
 
 
+def attaching_before_sharding_is_an_error() -> None:
+    model = _net()
+    optimizer = optim.SGD(model.parameters(), lr=0.05)
+    billhook.Pruner(model, optimizer, OneShot(0.5, 1))
+    _shard(model)
+    _loss(model, 0, distributed.get_rank()).backward()
+    with pytest.raises(StateError, match=r"'0.weight' .* fully_shard .* before the Pruner"):
+        optimizer.step()
+
+
+def offloaded_to_the_cpu_equals_the_run_alone() -> None:
+    model, mesh = _net(), _mesh()
+    offload = CPUOffloadPolicy(pin_memory=False)
+    for layer in (model[0], model[2], model[4], model):
+        fully_shard(layer, mesh=mesh, offload_policy=offload)
+    _assert_equals_the_run_alone(model)
+
+
 def a_nan_on_one_rank_is_an_error_on_all() -> None:
     model = _shard(_net())
     optimizer = optim.SGD(model.parameters(), lr=0.05)
@@ -475,6 +493,8 @@ CHECKS: dict[str, Callable[[], None]] = {
         every_part_draws_the_same_masks_on_every_rank,
         fsdp_holds_gradients_and_state_through_accumulation,
         fsdp_skipped_steps_count_on_no_rank,
+        attaching_before_sharding_is_an_error,
+        offloaded_to_the_cpu_equals_the_run_alone,
         a_nan_on_one_rank_is_an_error_on_all,
         what_cannot_be_sharded_is_refused,
         the_average_of_a_sharded_model_gets_its_zeros,
