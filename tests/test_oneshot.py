@@ -92,6 +92,9 @@ def test_prune_says_what_is_missing_and_changes_nothing_on_errors() -> None:
     with pytest.raises(MaskError, match=r"no mask for '3.weight'.*1 of 64 scores are NaN"):
         billhook.prune(model, 0.5)
     assert model.get_parameter("0.weight").count_nonzero() == 128
+    no_module: Any = None
+    with pytest.raises(ConfigurationError, match=r"model is a NoneType: give a torch.nn.Module"):
+        billhook.prune(no_module, 0.5)
 
 
 def test_recalibrate_measures_what_the_pruned_weights_pass_on() -> None:
@@ -121,6 +124,9 @@ def test_recalibrate_needs_something_to_measure() -> None:
         billhook.recalibrate(model, [])
     with pytest.raises(RuntimeError):
         billhook.recalibrate(model, [torch.ones(3, 5)])
+    for bad in (torch.nan, torch.inf, 1e38):
+        with pytest.raises(ConfigurationError, match="what reaches '1' has a NaN or infinite mean"):
+            billhook.recalibrate(model, [_batches()[0], _batches()[0] * bad])
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
 

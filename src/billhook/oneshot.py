@@ -61,6 +61,8 @@ def prune(
     >>> prune(model, 0.75).nonzero
     8
     """
+    if not isinstance(model, nn.Module):
+        raise ConfigurationError(f"model is a {type(model).__name__}: give a torch.nn.Module")
     schedule = OneShot(sparsity, 0 if needs(criterion) == "weight" else 1)
     statistics = Statistics(criterion)
     drawer = MaskDrawer(criterion, granularity, allocation, True, statistics)

@@ -31,7 +31,8 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], device: str | None = N
 
     Raises:
         ConfigurationError: the model has no batch normalisation with running statistics, or there
-            are no batches.
+            are no batches, or something infinite or NaN reaches it. The statistics are then what
+            they were.
 
     >>> model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
     >>> recalibrate(model, [torch.randn(16, 2), torch.randn(16, 2)])
@@ -62,6 +63,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], device: str | None = N
         for batch in batches:
             _run(model, batch, device)
             count += 1
+        _check_finite(model, norms)
     except BaseException:
         count = 0
         raise
@@ -77,6 +79,16 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], device: str | None = N
     if not count:
         raise ConfigurationError("there are no batches: give some of the training data")
     return count
+
+
+def _check_finite(model: nn.Module, norms: list[torch_private.BatchNorm]) -> None:
+    names = {module: name for name, module in model.named_modules()}
+    for norm in norms:
+        if not all(bool(values.isfinite().all()) for values in _statistics(norm)):
+            raise ConfigurationError(
+                f"what reaches {names[norm] or 'the model'!r} has a NaN or infinite mean or "
+                "variance: look for NaN or very large numbers in the batches and in the weights"
+            )
 
 
 def _statistics(norm: torch_private.BatchNorm) -> list[Tensor]:
