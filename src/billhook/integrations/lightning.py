@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from billhook.errors import StateError
-from billhook.integrations.attach import AttachesPruner
+from billhook.integrations.callback import AttachesPruner
 from billhook.schedule import Schedule
 
 try:

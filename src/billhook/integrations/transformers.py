@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from billhook import Teacher
 from billhook.atomic import replacing
 from billhook.errors import ConfigurationError, StateError
-from billhook.integrations.attach import AttachesPruner
+from billhook.integrations.callback import AttachesPruner
 from billhook.schedule import Schedule
 
 try:

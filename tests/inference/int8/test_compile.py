@@ -15,8 +15,8 @@ import billhook
 from billhook.errors import CompileError, ConfigurationError, FormatError
 from billhook.inference import Calibration, isa, kernels
 from billhook.inference.int8 import compiler, reference
+from billhook.inference.int8.choices import pattern_of
 from billhook.inference.int8.network import Int8Network
-from billhook.inference.int8.plan import pattern_of
 from billhook.inference.int8.ranges import Histogram
 
 from ..test_example import rewritten

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from billhook.inference.int8 import bindings
 from billhook.inference.int8.bindings import Step, View, Window
+from billhook.inference.int8.choices import group_of, lines_of, matrix_of
 from billhook.inference.int8.ops import (
     INPUT,
     Concat,
@@ -30,7 +31,6 @@ from billhook.inference.int8.packing import (
     pack_vector,
     pack_windows,
 )
-from billhook.inference.int8.plan import group_of, lines_of, matrix_of
 from billhook.inference.int8.reference import add_scales
 from billhook.inference.int8.workspace import LINE, SLACK, Region, place, plane_bytes
 from billhook.inference.plan import Choice

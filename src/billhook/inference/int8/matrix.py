@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from billhook.errors import ConfigurationError
 from billhook.inference import isa, kernels
 from billhook.inference.int8 import bindings
+from billhook.inference.int8.choices import group_of, lines_of
 from billhook.inference.int8.packing import Packed, Rows, pack_blocks, pack_vector, pack_windows
-from billhook.inference.int8.plan import group_of, lines_of
 from billhook.inference.int8.quantise import quantise_weight
 from billhook.inference.plan import Choice
 

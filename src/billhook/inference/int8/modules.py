@@ -11,6 +11,8 @@ from torch import nn
 from billhook.errors import CompileError
 from billhook.format.reader import Reader
 from billhook.inference import kernels
+from billhook.inference.int8.choices import candidates as kernel_candidates
+from billhook.inference.int8.choices import pattern_of
 from billhook.inference.int8.layers import (
     DENSE_TYPES,
     Int8Weights,
@@ -18,8 +20,6 @@ from billhook.inference.int8.layers import (
     quantised_weights,
 )
 from billhook.inference.int8.matrix import Int8Weight
-from billhook.inference.int8.plan import candidates as kernel_candidates
-from billhook.inference.int8.plan import pattern_of
 from billhook.inference.layers.architecture import check_architecture, dense_tensors
 from billhook.inference.layers.base import SparseLayer
 from billhook.inference.layers.kinds import candidates, kind_of, make_sparse, obstacle

@@ -16,6 +16,7 @@ from billhook.errors import CompileError
 from billhook.format.reader import Reader
 from billhook.inference import graph
 from billhook.inference.graph.soundness import check_ops
+from billhook.inference.int8.choices import MAX_QUADS, quads_of
 from billhook.inference.int8.lowering import workspace_bytes
 from billhook.inference.int8.network import Int8Network
 from billhook.inference.int8.ops import (
@@ -33,7 +34,6 @@ from billhook.inference.int8.ops import (
     Quantise,
     Range,
 )
-from billhook.inference.int8.plan import MAX_QUADS, quads_of
 from billhook.inference.int8.quantise import check_sums
 from billhook.inference.limits import Limits, work
 from billhook.inference.plan import INT8_KERNELS, Choice, Plan

@@ -9,9 +9,9 @@ import torch
 
 from billhook.inference import isa
 from billhook.inference.int8 import bindings
+from billhook.inference.int8.choices import candidates, lines_of, matrix_of, pattern_of
 from billhook.inference.int8.lowering import lower, workspace_of
 from billhook.inference.int8.ops import INPUT, Conv, Flatten, Linear, Program, Range
-from billhook.inference.int8.plan import candidates, lines_of, matrix_of, pattern_of
 from billhook.inference.plan import Choice
 from billhook.inference.race import race
 from billhook.inference.report import LayerReport
