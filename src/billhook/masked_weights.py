@@ -39,6 +39,8 @@ class MaskedWeights(Sequence[MaskedWeight]):
         self._optimizers = list(optimizers)
         self._keepers = with_parts(optimizers)
         self._batches = Batches()
+        for weight in self._weights:  # kernels are compiled now, not at the first update
+            self._batches.takes(weight.part.device)
         #: What devices have not reported yet: NaN scores, and weights written at masked places.
         self.checks = LateCheck()
         end = EndOfBackward(self.mask_gradients)

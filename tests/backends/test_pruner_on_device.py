@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import billhook
 from billhook import Random
+from billhook.backends import triton
 from billhook.errors import MaskError, StateError
 from tests.backends.stand_in import Accelerator, OnDevice
 
@@ -285,3 +286,34 @@ def test_weights_written_at_masked_places_are_reported(kernels: bool) -> None:
 def step_twice(optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
     optimizer.step()
+
+
+@pytest.mark.skipif(not TRITON, reason="no triton")
+def test_where_kernels_fail_torch_takes_over_with_one_line_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log_failure = triton.log_failure
+    with Accelerator(kernels=True) as device:
+        monkeypatch.setattr(triton, "log_failure", log_failure)
+        mine, schedule = make(), billhook.OneShot(0.5, 1, 5, frequency=2)
+        theirs = device.module(copy.deepcopy(mine))
+        first, second = adamw(mine.parameters()), adamw(theirs.parameters())
+        one = billhook.Pruner(mine, first, schedule)
+        two = billhook.Pruner(theirs, second, schedule)
+        for step in range(6):
+            if step == 2:  # a driver that gives up in mid-run
+                monkeypatch.setattr(triton.Batch, "_launch", _fails)
+            backward(mine, inputs(step))
+            backward(theirs, device.tensor(inputs(step)))
+            first.step()
+            second.step()
+            for a, b in zip(mine.parameters(), theirs.parameters(), strict=True):
+                assert_same(a.data, b.data)
+        assert two.finalize().nonzero == one.finalize().nonzero
+    found = [r.getMessage() for r in caplog.records if "Triton" in r.getMessage()]
+    assert len(found) == 1
+    assert "RuntimeError: no such driver" in found[0]
+
+
+def _fails(*args: Any, **constants: Any) -> None:
+    raise RuntimeError("no such driver")
