@@ -173,6 +173,67 @@ std::map<std::string, Entry, std::less<>> parse_entries(const Value& header, int
   return entries;
 }
 
+// The blocks that a tensor is cut into by the coding "blocks", and the mask of its elements.
+class BlockGrid {
+ public:
+  explicit BlockGrid(const Tensor& tensor) {
+    const bool flat = tensor.shape.size() < 2 || tensor.elements() == 0;
+    size_[0] = flat ? 1 : tensor.shape[0];
+    size_[1] = flat ? 1 : tensor.shape[1];
+    size_[2] = flat ? tensor.elements() : tensor.elements() / (size_[0] * size_[1]);
+    constexpr const char* kKeys[] = {"rows", "columns", "inner"};
+    int64_t elements = 1;
+    for (int axis = 0; axis < 3; ++axis) {
+      const auto found = tensor.params.find(kKeys[axis]);
+      const int64_t side = found == tensor.params.end() ? 0 : found->second;
+      require(side >= 1 && side <= 256 && (side & (side - 1)) == 0, "a block's side does not fit");
+      elements *= side_[axis] = side;
+      blocks_[axis] = (size_[axis] + side - 1) / side;
+    }
+    require(elements <= 256, "a block has more than 256 elements");
+  }
+
+  int64_t count() const { return blocks_[0] * blocks_[1] * blocks_[2]; }
+
+  std::vector<uint8_t> mask(const uint8_t* index) const {
+    const int64_t elements = size_[0] * size_[1] * size_[2];
+    std::vector<uint8_t> mask(static_cast<size_t>((elements + 7) / 8));
+    int64_t element = 0;
+    for (int64_t i = 0; i < size_[0]; ++i)
+      for (int64_t j = 0; j < size_[1]; ++j)
+        for (int64_t k = 0; k < size_[2]; ++k, ++element) {
+          const int64_t block =
+              (i / side_[0] * blocks_[1] + j / side_[1]) * blocks_[2] + k / side_[2];
+          if (index[block / 8] >> (block % 8) & 1)
+            mask[static_cast<size_t>(element / 8)] |= static_cast<uint8_t>(1u << (element % 8));
+        }
+    for (int64_t block = count(); block % 8 != 0; ++block)
+      require((index[block / 8] >> (block % 8) & 1) == 0, "bits are set behind those of the blocks");
+    return mask;
+  }
+
+ private:
+  int64_t size_[3], side_[3], blocks_[3];
+};
+
+// Leaves the values that are zero out of the values and of their mask.
+template <typename T, typename Zero>
+void drop_zeros(Nonzeros<T>& found, size_t elements, const Zero& zero) {
+  size_t next = 0, kept = 0;
+  for (size_t i = 0; i < elements; ++i) {
+    const auto bit = static_cast<uint8_t>(1u << (i % 8));
+    if ((found.mask[i / 8] & bit) == 0) continue;
+    require(next < found.values.size(), "a tensor's mask does not fit its values");
+    const T value = found.values[next++];
+    if (zero(value))
+      found.mask[i / 8] = static_cast<uint8_t>(found.mask[i / 8] & ~bit);
+    else
+      found.values[kept++] = value;
+  }
+  require(next == found.values.size(), "a tensor's mask does not fit its values");
+  found.values.resize(kept);
+}
+
 }  // namespace
 
 std::unique_ptr<Source> open_file(const char* path) { return std::make_unique<File>(path); }
@@ -210,6 +271,14 @@ int64_t Tensor::stored() const {
     require((room - static_cast<__int128>(nnz) * width) * 2048 >= numel,
             "a tensor's entry is too short for its mask");
     return nnz;
+  }
+  if (coding == "blocks") {
+    const int64_t count = param("stored"), blocks = param("blocks");
+    const BlockGrid grid(*this);
+    require(params.size() == 6 && blocks == grid.count() && nnz <= count && count <= numel,
+            "a record's numbers do not fit together");
+    fits(count, (static_cast<__int128>(blocks) + 7) / 8);
+    return count;
   }
   if (coding != "relative_index")
     refuse("a tensor has the coding '" + coding + "', which this runtime does not know");
@@ -313,6 +382,9 @@ Nonzeros<T> Container::coded(const Tensor& tensor) const {
     found.mask.assign(index, index + room);
   } else if (tensor.coding == "entropy") {
     found.mask = decode_mask(index, room, tensor.shape, tensor.elements());
+  } else if (tensor.coding == "blocks") {
+    found.mask = BlockGrid(tensor).mask(index);
+    drop_zeros(found, numel, zero);
   } else {  // values that are zero are left out of the mask
     found.mask.assign((numel + 7) / 8, 0);
     const size_t bits = tensor.coding == "dense" ? 0 : static_cast<size_t>(tensor.params.at("bits"));

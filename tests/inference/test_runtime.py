@@ -22,6 +22,7 @@ from billhook.inference.plan import Choice
 from .random_networks import RandomNetwork
 
 ROOT = Path(__file__).parents[2]
+ENCODINGS = ["auto", "dense", "bitmask", "blocks", "relative_index", "entropy"]
 LIBRARY = ROOT / "build/runtime/make/libbillhook.so"
 pytestmark = [
     pytest.mark.skipif(not LIBRARY.exists(), reason="`make runtime` has not been run"),
@@ -64,7 +65,7 @@ def test_a_random_network_gives_the_same_bits(seed: int, tmp_path: Path) -> None
     plan = {"version": 1, "mode": "network", "isa": isa, "layers": layers}
     fast = billhook.compile(model, example, plan=plan)
     path = tmp_path / "program.billhook.safetensors"
-    billhook.save(fast, path, encoding=rng.choice(["auto", "dense", "relative_index", "entropy"]))
+    billhook.save(fast, path, encoding=rng.choice(ENCODINGS))
     x = 3 * torch.randn(3, *model.input_shape)
     wanted = fast(x).numpy()
     try:
