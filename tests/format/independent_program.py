@@ -121,7 +121,8 @@ def other(op: Op, given: list[Array], *_: None) -> Array:
 
 def elementwise(op: Op, given: list[Array], *_: None) -> Array:
     """A function of each element."""
-    return FUNCTIONS[op["function"]](given[0])
+    result: Array = FUNCTIONS[op["function"]](given[0])
+    return result
 
 
 def multiply(op: Op, given: list[Array], *_: None) -> Array:
