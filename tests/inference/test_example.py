@@ -31,7 +31,7 @@ def rewritten(
 
 
 def other_weights(tensors: dict[str, torch.Tensor], _: dict[str, Any]) -> None:
-    name = next(name for name in tensors if name.endswith(".value"))
+    name = next(name for name in tensors if name.endswith((".value", ".weight")))
     tensors[name] = tensors[name].roll(1)
 
 
