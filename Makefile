@@ -119,7 +119,7 @@ SANITIZERS = LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print
 	ASAN_OPTIONS=detect_leaks=0:halt_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
 $(SANITIZED)/.built: $(SOURCES) .venv/.installed
-	$(BIN)/cmake -S . -B $(SANITIZED) -DBILLHOOK_SANITIZE=ON -DCMAKE_BUILD_TYPE=Debug > /dev/null
+	$(BIN)/cmake -S . -B $(SANITIZED) -DBILLHOOK_SANITIZE=ON -DBILLHOOK_RUNTIME=ON -DCMAKE_BUILD_TYPE=Debug > /dev/null
 	$(BIN)/cmake --build $(SANITIZED)
 	touch $@
 
@@ -139,7 +139,8 @@ fuzz: build
 fuzz-sanitize: $(SANITIZED)/.built
 	$(SANITIZERS) $(FUZZ) coded --seconds $$(($(SECONDS) / 3)) --seed $(SEED) \
 		--library $(SANITIZED)/libbillhook_kernels.so
-	$(SANITIZERS) $(FUZZ) programs --seconds $$(($(SECONDS) / 3)) --seed $(SEED) \
+	BILLHOOK_RUNTIME_LIBRARY=$(SANITIZED)/libbillhook.so \
+		$(SANITIZERS) $(FUZZ) programs --seconds $$(($(SECONDS) / 3)) --seed $(SEED) \
 		--library $(SANITIZED)/libbillhook_kernels.so
 	$(SANITIZERS) $(FUZZ) layers --seconds $$(($(SECONDS) / 3)) --seed $(SEED) \
 		--library $(SANITIZED)/libbillhook_kernels.so

@@ -36,7 +36,7 @@ using billhook::Program;
 using billhook::Refusal;
 
 constexpr int64_t kAlign = 16;  // floats
-constexpr size_t kMaxThreads = 256, kMaxBuffers = 17;
+constexpr size_t kMaxThreads = 256, kMaxBuffers = 18;
 
 thread_local char error_text[512] = "";
 
@@ -192,10 +192,12 @@ int billhook_run(billhook_session* session, const float* const* inputs, float* c
   if (session == nullptr || inputs == nullptr || outputs == nullptr)
     return fail(BILLHOOK_BAD_CALL, "there is no session, or there are no inputs or outputs");
   const Program& program = *session->program;
-  const size_t first_output = 1 + program.inputs().size(), end = first_output + program.outputs().size();
-  float* bases[kMaxBuffers] = {aligned(session->memory.data())};
-  for (size_t i = 1; i < end; ++i) {
-    bases[i] = i < first_output ? const_cast<float*>(inputs[i - 1]) : outputs[i - first_output];
+  const size_t first_input = program.constants() == nullptr ? 1 : 2;
+  const size_t first_output = first_input + program.inputs().size();
+  const size_t end = first_output + program.outputs().size();
+  float* bases[kMaxBuffers] = {aligned(session->memory.data()), program.constants()};
+  for (size_t i = first_input; i < end; ++i) {
+    bases[i] = i < first_output ? const_cast<float*>(inputs[i - first_input]) : outputs[i - first_output];
     if (bases[i] == nullptr && samples > 0)
       return fail(BILLHOOK_BAD_CALL, "an input or an output is a null pointer");
   }
@@ -205,8 +207,8 @@ int billhook_run(billhook_session* session, const float* const* inputs, float* c
     for (size_t s = 0; s < samples; ++s) {
       billhook::run_steps(program.steps().data(), static_cast<int64_t>(program.steps().size()), bases,
                           static_cast<int64_t>(session->lent.size()), program.isa());
-      for (size_t i = 1; i < end; ++i)
-        bases[i] += i < first_output ? program.inputs()[i - 1].elements
+      for (size_t i = first_input; i < end; ++i)
+        bases[i] += i < first_output ? program.inputs()[i - first_input].elements
                                      : program.outputs()[i - first_output].elements;
     }
   });

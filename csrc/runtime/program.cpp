@@ -178,10 +178,13 @@ Program::Program(const Container& file) {
   const Json json({reinterpret_cast<const char*>(raw.data()), raw.size()});
   const Value run = runnable(json.root());
   isa_ = instruction_set(json.root()["plan"]["isa"].text());
-  inputs_ = read_ports(run["inputs"]);
-  outputs_ = read_ports(run["outputs"]);
+  const Value ports = json.root().has("inputs") ? json.root() : run;
+  inputs_ = read_ports(ports["inputs"]);
+  outputs_ = read_ports(ports["outputs"]);
   workspace_ = run["workspace"].number(0, kMost);
   std::vector<int64_t> buffers{workspace_};
+  if (run.has("constants")) read_constants(file, run["constants"]);
+  if (run.has("constants")) buffers.push_back(constants_size_);
   for (const auto* ports : {&inputs_, &outputs_})
     for (const Port& port : *ports) buffers.push_back(port.elements);
   const int64_t input_floats = std::accumulate(
@@ -192,19 +195,35 @@ Program::Program(const Container& file) {
           "it takes a larger workspace than the sizes of the file and of its inputs allow");
   const std::vector<Value> steps = run["steps"].items();
   require(steps.size() <= kMaxSteps, "it has more steps than any program");
-  Checker checker(file, std::move(buffers), inputs_.size(), isa_);
+  Checker checker(file, std::move(buffers), inputs_.size() + (has_constants_ ? 1 : 0), isa_);
   for (const Value& step : steps) {
     plans_.push_back(read_step(step));
     checker.check(plans_.back());
     checker.finish(limits);
   }
   needs_ = checker.needs;
+  needs_.weights += 4 * constants_size_;
   needs_.session = 4 * workspace_;
   for (int slot = 0; slot < kSlots; ++slot) {
     scratch_[slot] = checker.scratch[slot] == 0 ? 0 : checker.scratch[slot] + 16;
     needs_.thread += 4 * scratch_[slot];
   }
   needs_.session += needs_.thread;
+}
+
+// The numbers that are known lie in a buffer of their own.
+void Program::read_constants(const Container& file, const Value& value) {
+  has_constants_ = true;
+  constants_size_ = value["size"].number(0, kMost);
+  require(constants_size_ <= Limits::of(file.size(), 0).opening,
+          "its constants take more memory than the size of the file allows");
+  for (const auto& [name, start] : value["at"].members()) {
+    const Tensor& tensor = file.tensor(name);
+    require(tensor.dtype == "F32" && tensor.elements() <= constants_size_,
+            "a constant does not fit its buffer");
+    tensor.stored();
+    constants_at_.emplace_back(name, start.number(0, constants_size_ - tensor.elements()));
+  }
 }
 
 template <typename T>
@@ -334,6 +353,11 @@ void Program::pack_keep(Plan& plan) {
 }
 
 void Program::pack(const Container& file) {
+  constants_ = take<float>(constants_size_);
+  for (const auto& [name, start] : constants_at_) {
+    const std::vector<float> values = file.floats(file.tensor(name));
+    std::copy(values.begin(), values.end(), constants_ + start);
+  }
   for (Plan& plan : plans_) {
     Step& step = plan.step;
     if (step.op == kLinear) pack_lanes(file, plan);

@@ -7,6 +7,7 @@
 #include "container.h"
 #include "f32_pack.h"
 #include "f32_panel.h"
+#include "json.h"
 #include "steps.h"
 
 namespace billhook {
@@ -48,9 +49,11 @@ class Program {
   int64_t isa() const { return isa_; }
   int64_t workspace() const { return workspace_; }
   int64_t scratch(int slot) const { return scratch_[slot]; }
+  // The buffer before the inputs; null where the program has none.
+  float* constants() const { return has_constants_ ? constants_ : nullptr; }
 
  private:
-  Csr csr(const Container& file, const Plan::Weight& weight, int64_t* nonzeros);
+  void read_constants(const Container& file, const Value& value);
   const float* bias(const Container& file, const Plan::Weight& weight);
   void pack_lanes(const Container& file, Plan& plan);
   void pack_panels(const Container& file, Plan& plan);
@@ -64,7 +67,10 @@ class Program {
   std::vector<Plan> plans_;
   std::vector<Step> steps_;
   Needs needs_;
-  int64_t isa_ = 0, workspace_ = 0;
+  int64_t isa_ = 0, workspace_ = 0, constants_size_ = 0;
+  bool has_constants_ = false;
+  float* constants_ = nullptr;
+  std::vector<std::pair<std::string, int64_t>> constants_at_;
   int64_t scratch_[kSlots] = {0, 0, 0, 0};
   std::deque<std::vector<uint64_t>> held_;  // what steps point to
 };

@@ -1,0 +1,39 @@
+"""A changed program opened by the runtime without torch: refused, or run to an end."""
+
+import functools
+import os
+import runpy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["LIBRARY", "check"]
+
+ROOT = Path(__file__).parents[2]
+BUILT = ROOT / "build/runtime/make/libbillhook.so"
+LIBRARY = Path(os.environ.get("BILLHOOK_RUNTIME_LIBRARY", BUILT))
+LARGEST = 2**18  # floats of inputs and outputs that are tried
+
+
+@functools.cache
+def _runtime() -> dict[str, Any]:
+    os.environ["BILLHOOK_RUNTIME_LIBRARY"] = str(LIBRARY)
+    return runpy.run_path(str(ROOT / "runtime/billhook_runtime/__init__.py"))
+
+
+def check(path: Path) -> None:
+    """Nothing, where ``make runtime`` has not been run."""
+    if not LIBRARY.exists():
+        return
+    own = _runtime()
+    try:
+        program = own["load"](path, threads=2)
+    except (own["ProgramError"], MemoryError):
+        return
+    shapes = [*program.inputs.values(), *program.outputs.values()]
+    if sum(int(np.prod(shape)) for shape in shapes) > LARGEST:
+        return
+    rng = np.random.default_rng(0)
+    inputs = [rng.random((2, *shape), np.float32) for shape in program.inputs.values()]
+    program(*inputs)
