@@ -1,8 +1,8 @@
 """What opening and running a program takes without torch: ``python benchmarks/runtime.py``.
 
 After ``make runtime-test``, on Linux. InceptionV3 with 87.5% random zeros, all its layers sparse,
-is compiled and saved, or a FILE is given; then the runtime opens and runs it in its own environment,
-which has numpy alone.
+is compiled and saved, or a FILE is given; then the runtime opens and runs it in its own
+environment, which has numpy alone.
 """
 
 import json
