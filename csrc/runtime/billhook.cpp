@@ -12,8 +12,8 @@
 #include "program.h"
 #include "refusal.h"
 
-#ifndef BILLHOOK_VERSION
-#define BILLHOOK_VERSION "0"
+#ifndef BILLHOOK_RELEASE
+#define BILLHOOK_RELEASE "0"
 #endif
 
 extern "C" const char* billhook_isa_name(int64_t isa);
@@ -219,4 +219,4 @@ int billhook_run(billhook_session* session, const float* const* inputs, float* c
 
 const char* billhook_error(void) { return error_text; }
 
-const char* billhook_version(void) { return BILLHOOK_VERSION; }
+const char* billhook_version(void) { return BILLHOOK_RELEASE; }

@@ -21,7 +21,7 @@ class Checker {
   void finish(const Limits& limits) const;  // Refusal if all steps take too much
 
   Needs needs;
-  int64_t scratch[kSlots] = {0, 0, 0, 0};
+  int64_t scratch[kSlots] = {};
 
  private:
   struct Matrix {

@@ -71,7 +71,7 @@ class Program {
   bool has_constants_ = false;
   float* constants_ = nullptr;
   std::vector<std::pair<std::string, int64_t>> constants_at_;
-  int64_t scratch_[kSlots] = {0, 0, 0, 0};
+  int64_t scratch_[kSlots] = {};
   std::deque<std::vector<uint64_t>> held_;  // what steps point to
 };
 
