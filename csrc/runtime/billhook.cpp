@@ -42,6 +42,8 @@ thread_local char error_text[512] = "";
 
 int fail(int status, const char* why) {
   std::snprintf(error_text, sizeof error_text, "%s", why);
+  for (char* c = error_text; *c != 0; ++c)  // a file's names may hold anything
+    if (static_cast<unsigned char>(*c) < 0x20 || *c == 0x7f) *c = '?';
   return status;
 }
 

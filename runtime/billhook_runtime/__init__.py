@@ -68,10 +68,9 @@ __version__ = _billhook.billhook_version().decode()
 
 
 def _check(status: int) -> None:
-    if status == 4:
-        raise MemoryError(_billhook.billhook_error().decode())
     if status:
-        raise ProgramError(_billhook.billhook_error().decode())
+        why = _billhook.billhook_error().decode(errors="replace")  # it may quote the file
+        raise MemoryError(why) if status == 4 else ProgramError(why)
 
 
 class Program:
@@ -96,7 +95,7 @@ class Program:
     def _port(self, describe: Any, index: int) -> tuple[str, tuple[int, ...]]:
         tensor = _Tensor()
         _check(describe(self._handle, index, ctypes.byref(tensor)))
-        return tensor.name.decode(), tuple(tensor.shape[: tensor.dimensions])
+        return tensor.name.decode(errors="replace"), tuple(tensor.shape[: tensor.dimensions])
 
     def _take(self) -> ctypes.c_void_p:
         with self._lock:

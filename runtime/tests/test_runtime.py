@@ -143,6 +143,10 @@ def test_hostile_texts():
             lambda t: t["run"]["steps"][0].update(op="warp"),
             lambda t: t["run"]["steps"][0].update(colour=3),
         ],
+        "the operation '\N{GREEK SMALL LETTER BETA}'": [
+            lambda t: t["run"]["steps"][0].update(op="\N{GREEK SMALL LETTER BETA}")
+        ],
+        "'" + "?" * 9: [lambda t: t["run"]["steps"][0].update(op="\x1b" * 2000)],
         "lacks run": [lambda t: t.pop("run")],
         "layers were replaced": [lambda t: t["plan"].update(mode="modules")],
         "8 bits": [lambda t: t["plan"].update(precision="int8")],
