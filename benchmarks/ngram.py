@@ -112,7 +112,7 @@ class _Order:
 
 def _main() -> None:
     data = load_text(sys.argv[1])
-    print(data.found)
+    print(data.description)
     for order in range(1, int(sys.argv[2]) + 1 if len(sys.argv) > 2 else 6):
         model = KneserNey(data.train, len(data.vocab), order)
         print(

@@ -59,11 +59,11 @@ def from_folder(folder: Path, epochs: int) -> Data:
     """Pictures in MNIST's format."""
     from billhook.data.idx import load
 
-    found = load(folder)
+    data = load(folder)
     train, test = (
-        (images.pictures.float() / 255, images.labels) for images in (found.train, found.test)
+        (images.pictures.float() / 255, images.labels) for images in (data.train, data.test)
     )
-    return Data(found.found, train, test, epochs)
+    return Data(data.description, train, test, epochs)
 
 
 def network() -> nn.Sequential:

@@ -49,7 +49,7 @@ def test_digits_need_no_files() -> None:
 
 def test_idx_files_with_and_without_gzip(idx: Path) -> None:
     data = load_images(idx)
-    assert data.found == "IDX files: 20 + 10 grey pictures of 6 x 5, 5 classes"
+    assert data.description == "IDX files: 20 + 10 grey pictures of 6 x 5, 5 classes"
     batch = data.train.batch([3, 4], 12, None)
     assert batch.shape == (2, 3, 12, 12)
     assert (batch[:, 0] == batch[:, 2]).all()
@@ -57,7 +57,7 @@ def test_idx_files_with_and_without_gzip(idx: Path) -> None:
 
 def test_fashion_mnist_is_whole() -> None:
     data = load_images(real_data("fashion-mnist"))
-    assert data.found == "IDX files: 60000 + 10000 grey pictures of 28 x 28, 10 classes"
+    assert data.description == "IDX files: 60000 + 10000 grey pictures of 28 x 28, 10 classes"
     assert data.train.labels.bincount().tolist() == [6000] * 10
 
 
@@ -168,7 +168,7 @@ def test_image_folder_without_crops_gives_whole_pictures(tmp_path: Path) -> None
 
 def test_image_folder_crops_alike_for_one_seed_and_index(folder: Path) -> None:
     data = load_images(folder)
-    assert (data.classes, data.found) == (
+    assert (data.classes, data.description) == (
         ("cat", "dog"),
         "image folder: 6 + 4 pictures, 2 classes",
     )

@@ -27,7 +27,7 @@ def test_text_is_one_stream_with_an_end_after_every_line(ptb: Path) -> None:
     assert data.vocab == ("<eos>", "the", "<unk>", "cat", "ran", "sat")  # frequency, then alphabet
     assert data.train.tolist() == [1, 3, 5, 0, 1, 2, 4, 0]
     assert data.test.tolist() == [3, 0]
-    assert "8 / 4 / 2 words, 6 different ones" in data.found
+    assert "8 / 4 / 2 words, 6 different ones" in data.description
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_text_of_fewer_words_writes_unk_for_the_rare_ones(ptb: Path) -> None:
     assert data.vocab == ("<eos>", "the", "cat", "<unk>")
     assert data.train.tolist() == [1, 2, 3, 0, 1, 3, 3, 0]
     assert data.valid.tolist() == [1, 2, 3, 0]
-    assert "4 kept" in data.found
+    assert "4 kept" in data.description
 
 
 def test_text_without_unk_gets_one(ptb: Path) -> None:
@@ -91,7 +91,7 @@ def test_text_by_characters_is_what_the_files_hold(ptb: Path) -> None:
         text = "".join(data.vocab[number] for number in getattr(data, split).tolist())
         assert text == (ptb / f"ptb.{split}.txt").read_text()
     assert data.vocab[:3] == (" ", "t", "a")
-    assert "30 / 14 / 4 characters, 14 different ones" in data.found
+    assert "30 / 14 / 4 characters, 14 different ones" in data.description
 
 
 def test_text_by_characters_may_have_empty_lines(ptb: Path) -> None:
@@ -130,7 +130,7 @@ def test_parallel_text_splits_at_line_feeds_only(parallel: Path) -> None:
     data = load_parallel(parallel, "en", "de")
     assert data.train.source == ["Good day", "Yes no"]
     assert data.train.target == ["Guten Tag", "Ja\u2028Nein"]
-    assert "2 / 2 / 2 pairs" in data.found
+    assert "2 / 2 / 2 pairs" in data.description
 
 
 @pytest.mark.parametrize(

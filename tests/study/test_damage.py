@@ -35,7 +35,9 @@ def folder(study_results: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in RESULTS.glob("*/study.json")))
 def test_committed_results_are_read(name: str) -> None:
-    assert load_report(Store(RESULTS / name)).rows
+    report = load_report(Store(RESULTS / name))
+    assert report.rows
+    assert report.study.data_description  # called "found" in the files of some of them
 
 
 def mutated(content: bytes, draw: random.Random) -> bytes:
@@ -119,7 +121,7 @@ HTML = "<img src=x onerror=alert(1)> [here](javascript:alert(1)) \x1b[2J"
 def test_what_a_folder_says_stays_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = folder / "study.json"
     manifest = json.loads(path.read_text())
-    manifest["study"]["found"] = HTML
+    manifest["study"]["data_description"] = HTML
     manifest["provenance"]["machine"] = HTML
     path.write_text(json.dumps(manifest))
     rows = (folder / "rows.csv").read_text().splitlines()

@@ -46,6 +46,12 @@ def test_unknown_name_lists_what_ships() -> None:
             r'codings: "auto" is all of them',
         ),
         ('recipe = "demo"', 'recipe = "demos"', r"no recipe 'demos' for digits: take 'demo' or"),
+        (
+            "seeds =",
+            'data_description = "mine"\nseeds =',
+            r"data_description is not for study files",
+        ),
+        ("seeds =", 'found = "mine"\nseeds =', r"found is not for study files"),
         ("name", "name = ", r"not valid TOML"),
     ],
 )

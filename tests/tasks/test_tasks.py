@@ -209,7 +209,8 @@ def test_translation_leaves_out_long_pairs_and_says_how_many(translation: Transl
     longest = torch.maximum(translation.source.lengths, translation.target.lengths)
     left_out = int((longest > 12).sum())
     assert left_out > 0
-    assert f"{left_out} training pairs of more than 12 pieces left out" in translation.found
+    words = f"{left_out} training pairs of more than 12 pieces left out"
+    assert words in translation.data_description
     source, lengths, target, following = next(translation.batches(0, 0, CPU))
     assert len(source) == 64
     assert lengths.max() <= 13  # with the end

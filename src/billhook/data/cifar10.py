@@ -30,11 +30,11 @@ def load(folder: Path) -> ImageData:
         DataError: a file is missing, has not 10,000 records, or has a label above 9.
     """
     train, test = _read(folder, TRAIN_FILES), _read(folder, TEST_FILES)
-    found = (
+    description = (
         f"CIFAR-10 binary files: {len(train.labels)} + {len(test.labels)} pictures of 32 x 32, "
         "10 classes"
     )
-    return ImageData(train, test, tuple(CLASSES), found)
+    return ImageData(train, test, tuple(CLASSES), description)
 
 
 def _read(folder: Path, names: tuple[str, ...]) -> ArrayImages:

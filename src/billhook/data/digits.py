@@ -21,6 +21,6 @@ def load() -> ImageData:
         train=ArrayImages(pictures[~test], labels[~test]),
         test=ArrayImages(pictures[test], labels[test]),
         classes=tuple(str(digit) for digit in range(10)),
-        found=f"scikit-learn's digits: {int((~test).sum())} + {int(test.sum())} grey pictures of "
-        "8 x 8, 10 classes",
+        description=f"scikit-learn's digits: {int((~test).sum())} + {int(test.sum())} grey "
+        "pictures of 8 x 8, 10 classes",
     )

@@ -57,8 +57,8 @@ def load(folder: Path) -> ImageData:
             f"{folder} has ImageNet's 1,000 classes but {counts[0]:,} + {counts[1]:,} "
             f"pictures, not {IMAGENET_TRAIN:,} + {IMAGENET_VAL:,}: it is incomplete"
         )
-    found = f"image folder: {counts[0]} + {counts[1]} pictures, {len(classes)} classes"
-    return ImageData(train, test, tuple(classes), found)
+    description = f"image folder: {counts[0]} + {counts[1]} pictures, {len(classes)} classes"
+    return ImageData(train, test, tuple(classes), description)
 
 
 class FolderImages:

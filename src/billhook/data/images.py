@@ -34,12 +34,12 @@ class ImageSet(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ImageData:
-    """Training and test split, class names in label order, and one line on what was found."""
+    """Training and test split, class names in label order, and one line that describes them."""
 
     train: ImageSet
     test: ImageSet
     classes: tuple[str, ...]
-    found: str
+    description: str
 
 
 class ArrayImages:
@@ -94,7 +94,7 @@ def load_images(where: str | Path | None) -> ImageData:
     Raises:
         DataError: the folder holds none of these, or only half of one.
 
-    >>> load_images(None).found
+    >>> load_images(None).description
     "scikit-learn's digits: 1437 + 360 grey pictures of 8 x 8, 10 classes"
     """
     from billhook.data import cifar10, digits, idx, image_folder

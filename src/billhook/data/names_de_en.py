@@ -42,8 +42,8 @@ def load(source: str, target: str) -> ParallelData:
         name: Pairs([a for a, _ in part], [b for _, b in part]) for name, part in parts.items()
     }
     sizes = " / ".join(str(len(part)) for part in parts.values())
-    found = f"names in Babel's locale data, {source} to {target}: {sizes} pairs"
-    return ParallelData(splits["train"], splits["valid"], splits["test"], found)
+    description = f"names in Babel's locale data, {source} to {target}: {sizes} pairs"
+    return ParallelData(splits["train"], splits["valid"], splits["test"], description)
 
 
 def _names(locale: "Locale") -> dict[tuple[str, str], str]:

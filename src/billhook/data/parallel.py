@@ -20,12 +20,12 @@ class Pairs:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ParallelData:
-    """Three splits and one line on what was found. Each loaded set is its own."""
+    """Three splits and one line that describes them. Each loaded set is its own."""
 
     train: Pairs
     valid: Pairs
     test: Pairs
-    found: str
+    description: str
 
 
 def load_parallel(where: str | Path | None, source: str, target: str) -> ParallelData:
@@ -50,8 +50,8 @@ def load_parallel(where: str | Path | None, source: str, target: str) -> Paralle
     folder = Path(where)
     splits = {split: _pairs(folder, split, source, target) for split in SPLITS}
     sizes = " / ".join(f"{len(splits[split].source):,}" for split in SPLITS)
-    found = f"parallel text in {folder.name}, {source} to {target}: {sizes} pairs"
-    return ParallelData(splits["train"], splits["valid"], splits["test"], found)
+    description = f"parallel text in {folder.name}, {source} to {target}: {sizes} pairs"
+    return ParallelData(splits["train"], splits["valid"], splits["test"], description)
 
 
 def _pairs(folder: Path, split: str, source: str, target: str) -> Pairs:

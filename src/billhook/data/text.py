@@ -27,13 +27,13 @@ Unit = Literal["word", "character"]
 
 @dataclasses.dataclass(frozen=True)
 class TextData:
-    """Three streams of symbol numbers, int64 ``(N,)``, the symbols, and a line on what they are."""
+    """Three streams of symbol numbers, int64 ``(N,)``, the symbols, and a line about them."""
 
     train: torch.Tensor
     valid: torch.Tensor
     test: torch.Tensor
     vocab: tuple[str, ...]
-    found: str
+    description: str
     unit: Unit = "word"
 
 
@@ -104,8 +104,8 @@ def from_lines(
         for split in SPLITS
     }
     sizes = " / ".join(f"{len(streams[split]):,}" for split in SPLITS)
-    found = f"text in {source}: {sizes} {unit}s, {different}{rest}"
-    return TextData(streams["train"], streams["valid"], streams["test"], symbols, found, unit)
+    description = f"text in {source}: {sizes} {unit}s, {different}{rest}"
+    return TextData(streams["train"], streams["valid"], streams["test"], symbols, description, unit)
 
 
 def _check_lines(lines: list[str], name: str, unit: Unit) -> None:

@@ -99,7 +99,7 @@ class Trial(Condition):
 
     family: str
     kind: str
-    found: str
+    data_description: str
     codings: tuple[str, ...]
     recipe: Recipe = dataclasses.field(hash=False)  # with all of the above in it
     expected_bytes: int
@@ -123,6 +123,7 @@ class Trial(Condition):
         content = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name in ("training_operations", "inference_operations"):
             del content[name]  # counted, not asked for
+        content["found"] = content.pop("data_description")  # its name when identities were fixed
         content["recipe"] = self.recipe.model_dump(mode="json", exclude={"notes"})
         return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -292,7 +293,7 @@ class _Planner:
         return Trial(
             family=self.study.family,
             kind=self.study.task,
-            found=self.study.found,
+            data_description=self.study.data_description,
             seed=seed,
             learning_rate=rate,
             dropout=dropout,
@@ -355,8 +356,8 @@ def _with_metrics(study: Study, task: Task, *, dry: bool) -> Study:
     """
     if not task.metrics:
         raise ConfigurationError(f"the task of {study.family} names no metrics: set Task.metrics")
-    about = {"metrics": task.metrics, "found": task.found, "own_splits": task.own_splits}
-    study = study.model_copy(update=about)
+    names = ("metrics", "data_description", "own_splits")
+    study = study.model_copy(update={name: getattr(task, name) for name in names})
     usable = [metric.name for metric in task.metrics if not metric.test_only]
     metric = study.measured(study.metric or task.metrics[0].name)
     choose_by = study.measured(study.choose_by or usable[0])
@@ -367,8 +368,8 @@ def _with_metrics(study: Study, task: Task, *, dry: bool) -> Study:
         )
     if task.validates_on_test and not dry:
         raise ConfigurationError(
-            f"{task.found}: there are no validation data to choose by, and test data are not for "
-            "that; give validation = 0.1 in [overrides.data], or another share"
+            f"{task.data_description}: there are no validation data to choose by, and test data "
+            "are not for that; give validation = 0.1 in [overrides.data], or another share"
         )
     return study.model_copy(update={"metric": metric.name, "choose_by": choose_by.name})
 

@@ -7,7 +7,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AliasChoices, Field, ValidationError, model_validator
 
 from billhook.errors import ConfigurationError
 from billhook.settings import Section, faults
@@ -56,7 +56,7 @@ class Study(Section):
             more at the end, nothing trained for it.
         margin: a loss below this share of the dense metric counts as minimal.
         variants: changes of the recipe's ``[pruning]``; the large network is pruned so too.
-        metrics, found, own_splits: of the task and its data; filled in by
+        metrics, data_description, own_splits: of the task and its data; filled in by
             :func:`billhook.study.grid.plan`.
     """
 
@@ -81,7 +81,9 @@ class Study(Section):
     margin: Share = 0.01
     variants: tuple[dict[str, float | int | str], ...] = ()
     metrics: tuple[Metric, ...] = ()
-    found: str = ""
+    data_description: str = Field(  # "found" in the study.json of older folders
+        default="", validation_alias=AliasChoices("data_description", "found")
+    )
     own_splits: bool = False
 
     @model_validator(mode="after")
@@ -206,7 +208,7 @@ def load_study(name_or_path: str) -> Study:
         text, stem = path.read_text(encoding="utf-8"), path.stem
     try:
         values = {"name": stem} | tomllib.loads(text)
-        for name in ("metrics", "found", "own_splits"):
+        for name in ("metrics", "data_description", "found", "own_splits"):
             if name in values:
                 raise ConfigurationError(f"{name} is not for study files: leave it out")
         values["recipe"] = _recipe(values, study_folder(name_or_path))

@@ -52,15 +52,15 @@ class Classification(Task):
     ) -> None:
         shard.check(recipe.training.batch_size)
         self.recipe, self.data, self.shard = recipe, data, shard
-        self.found = data.found
+        self.data_description = data.description
         given = {} if model is not None else recipe.model
         self.arguments: dict[str, Any] = {"num_classes": len(data.classes)} | given
         self.label_offset = int(self.arguments["num_classes"]) - len(data.classes)
         if self.label_offset not in (0, 1):
             raise DataError(
                 f"the model has num_classes {self.arguments['num_classes']}, the data "
-                f"{len(data.classes)} classes ({data.found}): they have to be equal, or one more "
-                "in the model for slim's background class"
+                f"{len(data.classes)} classes ({data.description}): they have to be equal, or one "
+                "more in the model for slim's background class"
             )
         self.model = FAMILIES[recipe.family].build(**self.arguments) if model is None else model
         for module in self.model.modules():
@@ -158,7 +158,7 @@ def _subsets(recipe: Recipe, data: ImageData) -> tuple[torch.Tensor, torch.Tenso
     if held_out + wanted > count:
         raise DataError(
             f"[data] train {wanted} and {held_out} held out for validation are more than the "
-            f"{count} training pictures there are ({data.found})"
+            f"{count} training pictures there are ({data.description})"
         )
     rows = torch.randperm(count, generator=torch.Generator().manual_seed(HELD_OUT_SEED))
     return rows[: count - held_out][:wanted], rows[count - held_out :]

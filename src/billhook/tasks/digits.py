@@ -62,7 +62,9 @@ class Digits(Task):
             for name, part in zip(("train", "valid", "test"), parts, strict=True)
         }
         self.steps_per_epoch = recipe.data.train // self.size
-        self.found = "scikit-learn's digits, 1,797 grey pictures of 8 x 8, split by the seed"
+        self.data_description = (
+            "scikit-learn's digits, 1,797 grey pictures of 8 x 8, split by the seed"
+        )
 
     def batches(self, epoch: int, start: int, device: torch.device) -> Iterator[Any]:
         """Pixels ``(B, 64)`` in [0, 1] and labels ``(B,)``; the last, unfull batch is left out."""

@@ -51,20 +51,21 @@ class LanguageModelling(Task):
     ) -> None:
         size, self.window = recipe.training.batch_size, recipe.data.window
         shard.check(size)
-        self.data, self.found = data, data.found
+        self.data, self.data_description = data, data.description
         units = f"{data.unit}s"
         given = {} if model is not None else recipe.model
         self.arguments: dict[str, Any] = {"vocab": len(data.vocab)} | given
         if self.arguments["vocab"] < len(data.vocab):
             raise DataError(
-                f"the data has {len(data.vocab):,} different {units} ({data.found}), the model's "
-                f"vocabulary {self.arguments['vocab']:,}: raise [model] vocab, or set [data] vocab"
+                f"the data has {len(data.vocab):,} different {units} ({data.description}), the "
+                f"model's vocabulary {self.arguments['vocab']:,}: raise [model] vocab, or set "
+                "[data] vocab"
             )
         self.model = FAMILIES[recipe.family].build(**self.arguments) if model is None else model
         if len(data.train) < recipe.data.train:
             raise DataError(
                 f"[data] train {recipe.data.train:,} is more than the {len(data.train):,} {units} "
-                f"there are ({data.found})"
+                f"there are ({data.description})"
             )
         words = data.train[: recipe.data.train] if recipe.data.train else data.train
         self.examples_per_step = size * self.window

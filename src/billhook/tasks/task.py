@@ -81,7 +81,7 @@ class Task(abc.ABC):
     """
 
     model: nn.Module
-    found: str  # what the loader found
+    data_description: str  # one line: where the data are from and how many
     steps_per_epoch: int
     examples_per_step: int  # pictures, words or pairs of sentences
     metrics: tuple[Metric, ...] = ()

@@ -59,21 +59,21 @@ class Translation(Task):
         if len(self.lengths) < recipe.data.train:
             raise DataError(
                 f"[data] train {recipe.data.train:,} is more than the {len(self.lengths):,} pairs "
-                f"there are ({data.found})"
+                f"there are ({data.description})"
             )
         usable = self.lengths[: recipe.data.train] if recipe.data.train else self.lengths
         self.pairs = torch.nonzero(usable <= longest).flatten()
         self.examples_per_step = recipe.training.batch_size
         self.texts = {"valid": data.valid, "test": data.test}
-        self.found = (
-            f"{data.found}; {len(usable) - len(self.pairs):,} training pairs of more than "
+        self.data_description = (
+            f"{data.description}; {len(usable) - len(self.pairs):,} training pairs of more than "
             f"{longest} pieces left out"
         )
         self.steps_per_epoch = len(self.pairs) // recipe.training.batch_size
         if not self.steps_per_epoch:
             raise DataError(
                 f"{len(self.pairs):,} training pairs of up to {longest} pieces do not fill one "
-                f"batch of {recipe.training.batch_size} ({self.found})"
+                f"batch of {recipe.training.batch_size} ({self.data_description})"
             )
         self.arguments = self._arguments(recipe.model)
         self.model = FAMILIES[recipe.family].build(**self.arguments)
@@ -86,7 +86,7 @@ class Translation(Task):
         for name, size in sizes.items():
             if given.get(name, size) < size:
                 raise DataError(
-                    f"the BPE has {size:,} pieces ({self.found}), the model's {name} is "
+                    f"the BPE has {size:,} pieces ({self.data_description}), the model's {name} is "
                     f"{given[name]:,}: raise it, or lower [data] pieces"
                 )
         return sizes | given

@@ -303,7 +303,7 @@ def _finish(run: Run, folder: Path, seconds: float, encoding: Encoding) -> dict[
     parameters = list(model.parameters())
     result = {
         "family": run.recipe.family,
-        "data": run.task.found,
+        "data": run.task.data_description,
         "steps": run.step,
         "seed": run.recipe.training.seed,
         "parameters": sum(p.numel() for p in parameters),

@@ -66,5 +66,5 @@ def family_on_data(
     def evaluate(network: nn.Module) -> float:
         return float(task.evaluate(network, "valid")[chosen])
 
-    label = f"{chosen} on the validation part of {task.found}"
+    label = f"{chosen} on the validation part of {task.data_description}"
     return Measured(task.model.eval(), label, evaluate, usable[chosen].higher_is_better)

@@ -85,7 +85,7 @@ def run(
     torch.manual_seed(recipe.training.seed)
     shard = Shard(accelerator.process_index, accelerator.num_processes)
     task = build_task(recipe, data, shard)
-    console.print(f"{task.found}; on {accelerator.device.type}")
+    console.print(f"{task.data_description}; on {accelerator.device.type}")
     torch.manual_seed(recipe.training.seed + 1 + shard.rank)  # dropout of its own on every process
     if init is not None:
         load_weights(task.model, init, "--init")

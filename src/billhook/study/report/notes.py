@@ -18,7 +18,7 @@ def notes(report: Report) -> list[str]:
     """The design, the rules that were fixed beforehand, and what the numbers do not say."""
     study, rows = report.study, report.rows
     lines = [
-        f"Data: {study.found}.",
+        f"Data: {study.data_description}.",
         _design(report),
         _claims(report),
         f"Chosen on validation {study.choose_by.replace('_', ' ')}, with as many trials for every "

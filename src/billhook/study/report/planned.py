@@ -22,7 +22,7 @@ def summary(plan: Plan, hours: float | None = None) -> str:
         f"{len(study.seeds)} seeds, {each} trials for every {tuned}; "
         f"{total:.3g} multiply-adds of training in all"
         + ("" if hours is None else f", about {_duration(hours)} of one core and its evaluations")
-        + f". Data: {study.found}."
+        + f". Data: {study.data_description}."
     )
 
 

@@ -117,9 +117,10 @@ def load_network(
 def _task(trial: Trial, place: Place) -> Task:
     torch.manual_seed(trial.seed)
     task = Subject(trial.family, trial.kind, place).task(trial.recipe, trial.width)
-    if task.found != trial.found:
+    if task.data_description != trial.data_description:
         raise ConfigurationError(
-            f"the study was planned on {trial.found!r}, here is {task.found!r}: give the same data"
+            f"the study was planned on {trial.data_description!r}, here is "
+            f"{task.data_description!r}: give the same data"
         )
     return task
 
