@@ -17,7 +17,7 @@ from billhook.named_model import build_model
 from billhook.render import Table
 from billhook.selection import named_weights
 
-__all__ = ["PAPER_SPARSITIES", "Row", "as_json", "as_table", "rows"]
+__all__ = ["PAPER_SPARSITIES", "StorageRow", "as_json", "as_table", "rows"]
 
 PAPER_SPARSITIES = (0.0, 0.5, 0.75, 0.9, 0.95)
 _MB = 1e6
@@ -25,7 +25,7 @@ _BYTES = 4  # a value in fp32
 
 
 @dataclass(frozen=True)
-class Row:
+class StorageRow:
     """One model at one sparsity. ``nnz`` counts the parameters that are not zero, those of norms
     left out, as in the paper.
 
@@ -51,7 +51,7 @@ class Row:
     file_auto: int
 
 
-def rows(targets: Sequence[str], sparsities: Sequence[float]) -> Iterator[Row]:
+def rows(targets: Sequence[str], sparsities: Sequence[float]) -> Iterator[StorageRow]:
     """Every model at every sparsity."""
     for target in targets:
         model = build_model(target)
@@ -59,7 +59,7 @@ def rows(targets: Sequence[str], sparsities: Sequence[float]) -> Iterator[Row]:
             yield _row(target, model, sparsity)
 
 
-def _row(target: str, model: nn.Module, sparsity: float) -> Row:
+def _row(target: str, model: nn.Module, sparsity: float) -> StorageRow:
     specs, prunable = file_specs(model, sparsity)
     parameters = _without_norms(model)
     nnz = sum(spec.nnz for spec in specs if spec.name in parameters)
@@ -72,7 +72,7 @@ def _row(target: str, model: nn.Module, sparsity: float) -> Row:
             layout = RelativeIndex(bits=4).expect(numel, spec.nnz, _BYTES)
             padded += layout.nbytes(_BYTES) - spec.nnz * _BYTES
     files = expected_footprint(specs)
-    return Row(
+    return StorageRow(
         target,
         sparsity,
         nnz,
@@ -95,10 +95,10 @@ def _without_norms(model: nn.Module) -> set[str]:
     return {w.name for w in weights if not any(id(owner) in norms for owner, _ in w.owners)}
 
 
-def as_table(found: Sequence[Row]) -> Group:
+def as_table(table: Sequence[StorageRow]) -> Group:
     """The rows for people: the paper's arithmetic beside the exact counts, then the files."""
     counts, files = [], []
-    for row in found:
+    for row in table:
         name = row.model, f"{row.sparsity:.1%}"
         paper = (row.paper_mask, row.paper_index, row.paper_total)
         exact = (row.exact_total / _MB, row.exact_padded_index / _MB)
@@ -116,6 +116,6 @@ def as_table(found: Sequence[Row]) -> Group:
     )
 
 
-def as_json(found: Sequence[Row]) -> dict[str, Any]:
-    """The rows for programs; ``Row`` says what each field is."""
-    return {"unit_of_paper": "MB of 1e6 bytes", "rows": [asdict(row) for row in found]}
+def as_json(table: Sequence[StorageRow]) -> dict[str, Any]:
+    """The rows for programs; ``StorageRow`` says what each field is."""
+    return {"unit_of_paper": "MB of 1e6 bytes", "rows": [asdict(row) for row in table]}

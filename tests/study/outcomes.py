@@ -4,7 +4,7 @@ import dataclasses
 
 from billhook.study.grid import SPARSE
 from billhook.study.records.outcome import Outcome
-from billhook.study.records.rows import Row
+from billhook.study.records.rows import RunRow
 
 
 def outcome(validation: dict[str, float], size: int = 123) -> Outcome:
@@ -23,9 +23,11 @@ def outcome(validation: dict[str, float], size: int = 123) -> Outcome:
     )
 
 
-def row(arm: str, point: int, seed: int, test: dict[str, float], *, sparsity: float = 0.0) -> Row:
+def row(
+    arm: str, point: int, seed: int, test: dict[str, float], *, sparsity: float = 0.0
+) -> RunRow:
     """A chosen run, its bytes and nonzeros those of ``point``."""
-    return Row(
+    return RunRow(
         run=f"{arm}-{point}-{seed}",
         arm=arm,
         scheme="standard" if arm == SPARSE else "",

@@ -8,7 +8,7 @@ import pytest
 from billhook.study.analysis.comparison import Design
 from billhook.study.analysis.equal_metric import Reading, read_across
 from billhook.study.grid import DENSE, LARGE, SPARSE
-from billhook.study.records.rows import Row
+from billhook.study.records.rows import RunRow
 from billhook.tasks.digits import Digits
 from tests.study.outcomes import row
 
@@ -19,7 +19,7 @@ NOISE = np.array([-0.002, -0.001, 0.0, 0.001, 0.002])
 
 def reading(sparse: np.ndarray, noise: np.ndarray = NOISE) -> Reading:
     """Against dense means 0.80, 0.86, 0.90 at 1, 2 and 8 kB, of a sparse file of 2 kB."""
-    rows: list[Row] = []
+    rows: list[RunRow] = []
     for arm, size, mean in ((DENSE, 1_000, 0.80), (DENSE, 2_000, 0.86), (LARGE, 8_000, 0.90)):
         rows += [row(arm, size, i, {"accuracy": mean + x}) for i, x in enumerate(noise)]
     rows += [row(SPARSE, 2_000, i, {"accuracy": x}, sparsity=0.8) for i, x in enumerate(sparse)]

@@ -7,7 +7,7 @@ from scipy import stats
 from billhook.study.analysis.comparison import Design
 from billhook.study.analysis.minimal_loss import largest_at_minimal_loss, losses
 from billhook.study.grid import LARGE, SPARSE
-from billhook.study.records.rows import Row
+from billhook.study.records.rows import RunRow
 from billhook.tasks.digits import Digits
 from tests.study.outcomes import row
 
@@ -16,7 +16,7 @@ WELCH = Design(paired=False)
 NOISE = np.array([-0.002, -0.001, 0.0, 0.001, 0.002])
 
 
-def rows_at(sparse: dict[float, float], name: str = "accuracy") -> list[Row]:
+def rows_at(sparse: dict[float, float], name: str = "accuracy") -> list[RunRow]:
     """A dense mean of 0.9 and a mean for each sparsity."""
     rows = [row(LARGE, 9_000, seed, {name: 0.9 + noise}) for seed, noise in enumerate(NOISE)]
     for sparsity, mean in sparse.items():

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from billhook.cli.app import app
 from billhook.errors import StateError
 from billhook.study.grid import DENSE, Plan, Trial, plan
-from billhook.study.records.rows import Row, rows_as_csv
+from billhook.study.records.rows import RunRow, rows_as_csv
 from billhook.study.records.store import Store
 from billhook.study.report.report import load_report
 from billhook.study.run import attempt
@@ -241,12 +241,12 @@ def test_nothing_to_report_yet(grid: Plan, tmp_path: Path) -> None:
         load_report(begun(tmp_path, grid))
 
 
-def _finished(store: Store, grid: Plan) -> list[Row]:
+def _finished(store: Store, grid: Plan) -> list[RunRow]:
     run_trials(store, grid, InProcess(store), lambda: None)
     return store.records.rows()
 
 
-def _group(row: Row) -> tuple[str, int, int]:
+def _group(row: RunRow) -> tuple[str, int, int]:
     return row.arm, row.point, row.seed
 
 

@@ -10,7 +10,7 @@ import pytest
 import billhook
 from billhook.errors import ConfigurationError, FormatError
 from billhook.study.grid import Trial, plan
-from billhook.study.records.rows import Row, parse_rows, rows_as_csv
+from billhook.study.records.rows import RunRow, parse_rows, rows_as_csv
 from billhook.study.records.store import Store
 from billhook.study.spec import Study
 from tests.study.outcomes import outcome
@@ -101,8 +101,8 @@ def test_provenance_names_no_host_and_no_path(tiny: Study, tmp_path: Path) -> No
 def test_rows_survive_csv_bit_for_bit(tiny: Study) -> None:
     trials = plan(tiny).trials
     test = {"accuracy": 1 / 3, "cross_entropy": 1e-17}
-    rows = [Row.of(trial, OUTCOME, test if i % 2 else None) for i, trial in enumerate(trials)]
-    rows[0] = Row.of(trials[0], None, failure="the loss is nan at step 7, says\nthe loop")
+    rows = [RunRow.of(trial, OUTCOME, test if i % 2 else None) for i, trial in enumerate(trials)]
+    rows[0] = RunRow.of(trials[0], None, failure="the loss is nan at step 7, says\nthe loop")
     assert parse_rows(rows_as_csv(rows), "rows.csv") == rows
 
 

@@ -9,7 +9,7 @@ from billhook.study.analysis.comparison import Design
 from billhook.study.analysis.statistics import paired
 from billhook.study.analysis.variants import against_own, variants, what_mattered
 from billhook.study.grid import SPARSE
-from billhook.study.records.rows import Row
+from billhook.study.records.rows import RunRow
 from billhook.tasks.digits import Digits
 from tests.study.outcomes import row
 
@@ -17,7 +17,7 @@ ACCURACY = Digits.metrics[0]
 NOISE = (0.0, 0.01, -0.01, 0.005, -0.005)
 
 
-def rows(means: dict[str, float], seeds: int = 5) -> list[Row]:
+def rows(means: dict[str, float], seeds: int = 5) -> list[RunRow]:
     return [
         dataclasses.replace(
             row(SPARSE, 100, seed, {"accuracy": mean + NOISE[(seed + k) % 5]}, sparsity=0.9),
@@ -28,7 +28,7 @@ def rows(means: dict[str, float], seeds: int = 5) -> list[Row]:
     ]
 
 
-def words(found: Sequence[Row], *, paired: bool = False) -> list[str]:
+def words(found: Sequence[RunRow], *, paired: bool = False) -> list[str]:
     (lines,) = what_mattered(variants(found, ACCURACY), ACCURACY, Design(paired=paired))
     return lines
 

@@ -14,7 +14,7 @@ from billhook.study.analysis.findings import find
 from billhook.study.analysis.statistics import log_weights
 from billhook.study.analysis.verdict import advice, at_point, headline, verdict
 from billhook.study.grid import DENSE, SPARSE, plan
-from billhook.study.records.rows import Row
+from billhook.study.records.rows import RunRow
 from billhook.study.spec import Study
 from billhook.tasks.digits import Digits
 from billhook.tasks.task import Metric
@@ -31,7 +31,7 @@ def study_of(tiny: Study, widths: tuple[int, ...]) -> Study:
     return tiny.model_copy(update=update)
 
 
-def rows_with(study: Study, differences: Sequence[Sequence[float]], metric: Metric) -> list[Row]:
+def rows_with(study: Study, differences: Sequence[Sequence[float]], metric: Metric) -> list[RunRow]:
     """Rows in which sparse minus dense is the given difference, by point and seed."""
     grid = plan(study)
     place = {point.dense_bytes: i for i, point in enumerate(grid.points)}
@@ -40,7 +40,7 @@ def rows_with(study: Study, differences: Sequence[Sequence[float]], metric: Metr
         base = 0.8 + 0.01 * trial.seed
         gain = differences[place[trial.point]][trial.seed] if trial.arm == SPARSE else 0.0
         scores = {m.name: base + (gain if m == metric else 0.0) for m in (ACCURACY, CROSS_ENTROPY)}
-        rows.append(Row.of(trial, outcome(scores, trial.point), scores))
+        rows.append(RunRow.of(trial, outcome(scores, trial.point), scores))
     return rows
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from billhook.study.analysis.comparison import summary
 from billhook.study.analysis.statistics import Interval
 from billhook.study.grid import SPARSE, scheme_label
-from billhook.study.records.rows import Row
+from billhook.study.records.rows import RunRow
 from billhook.tasks.task import Metric
 
 __all__ = ["Cell", "cells", "series_name"]
@@ -17,7 +17,7 @@ __all__ = ["Cell", "cells", "series_name"]
 class Cell:
     """An arm at one size. ``row`` is the first seed's: what is counted is the same for all."""
 
-    row: Row
+    row: RunRow
     runs: tuple[str, ...]
     score: Interval
 
@@ -49,7 +49,7 @@ def series_name(arm: str, scheme: str) -> str:
     return f"{arm}, {label}" if label else arm
 
 
-def cells(rows: Sequence[Row], metric: Metric) -> list[Cell]:
+def cells(rows: Sequence[RunRow], metric: Metric) -> list[Cell]:
     """The cells without a variant, by bytes; those of equal bytes in the order of the rows."""
     groups = defaultdict(list)
     for row in rows:

@@ -16,7 +16,7 @@ from billhook.study.analysis.statistics import (
     welch,
 )
 from billhook.study.grid import DENSE, SPARSE
-from billhook.study.records.rows import Row
+from billhook.study.records.rows import RunRow
 from billhook.tasks.task import Metric
 
 __all__ = [
@@ -114,7 +114,7 @@ class Comparison:
 
 
 def scores(
-    rows: Sequence[Row], metric: Metric, arm: str, *, point: int | None = None, scheme: str = ""
+    rows: Sequence[RunRow], metric: Metric, arm: str, *, point: int | None = None, scheme: str = ""
 ) -> dict[int, float]:
     """The chosen runs' test metric by seed; ``scheme`` matters for the sparse arm alone.
 
@@ -146,7 +146,7 @@ def summary(values: Scores) -> Interval:
 
 
 def compare(
-    rows: Sequence[Row], metric: Metric, design: Design, *, scheme: str, against: str = DENSE
+    rows: Sequence[RunRow], metric: Metric, design: Design, *, scheme: str, against: str = DENSE
 ) -> list[Comparison]:
     """A comparison for every size at which both arms have finished runs, from the smallest up."""
     found = []
@@ -173,7 +173,7 @@ def compare(
 
 
 def contrast(
-    rows: Sequence[Row], metric: Metric, design: Design, *, scheme: str, against: str = DENSE
+    rows: Sequence[RunRow], metric: Metric, design: Design, *, scheme: str, against: str = DENSE
 ) -> Difference | None:
     """The one comparison declared beforehand: the mean difference over the logarithm of the bytes.
 
@@ -208,7 +208,7 @@ def crossovers(comparisons: Sequence[Comparison]) -> list[tuple[Comparison, Comp
     return found
 
 
-def _points(rows: Sequence[Row], scheme: str, against: str) -> list[int]:
+def _points(rows: Sequence[RunRow], scheme: str, against: str) -> list[int]:
     """The sizes at which both arms were to be run, from the smallest up."""
     dense = {row.point for row in rows if row.arm == against}
     return sorted(
@@ -217,7 +217,7 @@ def _points(rows: Sequence[Row], scheme: str, against: str) -> list[int]:
 
 
 def _pair(
-    rows: Sequence[Row], metric: Metric, point: int, scheme: str, against: str
+    rows: Sequence[RunRow], metric: Metric, point: int, scheme: str, against: str
 ) -> tuple[Scores, Scores]:
     dense = scores(rows, metric, against, point=point)
     return dense, scores(rows, metric, SPARSE, point=point, scheme=scheme)

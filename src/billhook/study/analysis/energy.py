@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from billhook.study.records.rows import Row
+from billhook.study.records.rows import RunRow
 
 __all__ = ["SOURCE", "Energy", "energy"]
 
@@ -23,7 +23,7 @@ class Energy:
     memory: float
 
 
-def energy(row: Row) -> Energy:
+def energy(row: RunRow) -> Energy:
     """``operations * (multiply + add)`` and ``bytes / 4 * DRAM word``.
 
     A multiply-add for each nonzero weight and place it is used at; every byte of the file is read

@@ -9,7 +9,7 @@ import numpy as np
 
 from billhook.study.analysis.comparison import CLAIM_SEEDS, Design, Scores, scores, summary
 from billhook.study.grid import DENSE, LARGE, SPARSE
-from billhook.study.records.rows import Row
+from billhook.study.records.rows import RunRow
 from billhook.tasks.task import Metric
 
 __all__ = ["Reading", "read_across"]
@@ -45,7 +45,7 @@ class Reading:
 
 
 def read_across(
-    rows: Sequence[Row], metric: Metric, design: Design, *, scheme: str
+    rows: Sequence[RunRow], metric: Metric, design: Design, *, scheme: str
 ) -> list[Reading]:
     """A reading for every sparse file, smallest first; it takes two dense of shared seeds."""
     curve = _dense_curve(rows, metric)
@@ -59,7 +59,7 @@ def read_across(
     ]
 
 
-def _dense_curve(rows: Sequence[Row], metric: Metric) -> list[tuple[int, Scores]]:
+def _dense_curve(rows: Sequence[RunRow], metric: Metric) -> list[tuple[int, Scores]]:
     """Bytes and scores of every dense network that was trained like the others, by bytes."""
     sizes = {(row.arm, row.point): row.bytes for row in rows if row.arm in (DENSE, LARGE)}
     cells = [(sizes[arm, point], scores(rows, metric, arm, point=point)) for arm, point in sizes]

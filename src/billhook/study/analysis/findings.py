@@ -8,7 +8,7 @@ from billhook.study.analysis.comparison import Comparison, Design, Difference, c
 from billhook.study.analysis.equal_metric import Reading, read_across
 from billhook.study.analysis.minimal_loss import Loss, losses
 from billhook.study.grid import LONGER
-from billhook.study.records.rows import Row
+from billhook.study.records.rows import RunRow
 from billhook.tasks.task import Metric
 
 __all__ = ["Findings", "find"]
@@ -35,7 +35,7 @@ class Findings:
 
 
 def find(
-    rows: Sequence[Row], metric: Metric, design: Design, margin: float, scheme: str
+    rows: Sequence[RunRow], metric: Metric, design: Design, margin: float, scheme: str
 ) -> Findings:
     """Weigh the chosen runs of a study in one metric."""
     return Findings(

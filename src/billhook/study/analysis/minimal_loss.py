@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from billhook.study.analysis.comparison import CLAIM_SEEDS, Design, Scores, scores, summary
 from billhook.study.analysis.statistics import Interval
 from billhook.study.grid import LARGE, SPARSE
-from billhook.study.records.rows import Row
+from billhook.study.records.rows import RunRow
 from billhook.tasks.task import Metric
 
 __all__ = ["Loss", "largest_at_minimal_loss", "losses"]
@@ -46,7 +46,7 @@ class Loss:
 
 
 def losses(
-    rows: Sequence[Row], metric: Metric, design: Design, margin: float, *, scheme: str
+    rows: Sequence[RunRow], metric: Metric, design: Design, margin: float, *, scheme: str
 ) -> list[Loss]:
     """One for every sparsity with finished runs, from the lowest up."""
     large = [row for row in rows if row.arm == LARGE and row.chosen]

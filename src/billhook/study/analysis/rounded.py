@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from billhook.study.records.rows import Row
+from billhook.study.records.rows import RunRow
 
 __all__ = ["FULL", "rounded"]
 
@@ -12,8 +12,8 @@ FULL = "fp32"
 
 
 def rounded(
-    rows: Sequence[Row], lines: Sequence[Mapping[str, str]], metrics: Sequence[str]
-) -> dict[str, list[Row]]:
+    rows: Sequence[RunRow], lines: Sequence[Mapping[str, str]], metrics: Sequence[str]
+) -> dict[str, list[RunRow]]:
     """For every kind of values the chosen rows with the bytes and test metrics of such files.
 
     Args:
@@ -26,7 +26,7 @@ def rounded(
         and seeds that were measured.
     """
     chosen = {row.run: row for row in rows if row.chosen and not row.variant}
-    kinds: dict[str, list[Row]] = {FULL: list(chosen.values())} if lines else {}
+    kinds: dict[str, list[RunRow]] = {FULL: list(chosen.values())} if lines else {}
     for line in lines:
         row = chosen.get(line["run"])
         if row is not None:

@@ -8,7 +8,7 @@ from billhook.study.analysis.cells import series_name
 from billhook.study.analysis.comparison import ALPHA, CLAIM_SEEDS, Design, Scores, summary
 from billhook.study.analysis.statistics import Estimate, Interval, holm, same_means, spread
 from billhook.study.grid import SPARSE
-from billhook.study.records.rows import Row
+from billhook.study.records.rows import RunRow
 from billhook.tasks.task import Metric
 
 __all__ = ["Variant", "against_own", "variants", "what_mattered"]
@@ -48,9 +48,9 @@ class Variant:
         return summary(self.scores)
 
 
-def variants(rows: Sequence[Row], metric: Metric) -> list[Variant]:
+def variants(rows: Sequence[RunRow], metric: Metric) -> list[Variant]:
     """Every variant and, where there are some, the recipe's own schedule; in the study's order."""
-    groups: dict[tuple[str, int, str], list[Row]] = defaultdict(list)
+    groups: dict[tuple[str, int, str], list[RunRow]] = defaultdict(list)
     for row in rows:
         if row.chosen and row.arm == SPARSE:
             groups[row.scheme, row.point, row.variant].append(row)

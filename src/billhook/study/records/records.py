@@ -20,7 +20,7 @@ from billhook.study.records.details import (
     read_layers,
 )
 from billhook.study.records.lock import locked
-from billhook.study.records.rows import Row, parse_rows, rows_as_csv
+from billhook.study.records.rows import RunRow, parse_rows, rows_as_csv
 
 __all__ = ["Records"]
 
@@ -31,7 +31,7 @@ class Records:
 
     folder: Path
 
-    def by_run(self) -> Mapping[str, Row]:
+    def by_run(self) -> Mapping[str, RunRow]:
         """The rows so far by the identity of their runs, in the order of the plan."""
         path = self.folder / "rows.csv"
         try:
@@ -40,11 +40,11 @@ class Records:
             return {}
         return _parsed(path, state.st_ino, state.st_mtime_ns, state.st_size)
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[RunRow]:
         """The rows so far, in the order of the plan."""
         return list(self.by_run().values())
 
-    def add(self, rows: Iterable[Row], order: Sequence[str]) -> bool:
+    def add(self, rows: Iterable[RunRow], order: Sequence[str]) -> bool:
         """Record ``rows``, and curves and layers of the chosen ones, from their runs.
 
         Args:
@@ -65,7 +65,7 @@ class Records:
         return self._change(lambda known: [row for run, row in known.items() if run not in runs])
 
     def _change(
-        self, change: Callable[[dict[str, Row]], list[Row]], new: Collection[str] = ()
+        self, change: Callable[[dict[str, RunRow]], list[RunRow]], new: Collection[str] = ()
     ) -> bool:
         runs = self.folder / "runs"
         runs.mkdir(exist_ok=True)
@@ -100,7 +100,7 @@ def _by_run(lines: Iterable[dict[str, str]]) -> dict[str, list[Line]]:
 
 
 @functools.lru_cache(2)
-def _parsed(path: Path, *state: int) -> Mapping[str, Row]:  # noqa: ARG001 - of the file it is
+def _parsed(path: Path, *state: int) -> Mapping[str, RunRow]:  # noqa: ARG001 - of the file it is
     try:
         text = path.read_bytes().decode()
     except UnicodeDecodeError as error:

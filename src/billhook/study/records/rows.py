@@ -14,11 +14,11 @@ from billhook.study.records.outcome import Outcome
 from billhook.study.records.reading import printable
 from billhook.study.spec import Study
 
-__all__ = ["Row", "parse_rows", "rows_as_csv", "runs_of"]
+__all__ = ["RunRow", "parse_rows", "rows_as_csv", "runs_of"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Row(Outcome, Condition):
+class RunRow(Outcome, Condition):
     """One trial and what came of it.
 
     ``test`` is empty unless validation data chose the trial. A failed trial has its reason in
@@ -37,7 +37,7 @@ class Row(Outcome, Condition):
         outcome: Outcome | None,
         test: dict[str, float] | None = None,
         failure: str = "",
-    ) -> "Row":
+    ) -> "RunRow":
         """The row of a trial that ended with an outcome, chosen if it has ``test``, or failed."""
         return cls(
             run=trial.identity,
@@ -62,7 +62,7 @@ def _fields(value: Any, kind: type[Condition | Outcome]) -> dict[str, Any]:
 _NOTHING = Outcome(0, 0, 0, 0, 0, 0, 0, 0, 0, seconds=0.0, validation={})
 
 
-def runs_of(study: Study, rows: Iterable[Row]) -> int:
+def runs_of(study: Study, rows: Iterable[RunRow]) -> int:
     """How many runs the study has, without those for which nothing will ever be chosen.
 
     Those are the other seeds' runs of a group in which every trial of the first seed failed
@@ -84,11 +84,11 @@ _ORDER = (
     "chosen",
     "failure",
 )
-_HINTS = typing.get_type_hints(Row)
+_HINTS = typing.get_type_hints(RunRow)
 _TYPES = {name: _HINTS[name] for name in _ORDER}
 
 
-def rows_as_csv(rows: Iterable[Row]) -> str:
+def rows_as_csv(rows: Iterable[RunRow]) -> str:
     """CSV text; floats are written so that reading them back gives the same bits."""
     rows = list(rows)
     columns = {
@@ -105,7 +105,7 @@ def rows_as_csv(rows: Iterable[Row]) -> str:
     return text.getvalue()
 
 
-def parse_rows(text: str, source: str) -> list[Row]:
+def parse_rows(text: str, source: str) -> list[RunRow]:
     """The rows that :func:`rows_as_csv` wrote.
 
     Raises:
@@ -128,7 +128,7 @@ def parse_rows(text: str, source: str) -> list[Row]:
     return rows
 
 
-def _check(rows: list[Row]) -> None:
+def _check(rows: list[RunRow]) -> None:
     """What the analysis relies on.
 
     Raises:
@@ -151,7 +151,7 @@ def _written(value: object) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
-def _parse(line: dict[str, str]) -> Row:
+def _parse(line: dict[str, str]) -> RunRow:
     if None in line or None in line.values():
         raise ValueError("another number of columns than the first line")
     fixed = {name: _read(line[name], kind) for name, kind in _TYPES.items()}
@@ -163,7 +163,7 @@ def _parse(line: dict[str, str]) -> Row:
         }
         for part in _METRICS
     }
-    row = Row(**printable(fixed), **printable(metrics))
+    row = RunRow(**printable(fixed), **printable(metrics))
     if row.arm not in ARMS or not 0 <= row.sparsity <= 1 or row.width <= 0 or row.point <= 0:
         raise ValueError(
             f"no study has arm {row.arm!r}, sparsity {row.sparsity}, width {row.width} and point "

@@ -7,7 +7,7 @@ from billhook.study.analysis.comparison import CLAIM_SEEDS
 from billhook.study.analysis.energy import SOURCE
 from billhook.study.analysis.statistics import LEVEL
 from billhook.study.grid import DENSE, LARGE, LONGER, SPARSE
-from billhook.study.records.rows import Row
+from billhook.study.records.rows import RunRow
 from billhook.study.report.report import Report
 from billhook.study.spec import Study
 
@@ -86,7 +86,7 @@ def _claims(report: Report) -> str:
     )
 
 
-def _chosen(rows: Sequence[Row]) -> str:
+def _chosen(rows: Sequence[RunRow]) -> str:
     """How often each learning rate was chosen; one at the edge of those tried shows here."""
     parts = []
     for arm in (DENSE, SPARSE, LONGER, LARGE):
@@ -97,17 +97,17 @@ def _chosen(rows: Sequence[Row]) -> str:
     return "; ".join(parts)
 
 
-def _setting(row: Row) -> str:
+def _setting(row: RunRow) -> str:
     dropout = "" if row.dropout is None else f" with dropout {row.dropout:g}"
     return f"{row.learning_rate:g}{dropout}"
 
 
-def _mismatch(rows: Sequence[Row]) -> str:
+def _mismatch(rows: Sequence[RunRow]) -> str:
     found = [row.bytes - row.point for row in rows if row.arm == SPARSE and row.chosen]
     return f"{min(found):+,} to {max(found):+,}" if found else "unknown"
 
 
-def _training(rows: Sequence[Row]) -> str:
+def _training(rows: Sequence[RunRow]) -> str:
     parts = []
     for arm in (DENSE, LONGER, SPARSE, LARGE):
         found = [row.training_operations for row in rows if row.arm == arm and row.chosen]

@@ -117,7 +117,7 @@ def _paper(plan: Plan) -> Iterator[Sheet]:
     yield Sheet(title, columns, tuple(stored))
 
 
-def _counted(family: str, width: float, sparsity: float) -> storage_table.Row:
+def _counted(family: str, width: float, sparsity: float) -> storage_table.StorageRow:
     arguments = FAMILIES[family].arguments(width)
     call = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     (row,) = storage_table.rows([f"{family}({call})"], [sparsity])

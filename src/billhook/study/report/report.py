@@ -13,7 +13,7 @@ from billhook.study.analysis.verdict import verdict
 from billhook.study.published import PublishedTable, published_table
 from billhook.study.records.details import read_curves, read_layers, read_values
 from billhook.study.records.reading import LATENCY, read_table
-from billhook.study.records.rows import Row, runs_of
+from billhook.study.records.rows import RunRow, runs_of
 from billhook.study.records.store import Store
 from billhook.study.report.sheet import Sheet
 from billhook.study.report.sheets import (
@@ -47,7 +47,7 @@ class Report:
 
     study: Study
     provenance: dict[str, str]
-    rows: list[Row]
+    rows: list[RunRow]
     design: Design
     findings: list[list[Findings]]
     curves: Table
@@ -82,7 +82,7 @@ class Report:
         return words
 
     @property
-    def rounded(self) -> dict[str, list[Row]]:
+    def rounded(self) -> dict[str, list[RunRow]]:
         """The chosen rows by the values that their files hold, where others were measured."""
         metrics = [findings[0].metric.name for findings in self.findings]
         return rounded(self.rows, self.values, metrics)
@@ -138,7 +138,7 @@ def load_report(store: Store) -> Report:
     )
 
 
-def _nothing(store: Store, rows: list[Row]) -> str:
+def _nothing(store: Store, rows: list[RunRow]) -> str:
     if not rows:
         return (
             f"{store.folder} has no rows to report yet, they come with the first finished runs: "
@@ -150,7 +150,7 @@ def _nothing(store: Store, rows: list[Row]) -> str:
     )
 
 
-def _reported(study: Study, rows: list[Row]) -> list[Metric]:
+def _reported(study: Study, rows: list[RunRow]) -> list[Metric]:
     """The study's metric first, then the others that were measured on test data."""
     measured = {name for row in rows for name in row.test}
     metrics = [metric for metric in study.metrics if metric.name in measured]

@@ -13,7 +13,7 @@ from billhook.study.analysis.variants import against_own, variants
 from billhook.study.analysis.verdict import saved
 from billhook.study.grid import SPARSE, scheme_label
 from billhook.study.published import PublishedTable
-from billhook.study.records.rows import Row
+from billhook.study.records.rows import RunRow
 from billhook.study.report.charts.axes import titled
 from billhook.study.report.sheet import Sheet
 from billhook.tasks.task import Metric
@@ -82,7 +82,9 @@ def reading_sheet(findings: Findings) -> Sheet:
     return Sheet(_title(findings, "at equal quality: bytes saved"), headings, tuple(rows))
 
 
-def values_sheet(findings: Findings, design: Design, kinds: Mapping[str, Sequence[Row]]) -> Sheet:
+def values_sheet(
+    findings: Findings, design: Design, kinds: Mapping[str, Sequence[RunRow]]
+) -> Sheet:
     """Every network in every kind of values, and how many times the bytes dense ones of the same
     kind need for the metric of a sparse one."""
     metric, scheme = findings.metric, findings.scheme
@@ -146,7 +148,7 @@ def cost_sheet(cells: Sequence[Cell]) -> Sheet:
     return Sheet("Cost of training and of one inference", headings, tuple(rows))
 
 
-def variant_sheet(metric: Metric, rows: Sequence[Row]) -> Sheet:
+def variant_sheet(metric: Metric, rows: Sequence[RunRow]) -> Sheet:
     """What a study of tuning varied, each variant over its seeds and beside the recipe's own."""
     lines = [
         (
@@ -188,7 +190,7 @@ def latency_sheet(cells: Sequence[Cell], lines: Sequence[Mapping[str, str]]) -> 
     return Sheet(f"Latency: medians of one thread, {machine}", headings, tuple(rows))
 
 
-def failure_sheet(rows: Sequence[Row]) -> Sheet:
+def failure_sheet(rows: Sequence[RunRow]) -> Sheet:
     """Runs that failed, and why."""
     lines = [(row.run, row.failure) for row in rows if row.failure]
     return Sheet("Runs that failed", ("run", "reason"), tuple(lines))

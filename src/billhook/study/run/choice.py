@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from billhook.study.grid import Plan, Trial
 from billhook.study.records.outcome import Outcome
-from billhook.study.records.rows import Row
+from billhook.study.records.rows import RunRow
 from billhook.study.records.store import Store
 from billhook.tasks.task import Metric
 
@@ -56,11 +56,11 @@ class Group:
         rows = store.records.by_run()
         return all(trial.identity in rows for trial in self.trials)
 
-    def rows(self, store: Store) -> list[Row]:
+    def rows(self, store: Store) -> list[RunRow]:
         """Their rows, once nothing is missing."""
         chosen = self._chosen(store)
         return [
-            Row.of(
+            RunRow.of(
                 trial,
                 store.outcome(trial),
                 store.test(trial) if trial == chosen else None,
