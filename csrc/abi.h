@@ -19,7 +19,8 @@
 
 namespace billhook {
 
-constexpr int64_t kOutOfMemory = -1000, kOtherFailure = -1001;  // mirrored by native.py
+// Mirrored by native.py.
+constexpr int64_t kOutOfMemory = -1000, kOtherFailure = -1001, kOutOfRange = -1002;
 
 // What a kernel returns instead of letting the exception it caught leave the library.
 inline int64_t failure() {
@@ -29,6 +30,8 @@ inline int64_t failure() {
     return kOutOfMemory;
   } catch (const std::length_error&) {
     return kOutOfMemory;  // a vector of more elements than an address counts to
+  } catch (const std::out_of_range&) {
+    return kOutOfRange;
   } catch (...) {
     return kOtherFailure;
   }

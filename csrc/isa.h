@@ -50,4 +50,9 @@ Kernel version_for(int64_t isa, std::initializer_list<Version<Kernel>> versions)
   return versions.begin()->kernel;
 }
 
+// The same of an fp32 kernel's three versions, which have one name in three namespaces.
+#define BILLHOOK_FP32(Kernel, name, isa)                                \
+  version_for<Kernel>(isa, {{kPortable, portable::name}, {kAvx2, avx2::name}, \
+                            {kAvx512, avx512::name}})
+
 }  // namespace billhook

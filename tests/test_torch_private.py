@@ -177,3 +177,21 @@ def test_tangents() -> None:
         assert private.has_tangent(forward_ad.make_dual(x, x))
         assert not private.has_tangent(x)
     assert not private.has_tangent(x)
+
+
+class Nested(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        return x + 1, (x + 2, x + 3)
+
+
+def test_outputs_are_put_together_again() -> None:
+    program = torch.export.export(Nested(), (torch.rand(2),), strict=False)
+    y, (h, c) = private.unflatten(["y", "h", "c"], program.call_spec.out_spec)
+    assert (y, h, c) == ("y", "h", "c")
+
+
+def test_operators_say_what_they_take() -> None:
+    schema = private.schema_of(torch.ops.aten.add_.Tensor)
+    assert schema.is_mutable
+    assert [argument.name for argument in schema.arguments] == ["self", "other", "alpha"]
+    assert private.schema_of(len) is None

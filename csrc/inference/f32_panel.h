@@ -5,7 +5,7 @@
 
 namespace billhook {
 
-constexpr int kSlots = 4;
+constexpr int kSlots = 8;
 
 // A buffer of this thread, at least `floats` long, valid until the thread asks again for `slot`.
 float* scratch(int slot, int64_t floats);

@@ -9,7 +9,12 @@
 #include "f32_panel.h"
 #include "parallel.h"
 #include "f32_planes.h"
+#include "f32_pointwise.h"
 #include "f32_pool.h"
+#include "f32_product.h"
+#include "f32_rearrange.h"
+#include "f32_recurrent.h"
+#include "f32_reduce.h"
 
 namespace billhook {
 
@@ -107,15 +112,31 @@ void run_planes(const Step& step, const Context& context) {
 }
 
 void run_step(const Step& step, const Context& context) {
-  if (step.op == kSpmm)
-    run_spmm(step, context);
-  else if (step.op == kDepthwise)
-    run_depthwise(step, context);
-  else if (step.op == kLinear)
-    spmv(step.lanes, at(step.x, context), nullptr, at(step.y, context), context.threads,
-         context.isa);
-  else
-    run_planes(step, context);
+  const Operands operands{at(step.x, context),     at(step.addend, context),
+                          at(step.extra, context), at(step.y, context),
+                          context.threads,         context.isa};
+  switch (step.op) {
+    case kSpmm: return run_spmm(step, context);
+    case kDepthwise: return run_depthwise(step, context);
+    case kLinear:
+      return spmv(step.lanes, operands.x, operands.addend, operands.y, context.threads,
+                  context.isa);
+    case kRearrange: return run_rearrange(step, operands);
+    case kFill:
+    case kPointwise:
+    case kBinary: return run_pointwise(step, operands);
+    case kNormalise: return run_normalise(step, operands);
+    case kSoftmax: return run_softmax(step, operands);
+    case kReduce: return run_reduce(step, operands);
+    case kMatmul: return run_matmul(step, operands);
+    case kAttention: return run_attention(step, operands, at(step.mask, context));
+    case kEmbed: return run_embed(step, operands);
+    case kCast: return run_cast(step, operands);
+    case kResize: return run_resize(step, operands);
+    case kLstm:
+    case kGru: return run_recurrent(step, operands);
+    default: return run_planes(step, context);
+  }
 }
 
 }  // namespace
@@ -129,16 +150,17 @@ void run_steps(const Step* steps, int64_t count, float* const* bases, int64_t th
 
 #if !defined(BILLHOOK_RUNTIME)  // whose billhook_run is another
 
-// Runs the steps for each of `samples` samples; buffer b of sample s starts at
-// buffers[b] + s * sample_strides[b] (0: a workspace that every sample uses anew).
-BILLHOOK_API int64_t billhook_run(const billhook::Step* steps, int64_t count, float* const* buffers,
+// Runs the steps for each of `samples` samples; buffer b of sample s starts sample_strides[b] bytes
+// after that of sample s - 1 (0: a workspace that every sample uses anew).
+BILLHOOK_API int64_t billhook_run(const billhook::Step* steps, int64_t count, char* const* buffers,
                                const int64_t* sample_strides, int64_t buffer_count,
                                int64_t samples, int64_t threads, int64_t isa) try {
   using namespace billhook;
   std::vector<float*> bases(static_cast<size_t>(buffer_count));
   for (int64_t s = 0; s < samples; ++s) {
     for (int64_t b = 0; b < buffer_count; ++b)
-      bases[static_cast<size_t>(b)] = buffers[b] + s * sample_strides[b];
+      bases[static_cast<size_t>(b)] =
+          reinterpret_cast<float*>(buffers[b] + s * sample_strides[b]);
     run_steps(steps, count, bases.data(), threads, isa);
   }
   return 0;

@@ -8,7 +8,11 @@
 namespace billhook {
 
 enum Op : int64_t { kCopy = 0, kSpmm = 1, kMaxPool = 2, kAvgPool = 3, kMean = 4, kAdd = 5,
-                  kLinear = 6, kDepthwise = 7 };
+                  kLinear = 6, kDepthwise = 7, kRearrange = 8, kFill = 9, kPointwise = 10,
+                  kBinary = 11, kNormalise = 12, kSoftmax = 13, kReduce = 14, kMatmul = 15,
+                  kAttention = 16, kEmbed = 17, kCast = 18, kResize = 19, kLstm = 20, kGru = 21 };
+
+constexpr int64_t kMaxDims = 8;
 
 // Channel-major planes: element (c, i, j) is at offset + c * plane + i * pitch + j.
 struct View {
@@ -21,12 +25,16 @@ struct View {
 // Mirrored by kernels.py.
 struct Step {
   int64_t op;
-  View x, y, addend;
+  View x, y, addend, extra, mask;
   int64_t channels;       // of x; kSpmm, packed: rows of a panel
   int64_t in_height, in_width, height, width;
   int64_t kernel_height, kernel_width, stride_height, stride_width, pad_top, pad_left;
   int64_t count_padding;  // kAvgPool: divide by the whole window
-  int64_t activation;     // kAdd
+  int64_t activation;     // kAdd, kBinary
+  int64_t function;       // kPointwise, kBinary: see f32_pointwise.h; others say what they do
+  int64_t dims;           // kRearrange
+  int64_t size[kMaxDims], from[kMaxDims], to[kMaxDims];  // see each operation's header
+  double parameters[2];
   int64_t pixels;         // kSpmm: columns of the product, row ends included
   int64_t vectors;        // kSpmm: widest tile, in vectors of eight pixels
   int64_t packed;         // kSpmm: offsets are into a panel of 8 * vectors columns
@@ -34,7 +42,16 @@ struct Step {
   const int32_t* panel;   // kSpmm, packed: where each of the `channels` rows of a panel begins in x
   Blocks rows;            // kSpmm; kDepthwise: one block, offset[j] = ky * kernel_width + kx
   SparseRows depthwise;   // kSpmm: fills the panel when it has rows
-  LaneRows lanes;         // kLinear: x and y are vectors
+  LaneRows lanes;         // kLinear: x and y are vectors; kLstm, kGru: the recurrent matrix
+};
+
+// What a step reads and writes, as addresses; null where it has no such view.
+struct Operands {
+  const float* x;
+  const float* addend;
+  const float* extra;
+  float* y;
+  int64_t threads, isa;
 };
 
 // Runs the steps for one sample, whose buffers are `bases`.

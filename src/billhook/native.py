@@ -17,7 +17,8 @@ ABI_VERSION = 4
 #: What the letters of a signature mean, as in the module struct.
 _TYPES = {"P": ctypes.c_void_p, "q": ctypes.c_int64, "f": ctypes.c_float}
 _REBUILD = "rebuild it with `make build`"
-_OUT_OF_MEMORY, _OTHER_FAILURE = -1000, -1001  # as csrc/abi.h has them
+# As csrc/abi.h has them.
+_OUT_OF_MEMORY, _OTHER_FAILURE, _OUT_OF_RANGE = -1000, -1001, -1002
 _NAMES = ("libbillhook_kernels.so", "libbillhook_kernels.dylib", "billhook_kernels.dll")
 
 
@@ -101,6 +102,8 @@ def _check(result: Any, kernel: Any, _: Any) -> Any:
     """The value that a kernel returned, unless it says that it failed."""
     if result == _OUT_OF_MEMORY:
         raise MemoryError(f"{kernel.__name__} could not allocate the memory that it needs")
+    if result == _OUT_OF_RANGE:
+        raise IndexError("an index of the input is beyond the rows of its table (an embedding's)")
     if result == _OTHER_FAILURE:
         raise RuntimeError(f"{kernel.__name__} failed")
     return result

@@ -36,6 +36,8 @@ __all__ = [
     "no_torch_function",
     "padding_by_side",
     "parameters_of",
+    "schema_of",
+    "unflatten",
     "version",
     "wrapper",
 ]
@@ -62,6 +64,16 @@ def leaves(tree: Any) -> list[Any]:
 def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
     """The same containers with ``function`` of everything in them."""
     return _pytree.tree_map(function, tree)
+
+
+def unflatten(parts: Iterable[Any], spec: Any) -> Any:
+    """What :func:`leaves` took apart, of other parts; ``spec`` as torch.export has it."""
+    return _pytree.tree_unflatten(parts, spec)
+
+
+def schema_of(operator: Any) -> Any:
+    """The arguments and results of an operator of torch, None of what is none."""
+    return getattr(operator, "_schema", None)
 
 
 def parameters_of(module: nn.Module) -> dict[str, nn.Parameter | None]:

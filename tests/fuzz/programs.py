@@ -3,19 +3,24 @@
 import copy
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils import _pytree as pytree
 
 import billhook
 from billhook.errors import BillhookError
 from billhook.inference import isa
+from billhook.inference.graph import Layer, capture
+from billhook.inference.graph.program import DTYPES
 
 from . import runtime
 from .files import File, Tensor, build, change, flip, number, parse
+from .reference import dense_weight, reference
 
 __all__ = [
     "anywhere",
@@ -85,7 +90,70 @@ def seeds(folder: Path) -> list[File]:
             billhook.save(fast, folder / "seed", encoding=codings, gzip=False)
             files.append(parse((folder / "seed").read_bytes()))
             without_example(files[-1])
-    return files
+    return [*files, *(_whole(model, inputs, folder) for model, inputs in _others())]
+
+
+class Words(nn.Module):
+    """Embedding, LSTM and GRU with states, attention with a mask, norms, joins, several outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm = nn.Embedding(9, 8), nn.LayerNorm(8)
+        self.lstm = nn.LSTM(8, 8, batch_first=True, bidirectional=True)
+        self.gru, self.qkv = nn.GRU(16, 8, batch_first=True), nn.Linear(8, 24)
+        self.mask = nn.Parameter(torch.randn(5, 5))
+
+    def forward(self, words: torch.Tensor, h: torch.Tensor) -> dict[str, torch.Tensor]:
+        y, (_, cells) = self.lstm(self.norm(self.embed(words)))
+        y, last = self.gru(y, h)
+        q, k, v = (p.unflatten(2, (2, 4)).transpose(1, 2) for p in self.qkv(y).chunk(3, 2))
+        scores = torch.softmax(q @ k.transpose(2, 3) / 2 + self.mask, 3) @ v
+        y = F.scaled_dot_product_attention(q, k, scores, attn_mask=self.mask)
+        y = y.transpose(1, 2).flatten(2)
+        return {"y": torch.cat([y, y.mean(1, keepdim=True)], 1), "cells": cells, "last": last}
+
+
+class Pictures(nn.Module):
+    """Group norm, resizing, transposed convolution, squeeze and excitation, padding, shuffles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.norm = nn.ConvTranspose2d(2, 4, 3, 2, 1), nn.GroupNorm(2, 4)
+        self.gate, self.prelu = nn.Linear(4, 4), nn.PReLU(4)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = F.gelu(self.norm(self.up(x)))
+        y = y * torch.sigmoid(self.gate(y.mean((2, 3))))[:, :, None, None]
+        y = (
+            self.prelu(F.pad(y, (1, 0, 0, 2), value=0.5) - 0.1).amax(1, keepdim=True)
+            + x[:, :1, :1, :1]
+        )
+        z = F.interpolate(y, size=(4, 9), mode="bilinear")
+        return F.pixel_unshuffle(F.interpolate(x, scale_factor=2), 2).tanh(), z / (1 + z.abs())
+
+
+def _others() -> list[tuple[nn.Module, tuple[torch.Tensor, ...]]]:
+    words = torch.randint(0, 9, (1, 5))
+    return [(Words(), (words, torch.rand(1, 1, 8))), (Pictures(), (torch.rand(1, 2, 4, 5),))]
+
+
+def _whole(model: nn.Module, inputs: tuple[torch.Tensor, ...], folder: Path) -> File:
+    """The program of a model, all its layers sparse."""
+    for weight in model.parameters():
+        weight.data *= torch.rand_like(weight) < (0.4 if weight.dim() > 1 else 1.0)
+    graph, _ = capture(model.eval(), inputs)
+    layers = {
+        op.name: {"kernel": next(k for k in op.kernels_for() if k != "dense")}
+        for op in graph.ops
+        if isinstance(op, Layer)
+    }
+    plan = {"version": 1, "mode": "network", "isa": "portable", "layers": layers}
+    billhook.save(
+        billhook.compile(model, inputs, plan), folder / "seed", encoding="dense", gzip=False
+    )
+    file = parse((folder / "seed").read_bytes())
+    without_example(file)
+    return file
 
 
 def without_example(file: File) -> None:
@@ -159,8 +227,10 @@ def _change_text(rng: random.Random, program: dict[str, Any]) -> None:
         ops.insert(rng.randrange(len(ops) + 1), copy.deepcopy(op))
     elif kind == 7:
         ops.remove(op)
-    elif kind == 8 and isinstance(program.get("shape"), list):
-        program["shape"] = [*program["shape"][:2], number(rng, program["shape"][-1])]
+    elif kind == 8:
+        border = rng.choice(program["inputs"] + program["outputs"])
+        key = rng.choice(list(border))
+        border[key] = number(rng, border[key]) if key != "shape" else border[key][::-1]
     else:
         anywhere(rng, program)
 
@@ -178,11 +248,17 @@ def _change_op(rng: random.Random, op: dict[str, Any], count: int) -> None:
     elif key == "activation":
         op[key] = rng.choice(("none", "relu", "relu6", "tanh"))
     elif key == "kind":
-        op[key] = rng.choice(("max", "average", "mean", "add", "concat", "flatten", "activation"))
+        op[key] = rng.choice(
+            ("max", "average", "mean", "add", "concat", "flatten", "activation", "min")
+        )
     elif key == "name":
         op[key] = rng.choice(("a", "d", "p", "s", "fc", "0", "1", ""))
     elif key == "type":
-        op[key] = rng.choice(("Conv", "Linear", "Pool", "Other"))
+        op[key] = rng.choice(
+            ("Conv", "Linear", "Pool", "Other", "Softmax", "Reduce", "Slice", "Join")
+        )
+    elif key == "function":
+        op[key] = rng.choice(("mul", "add", "sub", "sigmoid", "gelu", "affine", "clamp", "maximum"))
     else:
         op[key] = number(rng, value)
 
@@ -210,81 +286,44 @@ def check(path: Path, data: bytes) -> str:
         return "refused"
     network: Any = program.program
     network = getattr(network, "network", network)
-    shape = network.input_shape
-    if torch.Size(shape).numel() > LARGEST or network.lowering.placed.size > 64 * LARGEST:
+    graph = network.graph
+    given = sum(torch.Size(each.shape).numel() for each in graph.inputs)
+    if given > LARGEST or network.lowering.placed.size > 64 * LARGEST or graph.work > 2**28:
         return "too large to run"
-    x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(1)) - 0.4
+    network.graph = replace(graph, structure=list(range(len(graph.outputs))))
+    inputs = _inputs(graph)
     torch.set_num_threads(1)
-    once = program(x)
+    try:
+        once = pytree.tree_leaves(program(*inputs))
+    except IndexError:
+        return "refused"  # an index beyond its table
     torch.set_num_threads(2)
-    again = program(x)
+    again = pytree.tree_leaves(program(*inputs))
     torch.set_num_threads(1)
-    assert torch.equal(once.view(torch.int32), again.view(torch.int32)), "bits of two threads"
-    assert once.shape == (2, *network.output_shape)
-    expected = reference(network.ops, x).reshape(once.shape)
-    if bool(expected.isfinite().all()) and float(expected.abs().max()) < 1e20:
-        size = float(torch.linalg.vector_norm(expected.double()))
-        distance = float(torch.linalg.vector_norm((once - expected).double()))
-        assert distance <= TOLERANCE * (size + 1), f"wrong by {distance} of {size}"
+    for first, second in zip(once, again, strict=True):
+        assert torch.equal(first.view(torch.int32), second.view(torch.int32)), "bits of two threads"
+    values = reference(graph, inputs)
+    for output, y in zip(graph.outputs, once, strict=True):
+        _compare(output, y, values[output.value])
     return "ran"
 
 
-def reference(ops: list[Any], x: torch.Tensor) -> torch.Tensor:
-    """What the operations say, by torch in fp64."""
-    values = {-1: x.double()}
-    for index, op in enumerate(ops):
-        values[index] = _run(op, [values[i] for i in op.inputs])
-    return values[len(ops) - 1].float()
+def _inputs(graph: Any) -> list[torch.Tensor]:
+    """Two samples of each input."""
+    generator, made = torch.Generator().manual_seed(1), []
+    for each in graph.inputs:
+        shape = (2, *each.shape)
+        x = torch.rand(shape, generator=generator) - 0.4
+        if each.dtype != "F32":
+            x = torch.randint(0, 2, shape, generator=generator).to(DTYPES[each.dtype])
+        made.append(x.movedim(0, each.axis))
+    return made
 
 
-def dense_weight(weight: Any) -> torch.Tensor:
-    if isinstance(weight, torch.Tensor):
-        return weight.double()
-    csr = weight.csr
-    dense = torch.zeros(csr.shape, dtype=torch.float64)
-    rows = torch.from_numpy(csr.row_ptr).diff()
-    row = torch.repeat_interleave(torch.arange(csr.shape[0]), rows)
-    column = torch.from_numpy(csr.column.astype("int64"))
-    dense[row, column] = torch.from_numpy(csr.value).double()
-    return dense.reshape(weight.shape)
-
-
-def _run(op: Any, given: list[torch.Tensor]) -> torch.Tensor:
-    x, kind = given[0], type(op).__name__
-    if kind in ("Conv", "Linear"):
-        weight = dense_weight(op.weight)
-        bias = None if op.bias is None else op.bias.double()
-        if kind == "Linear":
-            y = F.linear(x.flatten(1), weight, bias)
-        else:
-            top, left, bottom, right = op.padding
-            x = F.pad(x, (left, right, top, bottom))
-            y = F.conv2d(x, weight, bias, op.stride, 0, op.dilation, op.groups)
-    elif kind == "Pool":
-        y = _pool(op, x)
-    elif op.kind == "concat":
-        y = torch.cat(given, 1)
-    elif op.kind == "add":
-        y = given[0] + given[1]
-    else:
-        means = {"mean": lambda: x.mean((2, 3)), "flatten": lambda: x.flatten(1)}
-        y = means.get(op.kind, lambda: x)()
-    clamp = {"relu": (0.0, None), "relu6": (0.0, 6.0)}.get(op.activation)
-    return y if clamp is None else y.clamp(*clamp)
-
-
-def _pool(op: Any, x: torch.Tensor) -> torch.Tensor:
-    """Rounded up, and cut to the operation's shape where it is rounded down."""
-    if op.kind == "max":
-        y = F.max_pool2d(x, op.kernel, op.stride, op.padding, ceil_mode=True)
-    else:
-        y = F.avg_pool2d(x, op.kernel, op.stride, op.padding, True, op.count_padding)
-    y = y[:, :, : op.shape[1], : op.shape[2]]
-    if op.kind == "max" or not op.count_padding:
-        return y
-    # torch leaves what is beyond the padding out of the window's size, this pool counts it.
-    top, left = op.padding
-    room = [s * n + k for s, n, k in zip(op.stride, op.shape[1:], op.kernel, strict=True)]
-    padded = F.pad(x, (left, room[1], top, room[0]))
-    sums = F.avg_pool2d(padded, op.kernel, op.stride)
-    return sums[:, :, : op.shape[1], : op.shape[2]]
+def _compare(output: Any, y: torch.Tensor, expected: torch.Tensor) -> None:
+    wanted = output.of_batch(expected.float().reshape(2, *output.shape))
+    assert y.shape == wanted.shape
+    if bool(wanted.isfinite().all()) and float(wanted.abs().max()) < 1e20:
+        size = float(torch.linalg.vector_norm(wanted.double()))
+        distance = float(torch.linalg.vector_norm((y - wanted).double()))
+        assert distance <= TOLERANCE * (size + 1), f"wrong by {distance} of {size}"

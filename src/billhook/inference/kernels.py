@@ -14,8 +14,20 @@ from billhook import native
 from billhook.inference import isa as instruction_sets
 
 ACTIVATIONS = ("none", "relu", "relu6")
+#: Of one value and of two, in the order of ``f32_pointwise.h``, which says what each computes.
+FUNCTIONS = (
+    *("affine", "clamp", "leaky_relu", "hardswish", "hardsigmoid", "sigmoid", "silu", "tanh"),
+    *("gelu", "gelu_tanh", "exp", "elu", "abs", "sqrt", "reciprocal", "mish", "log", "equal"),
+    "choose",
+)
+BINARY_FUNCTIONS = (
+    *("add", "sub", "mul", "div", "maximum", "minimum", "prelu", "masked_fill"),
+    *("lt", "le", "eq", "rsub", "rdiv"),
+)
+NUMBERS = ("I64", "I32", "BOOL")  # what inputs other than fp32 may be
 MAX_VECTORS = 16
 MAX_TAPS = 64  # of a depthwise filter
+MAX_DIMS = 8  # of a rearrangement
 LANES = 8  # rows of a group, pixels of a plan's vector, and what reads are rounded up to
 
 Array = NDArray[Any]
@@ -70,15 +82,19 @@ class Step(ctypes.Structure):
         ("x", View),
         ("y", View),
         ("addend", View),
+        ("extra", View),
+        ("mask", View),
         *(
             (name, ctypes.c_int64)
             for name in (
                 *("channels", "in_height", "in_width", "height", "width"),
                 *("kernel_height", "kernel_width", "stride_height", "stride_width"),
-                *("pad_top", "pad_left", "count_padding", "activation"),
-                *("pixels", "vectors", "packed"),
+                *("pad_top", "pad_left", "count_padding", "activation", "function", "dims"),
             )
         ),
+        *((name, ctypes.c_int64 * MAX_DIMS) for name in ("size", "from_", "to")),
+        ("parameters", ctypes.c_double * 2),
+        *((name, ctypes.c_int64) for name in ("pixels", "vectors", "packed")),
         ("keep", ctypes.c_void_p),
         ("panel", ctypes.c_void_p),
         ("rows", BlocksStruct),
@@ -96,7 +112,10 @@ STRUCTURES = {
     "Step": Step,
 }
 
+# Operations of steps.
 COPY, SPMM, MAX_POOL, AVERAGE_POOL, MEAN, ADD, LINEAR, DEPTHWISE = range(8)
+REARRANGE, FILL, POINTWISE, BINARY, NORMALISE, SOFTMAX, REDUCE, MATMUL = range(8, 16)
+ATTENTION, EMBED, CAST, RESIZE, LSTM, GRU = range(16, 22)
 
 
 def available() -> bool:
@@ -137,20 +156,20 @@ def struct_array(structs: Sequence[Struct]) -> "ctypes.Array[Struct]":
     return (type(structs[0]) * len(structs))(*structs)
 
 
-WORKSPACE, SOURCE, RESULT = range(3)  # the buffers of a network
-BUFFERS = 3
+# The buffers of a network: these, its other inputs, its outputs, its constants.
+WORKSPACE, FIRST_INPUT = range(2)
 
 
 def run_steps(
     steps: Any,
-    buffers: tuple[int, int, int],
-    strides: tuple[int, int, int],
+    buffers: Sequence[int],
+    strides: Sequence[int],
     *,
     samples: int,
     threads: int,
     isa: int,
 ) -> None:
-    """``billhook_run``: the steps (a ctypes array) once for every sample."""
+    """``billhook_run``: the steps (a ctypes array) once for every sample; strides in bytes."""
     _native["billhook_run"](*steps_arguments(steps, buffers, strides), samples, threads, isa)
 
 

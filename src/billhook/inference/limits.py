@@ -9,11 +9,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from billhook.inference.graph import INPUT, Conv, Linear, Op, Pool
+from billhook.inference.graph import Layer, Op
 from billhook.inference.graph.ops import Shape
 from billhook.inference.graph.planes import PlaneLayout
 
-__all__ = ["FLOATS_PER_BYTE", "Limits", "opening_floats", "weight_floats", "work"]
+__all__ = ["FLOATS_PER_BYTE", "Limits", "opening_floats", "weight_floats"]
 
 FLOATS_PER_BYTE = 4096  # 16,384 bytes: see "What load guarantees" in docs/storage.md
 WORK_PER_BYTE = 2**16  # floats read
@@ -58,23 +58,5 @@ def weight_floats(shapes: Sequence[tuple[Shape, bool]]) -> int:
 def opening_floats(ops: Sequence[Op], layouts: set[PlaneLayout]) -> int:
     """Floats of what is made of a program's shapes when it is opened: the masks of its planes, and
     where the columns of its convolutions lie."""
-    columns = sum(math.prod(op.weight.shape[1:]) for op in ops if isinstance(op, Conv | Linear))
+    columns = sum(math.prod(op.weight.shape[1:]) for op in ops if isinstance(op, Layer))
     return _COLUMN_FLOATS * columns + sum(layout.pixels_rounded for layout in layouts)
-
-
-def work(ops: Sequence[Op], input_shape: Shape) -> int:
-    """Floats that one sample makes the operations read, zeros of the weights counted as well."""
-    shapes = {INPUT: input_shape, **{index: op.shape for index, op in enumerate(ops)}}
-    return sum(_work(op, shapes[op.inputs[0]]) for op in ops)
-
-
-def _work(op: Op, source: Shape) -> int:
-    if isinstance(op, Conv):
-        reads = math.prod(op.weight.shape[1:])
-        return op.groups * reads * op.shape[1] * op.shape[2]
-    if isinstance(op, Linear):
-        return math.prod(op.weight.shape)
-    if isinstance(op, Pool):
-        rows = op.shape[1] * min(op.kernel[0], source[1]) * source[2]
-        return op.shape[0] * (rows + op.shape[1] * op.shape[2] * op.kernel[1])
-    return math.prod(op.shape) + math.prod(source)

@@ -91,11 +91,12 @@ def load_compiled(path: str | os.PathLike[str], model: nn.Module | None = None) 
             _check_example(compiled, data, file.path)
             return compiled
         with _readable(file.path):
-            ops, shape = read_network(file, plan, data)
+            graph = read_network(file, plan, data)
     # Only now that the file is let go of: both together would be the peak of the memory it takes.
     with _readable(path):
-        limits = Limits.of(file.nbytes, 4 * math.prod(shape))
-        network = Network(ops, shape, plan.layers, isa, limits=limits)
+        sample = sum(math.prod(each.shape) for each in graph.inputs)
+        limits = Limits.of(file.nbytes, 4 * sample)
+        network = Network(graph, plan.layers, isa, limits=limits)
     compiled = CompiledModel(network, plan, report, {})
     if network.takes_at_most(limits.opening):  # what opening a file takes, the file alone pays for
         _check_example(compiled, data, path)

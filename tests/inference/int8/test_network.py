@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from billhook.errors import ConfigurationError
 from billhook.inference import isa, kernels
-from billhook.inference.graph import Other, UnsupportedError, capture
+from billhook.inference.graph import Graph, Other, UnsupportedError, capture_maps
 from billhook.inference.int8 import reference
 from billhook.inference.int8.network import Int8Network
 from billhook.inference.int8.ops import INPUT, Add, Conv, Flatten, Linear, Pool, Program, Range
@@ -199,8 +199,8 @@ def test_a_captured_network_equals_the_reference() -> None:
     model = Branches().eval()
     batch = torch.randn(8, 3, 21, 19)
     with torch.no_grad():
-        ops = capture(model, batch[:1])
-        program = quantise(ops, (3, 21, 19), calibrate(ops, [batch], Calibration([])))
+        graph = capture_maps(model, batch[:1])
+        program = quantise(graph, calibrate(graph.ops, [batch], Calibration([])))
         wanted = model(batch)
     assert not any(op.name == "add" for op in program.ops)  # the convolution before makes it
     assert any(isinstance(op, Conv) and len(op.inputs) == 2 for op in program.ops)
@@ -242,7 +242,7 @@ def test_an_operation_without_a_form_in_8_bits_is_named() -> None:
     other = Other("crop", (-1,), (4, 5, 5), kind="crop")
     ranges = {-1: Range.of(0.0, 1.0), 0: Range.of(0.0, 1.0)}
     with pytest.raises(UnsupportedError, match=r"crop \(crop\) has no 8-bit form"):
-        quantise([other], (4, 5, 5), ranges)
+        quantise(Graph.of_maps([other], (4, 5, 5)), ranges)
 
 
 def test_saturation_is_counted() -> None:

@@ -118,18 +118,18 @@ def _program(
     compiled = load_compiled(path, None if target is None else build_model(target))
     program = compiled.program
     if isinstance(program, Network):
-        sides = program.input_shape
-        x = torch.rand(1, *sides) if shape is None else example_input(shape, None)
+        given = program.graph.example()
+        inputs = tuple(given if shape is None else [example_input(shape, None)])
     elif shape is None:
         raise ConfigurationError(f"{path} does not know the shape of its input: give --input")
     else:
-        x = example_input(shape, vocabulary)
-    check_input(path.name, compiled, x)
-    yield bench(path.name, compiled, (x,), threads=threads, rounds=rounds, peers=())
+        inputs = (example_input(shape, vocabulary),)
+    check_input(path.name, compiled, *inputs)
+    yield bench(path.name, compiled, inputs, threads=threads, rounds=rounds, peers=())
     layers = (
         time_layers(program)
         if isinstance(program, Network)
-        else time_modules(program, lambda: compiled(x))
+        else time_modules(program, lambda: compiled(*inputs))
     )
     yield Layers(layers, measure_limits())
 
@@ -173,7 +173,7 @@ def fill(model: nn.Module, weights: dict[str, torch.Tensor], misfit: str) -> Non
     model.load_state_dict(weights)
 
 
-def check_input(target: str, model: nn.Module, x: torch.Tensor) -> None:
+def check_input(target: str, model: nn.Module, *inputs: torch.Tensor) -> None:
     """Run the model once.
 
     Raises:
@@ -181,11 +181,12 @@ def check_input(target: str, model: nn.Module, x: torch.Tensor) -> None:
     """
     try:
         with torch.no_grad():
-            model(x)
+            model(*inputs)
     except Exception as error:  # whatever the model raises
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigurationError(
-            f"{target} fails on an input of {list(x.shape)}, {x.dtype}: {cause} (--input gives the "
+            f"{target} fails on an input of {list(inputs[0].shape)}, {inputs[0].dtype}: {cause} "
+            "(--input gives the "
             "sides, --vocabulary makes it integers; a model of several inputs needs a wrapper)"
         ) from error
 

@@ -8,14 +8,12 @@ from typing import ClassVar
 import torch
 
 from billhook.inference import kernels
-from billhook.inference.graph.dense import dense_conv, torch_conv
+from billhook.inference.graph.dense import torch_conv
 from billhook.inference.graph.depthwise import depthwise_rows, depthwise_step, has_kernel
 from billhook.inference.graph.ops import (
-    INPUT,
     NO_VIEW,
     Layer,
     Op,
-    Part,
     Shape,
     Site,
     Target,
@@ -27,7 +25,7 @@ from billhook.inference.graph.planes import LINE, keep_mask, round_up
 from billhook.inference.graph.taps import conv_rows, reach, taps, taps_note
 from billhook.inference.kernels import LANES, Step, View
 from billhook.inference.plan import Choice
-from billhook.inference.weights.csr import floats, to_csr
+from billhook.inference.weights.csr import Csr, csr_for, floats, to_csr
 from billhook.inference.weights.packing import TapsStruct, tap_offsets
 from billhook.inference.weights.panels import BlockedRows, panel_rows
 
@@ -70,6 +68,9 @@ class Conv(Layer):
     @property
     def positions(self) -> int:
         return self.shape[1] * self.shape[2]
+
+    def work(self, _: Sequence[Shape]) -> int:
+        return self.groups * math.prod(self.weight.shape[1:]) * self.positions
 
     def size_for(self, height: int, width: int) -> tuple[int, int]:
         """The result's height and width for an input's; below 1 where the kernel does not fit."""
@@ -146,31 +147,28 @@ class Conv(Layer):
 
     def imports(self, site: Site, choice: Choice, /) -> bool:
         return (
-            INPUT in self.inputs
+            site.external
             and not self.strided
-            and choice.kernel not in ("dense", "depthwise")
+            and choice.kernel != "depthwise"
             and not self._gathers_input(site, choice)
         )
 
     def _gathers_input(self, site: Site, choice: Choice) -> bool:
-        """Whether it gathers its panels from the network's input as it lies."""
-        return (
-            self.pointwise
-            and self.inputs == (INPUT,)
-            and choice.kernel == "spmm_packed"
-            and self._is_flat(site)
-        )
+        """Whether it gathers its panels from an input or a constant as it lies."""
+        return self.pointwise and site.external and self._packs(choice) and self._is_flat(site)
+
+    def _packs(self, choice: Choice) -> bool:
+        """Whether its operand is gathered into panels."""
+        return choice.kernel == "spmm_packed" or (choice.kernel == "dense" and self.groups == 1)
 
     def _is_flat(self, site: Site) -> bool:
         """Whether the result's rows have no ends."""
         assert site.layout is not None
         return site.layout.pitch == self.shape[2]
 
-    def lower(self, index: int, site: Site, choice: Choice, target: Target) -> list[Part]:
+    def lower(self, index: int, site: Site, choice: Choice, target: Target) -> list[Step]:
         if choice.kernel == "fused":
             return []  # the operation after it runs it
-        if choice.kernel == "dense":
-            return [dense_conv(self, site.inputs[0], site.output, site.shapes[0])]
         if choice.kernel == "depthwise":
             step = depthwise_step(self, site.inputs[0], site.output, site.shapes[0])
             step.note = self.note(index)
@@ -181,10 +179,10 @@ class Conv(Layer):
         source = site.source
         assert source is not None
         own = taps(self, source.size, source.pitch)
-        if choice.kernel == "spmm":
+        if not self._packs(choice):
             step = self._product(site, choice, target, x)
             step.note = {**self.note(index), **step.note, "taps": taps_note(own)}
-            target.bind(step, "rows", lambda: self._plane_rows(index, own, target))
+            target.bind(step, "rows", lambda: self._plane_rows(index, own, choice, target))
             return [*prepare, step]
         if self._gathers_input(site, choice):
             x = site.inputs[0]
@@ -203,7 +201,7 @@ class Conv(Layer):
         site: Site,
         choice: Choice,
         target: Target,
-    ) -> list[Part]:
+    ) -> list[Step]:
         """The steps of a pointwise convolution whose panels the depthwise one before it fills."""
         number, first, first_site = before
         x, prepare = first.operand(first_site)
@@ -214,10 +212,11 @@ class Conv(Layer):
         fill = {**first.note(number), "taps": taps_note(own)}
         step.note = {**self.note(index), **step.note, "fill": fill}
         target.bind(step, "rows", lambda: self._panel_rows(index, choice, target))
-        target.bind(step, "depthwise", lambda: target.hold(conv_rows(first, own)))
+        csr = to_csr(first.weight)
+        target.bind(step, "depthwise", lambda: target.hold(conv_rows(first, own, csr)))
         return [*prepare, step]
 
-    def operand(self, site: Site) -> tuple[View, list[Part]]:
+    def operand(self, site: Site) -> tuple[View, list[Step]]:
         """What it reads, and the step that splits its input into phases first, if strided."""
         if not self.strided:
             return site.operands[0], []
@@ -231,6 +230,8 @@ class Conv(Layer):
             x=site.inputs[0],
             y=View(x.buffer, x.offset, layout.size * sh * sw, layout.pitch),
             addend=NO_VIEW,
+            extra=NO_VIEW,
+            mask=NO_VIEW,
             channels=channels,
             in_height=height,
             in_width=width,
@@ -254,10 +255,12 @@ class Conv(Layer):
             x=x,
             y=y,
             addend=NO_VIEW,
+            extra=NO_VIEW,
+            mask=NO_VIEW,
             channels=math.prod(self.weight.shape[1:]),
             pixels=layout.pixels if whole else layout.pixels_rounded,
             vectors=choice.vectors,
-            packed=int(choice.kernel == "spmm_packed"),
+            packed=int(self._packs(choice)),
         )
         if not whole:
             step.note = {"keep": [layout.height, layout.width, layout.pitch]}
@@ -265,22 +268,31 @@ class Conv(Layer):
         return step
 
     def writes_result(self, site: Site, choice: Choice, /) -> bool:
-        sparse = choice.kernel in ("spmm", "spmm_packed")
-        return site.result is not None and sparse and self._is_flat(site)
+        by_tiles = choice.kernel in ("spmm", "spmm_packed", "dense")
+        return site.result is not None and by_tiles and self._is_flat(site)
 
     def _panel_rows(self, index: int, choice: Choice, target: Target) -> BlockedRows:
         width = kernels.LANES * choice.vectors
         return target.pack(
-            (index, width),
+            (index, width, choice.kernel),
             lambda: panel_rows(
-                to_csr(self.weight), width, floats(self.bias), target.isa, self.activation
+                csr_for(self.weight, choice.kernel == "dense"),
+                width,
+                floats(self.bias),
+                target.isa,
+                self.activation,
             ),
         )
 
-    def _plane_rows(self, index: int, own: TapsStruct, target: Target) -> BlockedRows:
+    def _csr(self, choice: Choice) -> Csr:
+        return csr_for(self.weight, choice.kernel == "dense")
+
+    def _plane_rows(
+        self, index: int, own: TapsStruct, choice: Choice, target: Target
+    ) -> BlockedRows:
         """Rows of offsets into planes. Only the offsets depend on the size of the planes."""
-        rows = conv_rows(self, own)
-        known = target.packings.setdefault((index, "planes"), BlockedRows((rows,)))
+        rows = conv_rows(self, own, self._csr(choice))
+        known = target.packings.setdefault((index, "planes", choice.kernel), BlockedRows((rows,)))
         assert isinstance(known, BlockedRows)
         first = known.blocks[0]
         if first.group == rows.group:

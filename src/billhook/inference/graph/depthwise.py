@@ -40,6 +40,8 @@ def depthwise_step(conv: "Conv", x: View, y: View, shape: Shape) -> Step:
         x=x,
         y=y,
         addend=NO_VIEW,
+        extra=NO_VIEW,
+        mask=NO_VIEW,
         channels=channels,
         in_height=height,
         in_width=width,

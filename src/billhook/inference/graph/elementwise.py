@@ -1,107 +1,87 @@
-"""Elementwise functions and products, which torch runs between the native steps."""
+"""Functions of one value or two, element by element."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
-import torch
-from torch.nn import functional as F
+from billhook.inference import kernels
+from billhook.inference.graph.ops import Plain, Shape, Site, planes_step, require
+from billhook.inference.kernels import ACTIVATIONS, BINARY_FUNCTIONS, FUNCTIONS, Step, View
 
-from billhook.inference.graph.dense import planes_of
-from billhook.inference.graph.ops import Dense, Part, Plain, Shape, Site, require
-from billhook.inference.kernels import RESULT, SOURCE, View
+__all__ = ["Binary", "Elementwise"]
 
-__all__ = ["FUNCTIONS", "Elementwise", "Multiply"]
 
-FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "relu": F.relu,
-    "relu6": F.relu6,
-    "hardswish": F.hardswish,
-    "hardsigmoid": F.hardsigmoid,
-    "silu": F.silu,
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-    "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
-}
-"""By torch's names."""
+def _are_numbers(parameters: tuple[float, ...]) -> bool:
+    plain = all(type(p) in (int, float) and not math.isnan(p) for p in parameters)
+    return isinstance(parameters, tuple) and len(parameters) == 2 and plain
 
 
 @dataclass(frozen=True)
-class _OfTorch(Plain):
-    """An operation on maps, or on vectors if ``vector``."""
-
-    vector: bool = False
-
-    @property
-    def is_planes(self) -> bool:
-        return not self.vector
-
-    def _check(self, source: Shape) -> None:
-        require(isinstance(self.vector, bool), f"says {self.vector!r} where a boolean is meant")
-        require(len(source) == (1 if self.vector else 3), f"works on {source}")
-
-
-@dataclass(frozen=True)
-class Elementwise(_OfTorch):
-    """A function of each element; ``function`` is one of ``FUNCTIONS``."""
+class Elementwise(Plain):
+    """A function of each element; ``function`` is one of ``kernels.FUNCTIONS``, which may have
+    parameters a and b."""
 
     function: str = ""
+    parameters: tuple[float, float] = (0.0, 0.0)
 
     type_name: ClassVar[str] = "Elementwise"
 
     def result_shape(self, sources: Sequence[Shape]) -> Shape:
         known = isinstance(self.function, str) and self.function in FUNCTIONS
         require(known, f"is of no known function, {self.function!r}")
+        require(_are_numbers(self.parameters), f"has the parameters {self.parameters}")
         require(len(sources) == 1, f"takes {list(sources)}")
-        self._check(sources[0])
         return sources[0]
 
-    def steps(self, site: Site) -> list[Part]:
-        return [_torch_step(FUNCTIONS[self.function], site)]
+    def steps(self, site: Site) -> list[Step]:
+        step = planes_step(kernels.POINTWISE, site, self.shape)
+        step.function = FUNCTIONS.index(self.function)
+        step.parameters[:] = self.parameters
+        return [step]
 
 
 @dataclass(frozen=True)
-class Multiply(_OfTorch):
-    """The product of two equal values, or of a map with one number for each channel."""
+class Binary(Plain):
+    """A function of two values, then the activation; ``function`` is one of
+    ``kernels.BINARY_FUNCTIONS``, which may have the parameter a.
 
-    type_name: ClassVar[str] = "Multiply"
+    The second value has the first one's size or 1 along each axis; beside maps, a vector is one
+    number for each channel.
+    """
+
+    function: str = ""
+    parameters: tuple[float, float] = (0.0, 0.0)
+
+    type_name: ClassVar[str] = "Binary"
+    activates: ClassVar[bool] = True
 
     def result_shape(self, sources: Sequence[Shape]) -> Shape:
+        known = isinstance(self.function, str) and self.function in BINARY_FUNCTIONS
+        require(known, f"is of no known function, {self.function!r}")
+        require(_are_numbers(self.parameters), f"has the parameters {self.parameters}")
         require(len(sources) == 2, f"takes {list(sources)}")
-        x, factor = sources
-        self._check(x)
-        require(factor == x or (len(x) == 3 and factor == x[:1]), f"multiplies {x} by {factor}")
+        x, other = sources
+        wide = _as_wide(other, x)
+        fits = len(wide) == len(x) and all(n in (1, m) for n, m in zip(wide, x, strict=True))
+        require(fits, f"takes {x} and {other}")
         return x
 
-    def steps(self, site: Site) -> list[Part]:
-        return [_torch_step(torch.mul, site)]
+    def steps(self, site: Site) -> list[Step]:
+        step = planes_step(kernels.BINARY, site, self.shape)
+        step.function = BINARY_FUNCTIONS.index(self.function)
+        step.parameters[:] = self.parameters
+        step.activation = ACTIVATIONS.index(self.activation)
+        x, other = site.shapes
+        view, wide = site.inputs[1], _as_wide(other, x)
+        if len(x) == 1:
+            step.addend, step.from_[0] = view, int(wide[0] > 1)
+            return [step]
+        plane = view.plane if wide[0] > 1 else 0
+        step.addend = View(view.buffer, view.offset, plane, view.pitch if wide[1] > 1 else 0)
+        step.from_[0] = int(wide[2] > 1)
+        return [step]
 
 
-def _torch_step(function: Callable[..., torch.Tensor], site: Site) -> Dense:
-    """The function of the inputs; a vector beside maps is one number for each channel."""
-    reads = list(zip(site.inputs, site.shapes, site.planes, strict=True))
-    shape = site.shapes[0]
-
-    def run(workspace: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
-        operands = [
-            _value(x.flatten() if view.buffer == SOURCE else workspace, view, own, planes)
-            for view, own, planes in reads
-        ]
-        if site.planes[0]:
-            operands = [o if o.dim() == 3 else o.view(-1, 1, 1) for o in operands]
-            to = planes_of(workspace, site.output, shape)
-        elif site.output.buffer == RESULT:
-            to = y.view(-1)
-        else:
-            to = _value(workspace, site.output, shape, False)
-        to.copy_(function(*operands))
-
-    return run
-
-
-def _value(buffer: torch.Tensor, view: View, shape: Shape, planes: bool) -> torch.Tensor:
-    if planes:
-        return planes_of(buffer, view, shape)
-    return buffer[view.offset : view.offset + shape[0]]
+def _as_wide(other: Shape, x: Shape) -> Shape:
+    return (*other, 1, 1) if len(other) == 1 and len(x) == 3 else other

@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 from billhook.inference import kernels
 from billhook.inference.graph.ops import (
     NO_VIEW,
-    Part,
     Plain,
     Shape,
     Site,
     is_count,
     only,
+    planes_step,
     require,
 )
 from billhook.inference.kernels import ACTIVATIONS, Step, View
@@ -64,7 +64,12 @@ class Pool(Plain):
             require(out == 1 or kernel <= MAX_POOL_OVERLAP * stride, "pools each pixel too often")
         return (source[0], *self.shape[1:])
 
-    def steps(self, site: Site) -> list[Part]:
+    def work(self, sources: Sequence[Shape]) -> int:
+        source = sources[0]
+        rows = self.shape[1] * min(self.kernel[0], source[1]) * source[2]
+        return self.shape[0] * (rows + self.shape[1] * self.shape[2] * self.kernel[1])
+
+    def steps(self, site: Site) -> list[Step]:
         # The kernel keeps room for windows beyond the last: one window's stride must not count.
         strides = [s if n > 1 else 1 for s, n in zip(self.stride, self.shape[1:], strict=True)]
         step = _map_step(
@@ -92,14 +97,10 @@ class Mean(Other):
 
     kind: str = "mean"
 
-    @property
-    def is_planes(self) -> bool:
-        return False
-
     def result_shape(self, sources: Sequence[Shape]) -> Shape:
         return only(sources, 3)[:1]
 
-    def steps(self, site: Site) -> list[Part]:
+    def steps(self, site: Site) -> list[Step]:
         return [_map_step(kernels.MEAN, site, site.shapes[0])]
 
 
@@ -115,7 +116,7 @@ class Add(Other):
         require(len(sources) == 2 and len(set(sources)) == 1, f"adds {list(sources)}")
         return sources[0]
 
-    def steps(self, site: Site) -> list[Part]:
+    def steps(self, site: Site) -> list[Step]:
         step = _map_step(kernels.ADD, site, self.shape, self.activation)
         step.addend = site.inputs[1]
         return [step]
@@ -131,7 +132,7 @@ class Activation(Other):
     def result_shape(self, sources: Sequence[Shape]) -> Shape:
         return only(sources, 3)
 
-    def steps(self, site: Site) -> list[Part]:
+    def steps(self, site: Site) -> list[Step]:
         return [_map_step(kernels.ADD, site, self.shape, self.activation)]
 
 
@@ -141,6 +142,7 @@ class Concat(Other):
 
     kind: str = "concat"
     joins: ClassVar[bool] = True
+    nests: ClassVar[bool] = True
 
     def result_shape(self, sources: Sequence[Shape]) -> Shape:
         require(all(len(source) == 3 for source in sources), f"works on {list(sources)}")
@@ -151,9 +153,9 @@ class Concat(Other):
     def tied(self) -> tuple[int, ...]:
         return tuple(value for value in self.inputs if value >= 0)
 
-    def steps(self, site: Site) -> list[Part]:
+    def steps(self, site: Site) -> list[Step]:
         """Copies of the parts that could not be computed in place."""
-        steps: list[Part] = []
+        steps: list[Step] = []
         offset, y = 0, site.output
         for x, shape, inside in zip(site.inputs, site.shapes, site.inside, strict=True):
             if not inside:
@@ -168,23 +170,20 @@ class Flatten(Other):
     """The features of a map, or of a vector, one after another."""
 
     kind: str = "flatten"
-
-    @property
-    def is_planes(self) -> bool:
-        return False
+    nests: ClassVar[bool] = True
 
     def result_shape(self, sources: Sequence[Shape]) -> Shape:
         require(len(sources) == 1, "flattens several values")
         return (math.prod(sources[0]),)
 
-    def is_alias(self, source_is_planes: bool, is_last: bool, /) -> bool:
-        return not source_is_planes and not is_last
+    def alias_from(self, source: Shape, /) -> int | None:
+        return 0 if len(source) == 1 else None
 
-    def steps(self, site: Site) -> list[Part]:
+    def steps(self, site: Site) -> list[Step]:
         if site.aliased:
             return []
         x, y, shape = site.inputs[0], site.output, site.shapes[0]
-        if site.planes[0]:
+        if len(shape) == 3:
             return [copy_step(x, View(y.buffer, y.offset, shape[1] * shape[2], shape[2]), shape)]
         features = self.shape[0]  # of a vector
         source = View(x.buffer, x.offset, features, features)
@@ -214,19 +213,9 @@ def other(**settings: Any) -> Other:
 
 def _map_step(op: int, site: Site, shape: Shape, activation: str = "none") -> Step:
     """A step from the planes of the first input to an output of this height and width."""
-    channels, height, width = site.shapes[0]
-    return Step(
-        op=op,
-        x=site.inputs[0],
-        y=site.output,
-        addend=NO_VIEW,
-        channels=channels,
-        in_height=height,
-        in_width=width,
-        height=shape[1],
-        width=shape[2],
-        activation=ACTIVATIONS.index(activation),
-    )
+    step = planes_step(op, site, shape)
+    step.activation = ACTIVATIONS.index(activation)
+    return step
 
 
 def copy_step(x: View, y: View, shape: Shape) -> Step:
@@ -237,6 +226,8 @@ def copy_step(x: View, y: View, shape: Shape) -> Step:
         x=x,
         y=y,
         addend=NO_VIEW,
+        extra=NO_VIEW,
+        mask=NO_VIEW,
         channels=channels,
         in_height=height,
         in_width=width,

@@ -5,6 +5,7 @@ follows from what it reads, what its values must share in memory, which kernels 
 it is lowered to the steps of one sample.
 """
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
@@ -21,12 +22,10 @@ from billhook.inference.weights.panels import BlockedRows, SparseRows
 __all__ = [
     "INPUT",
     "NO_VIEW",
-    "Dense",
     "Layer",
     "Op",
     "Packed",
     "Packings",
-    "Part",
     "Plain",
     "Shape",
     "Site",
@@ -35,16 +34,16 @@ __all__ = [
     "UnsupportedError",
     "is_count",
     "only",
+    "pixels_of",
+    "planes_step",
     "require",
+    "steps_of",
 ]
 
-INPUT = -1  # the value number of the network's input; operation i makes value i
+INPUT = -1  # the value number of the first input, input k is -1 - k; operation i makes value i
 NO_VIEW = View(-1, 0, 0, 0)
 
 Shape = tuple[int, ...]
-Dense = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
-"""A step that torch runs on one sample: workspace, input sample, output sample."""
-Part = Step | Dense
 Packed = BlockedRows | SparseRows | LaneRows
 Packings = dict[Hashable, Packed]
 P = TypeVar("P", BlockedRows, SparseRows, LaneRows)
@@ -58,19 +57,18 @@ class UnsupportedError(Exception):
 class Site:
     """Where an operation finds its inputs and leaves its result, as plain data.
 
-    ``inputs`` are the values as they lie, in ``planes`` or as vectors; ``operands`` the same with
-    their padding, which the network's input has only in its copy in the workspace. ``layout`` is
-    the result's, None for a vector. ``source`` is the layout of what a convolution reads: its
-    input, or the phases at ``phases`` that a strided one splits its input into first. ``result`` is
-    where the network's result is wanted, if this operation makes it as planes. ``inside`` says
-    which inputs were computed where this operation joins them, ``aliased`` that it need not do
-    anything.
+    ``inputs`` are the values as they lie, in planes or as vectors; ``operands`` the same with their
+    padding, which an ``external`` value (an input of the network, a constant) has only in its copy
+    in the workspace. ``layout`` is the result's, None for a vector. ``source`` is the layout of
+    what a convolution reads: its input, or the phases at ``phases`` that a strided one splits its
+    input into first. ``result`` is where the network's result is wanted, if this operation makes it
+    as planes that nothing else reads. ``inside`` says which inputs were computed where this
+    operation joins them, ``aliased`` that it need not do anything.
     """
 
     inputs: tuple[View, ...]
     operands: tuple[View, ...]
     shapes: tuple[Shape, ...]
-    planes: tuple[bool, ...]
     output: View
     layout: PlaneLayout | None
     source: PlaneLayout | None = None
@@ -78,6 +76,7 @@ class Site:
     result: View | None = None
     inside: tuple[bool, ...] = ()
     aliased: bool = False
+    external: bool = False
 
 
 class Target:
@@ -150,6 +149,8 @@ class Op:
     """Whether an activation may be part of it."""
     joins: ClassVar[bool] = False
     """Whether its inputs may be computed where their concatenation lies."""
+    nests: ClassVar[bool] = False
+    """Whether where its values lie may follow from where another's do."""
 
     def result_shape(self, sources: Sequence[Shape]) -> Shape:
         """The shape that follows from the settings and from what is read.
@@ -162,23 +163,32 @@ class Op:
     @property
     def is_planes(self) -> bool:
         """Whether the result lies in padded planes; other results are vectors."""
-        return True
+        return len(self.shape) == 3
 
     @property
     def tied(self) -> tuple[int, ...]:
         """The inputs whose planes have the pitch and the padding of the result's."""
         return ()
 
-    def is_alias(self, _source_is_planes: bool, _is_last: bool, /) -> bool:
-        """Whether the result is the input as it lies."""
-        return False
+    @property
+    def data(self) -> torch.Tensor | None:
+        """The numbers of a constant, which no step makes."""
+        return None
+
+    def alias_from(self, _source: Shape, /) -> int | None:
+        """Where the result lies in the input as it is: its first channel; None if it is made."""
+        return None
+
+    def work(self, sources: Sequence[Shape]) -> int:
+        """Floats that one sample makes it read, zeros of a weight counted as well."""
+        return math.prod(self.shape) + sum(math.prod(source) for source in sources)
 
 
 @dataclass(frozen=True)
 class Plain(Op):
     """An operation without a weight, which always runs alike."""
 
-    def steps(self, site: Site) -> list[Part]:
+    def steps(self, site: Site) -> list[Step]:
         """The steps that run it."""
         raise NotImplementedError
 
@@ -196,8 +206,8 @@ class Layer(Op):
 
     @property
     def dense_weight(self) -> torch.Tensor:
-        """The weight of a layer that torch runs."""
-        assert isinstance(self.weight, torch.Tensor), f"{self.name} was packed, and is to run dense"
+        """The weight of a layer that was not packed."""
+        assert isinstance(self.weight, torch.Tensor), f"{self.name} was packed"
         return self.weight
 
     @property
@@ -231,9 +241,12 @@ class Layer(Op):
         """Whether its planes come out where the network's result is wanted."""
         return False
 
-    def lower(self, index: int, site: Site, choice: Choice, target: Target) -> list[Part]:
+    def lower(self, index: int, site: Site, choice: Choice, target: Target) -> list[Step]:
         """The steps that run it, as operation ``index`` of a network."""
         raise NotImplementedError
+
+    def work(self, _: Sequence[Shape]) -> int:
+        return math.prod(self.weight.shape)
 
     def dense_form(self, source: Shape) -> Callable[[], object]:
         """torch's own call on a random sample, for comparison."""
@@ -250,6 +263,41 @@ def only(sources: Sequence[Shape], dimensions: int) -> Shape:
     """The shape of the one value that is read."""
     require(len(sources) == 1 and len(sources[0]) == dimensions, f"cannot read {list(sources)}")
     return sources[0]
+
+
+def pixels_of(shape: Shape) -> tuple[int, int, int]:
+    """Channels, height and width; a vector is one row.
+
+    >>> pixels_of((8,)), pixels_of((4, 2, 3))
+    ((1, 1, 8), (4, 2, 3))
+    """
+    if len(shape) == 1:
+        return 1, 1, shape[0]
+    channels, height, width = shape
+    return channels, height, width
+
+
+def steps_of(view: View, shape: Shape) -> tuple[int, ...]:
+    """Floats from one element to the next along each axis of a value."""
+    return (1,) if len(shape) == 1 else (view.plane, view.pitch, 1)
+
+
+def planes_step(op: int, site: Site, shape: Shape) -> Step:
+    """A step from the first input to a result of this shape, whose other settings are zero."""
+    channels, height, width = pixels_of(site.shapes[0]) if site.shapes else pixels_of(shape)
+    return Step(
+        op=op,
+        x=site.inputs[0] if site.inputs else NO_VIEW,
+        y=site.output,
+        addend=NO_VIEW,
+        extra=NO_VIEW,
+        mask=NO_VIEW,
+        channels=channels,
+        in_height=height,
+        in_width=width,
+        height=pixels_of(shape)[1],
+        width=pixels_of(shape)[2],
+    )
 
 
 def is_count(*numbers: object, least: int = 1, most: int = 2**40) -> bool:

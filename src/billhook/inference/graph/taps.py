@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from billhook.inference.kernels import LANES
 from billhook.inference.weights import packing
-from billhook.inference.weights.csr import floats, to_csr
+from billhook.inference.weights.csr import Csr, floats
 from billhook.inference.weights.packing import TapsStruct
 from billhook.inference.weights.panels import SparseRows
 
@@ -61,9 +61,9 @@ def taps_note(own: TapsStruct) -> dict[str, Any]:
     }
 
 
-def conv_rows(conv: "Conv", own: TapsStruct) -> SparseRows:
-    """The convolution's rows, in groups of eight if each eight read the same places."""
-    csr = to_csr(conv.weight)
+def conv_rows(conv: "Conv", own: TapsStruct, csr: Csr) -> SparseRows:
+    """The convolution's rows, in groups of eight if each eight read the same places; of these
+    weights of its flattened filters."""
     shared = packing.shares_offsets(csr.struct, own)
     arrays = packing.fill_planes(csr.struct, csr.nnz, own, shared)
     return SparseRows(*arrays, floats(conv.bias), conv.activation, LANES if shared else 1)

@@ -11,7 +11,7 @@ from torch import nn
 from billhook.errors import CompileError, ConfigurationError
 from billhook.inference import isa
 from billhook.inference.compiled import CompiledModel
-from billhook.inference.graph import UnsupportedError, capture
+from billhook.inference.graph import UnsupportedError, capture_maps
 from billhook.inference.int8.accuracy import compare, worst_layer
 from billhook.inference.int8.modules import choose_int8_modules, replace_int8_modules
 from billhook.inference.int8.network import Int8Network
@@ -76,10 +76,9 @@ class _Work:
         x = self.inputs[0]
         if len(self.inputs) != 1 or not torch.is_tensor(x) or x.dim() != 4:
             raise UnsupportedError("the network plan takes one input of (N, C, H, W)")
-        ops = capture(self.model, x)
-        shape = tuple(x.shape[1:])
-        ranges = calibrate(ops, self.ranging, self.calibration)
-        return quantise(ops, shape, ranges), ops  # type: ignore[arg-type]
+        graph = capture_maps(self.model, x)
+        ranges = calibrate(graph.ops, self.ranging, self.calibration)
+        return quantise(graph, ranges), graph.ops
 
     def _modules(self, obstacle: UnsupportedError) -> CompiledModel:
         choices, layers = choose_int8_modules(

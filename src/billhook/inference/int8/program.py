@@ -15,7 +15,7 @@ import torch
 from billhook.errors import CompileError
 from billhook.format.reader import Reader
 from billhook.inference import graph
-from billhook.inference.graph.soundness import check_ops
+from billhook.inference.graph.soundness import check_graph
 from billhook.inference.int8.choices import MAX_QUADS, quads_of
 from billhook.inference.int8.lowering import workspace_bytes
 from billhook.inference.int8.network import Int8Network
@@ -35,7 +35,7 @@ from billhook.inference.int8.ops import (
     Range,
 )
 from billhook.inference.int8.quantise import check_sums
-from billhook.inference.limits import Limits, work
+from billhook.inference.limits import Limits
 from billhook.inference.plan import INT8_KERNELS, Choice, Plan
 from billhook.inference.program_file import program_text, read_dense
 
@@ -103,7 +103,8 @@ def takes_at_most(program: Program, floats: int) -> bool:
 
 
 def _work(program: Program) -> int:
-    return work([_as_graph(op) for op in program.ops], program.input_shape)
+    whole = graph.Graph.of_maps([_as_graph(op) for op in program.ops], program.input_shape)
+    return whole.work
 
 
 def _cells(settings: Mapping[str, Any]) -> int:
@@ -143,7 +144,8 @@ def check_program(program: Program, choices: Mapping[str, Choice]) -> None:
 
     Shapes are those that follow for the same network in fp32.
     """
-    check_ops([_as_graph(op) for op in program.ops], program.input_shape)
+    floats = [_as_graph(op) for op in program.ops]
+    check_graph(graph.Graph.of_maps(floats, program.input_shape))
     if math.prod(program.output_shape) != math.prod(program.ops[-1].shape):
         raise ValueError(f"the result's shape is {program.output_shape}")
     for index, op in enumerate(program.ops):

@@ -90,16 +90,16 @@ def _saturates(ops: Sequence[graph.Op], members: Sequence[int], low: float, high
     return (low == 0.0 or not kinds & {"relu", "relu6"}) and (high <= 6.0 or "relu6" not in kinds)
 
 
-def quantise(
-    ops: Sequence[graph.Op], input_shape: tuple[int, int, int], ranges: Mapping[int, Range]
-) -> Program:
-    """The program in 8 bits.
+def quantise(network: graph.Graph, ranges: Mapping[int, Range]) -> Program:
+    """The program in 8 bits of a network of one input of maps and one output.
 
     Raises:
         UnsupportedError: It has something that does not run in 8 bits.
         CompileError: A layer's weights do not fit.
     """
-    return _Builder(ops, input_shape, ranges).run()
+    channels, height, width = network.inputs[0].shape
+    builder = _Builder(network.ops, (channels, height, width), network.outputs[0].shape, ranges)
+    return builder.run()
 
 
 def quantise_weight(
@@ -124,6 +124,7 @@ def quantise_weight(
 class _Builder:
     source: Sequence[graph.Op]
     input_shape: tuple[int, int, int]
+    output_shape: tuple[int, ...]
     ranges: Mapping[int, Range]
     ops: list[Op] = field(default_factory=list)
     values: dict[int, int] = field(default_factory=lambda: {INPUT: INPUT})
@@ -145,8 +146,7 @@ class _Builder:
                 raise UnsupportedError(f"{op.name} has no 8-bit form")
         if self.values.get(len(self.source) - 1) != len(self.ops) - 1:
             raise UnsupportedError("the output is not the last operation's result")
-        shape = self.source[-1].shape
-        program = Program(self.input_shape, shape, self.ranges[INPUT], tuple(self.ops))
+        program = Program(self.input_shape, self.output_shape, self.ranges[INPUT], tuple(self.ops))
         check_sums(program)
         return program
 

@@ -10,7 +10,7 @@ from torch import nn
 from billhook import torch_private
 from billhook.errors import ConfigurationError
 from billhook.inference import kernels
-from billhook.inference.graph import INPUT, Conv
+from billhook.inference.graph import INPUT, Conv, Graph
 from billhook.inference.graph.ops import Packings
 from billhook.inference.inputs import check_input
 from billhook.inference.layers.base import (
@@ -86,7 +86,9 @@ class SparseConv(SparseLayer):
         own = sparse_weights(module, cls.weight_names(module))
         image = as_image(x, len(module.kernel_size))
         op = describe_conv(module, module.weight.detach(), vector(own, "bias"))
-        best = race_network([sized(op, *image.shape[2:])], image, isa)[0]["conv"]
+        shape = (image.shape[1], image.shape[2], image.shape[3])
+        alone = Graph.of_maps([sized(op, *shape[1:])], shape)
+        best = race_network(alone, (image,), isa)[0]["conv"]
         return best if best.kernel != "dense" else Choice("spmm")
 
     @classmethod
@@ -148,7 +150,9 @@ class _Programs:
             if network is None:
                 op = sized(self.conv, shape[1], shape[2])
                 choices = {op.name: self.choice}
-                network = Network([op], shape, choices, self.isa, packings=self._packings)
+                network = Network(
+                    Graph.of_maps([op], shape), choices, self.isa, packings=self._packings
+                )
                 while len(self._networks) >= SIZES_KEPT:
                     del self._networks[next(iter(self._networks))]
             self._networks[shape] = network

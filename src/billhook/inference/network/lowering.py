@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from billhook.errors import ConfigurationError
-from billhook.inference.graph import INPUT, Conv, Layer, Op
+from billhook.inference.graph import INPUT, Conv, Graph, Layer
 from billhook.inference.graph.maps import copy_step
-from billhook.inference.graph.ops import Dense, Packed, Packings, Part, Plain, Shape, Target
+from billhook.inference.graph.ops import Packed, Packings, Plain, Target
 from billhook.inference.kernels import Step, struct_array
 from billhook.inference.network.placement import place
 from billhook.inference.plan import Choice
@@ -26,9 +26,8 @@ class Lowering:
     """Turns operations into steps, by a plan, and holds the weights that are packed for them.
 
     Args:
-        ops: The operations, as :func:`billhook.inference.graph.capture.capture` gives them.
-        input_shape: (C, H, W) of one sample.
-        choices: One choice for each convolution and linear layer, by name.
+        graph: The network, as :func:`billhook.inference.graph.capture` gives it.
+        choices: One choice for each layer, by name.
         isa: The instruction set, a row of the library's table.
         packings: What was packed before for other sizes of the same network, and takes what is
             packed now.
@@ -37,20 +36,19 @@ class Lowering:
 
     def __init__(
         self,
-        ops: list[Op],
-        input_shape: Shape,
+        graph: Graph,
         choices: Mapping[str, Choice],
         isa: int,
         packings: Packings | None = None,
         *,
         target: Target | None = None,
     ) -> None:
-        self.ops, self.input_shape, self.choices = ops, input_shape, choices
-        self.placed = place(ops, input_shape)
+        self.graph, self.ops, self.choices = graph, graph.ops, choices
+        self.placed = place(graph)
         self.target = Target(isa, packings) if target is None else target
         self._fills = {  # operation: the depthwise one that fills its panels
             self.placed.users[index][0]: index
-            for index, op in enumerate(ops)
+            for index, op in enumerate(self.ops)
             if isinstance(op, Layer) and choices[op.name].kernel == "fused"
         }
 
@@ -63,30 +61,32 @@ class Lowering:
         """The depthwise operation that fills the panels of this one, if any."""
         return self._fills.get(index)
 
-    def program(self) -> list[Native | Dense]:
-        """The whole network: runs of native steps, and what torch does between them."""
-        return _grouped([part for _, part in self.parts()])
+    def steps(self) -> list[Step]:
+        """The whole network's."""
+        return [step for _, step in self.parts()]
 
-    def parts(self) -> list[tuple[int, Part]]:
-        """Its steps, each with the number of its operation (-1 for the input's)."""
-        steps: list[tuple[int, Part]] = []
+    def parts(self) -> list[tuple[int, Step]]:
+        """Its steps, each with the number of its operation (-1 for copies of inputs)."""
         layers = [
             (index, self.choices[op.name])
             for index, op in enumerate(self.ops)
             if isinstance(op, Layer)
         ]
-        if any(self.imports(index, choice) for index, choice in layers):
-            steps.append((INPUT, self.import_step()))
+        steps: list[tuple[int, Step]] = [
+            (INPUT, self._import(value))
+            for value in self.placed.imports
+            if any(value in self.imported(index, choice) for index, choice in layers)
+        ]
         for index, op in enumerate(self.ops):
-            own: list[Part] = []
+            own: list[Step] = []
             if isinstance(op, Layer):
                 own = self.lower(index, self.choices[op.name], self.filled_by(index))
             elif isinstance(op, Plain):
                 own = op.steps(self.placed.sites[index])
-            steps += [(index, part) for part in own]
-        return [*steps, *((len(self.ops) - 1, part) for part in self._export())]
+            steps += [(index, step) for step in own]
+        return [*steps, *self._export()]
 
-    def lower(self, index: int, choice: Choice, depthwise: int | None = None) -> list[Part]:
+    def lower(self, index: int, choice: Choice, depthwise: int | None = None) -> list[Step]:
         """The steps of a layer; ``depthwise`` is the operation that it runs as well, if any."""
         op, site = self.ops[index], self.placed.sites[index]
         assert isinstance(op, Layer)
@@ -109,39 +109,33 @@ class Lowering:
                 f"{', '.join(runs)}: compile the model again"
             )
 
-    def imports(self, index: int, choice: Choice) -> bool:
-        """Whether a layer that runs so reads the network's input as padded planes."""
-        op = self.ops[index]
-        return isinstance(op, Layer) and op.imports(self.placed.sites[index], choice)
+    def imported(self, index: int, choice: Choice) -> tuple[int, ...]:
+        """The values outside of the workspace that a layer that runs so reads in padded planes."""
+        op, site = self.ops[index], self.placed.sites[index]
+        if isinstance(op, Layer) and op.imports(site, choice):
+            return tuple(value for value in op.inputs if value in self.placed.imports)
+        return ()
 
-    def import_step(self) -> Step:
-        """The network's input as padded planes."""
-        return copy_step(self.placed.source, self.placed.imported, self.input_shape)
+    def _import(self, value: int) -> Step:
+        """A value from outside of the workspace as padded planes."""
+        source, copy = self.placed.imports[value]
+        return copy_step(source, copy, self.graph.shapes[value])
 
-    def _export(self) -> list[Part]:
-        """Planes that did not come out where the result is wanted, brought there."""
-        op, site = self.ops[-1], self.placed.sites[-1]
-        written = isinstance(op, Layer) and op.writes_result(site, self.choices[op.name])
-        if site.result is None or written:
-            return []
-        return [copy_step(site.output, site.result, op.shape)]
+    def steps_of_layer(self, index: int, choice: Choice, depthwise: int | None) -> list[Step]:
+        """The steps of a layer by itself, with the copies that it needs."""
+        copies = [self._import(value) for value in self.imported(index, choice)]
+        return copies + self.lower(index, choice, depthwise)
+
+    def _export(self) -> list[tuple[int, Step]]:
+        """Planes that did not come out where results are wanted, brought there."""
+        steps = []
+        for value, wanted in self.placed.exports.items():
+            op, site = self.ops[value], self.placed.sites[value]
+            if not isinstance(op, Layer) or not op.writes_result(site, self.choices[op.name]):
+                steps.append((value, copy_step(site.output, wanted, op.shape)))
+        return steps
 
 
 def native(steps: list[Step]) -> Native:
     """The steps as the native call takes them."""
     return Native(struct_array(steps), len(steps))
-
-
-def _grouped(parts: list[Part]) -> list[Native | Dense]:
-    """Native steps that follow each other as one call."""
-    grouped: list[Native | Dense] = []
-    pending: list[Step] = []
-    for part in parts:
-        if isinstance(part, Step):
-            pending.append(part)
-            continue
-        if pending:
-            grouped.append(native(pending))
-            pending = []
-        grouped.append(part)
-    return [*grouped, native(pending)] if pending else grouped

@@ -1,8 +1,8 @@
-"""The network plan: a feed-forward CNN as steps over one workspace, one native call per batch."""
+"""The network plan: a model as steps over one workspace, one native call per batch."""
 
 import math
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,12 +10,14 @@ from torch import nn
 
 from billhook.errors import ConfigurationError
 from billhook.inference import kernels
-from billhook.inference.graph import Layer, Op
+from billhook.inference.graph import Graph, Input
 from billhook.inference.graph.ops import Packed, Packings
+from billhook.inference.graph.program import DTYPES
 from billhook.inference.inputs import check_input
-from billhook.inference.limits import Limits, opening_floats, work
-from billhook.inference.network.lowering import Lowering, Native
+from billhook.inference.limits import Limits, opening_floats
+from billhook.inference.network.lowering import Lowering, Native, native
 from billhook.inference.plan import Choice
+from billhook.torch_private import leaves
 
 __all__ = ["Network", "packed_bytes"]
 
@@ -23,17 +25,17 @@ MAX_FLOATS = 2**31 - 1  # of a workspace: offsets have 32 bits
 
 
 class Network(nn.Module):
-    """A CNN for inputs ``(N, *input_shape)``, any N; results ``(N, *output_shape)``, fp32.
+    """A model of some inputs and outputs; any batch size, all other sizes as they were captured.
 
     Several threads may call it at once; each call takes a workspace of its own from a pool.
 
     Args:
-        ops: The operations, as :func:`billhook.inference.graph.capture.capture` gives them.
-        input_shape: (C, H, W) of one sample.
-        choices: The plan: one choice for each convolution and linear layer, by name.
+        graph: The network, as :func:`billhook.inference.graph.capture` gives it.
+        choices: The plan: one choice for each layer, by name.
         isa: The instruction set, a row of the library's table.
         limits: What a program from a file may take, None for one that this process made.
         packings: What networks of other input sizes, and else the same, have packed.
+        pack: Makes of the outputs what the model returns; by default tuples and dicts.
 
     Raises:
         ConfigurationError: A sample needs more floats than the kernels count to.
@@ -42,70 +44,96 @@ class Network(nn.Module):
 
     def __init__(
         self,
-        ops: list[Op],
-        input_shape: tuple[int, int, int],
+        graph: Graph,
         choices: Mapping[str, Choice],
         isa: int,
         *,
         limits: Limits | None = None,
         packings: Packings | None = None,
+        pack: Callable[[list[torch.Tensor]], Any] | None = None,
     ) -> None:
         super().__init__()
-        self.ops, self.input_shape, self.choices, self.isa = ops, input_shape, dict(choices), isa
-        self.output_shape = ops[-1].shape
-        self.lowering = Lowering(ops, input_shape, self.choices, isa, packings)
-        if self.lowering.placed.size > MAX_FLOATS:
+        self.graph, self.choices, self.isa, self.packs = graph, dict(choices), isa, pack
+        self.lowering = Lowering(graph, self.choices, isa, packings)
+        placed = self.lowering.placed
+        if max(placed.size, placed.constant_size) > MAX_FLOATS:
+            shapes = ", ".join(str(given.shape) for given in graph.inputs)
             raise ConfigurationError(
-                f"a sample of {tuple(input_shape)} needs {self.lowering.placed.size} floats, the "
-                f"kernels count to {MAX_FLOATS}: compile for a smaller input"
+                f"a sample of {shapes} needs {placed.size} floats, the kernels count to "
+                f"{MAX_FLOATS}: compile for a smaller input"
             )
         if limits is not None:
             self._check(limits)
-        self.program = self.lowering.program()
+        self.native: Native = native(self.lowering.steps())
+        self.constants = torch.zeros(placed.constant_size, dtype=torch.float32, device="cpu")
+        for index, data in graph.constants():
+            start = placed.constants[index]
+            self.constants[start : start + data.numel()] = data.detach().flatten()
         self._pool: list[torch.Tensor] = []
         self._lock = threading.Lock()
         self.eval()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self.ops, self.input_shape, self.choices, self.isa)
+        return _again, (self.graph, self.choices, self.isa, self.packs)
+
+    @property
+    def ops(self) -> Sequence[Any]:
+        """The operations."""
+        return self.graph.ops
 
     def _check(self, limits: Limits) -> None:
         placed = self.lowering.placed
         limits.check("one sample", placed.size, limits.workspace)
         limits.check("opening it", opening_floats(self.ops, set(placed.layouts)), limits.opening)
-        limits.check("running it", work(self.ops, self.input_shape), limits.work)
+        limits.check("running it", self.graph.work, limits.work)
 
     def takes_at_most(self, floats: int) -> bool:
         """Whether one sample takes no more floats of memory, and makes no more read."""
-        both = max(self.lowering.placed.size, work(self.ops, self.input_shape))
-        return max(both, math.prod(self.input_shape)) <= floats
+        given = sum(math.prod(each.shape) for each in self.graph.inputs)
+        return max(self.lowering.placed.size, self.graph.work, given) <= floats
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the packed weights, and of those that torch uses."""
-        dense = (
-            op.dense_weight.nbytes
-            for op in self.ops
-            if isinstance(op, Layer) and self.choices[op.name].kernel == "dense"
-        )
-        return sum(dense) + packed_bytes(self.lowering.packed)
+        """Bytes of the packed weights and of the constants."""
+        return packed_bytes(self.lowering.packed) + self.constants.nbytes
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to the network's results."""
-        check_input("this program", x)
-        if tuple(x.shape[1:]) != self.input_shape:
-            raise ConfigurationError(
-                f"the input's shape is {tuple(x.shape)}: this program was compiled for "
-                f"(N, {', '.join(map(str, self.input_shape))}); compile it again for another size"
-            )
-        x = x.detach().resolve_neg().contiguous()
-        y = x.new_empty(x.shape[0], *self.output_shape)
+    def forward(self, *inputs: Any) -> Any:
+        """The model's inputs, by position, to its outputs."""
+        given = self.samples(inputs)
+        batch = len(given[0])
+        results = [given[0].new_empty((batch, *o.shape), dtype=torch.float32) for o in self.outputs]
         workspace = self.take()
         try:
-            self._run(workspace, x, y)
+            self.run_native(self.native, workspace, given, results)
         finally:
             self.give(workspace)
-        return y
+        outputs = [o.of_batch(y) for o, y in zip(self.outputs, results, strict=True)]
+        return self.graph.pack(outputs) if self.packs is None else self.packs(outputs)
+
+    @property
+    def outputs(self) -> tuple[Any, ...]:
+        return self.graph.outputs
+
+    def samples(self, inputs: Sequence[Any]) -> list[torch.Tensor]:
+        """The inputs, checked, one sample after another."""
+        wanted = self.graph.inputs
+        given = [x for x in leaves(inputs) if x is not None]
+        if len(given) != len(wanted):
+            names = ", ".join(each.name for each in wanted)
+            raise ConfigurationError(f"this program takes {names}, it was given {len(given)}")
+        samples = [_sample(x, each) for x, each in zip(given, wanted, strict=True)]
+        if len({len(x) for x in samples}) != 1:
+            raise ConfigurationError(
+                f"the inputs have batches of {', '.join(str(len(x)) for x in samples)}"
+            )
+        return samples
+
+    def takes(self, *inputs: Any) -> bool:
+        """Whether the inputs have the sizes that the program was compiled for."""
+        given = [x for x in leaves(inputs) if x is not None]
+        own = list(zip(given, self.graph.inputs, strict=False))
+        fit = len(given) == len(self.graph.inputs) and all(_fits(x, each) for x, each in own)
+        return fit and len({x.shape[each.axis] for x, each in own}) == 1
 
     def take(self) -> torch.Tensor:
         """A workspace whose padding is zero."""
@@ -119,35 +147,51 @@ class Network(nn.Module):
         with self._lock:
             self._pool.append(workspace)
 
-    def _run(self, workspace: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
-        if len(self.program) == 1 and isinstance(self.program[0], Native):
-            self.run_native(self.program[0], workspace, x, y)
-            return
-        for i in range(len(x)):
-            for part in self.program:
-                if isinstance(part, Native):
-                    self.run_native(part, workspace, x[i : i + 1], y[i : i + 1])
-                else:
-                    part(workspace, x[i], y[i])
-
     def run_native(
-        self, part: Native, workspace: torch.Tensor, x: torch.Tensor, y: torch.Tensor
+        self,
+        part: Native,
+        workspace: torch.Tensor,
+        inputs: Sequence[torch.Tensor],
+        outputs: Sequence[torch.Tensor],
     ) -> None:
-        """The steps for every sample of x."""
-        buffers = (workspace.data_ptr(), x.data_ptr(), y.data_ptr())
-        samples = x.shape[0]
-        strides = (0, x.numel() // max(samples, 1), y.numel() // max(samples, 1))
-        threads = torch.get_num_threads()
+        """The steps for every sample of the inputs."""
+        borders = [*inputs, *outputs]
+        samples = len(inputs[0])
         kernels.run_steps(
-            part.steps, buffers, strides, samples=samples, threads=threads, isa=self.isa
+            part.steps,
+            [x.data_ptr() for x in (workspace, *borders, self.constants)],
+            [0, *(x[:1].nbytes for x in borders), 0],
+            samples=samples,
+            threads=torch.get_num_threads(),
+            isa=self.isa,
         )
 
 
+def _sample(x: Any, wanted: Input) -> torch.Tensor:
+    """An input with the batch first, contiguous, as the steps read it."""
+    check_input("this program", x, DTYPES[wanted.dtype])
+    shape = (*wanted.shape[: wanted.axis], "N", *wanted.shape[wanted.axis :])
+    if not _fits(x, wanted):
+        sizes = ", ".join(map(str, shape))
+        raise ConfigurationError(
+            f"{wanted.name}'s shape is {tuple(x.shape)}: this program was compiled for ({sizes}); "
+            "compile it again for another size"
+        )
+    samples: torch.Tensor = x.detach().resolve_neg().movedim(wanted.axis, 0).contiguous()
+    return samples
+
+
+def _fits(x: torch.Tensor, wanted: Input) -> bool:
+    """Whether a tensor is some samples of an input."""
+    own = x.shape[: wanted.axis] + x.shape[wanted.axis + 1 :]
+    return x.dim() == len(wanted.shape) + 1 and tuple(own) == wanted.shape
+
+
 def _again(
-    ops: list[Op], shape: tuple[int, int, int], choices: dict[str, Choice], isa: int
+    graph: Graph, choices: dict[str, Choice], isa: int, pack: Callable[..., Any] | None
 ) -> Network:
     """A copy, with this machine's kernels if it comes from a better one."""
-    return Network(ops, shape, choices, kernels.runnable(isa))
+    return Network(graph, choices, kernels.runnable(isa), pack=pack)
 
 
 def packed_bytes(packed: Iterable[Packed]) -> int:

@@ -1,20 +1,22 @@
 """A network plan as tensors, and back: what ``billhook.save(compiled)`` writes of a whole program.
 
 The text lists the operations, the plan, and the steps that follow from them. The weight of
-operation i is ``i.weight`` and its bias ``i.bias``. In version 1 a weight that runs sparse was
-``i.row_ptr``, ``i.column`` and ``i.value``, and there were no steps.
+operation i is ``i.weight``, its bias ``i.bias``, and the numbers of a constant are ``i.data``. In
+version 1 a weight that runs sparse was ``i.row_ptr``, ``i.column`` and ``i.value``, and there were
+no steps.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
 
 from billhook.format.reader import Reader
-from billhook.inference.graph import Conv, Elementwise, Layer, Linear, Multiply, Op, Other, Pool
+from billhook.inference import graph
+from billhook.inference.graph import Graph, Input, Layer, Op, Output
 from billhook.inference.graph.maps import other
-from billhook.inference.graph.soundness import check_choices, check_ops
+from billhook.inference.graph.soundness import check_choices, check_graph
 from billhook.inference.limits import Limits, weight_floats
 from billhook.inference.network.network import Network
 from billhook.inference.network.steps import describe
@@ -31,13 +33,18 @@ from billhook.inference.weights.csr import SparseWeight
 __all__ = ["network_tensors", "read_network"]
 
 _KINDS: dict[str, Callable[..., Op]] = {
-    Conv.type_name: Conv,
-    Linear.type_name: Linear,
-    Pool.type_name: Pool,
-    Other.type_name: other,
-    Elementwise.type_name: Elementwise,
-    Multiply.type_name: Multiply,
+    **{
+        kind.type_name: kind
+        for kind in (
+            *(graph.Conv, graph.Linear, graph.Pool, graph.Elementwise, graph.Binary),
+            *(graph.Constant, graph.Rearrange, graph.Slice, graph.Pad, graph.Join),
+            *(graph.LayerNorm, graph.GroupNorm, graph.Softmax, graph.Reduce, graph.Resize),
+            *(graph.Matmul, graph.Attention, graph.Cast, graph.Embed, graph.Recurrent),
+        )
+    },
+    graph.Other.type_name: other,
 }
+_TENSORS = ("weight", "bias", "tensor")  # settings that are tensors of the file
 
 
 def network_tensors(
@@ -48,16 +55,27 @@ def network_tensors(
     for index, op in enumerate(network.ops):
         if isinstance(op, Layer):
             tensors |= _weight_tensors(index, op)
-    ops = [{"type": op.type_name, **_settings(op)} for op in network.ops]
-    shape = network.input_shape
-    run = describe(network.ops, shape, plan.layers)
-    return tensors | program_text(plan, example, CODED, shape=shape, ops=ops, run=run)
+    network_graph = network.graph
+    tensors |= {f"{index}.data": data for index, data in network_graph.constants()}
+    text = program_text(
+        plan,
+        example,
+        CODED,
+        inputs=[asdict(each) for each in network_graph.inputs],
+        outputs=[asdict(each) for each in network_graph.outputs],
+        structure=network_graph.structure,
+        ops=[{"type": op.type_name, **_settings(op)} for op in network.ops],
+        run=describe(network_graph, plan.layers),
+    )
+    return tensors | text
 
 
 def _settings(op: Op) -> dict[str, Any]:
-    settings = {f.name: getattr(op, f.name) for f in fields(op) if f.name not in ("weight", "bias")}
+    settings = {f.name: getattr(op, f.name) for f in fields(op) if f.name not in _TENSORS}
     if isinstance(op, Layer):
         settings["weight_shape"] = list(op.weight.shape)
+    if op.data is not None:
+        settings["tensor_shape"] = list(op.data.shape)
     return settings
 
 
@@ -67,23 +85,30 @@ def _weight_tensors(index: int, op: Layer) -> dict[str, torch.Tensor]:
     return {**tensors, f"{index}.weight": weight}
 
 
-def read_network(
-    file: Reader, plan: Plan, data: Mapping[str, Any]
-) -> tuple[list[Op], tuple[int, int, int]]:
-    """The operations and the input's shape of a file's text and tensors.
+def read_network(file: Reader, plan: Plan, data: Mapping[str, Any]) -> Graph:
+    """The network of a file's text and tensors.
 
     Raises:
         ValueError: They do not fit together.
     """
     _check_weights(file, plan, data["ops"])
-    read = _read_v1 if data["version"] == 1 else read_coded
-    ops = [
-        _op(file, index, dict(settings), plan, read) for index, settings in enumerate(data["ops"])
-    ]
-    channels, height, width = data["shape"]
-    check_ops(ops, (channels, height, width))
+    old = data["version"] == 1
+    read = _read_v1 if old else read_coded
+    every = [_op_v1(settings) if old else dict(settings) for settings in data["ops"]]
+    ops = [_op(file, index, settings, plan, read) for index, settings in enumerate(every)]
+    if old:
+        network = Graph.of_maps(ops, tuple(data["shape"]), tuple(data["ops"][-1]["shape"]))
+    else:
+        inputs = [Input(**_tuples(each)) for each in data["inputs"]]
+        outputs = [Output(**_tuples(each)) for each in data["outputs"]]
+        network = Graph(tuple(ops), tuple(inputs), tuple(outputs), data["structure"])
+    check_graph(network)
     check_choices(ops, plan.layers)
-    return ops, (channels, height, width)
+    return network
+
+
+def _tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in settings.items()}
 
 
 def _check_weights(file: Reader, plan: Plan, operations: list[Mapping[str, Any]]) -> None:
@@ -93,6 +118,7 @@ def _check_weights(file: Reader, plan: Plan, operations: list[Mapping[str, Any]]
         for settings in operations
         if "weight_shape" in settings
     ]
+    shapes += [(tuple(s["tensor_shape"]), True) for s in operations if "tensor_shape" in s]
     if not all(type(size) is int and size > 0 for shape, _ in shapes for size in shape or (0,)):
         raise ValueError("a weight's shape is not of whole numbers above 0")
     limits = Limits.of(file.nbytes, 0)
@@ -103,6 +129,13 @@ def _read_v1(file: Reader, name: str, shape: tuple[int, ...]) -> SparseWeight:
     return read_sparse(file, name.removesuffix(".weight"), shape)
 
 
+def _op_v1(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """An operation as version 1 had it: a vector could be called (F, 1, 1)."""
+    kind = settings.get("kind", settings["type"])
+    vector = kind in ("Linear", "mean", "flatten")
+    return {**settings, "shape": settings["shape"][:1] if vector else settings["shape"]}
+
+
 def _op(
     file: Reader,
     index: int,
@@ -111,10 +144,10 @@ def _op(
     read: Callable[[Reader, str, tuple[int, ...]], SparseWeight],
 ) -> Op:
     kind = _KINDS[settings.pop("type")]
-    shape = settings.pop("weight_shape", None)
-    values: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()
-    }
+    shape, known = settings.pop("weight_shape", None), settings.pop("tensor_shape", None)
+    values = _tuples(settings)
+    if known is not None:
+        values["tensor"] = read_dense(file, f"{index}.data", tuple(known))
     if shape is not None:
         dense = plan.layers[settings["name"]].kernel == "dense"
         reads = read_dense if dense else read

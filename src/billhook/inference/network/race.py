@@ -1,15 +1,14 @@
 """Races the kernels of a network's layers where they will run: in the network's own workspace."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from billhook.inference import kernels
-from billhook.inference.graph import Layer, Op
+from billhook.inference.graph import Graph, Layer
 from billhook.inference.graph.soundness import after
 from billhook.inference.isa import lanes
-from billhook.inference.kernels import Step
 from billhook.inference.network.lowering import native
 from billhook.inference.network.network import Network
 from billhook.inference.plan import Choice
@@ -22,20 +21,19 @@ __all__ = ["race_network", "time_layers"]
 # The widest tiles that are tried, in vectors of eight pixels, by lanes of the instruction set.
 TILES = {8: (8, 6, 4), 16: (16, 12, 8, 4)}
 TILED = ("spmm", "spmm_packed")  # kernels that take a width of tiles
+DENSE = Choice("dense", 6)  # tiles of 48 pixels: what the registers hold of eight rows
 Candidates = dict[Any, Callable[[], object]]
 
 
 def race_network(
-    ops: list[Op], x: torch.Tensor, isa: int
+    graph: Graph, inputs: Sequence[Any], isa: int
 ) -> tuple[dict[str, Choice], list[LayerReport]]:
-    """The fastest kernel for each convolution and linear layer on one sample, and the times."""
-    shape = (x.shape[1], x.shape[2], x.shape[3])
-    start = {op.name: Choice(_first_sparse(op)) for op in ops if isinstance(op, Layer)}
-    network = Network(ops, shape, start, isa)
-    sample = x[:1].contiguous()
-    network(sample)  # leaves every value in the pooled workspace
-    racer = _Racer(network, sample)
-    for index, op in enumerate(ops):
+    """The fastest kernel for each layer on one sample, and the times."""
+    start = {op.name: Choice(_first_sparse(op)) for op in graph.ops if isinstance(op, Layer)}
+    network = Network(graph, start, isa)
+    network(*inputs)  # leaves every value in the pooled workspace
+    racer = _Racer(network, inputs)
+    for index, op in enumerate(graph.ops):
         if isinstance(op, Layer):
             racer.race(index, op)
     racer.fuse()
@@ -44,9 +42,9 @@ def race_network(
 
 def time_layers(network: Network, rounds: int = 20) -> list[LayerReport]:
     """Each layer of a program by itself, as it runs there; there is no dense form to compare."""
-    x = torch.rand(1, *network.input_shape, dtype=torch.float32)
-    network(x)
-    racer = _Racer(network, x)
+    inputs = network.graph.example()
+    network(*inputs)
+    racer = _Racer(network, inputs)
     users = network.lowering.placed.users
     layers = {
         index: (op, network.choices[op.name])
@@ -107,10 +105,11 @@ def even_tiles(vectors: int, isa: int) -> list[int]:
 
 
 class _Racer:
-    def __init__(self, network: Network, x: torch.Tensor) -> None:
-        self.network, self.ops, self.x = network, network.ops, x
+    def __init__(self, network: Network, inputs: Sequence[Any]) -> None:
+        self.network, self.ops = network, network.ops
         self.workspace = network.take()
-        self.y = x.new_empty(1, *network.output_shape)
+        self.inputs = [x[:1].contiguous() for x in network.samples(inputs)]
+        self.outputs = [torch.empty(1, *output.shape) for output in network.outputs]
         self.choices: dict[str, Choice] = {}
         self.reports: dict[str, LayerReport] = {}
         self.times: dict[str, float] = {}
@@ -119,20 +118,12 @@ class _Racer:
         self, index: int, choice: Choice, depthwise: int | None = None
     ) -> Callable[[], object]:
         """The layer as the network would run it."""
-        lowering = self.network.lowering
-        parts = lowering.lower(index, choice, depthwise)
-        if lowering.imports(index, choice):
-            parts = [lowering.import_step(), *parts]
-        steps = [part for part in parts if isinstance(part, Step)]
-        if steps:
-            program = native(steps)
-            return lambda: self.network.run_native(program, self.workspace, self.x, self.y)
-        (dense,) = parts
-        assert not isinstance(dense, Step)
-        return lambda: dense(self.workspace, self.x[0], self.y[0])
+        program = native(self.network.lowering.steps_of_layer(index, choice, depthwise))
+        return lambda: self.network.run_native(program, self.workspace, self.inputs, self.outputs)
 
     def sparse_choices(self, index: int, op: Layer) -> list[Choice]:
-        """What may run a layer by itself: each kernel, with the tiles that suit its result."""
+        """What may run a layer without its zeros: each kernel, with the tiles that suit its
+        result."""
         choices = []
         for kernel in op.kernels_for():
             if kernel in TILED:
@@ -154,11 +145,11 @@ class _Racer:
         self, index: int, op: Layer, sparse: list[Choice], torch_form: Callable[[], object]
     ) -> None:
         candidates: Candidates = {choice: self.runs(index, choice) for choice in sparse}
-        candidates[Choice("dense")] = self.runs(index, Choice("dense"))
+        candidates[DENSE] = self.runs(index, DENSE)
         candidates["torch"] = torch_form
         times = race(candidates)
         alone = times.pop("torch")
-        best = winner(times, Choice("dense"))
+        best = winner(times, DENSE)
         self.choices[op.name], self.times[op.name] = best, times[best]
         fastest = min((times[c] for c in sparse), default=None)
         self.reports[op.name] = _layer_report(
@@ -210,7 +201,7 @@ def _describe(choice: Choice) -> str:
 def _reason(best: Choice, alone: float, times: dict[Any, float], fastest: float | None) -> str:
     if fastest is None:
         return "no sparse kernel for this layer"
-    dense = times[Choice("dense")]
+    dense = times[DENSE]
     if best.kernel == "dense":
         return f"dense is as fast here ({dense:.3f} against {fastest:.3f} ms)"
     return f"{alone / times[best]:.1f} times as fast as torch"

@@ -1,51 +1,86 @@
 """A network's steps as plain data: what a file holds for runtimes that need no torch.
 
 Places do not depend on the instruction set, packed weights do: a step names its weight's tensor
-and says how its nonzeros find their operands. What torch would run dense is described as a sparse
-step over all its weights.
+and says how its nonzeros find their operands. What runs dense is described as a sparse step over
+all its weights.
 """
 
 import ctypes
 from collections.abc import Mapping
 from typing import Any
 
-from billhook.inference.graph import Layer, Op
-from billhook.inference.graph.ops import Shape, Unbound
-from billhook.inference.kernels import ACTIVATIONS, Step, View
+from billhook.inference.graph import Graph, Layer
+from billhook.inference.graph.ops import Unbound
+from billhook.inference.kernels import (
+    ACTIVATIONS,
+    BINARY,
+    BINARY_FUNCTIONS,
+    CAST,
+    FUNCTIONS,
+    LINEAR,
+    NUMBERS,
+    POINTWISE,
+    REARRANGE,
+    Step,
+    View,
+)
 from billhook.inference.network.lowering import Lowering
 from billhook.inference.plan import Choice
 
 __all__ = ["OPS", "describe"]
 
-OPS = ("copy", "spmm", "max_pool", "average_pool", "mean", "add", "linear", "depthwise")
+OPS = (
+    *("copy", "spmm", "max_pool", "average_pool", "mean", "add", "linear", "depthwise"),
+    *("rearrange", "fill", "pointwise", "binary", "normalise", "softmax", "reduce", "matmul"),
+    *("attention", "embed", "cast", "resize", "lstm", "gru"),
+)
 """The names of steps in files; a step's number is its place here."""
-DENSE_VECTORS = 8  # of the tiles of a layer that torch would run
+NAMED = {POINTWISE: FUNCTIONS, BINARY: BINARY_FUNCTIONS, CAST: NUMBERS}
+"""Steps whose function has a name in files."""
+DENSE_VECTORS = 8  # of the tiles of a layer that runs dense
 
 
-def describe(ops: list[Op], input_shape: Shape, choices: Mapping[str, Choice]) -> dict[str, Any]:
-    """Inputs, outputs, the floats of the workspace and the steps, or ``missing``: the operation
-    that keeps the program from being run without torch."""
-    lowering = Lowering(ops, input_shape, _without_torch(ops, choices), 0, target=Unbound())
-    steps = []
-    for index, part in lowering.parts():
-        if not isinstance(part, Step) or part.op >= len(OPS):
-            op = ops[index]
-            what = getattr(op, "function", "") or getattr(op, "kind", "") or op.type_name
-            return {"missing": f"operation {index}, {op.name!r} ({what})"}
-        steps.append(_step(part))
-    return {
-        "inputs": [{"name": "input", "dtype": "F32", "shape": list(input_shape)}],
-        "outputs": [{"name": "output", "dtype": "F32", "shape": list(ops[-1].shape)}],
-        "workspace": lowering.placed.size,
-        "steps": steps,
+def describe(graph: Graph, choices: Mapping[str, Choice]) -> dict[str, Any]:
+    """Inputs, outputs, the floats of the workspace and of the constants, where each constant lies
+    among these, and the steps; ``missing`` is the first operation that the runtime has no step for
+    yet."""
+    lowering = Lowering(graph, _sparse(graph, choices), 0, target=Unbound())
+    placed = lowering.placed
+    parts = lowering.parts()
+    data = {
+        "inputs": [
+            {"name": each.name, "dtype": each.dtype, "shape": list(each.shape)}
+            for each in graph.inputs
+        ],
+        "outputs": [
+            {"name": each.name, "dtype": "F32", "shape": list(each.shape)} for each in graph.outputs
+        ],
+        "workspace": placed.size,
+        "constants": {
+            "size": placed.constant_size,
+            "at": {f"{index}.data": start for index, start in placed.constants.items()},
+        },
+        "steps": [_step(step) for _, step in parts],
     }
+    unknown = next((index for index, step in parts if not _is_known(step)), None)
+    unknown = min(placed.constants, default=unknown)
+    if unknown is not None:
+        op = graph.ops[unknown]
+        what = getattr(op, "function", "") or getattr(op, "kind", "") or op.type_name
+        data["missing"] = f"operation {unknown}, {op.name!r} ({what})"
+    return data
 
 
-def _without_torch(ops: list[Op], choices: Mapping[str, Choice]) -> dict[str, Choice]:
+def _is_known(step: Step) -> bool:
+    """Whether csrc/runtime checks and runs a step: the first kinds, a linear layer in one part."""
+    return bool(step.op < REARRANGE and (step.op != LINEAR or step.addend.buffer < 0))
+
+
+def _sparse(graph: Graph, choices: Mapping[str, Choice]) -> dict[str, Choice]:
     own = dict(choices)
-    for op in ops:
+    for op in graph.ops:
         if isinstance(op, Layer) and own[op.name].kernel == "dense":
-            sparse = next((kernel for kernel in op.kernels_for() if kernel != "dense"), "dense")
+            sparse = next(kernel for kernel in op.kernels_for() if kernel != "dense")
             own[op.name] = Choice(sparse, DENSE_VECTORS)
     return own
 
@@ -59,4 +94,8 @@ def _step(step: Step) -> dict[str, Any]:
             data[name] = [value.buffer, value.offset, value.plane, value.pitch]
         elif kind is ctypes.c_int64 and value:
             data[name] = ACTIVATIONS[value] if name == "activation" else value
+        elif isinstance(value, ctypes.Array) and any(value):
+            data[name.rstrip("_")] = list(value)
+    if step.op in NAMED:
+        data["function"] = NAMED[step.op][step.function]
     return data | dict(step.note)

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from billhook.errors import ConfigurationError
 from billhook.inference.kernels import pointer
 from billhook.inference.weights.packing import CsrStruct
 
-__all__ = ["Csr", "SparseWeight", "floats", "narrow", "to_csr"]
+__all__ = ["Csr", "SparseWeight", "column_blocks", "csr_for", "floats", "narrow", "to_csr"]
 
 Columns = NDArray[np.int32] | NDArray[np.uint16]  # the narrower one where all columns fit
 
@@ -84,6 +85,40 @@ def narrow(column: NDArray[Any], columns: int) -> Columns:
     if columns < 2**16:
         return column.astype(np.uint16, copy=False)
     return column.astype(np.int32, copy=False)
+
+
+def csr_for(weight: torch.Tensor | SparseWeight, dense: bool) -> Csr:
+    """The weights that a kernel reads, row-major: all of them if it runs dense."""
+    if not dense:
+        return to_csr(weight)
+    assert isinstance(weight, torch.Tensor), "a layer was packed, and is to run dense"
+    rows, columns = len(weight), weight[0].numel()
+    row_ptr = np.arange(rows + 1, dtype=np.int64) * columns
+    if row_ptr[-1] >= 2**31:
+        raise ConfigurationError(f"a weight has {row_ptr[-1]} numbers, kernels count to 2**31")
+    column = narrow(np.tile(np.arange(columns, dtype=np.int32), rows), columns)
+    value = np.array(weight.detach().to("cpu", torch.float32).contiguous().numpy()).reshape(-1)
+    return Csr((rows, columns), row_ptr.astype(np.int32), column, value)
+
+
+def column_blocks(csr: Csr, most: int) -> list[tuple[int, Csr]]:
+    """The matrix in blocks of at most so many columns, each with its first one.
+
+    >>> [(first, block.column.tolist()) for first, block in column_blocks(to_csr(torch.eye(3)), 2)]
+    [(0, [0, 1]), (2, [0])]
+    """
+    rows, columns = csr.shape
+    if columns <= most:
+        return [(0, csr)]
+    blocks = []
+    for first in range(0, columns, most):
+        inside = (csr.column >= first) & (csr.column < first + most)
+        before = np.concatenate([[0], np.cumsum(inside)])
+        width = min(most, columns - first)
+        column = narrow(csr.column[inside].astype(np.int32) - first, width)
+        row_ptr = before[csr.row_ptr].astype(np.int32)
+        blocks.append((first, Csr((rows, width), row_ptr, column, csr.value[inside])))
+    return blocks
 
 
 def to_csr(weight: torch.Tensor | SparseWeight) -> Csr:

@@ -1,0 +1,2 @@
+#define BILLHOOK_NAMESPACE portable
+#include "f32_product_kernel.h"

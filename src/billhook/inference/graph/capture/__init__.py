@@ -1,0 +1,6 @@
+"""A model as a graph of operations, captured with torch.export."""
+
+from billhook.inference.graph.capture import maps, pointwise, products, sequences, shapes
+from billhook.inference.graph.capture.export import capture, capture_maps
+
+__all__ = ["capture", "capture_maps", "maps", "pointwise", "products", "sequences", "shapes"]

@@ -1,0 +1,141 @@
+"""Whole models as one program: equal to torch, from files too, and what cannot be is named."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+import billhook
+from billhook.inference import isa, kernels
+from billhook.inference.compiled import CompiledModel
+from billhook.inference.compiler import _network
+from billhook.inference.graph import Layer, UnsupportedError, capture
+from billhook.inference.graph.soundness import check_graph
+from billhook.inference.network.network import Network
+from billhook.inference.plan import Choice, Plan
+from billhook.inference.report import Report
+from billhook.inference.verification import Trials, variations
+
+from .zoo import images, sequences, transformers
+
+pytestmark = pytest.mark.skipif(not kernels.available(), reason="no native kernels")
+
+ZOO: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Any, ...]]]] = {
+    **{
+        name: (make, lambda shape=shape: (torch.rand(1, *shape),))  # type: ignore[misc]
+        for name, (make, shape) in images.MODELS.items()
+    },
+    **sequences.MODELS,
+    **transformers.MODELS,
+}
+
+
+def small(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
+    torch.manual_seed(0)
+    make, inputs = ZOO[name]
+    model = make().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(torch.rand_like(parameter) < 0.4)
+    return model, inputs()
+
+
+def choices_of(graph: Any, rng: random.Random) -> dict[str, Choice]:
+    return {
+        op.name: Choice(rng.choice(op.kernels_for()), rng.randint(1, 16))
+        for op in graph.ops
+        if isinstance(op, Layer)
+    }
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_model_is_one_program_that_equals_torch(name: str, tmp_path: Path) -> None:
+    model, inputs = small(name)
+    with torch.no_grad():
+        graph, pack = capture(model, inputs)
+        trials = Trials(model, inputs)
+    check_graph(graph)
+    assert len(trials.cases) >= 3
+    rng = random.Random(name)
+    for number in [isa.index_of(one, "fp32") for one in reversed(isa.supported("fp32"))]:
+        choices = choices_of(graph, rng)
+        network = _network((graph, pack), choices, number)
+        trials.check(network)
+    plan = Plan("network", isa.name_of(number), choices)
+    compiled = CompiledModel(network, plan, Report.of(plan, ""), {})
+    billhook.save(compiled, tmp_path / "program")
+    again = billhook.load_compiled(tmp_path / "program")
+    batches = [x for _, x in variations(inputs) if network.takes(*x)]
+    for given in (batches[0], batches[-1]):
+        same = zip(*(_leaves(p(*given)) for p in (compiled, again)), strict=True)
+        assert all(torch.equal(x, y) for x, y in same)
+
+
+def _leaves(outputs: Any) -> list[torch.Tensor]:
+    """The tensors of an output in the order of their size and numbers: files forget classes."""
+    leaves = [x for x in pytree.tree_leaves(outputs) if torch.is_tensor(x)]
+    return sorted(leaves, key=lambda x: (x.shape, x.flatten()[0].item()))
+
+
+def test_outputs_come_back_as_the_model_gives_them() -> None:
+    model, inputs = small("BERT")
+    graph, pack = capture(model, inputs)
+    network = Network(graph, choices_of(graph, random.Random(0)), kernels.isa(), pack=pack)
+    given, wanted = network(*inputs), model(*inputs)
+    assert type(given) is type(wanted)
+    assert torch.allclose(given.pooler_output, wanted.pooler_output, atol=1e-5)
+
+
+def test_an_index_beyond_the_table_is_an_error() -> None:
+    model, inputs = small("LSTM")
+    graph, pack = capture(model, inputs)
+    network = Network(graph, choices_of(graph, random.Random(0)), kernels.isa(), pack=pack)
+    for index in (30, -1, 2**40):
+        with pytest.raises(IndexError, match="beyond the rows"):
+            network(torch.full((1, 7), index))
+
+
+def test_a_stream_can_be_cut_anywhere() -> None:
+    model, _ = small("LSTM stream")
+    x, state = torch.randn(1, 12, 6), (torch.zeros(1, 1, 9), torch.zeros(1, 1, 9))
+    with torch.no_grad():
+        wanted = model(x, state)[0]
+    graph, pack = capture(model, (x[:, :4], state))
+    network = Network(graph, choices_of(graph, random.Random(0)), kernels.isa(), pack=pack)
+    parts = []
+    for part in x.split(4, 1):
+        y, state = network(part, state)
+        parts.append(y)
+    assert torch.allclose(torch.cat(parts, 1), wanted, atol=1e-5)
+
+
+class Sorted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(4, 4), nn.Softshrink())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x)  # type: ignore[no-any-return]
+
+
+def test_what_cannot_be_lowered_is_named_with_its_place() -> None:
+    with pytest.raises(UnsupportedError, match=r"softshrink.*in inner\.1, File .*\.py"):
+        capture(Sorted().eval(), (torch.rand(1, 4),))
+
+
+def test_sizes_other_than_the_examples_are_refused() -> None:
+    model, inputs = small("LSTM")
+    graph, pack = capture(model, inputs)
+    network = Network(graph, choices_of(graph, random.Random(0)), kernels.isa(), pack=pack)
+    with pytest.raises(billhook.errors.ConfigurationError, match=r"\(N, 7\)"):
+        network(torch.zeros(1, 8, dtype=torch.long))
+    with pytest.raises(billhook.errors.ConfigurationError, match="int64"):
+        network(torch.zeros(1, 7))
+    with pytest.raises(billhook.errors.ConfigurationError, match="takes words"):
+        network()
