@@ -125,10 +125,30 @@ def elementwise(op: Op, given: list[Array], *_: None) -> Array:
     return result
 
 
-def multiply(op: Op, given: list[Array], *_: None) -> Array:
+def binary(op: Op, given: list[Array], *_: None) -> Array:
     """Of two equal values, or of a map and one number for each channel."""
-    x, factor = given
-    return x * (factor if factor.shape == x.shape else factor.reshape(-1, 1, 1))
+    x, other = given
+    other = other.reshape(-1, 1, 1) if (x.ndim, other.ndim) == (3, 1) else other
+    functions: dict[str, Any] = {"mul": np.multiply, "add": np.add, "sub": np.subtract}
+    result: Array = functions[op["function"]](x, other)
+    return result
+
+
+def rearrange(op: Op, given: list[Array], *_: None) -> Array:
+    """Each element of the result from its place in what is read."""
+    y = np.zeros(op["shape"])
+    for index in np.ndindex(*op["sizes"]):
+        read, written = list(op["start"]), [0] * y.ndim
+        for d, i in enumerate(index):
+            read[op["from_axes"][d]] += i * op["from_steps"][d]
+            written[op["to_axes"][d]] += i * op["to_steps"][d]
+        y[tuple(written)] = given[0][tuple(read)]
+    return y
+
+
+def join(op: Op, given: list[Array], *_: None) -> Array:
+    """Values one after another along an axis."""
+    return np.concatenate(given, op["axis"])
 
 
 def sigmoid(x: Array) -> Array:
@@ -166,5 +186,7 @@ KINDS: dict[str, Any] = {
     "Pool": pool,
     "Other": other,
     "Elementwise": elementwise,
-    "Multiply": multiply,
+    "Binary": binary,
+    "Rearrange": rearrange,
+    "Join": join,
 }

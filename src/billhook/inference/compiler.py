@@ -47,8 +47,8 @@ def compile(
 ) -> CompiledModel:
     """A program for the CPU that skips the model's zeros and returns the same outputs.
 
-    A feed-forward CNN becomes one native program with batch norm folded in; in any other model the
-    linear, convolution, attention, LSTM and GRU layers are replaced one by one. Each layer's
+    A model whose operations are all known becomes one native program with batch norm folded in; in
+    any other model the linear, convolution, attention, LSTM and GRU layers are replaced one by one. Each layer's
     kernels are raced, dense among them, on the example inputs, with ``torch.get_num_threads()``
     threads; a model that torch runs faster dense stays dense and the report says so. Outputs agree
     with the dense model's to a relative error of 1e-5 (2-norm). This is checked on the example
@@ -57,8 +57,8 @@ def compile(
     report says why. A pruned weight contributes nothing, whatever its input: where a dense layer
     makes 0 * inf = NaN, the compiled one does not.
 
-    The batch size may vary, and for sequence models the length; a CNN compiled as one program takes
-    the example's height and width only. It computes in fp32, under autocast too.
+    The batch size may vary, and the length too where layers were replaced one by one; one program
+    takes the example's sizes only. It computes in fp32, under autocast too.
 
     ``precision="int8"`` makes a program in 8 bits, whose outputs differ by what rounding changes:
     weights s8 with a step for each output channel, activations u8 with ranges from the calibration

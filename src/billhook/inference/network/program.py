@@ -96,7 +96,7 @@ def read_network(file: Reader, plan: Plan, data: Mapping[str, Any]) -> Graph:
     read = _read_v1 if old else read_coded
     every = [_op_v1(settings) if old else dict(settings) for settings in data["ops"]]
     ops = [_op(file, index, settings, plan, read) for index, settings in enumerate(every)]
-    if old:
+    if "inputs" not in data:  # one of maps, and the last operation's result
         network = Graph.of_maps(ops, tuple(data["shape"]), tuple(data["ops"][-1]["shape"]))
     else:
         inputs = [Input(**_tuples(each)) for each in data["inputs"]]
