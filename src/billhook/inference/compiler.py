@@ -48,8 +48,8 @@ def compile(
     """A program for the CPU that skips the model's zeros and returns the same outputs.
 
     A model whose operations are all known becomes one native program with batch norm folded in; in
-    any other model the linear, convolution, attention, LSTM and GRU layers are replaced one by one. Each layer's
-    kernels are raced, dense among them, on the example inputs, with ``torch.get_num_threads()``
+    any other model the linear, convolution, attention, LSTM and GRU layers are replaced one by one.
+    Each layer's kernels are raced, dense among them, on the example inputs, with ``torch.get_num_threads()``
     threads; a model that torch runs faster dense stays dense and the report says so. Outputs agree
     with the dense model's to a relative error of 1e-5 (2-norm). This is checked on the example
     inputs, and to 1e-4 on variations of them (perturbed, scaled with the sign turned, another batch

@@ -156,8 +156,8 @@ def struct_array(structs: Sequence[Struct]) -> "ctypes.Array[Struct]":
     return (type(structs[0]) * len(structs))(*structs)
 
 
-# The buffers of a network: these, its other inputs, its outputs, its constants.
-WORKSPACE, FIRST_INPUT = range(2)
+# The buffers of a network: these, its other inputs, then its outputs.
+WORKSPACE, CONSTANTS, FIRST_INPUT = range(3)
 
 
 def run_steps(

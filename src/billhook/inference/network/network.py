@@ -159,8 +159,8 @@ class Network(nn.Module):
         samples = len(inputs[0])
         kernels.run_steps(
             part.steps,
-            [x.data_ptr() for x in (workspace, *borders, self.constants)],
-            [0, *(x[:1].nbytes for x in borders), 0],
+            [x.data_ptr() for x in (workspace, self.constants, *borders)],
+            [0, 0, *(x[:1].nbytes for x in borders)],
             samples=samples,
             threads=torch.get_num_threads(),
             isa=self.isa,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from billhook.inference.graph import Conv, Graph, Layer
 from billhook.inference.graph.ops import Site
 from billhook.inference.graph.planes import LINE, PlaneLayout, round_up
-from billhook.inference.kernels import FIRST_INPUT, WORKSPACE, View
+from billhook.inference.kernels import CONSTANTS, FIRST_INPUT, WORKSPACE, View
 from billhook.inference.network.layout import Region, Workspace
 
 __all__ = ["Placed", "place"]
@@ -151,8 +151,7 @@ class _Placement:
                 plane, pitch = height * width, width
             if value < 0:
                 return View(FIRST_INPUT - 1 - value, 0, plane, pitch)
-            borders = len(self.graph.inputs) + len(self.graph.outputs)
-            return View(FIRST_INPUT + borders, self.constants[value], plane, pitch)
+            return View(CONSTANTS, self.constants[value], plane, pitch)
         channel = self._alias(value)
         if channel is not None:
             base = self.view(self.ops[value].inputs[0])

@@ -63,7 +63,6 @@ def describe(graph: Graph, choices: Mapping[str, Choice]) -> dict[str, Any]:
         "steps": [_step(step) for _, step in parts],
     }
     unknown = next((index for index, step in parts if not _is_known(step)), None)
-    unknown = min(placed.constants, default=unknown)
     if unknown is not None:
         op = graph.ops[unknown]
         what = getattr(op, "function", "") or getattr(op, "kind", "") or op.type_name
