@@ -49,13 +49,13 @@ def compile(
 
     A model whose operations are all known becomes one native program with batch norm folded in; in
     any other model the linear, convolution, attention, LSTM and GRU layers are replaced one by one.
-    Each layer's kernels are raced, dense among them, on the example inputs, with ``torch.get_num_threads()``
-    threads; a model that torch runs faster dense stays dense and the report says so. Outputs agree
-    with the dense model's to a relative error of 1e-5 (2-norm). This is checked on the example
-    inputs, and to 1e-4 on variations of them (perturbed, scaled with the sign turned, another batch
-    size): a program that differs is not used, its layers are replaced one by one instead, and the
-    report says why. A pruned weight contributes nothing, whatever its input: where a dense layer
-    makes 0 * inf = NaN, the compiled one does not.
+    Each layer's kernels are raced, dense among them, on the example inputs, with
+    ``torch.get_num_threads()`` threads; a model that torch runs faster dense stays dense and the
+    report says so. Outputs agree with the dense model's to a relative error of 1e-5 (2-norm). This
+    is checked on the example inputs, and to 1e-4 on variations of them (perturbed, scaled with the
+    sign turned, another batch size): a program that differs is not used, its layers are replaced
+    one by one instead, and the report says why. A pruned weight contributes nothing, whatever its
+    input: where a dense layer makes 0 * inf = NaN, the compiled one does not.
 
     The batch size may vary, and the length too where layers were replaced one by one; one program
     takes the example's sizes only. It computes in fp32, under autocast too.

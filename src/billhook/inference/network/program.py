@@ -62,7 +62,7 @@ def network_tensors(
         example,
         CODED,
         inputs=[asdict(each) for each in network_graph.inputs],
-        outputs=[asdict(each) for each in network_graph.outputs],
+        outputs=[{**asdict(each), "dtype": "F32"} for each in network_graph.outputs],
         structure=network_graph.structure,
         ops=[{"type": op.type_name, **_settings(op)} for op in network.ops],
         run=describe(network_graph, plan.layers),
@@ -100,11 +100,18 @@ def read_network(file: Reader, plan: Plan, data: Mapping[str, Any]) -> Graph:
         network = Graph.of_maps(ops, tuple(data["shape"]), tuple(data["ops"][-1]["shape"]))
     else:
         inputs = [Input(**_tuples(each)) for each in data["inputs"]]
-        outputs = [Output(**_tuples(each)) for each in data["outputs"]]
+        outputs = [_output(each) for each in data["outputs"]]
         network = Graph(tuple(ops), tuple(inputs), tuple(outputs), data["structure"])
     check_graph(network)
     check_choices(ops, plan.layers)
     return network
+
+
+def _output(settings: Mapping[str, Any]) -> Output:
+    values = _tuples(settings)
+    if values.pop("dtype") != "F32":
+        raise ValueError("an output is not F32")
+    return Output(**values)
 
 
 def _tuples(settings: Mapping[str, Any]) -> dict[str, Any]:

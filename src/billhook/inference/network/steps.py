@@ -41,20 +41,12 @@ DENSE_VECTORS = 8  # of the tiles of a layer that runs dense
 
 
 def describe(graph: Graph, choices: Mapping[str, Choice]) -> dict[str, Any]:
-    """Inputs, outputs, the floats of the workspace and of the constants, where each constant lies
-    among these, and the steps; ``missing`` is the first operation that the runtime has no step for
-    yet."""
+    """The floats of the workspace and of the constants, where each constant lies among these, and
+    the steps; ``missing`` is the first operation that the runtime has no step for yet."""
     lowering = Lowering(graph, _sparse(graph, choices), 0, target=Unbound())
     placed = lowering.placed
     parts = lowering.parts()
     data = {
-        "inputs": [
-            {"name": each.name, "dtype": each.dtype, "shape": list(each.shape)}
-            for each in graph.inputs
-        ],
-        "outputs": [
-            {"name": each.name, "dtype": "F32", "shape": list(each.shape)} for each in graph.outputs
-        ],
         "workspace": placed.size,
         "constants": {
             "size": placed.constant_size,
