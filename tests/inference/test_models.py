@@ -139,3 +139,13 @@ def test_sizes_other_than_the_examples_are_refused() -> None:
         network(torch.zeros(1, 7))
     with pytest.raises(billhook.errors.ConfigurationError, match="takes words"):
         network()
+
+
+class Draws(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.rand(4)
+
+
+def test_numbers_that_are_drawn_are_not_taken_for_constants() -> None:
+    with pytest.raises(UnsupportedError, match="rand"):
+        capture(Draws().eval(), (torch.rand(1, 4),))

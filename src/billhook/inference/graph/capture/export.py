@@ -16,6 +16,7 @@ from billhook.inference.graph.elementwise import Elementwise
 from billhook.inference.graph.ops import Op, Shape, UnsupportedError
 from billhook.inference.graph.program import DTYPES, Graph, Input, Output
 from billhook.inference.graph.sequence import Cast
+from billhook.inference.graph.soundness import check_graph
 from billhook.torch_private import leaves, map_leaves, schema_of, unflatten
 
 __all__ = ["Captured", "capture", "capture_maps"]
@@ -39,12 +40,18 @@ def capture(model: nn.Module, inputs: Sequence[Any]) -> Captured:
     plain = all(torch.is_tensor(x) and x.layout == torch.strided for x in tensors)
     if not tensors or not plain or any(x.dtype not in DTYPES.values() for x in tensors):
         raise UnsupportedError("one program takes tensors of fp32, int64, int32 or bool")
+    if any(x.numel() == 0 for x in tensors):
+        raise UnsupportedError("an input has no elements")
     obstacle: UnsupportedError | None = None
     for axes in _batch_axes(model, tensors):
         try:
-            return _Export(model, inputs, axes).run()
+            graph, pack = _Export(model, inputs, axes).run()
+            check_graph(graph)
+            return graph, pack
         except UnsupportedError as error:
             obstacle = obstacle or error
+        except ValueError as error:
+            obstacle = obstacle or UnsupportedError(str(error))
     raise obstacle or UnsupportedError("the inputs have no dimension of samples")
 
 
@@ -217,6 +224,8 @@ class _Export:
             return
         if not any(_computed(self.trace.values.get(n)) for n in node.all_input_nodes):
             self._follow_storage(node, {}, False)
+            if not _is_function(target):
+                raise UnsupportedError(f"the network plan does not know {target}")
             self.trace.values[node] = self._known(node)
             return
         if target is operator.getitem:
@@ -275,6 +284,14 @@ class _Export:
                 f"{node.name} changes in place what is read elsewhere too: use the operation "
                 "that returns a new tensor"
             )
+
+
+def _is_function(target: Any) -> bool:
+    """Whether a node's target does nothing but compute: what enters a transform or draws numbers
+    must not be called."""
+    if schema_of(target) is None:
+        return getattr(target, "__module__", "") in ("_operator", "math", "builtins")
+    return torch.Tag.nondeterministic_seeded not in target.tags
 
 
 def _computed(value: Any) -> bool:
