@@ -14,7 +14,7 @@ from billhook.study.analysis.comparison import Design
 from billhook.study.analysis.findings import find
 from billhook.study.grid import DENSE, LARGE, SPARSE
 from billhook.study.records.store import Store
-from billhook.study.report.report import Report, load_report
+from billhook.study.report.report import StudyReport, load_report
 from billhook.study.report.side_by_side import configuration_sheet, difference_sheet
 from billhook.tasks.digits import Digits
 from tests.study.outcomes import row
@@ -22,7 +22,7 @@ from tests.study.outcomes import row
 NOISE = (-0.02, -0.01, 0.0, 0.01, 0.025)
 
 
-def report_with(folder: Path, name: str, mean: float, width: float = 1.0) -> Report:
+def report_with(folder: Path, name: str, mean: float, width: float = 1.0) -> StudyReport:
     rows = [
         dataclasses.replace(row(arm, size, i, {"accuracy": mean + x}), width=width)
         for arm, size in ((DENSE, 500), (SPARSE, 500), (LARGE, 2_000))

@@ -5,7 +5,7 @@ from typing import Any
 
 from billhook.study.records.rows import runs_of
 from billhook.study.records.store import Store
-from billhook.study.report.report import Report
+from billhook.study.report.report import StudyReport
 
 __all__ = ["report_data", "status_data"]
 
@@ -32,7 +32,7 @@ def status_data(store: Store) -> dict[str, Any]:
     }
 
 
-def report_data(report: Report, store: Store) -> dict[str, Any]:
+def report_data(report: StudyReport, store: Store) -> dict[str, Any]:
     """The verdicts and every comparison with all digits, as in comparison.csv."""
     with (store.folder / "comparison.csv").open(encoding="utf-8", newline="") as file:
         comparisons = [

@@ -8,13 +8,13 @@ from billhook.study.analysis.energy import SOURCE
 from billhook.study.analysis.statistics import LEVEL
 from billhook.study.grid import DENSE, LARGE, LONGER, SPARSE
 from billhook.study.records.rows import RunRow
-from billhook.study.report.report import Report
+from billhook.study.report.report import StudyReport
 from billhook.study.spec import Study
 
 __all__ = ["notes"]
 
 
-def notes(report: Report) -> list[str]:
+def notes(report: StudyReport) -> list[str]:
     """The design, the rules that were fixed beforehand, and what the numbers do not say."""
     study, rows = report.study, report.rows
     lines = [
@@ -59,7 +59,7 @@ def _tuned(study: Study) -> str:
     return "arm and size, on the first seed for all of them"
 
 
-def _design(report: Report) -> str:
+def _design(report: StudyReport) -> str:
     seeds, paired = len(report.study.seeds), report.design.paired
     draws = (
         "its own split of the data, initial weights and batches. The arms of a seed share split "
@@ -71,7 +71,7 @@ def _design(report: Report) -> str:
     return f"Each of {seeds} seeds draws {draws}."
 
 
-def _claims(report: Report) -> str:
+def _claims(report: StudyReport) -> str:
     seeds = len(report.study.seeds)
     if seeds < CLAIM_SEEDS:
         return (

@@ -12,7 +12,7 @@ from billhook.study.report.charts.over_bytes import over_bytes
 from billhook.study.report.charts.theme import png, svg
 from billhook.study.report.notes import notes
 from billhook.study.report.page import page
-from billhook.study.report.report import Report
+from billhook.study.report.report import StudyReport
 from billhook.study.report.sheet import escaped
 
 __all__ = ["FILES", "markdown", "print_report", "write_report"]
@@ -21,7 +21,7 @@ __all__ = ["FILES", "markdown", "print_report", "write_report"]
 FILES = "comparison.csv", "plot.png", "plot.svg", "report.html", "report.md"
 
 
-def print_report(report: Report, console: Console) -> None:
+def print_report(report: StudyReport, console: Console) -> None:
     """Tables and verdict for a terminal."""
     for sheet in report.sheets:
         console.print(sheet)
@@ -35,7 +35,7 @@ def print_report(report: Report, console: Console) -> None:
             console.print(f"  {line}", highlight=False, markup=False)
 
 
-def markdown(report: Report) -> str:
+def markdown(report: StudyReport) -> str:
     """The report as Markdown, with plot.png."""
     parts = [f"# Study {report.study.name}: large-sparse against small-dense at equal bytes"]
     parts += [f"**{report.status}**"] if report.partial else []
@@ -59,7 +59,7 @@ def markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def write_report(report: Report, store: Store) -> None:
+def write_report(report: StudyReport, store: Store) -> None:
     """Write :data:`FILES` into the folder of the study."""
     plot = over_bytes(report.findings[0])
     write_text(store.folder / "comparison.csv", _comparison_csv(report))
@@ -69,7 +69,7 @@ def write_report(report: Report, store: Store) -> None:
     write_text(store.folder / "report.md", markdown(report))
 
 
-def _comparison_csv(report: Report) -> str:
+def _comparison_csv(report: StudyReport) -> str:
     """Every comparison with all digits."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

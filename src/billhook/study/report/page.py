@@ -34,7 +34,7 @@ from billhook.study.report.charts.theme import config
 from billhook.study.report.charts.variants import over_frequency, over_settings
 from billhook.study.report.glossary import GLOSSARY
 from billhook.study.report.notes import notes
-from billhook.study.report.report import Report
+from billhook.study.report.report import StudyReport
 from billhook.study.report.sheets import CODINGS, NANOJOULES
 from billhook.tasks.task import Metric
 
@@ -55,7 +55,7 @@ _FILES = (
 _PRUNED = 0.01
 
 
-def page(report: Report, folder: Path) -> str:
+def page(report: StudyReport, folder: Path) -> str:
     """The HTML of a report; files of its ``folder`` are embedded for download."""
     import jinja2
 
@@ -102,7 +102,7 @@ _Drawn = tuple[str, str, list[Any]]
 """A section's title, text and charts, none where the folder lacks the data."""
 
 
-def _sections(report: Report) -> list[_Section]:
+def _sections(report: StudyReport) -> list[_Section]:
     """Those for which the folder has data."""
     return [
         _Section(title, text, [_Chart(f"chart-{i}-{j}", c.to_dict()) for j, c in enumerate(charts)])
@@ -111,7 +111,7 @@ def _sections(report: Report) -> list[_Section]:
     ]
 
 
-def _of_results(report: Report) -> list[_Drawn]:
+def _of_results(report: StudyReport) -> list[_Drawn]:
     """How good the networks are."""
     first = report.findings[0][0]
     metric = first.metric
@@ -151,7 +151,7 @@ def _of_results(report: Report) -> list[_Drawn]:
     ]
 
 
-def _of_networks(report: Report) -> list[_Drawn]:
+def _of_networks(report: StudyReport) -> list[_Drawn]:
     """What the networks look like, and what they cost."""
     first = report.findings[0][0]
     metric = first.metric
@@ -180,12 +180,12 @@ def _of_networks(report: Report) -> list[_Drawn]:
     ]
 
 
-def _published(report: Report) -> list[Any]:
+def _published(report: StudyReport) -> list[Any]:
     table = report.published
     return [] if table is None else [published_points(table)]
 
 
-def _variants(report: Report, found: Sequence[Cell], metric: Metric) -> list[Any]:
+def _variants(report: StudyReport, found: Sequence[Cell], metric: Metric) -> list[Any]:
     """Two charts for every size and scheme that has variants."""
     charts = []
     every = variants(report.rows, metric)
@@ -201,7 +201,7 @@ def _variants(report: Report, found: Sequence[Cell], metric: Metric) -> list[Any
     return charts
 
 
-def _latency(report: Report, found: Sequence[Cell], metric: Metric) -> list[Any]:
+def _latency(report: StudyReport, found: Sequence[Cell], metric: Metric) -> list[Any]:
     place = {run: cell for cell in found for run in cell.runs}
     records: list[dict[str, Any]] = [
         {
@@ -219,11 +219,11 @@ def _latency(report: Report, found: Sequence[Cell], metric: Metric) -> list[Any]
     return [over_latency(metric, records)] if records else []
 
 
-def _machine(report: Report) -> str:
+def _machine(report: StudyReport) -> str:
     return ", ".join(dict.fromkeys(line["machine"] for line in report.latency))
 
 
-def _curves(report: Report, metric: Metric) -> list[Any]:
+def _curves(report: StudyReport, metric: Metric) -> list[Any]:
     """Means over the seeds of each chosen configuration, step by step."""
     if not report.curves:
         return []
@@ -247,7 +247,7 @@ def _curves(report: Report, metric: Metric) -> list[Any]:
     return [over_steps(metric, records, sizes[0])] if sizes else []
 
 
-def _layers(report: Report) -> list[Any]:
+def _layers(report: StudyReport) -> list[Any]:
     """The tensors that are sparse at any size."""
     place = {r.run: r for r in report.rows if r.chosen and not r.variant and r.arm == SPARSE}
     groups = defaultdict(list)

@@ -32,14 +32,14 @@ from billhook.study.report.sheets import (
 from billhook.study.spec import Study
 from billhook.tasks.task import Metric
 
-__all__ = ["Report", "load_report"]
+__all__ = ["StudyReport", "load_report"]
 
 #: A line of curves.csv or layers.csv by column.
 Table = list[dict[str, str]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class StudyReport:
     """Everything a study has to say so far.
 
     ``findings`` has a list for each metric, the study's first one first, with one for each scheme.
@@ -105,7 +105,7 @@ class Report:
         return [sheet for sheet in sheets if sheet.rows]
 
 
-def load_report(store: Store) -> Report:
+def load_report(store: Store) -> StudyReport:
     """The report of a study, from study.json and the CSV files alone.
 
     Raises:
@@ -121,7 +121,7 @@ def load_report(store: Store) -> Report:
             "restore them"
         )
     design = Design(paired=study.own_splits)
-    return Report(
+    return StudyReport(
         study=study,
         provenance=store.provenance(),
         rows=rows,

@@ -6,13 +6,13 @@ from billhook.errors import ConfigurationError
 from billhook.study.analysis.cells import Cell
 from billhook.study.analysis.comparison import CLAIM_SEEDS, Design, scores
 from billhook.study.analysis.statistics import LEVEL
-from billhook.study.report.report import Report
+from billhook.study.report.report import StudyReport
 from billhook.study.report.sheet import Sheet
 
 __all__ = ["configuration_sheet", "difference_sheet"]
 
 
-def configuration_sheet(a: Report, b: Report) -> Sheet:
+def configuration_sheet(a: StudyReport, b: StudyReport) -> Sheet:
     """Every setting in which the studies differ, and the code and machine that ran them."""
     ours, theirs = (_flat(each.study.model_dump(mode="json")) | each.provenance for each in (a, b))
     rows = [
@@ -23,7 +23,7 @@ def configuration_sheet(a: Report, b: Report) -> Sheet:
     return Sheet("What differs", ("setting", a.study.name, b.study.name), tuple(rows))
 
 
-def difference_sheet(a: Report, b: Report) -> Sheet:
+def difference_sheet(a: StudyReport, b: StudyReport) -> Sheet:
     """Means of matching networks, the second study's minus the first's.
 
     Networks match by arm, scheme, width and sparsity (to 0.1 points). The studies are independent:
@@ -58,7 +58,7 @@ def difference_sheet(a: Report, b: Report) -> Sheet:
     return Sheet(f"Test {metric.label}, second minus first", headings, tuple(rows))
 
 
-def _change(a: Report, b: Report, ours: Cell, other: Cell) -> str:
+def _change(a: StudyReport, b: StudyReport, ours: Cell, other: Cell) -> str:
     metric = a.findings[0][0].metric
     form = f"+.{metric.digits}f"
     if min(ours.seeds, other.seeds) < CLAIM_SEEDS:
