@@ -150,8 +150,8 @@ Value runnable(const Value& text) {
   const Value plan = text["plan"];
   const std::string mode = plan["mode"].text();
   if (mode != "network")
-    refuse("its layers were replaced one by one, so that it needs its Python code: only whole "
-           "networks run without torch",
+    refuse("it is no whole network, so that it needs its Python code: make one with "
+           "billhook.compile(..., standalone=True)",
            BILLHOOK_UNSUPPORTED);
   if (plan.has("precision") && plan["precision"].text() != "fp32")
     refuse("it is a program in 8 bits, which this runtime does not run: compile it with "

@@ -372,3 +372,29 @@ def test_compile_is_a_public_name_that_import_does_not_load() -> None:
 def test_what_is_no_module_is_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         compile(make(), torch.ones(1, 4))
+
+
+@native_only
+def test_standalone_is_one_program_however_fast_torch_is() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    x = torch.randn(1, 8)
+    fast = compile(model, x, standalone=True)
+    assert fast.plan.mode == "network"
+    torch.testing.assert_close(fast(x), model(x).detach(), rtol=1e-5, atol=1e-6)
+
+
+@native_only
+def test_standalone_names_what_stands_in_the_way() -> None:
+    class Sorted(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.sort(-1).values
+
+    with pytest.raises(CompileError, match=r"cannot become one program: .*sort"):
+        compile(Sorted().eval(), torch.randn(1, 8), standalone=True)
+
+
+def test_standalone_is_for_fp32_without_a_plan() -> None:
+    model, x = nn.Linear(4, 4).eval(), torch.randn(1, 4)
+    for arguments in ({"plan": Plan("dense", "portable")}, {"precision": "int8"}):
+        with pytest.raises(ConfigurationError, match="standalone"):
+            compile(model, x, standalone=True, **arguments)

@@ -44,6 +44,7 @@ def compile(
     *,
     precision: Precision = "fp32",
     calibration: Calibration | Iterable[Any] | None = None,
+    standalone: bool = False,
 ) -> CompiledModel:
     """A program for the CPU that skips the model's zeros and returns the same outputs.
 
@@ -76,13 +77,16 @@ def compile(
         precision: "fp32" or "int8".
         calibration: For int8: some hundred samples, as an iterable of batches that the model takes,
             or a :class:`Calibration` of them.
+        standalone: Make one program even where torch is as fast, so that the file that ``save``
+            writes needs neither the model's Python code nor torch. For fp32.
 
     Raises:
         ConfigurationError: The model is no torch.nn.Module or is TorchScript; it is in training
             mode, not fp32 or not on the CPU; the plan is none; int8 lacks calibration data, or a
             batch does not fit.
         CompileError: The plan was made for another model, its program's outputs differ from the
-            model's, or the model's own outputs differ from call to call.
+            model's, the model's own outputs differ from call to call, or ``standalone`` is asked
+            for and an operation of the model is not known.
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU()).eval()
@@ -102,6 +106,10 @@ def compile(
     _check(model, inputs)
     if isinstance(plan, Mapping):
         plan = Plan.from_dict(plan)
+    if standalone and (plan is not None or precision != "fp32"):
+        raise ConfigurationError(
+            "standalone=True is for fp32 without plan=: a plan says itself what it is of"
+        )
     if precision == "int8":
         with torch.no_grad(), torch.autocast("cpu", enabled=False), unchanged(model):
             compiled = compile_int8(model, inputs, calibration, plan)
@@ -110,7 +118,9 @@ def compile(
     _check_fp32(precision, calibration, plan)
     with torch.no_grad(), torch.autocast("cpu", enabled=False), unchanged(model):
         trials = Trials(model, inputs)
-        if plan is None:
+        if standalone:
+            compiled = _standalone(model, inputs, trials)
+        elif plan is None:
             compiled = _raced(model, inputs, trials)
         else:
             compiled = _replayed(model, inputs, plan)
@@ -158,13 +168,14 @@ def _check(model: nn.Module, inputs: tuple[Any, ...]) -> None:
             raise ConfigurationError(f"{name} is {tensor.dtype}: compile takes fp32; use .float()")
 
 
-def _capture(model: nn.Module, inputs: Inputs) -> Captured:
+def _capture(model: nn.Module, inputs: Inputs, *, generates: bool = True) -> Captured:
+    """The model's operations; ``generates`` if its method of that name is to be used."""
     hooked = next((name for name, m in model.named_modules() if foreign_hooks(m)), None)
     if hooked is not None:
         raise UnsupportedError(
             f"{hooked or 'the model'} has forward hooks, which one program would not call"
         )
-    if callable(getattr(model, "generate", None)):
+    if generates and callable(getattr(model, "generate", None)):
         raise UnsupportedError(
             "it has a method generate, which calls it with another length for each token"
         )
@@ -201,13 +212,10 @@ def _raced(model: nn.Module, inputs: Inputs, trials: Trials) -> CompiledModel:
         )
     isa = kernels.isa()
     layers: Sequence[LayerReport] = ()
+    program: nn.Module
     try:
-        captured = _capture(model, inputs)
-        choices, layers = race_network(captured[0], inputs, isa)
-        plan = Plan("network", name_of(isa), choices)
-        program: nn.Module = _network(captured, choices, isa)
+        program, plan, layers = _one_program(_capture(model, inputs), inputs, trials)
         why = "the whole network is one program"
-        trials.check(program)
     except UnstableError:
         raise
     except (UnsupportedError, CompileError) as obstacle:
@@ -229,6 +237,38 @@ def _raced(model: nn.Module, inputs: Inputs, trials: Trials) -> CompiledModel:
     if winner(times, "dense") == "dense":
         why = "the whole model is as fast dense in torch"
         return _dense(model, trials, why, layers, times["dense"])
+    report = Report.of(plan, why, layers, times["dense"], times["compiled"])
+    return CompiledModel(program, plan, report, describe(model))
+
+
+def _one_program(
+    captured: Captured, inputs: Inputs, trials: Trials
+) -> tuple[Network, Plan, Sequence[LayerReport]]:
+    isa = kernels.isa()
+    choices, layers = race_network(captured[0], inputs, isa)
+    program = _network(captured, choices, isa)
+    trials.check(program)
+    return program, Plan("network", name_of(isa), choices), layers
+
+
+def _standalone(model: nn.Module, inputs: Inputs, trials: Trials) -> CompiledModel:
+    """One program, whether or not torch is as fast."""
+    if not kernels.available():
+        raise CompileError(
+            "standalone=True needs the native kernels, and this installation has none (no compiler "
+            "at build time)"
+        )
+    try:
+        captured = _capture(model, inputs, generates=False)
+    except UnsupportedError as obstacle:
+        raise CompileError(
+            f"the model cannot become one program: {obstacle}; without standalone=True its layers "
+            "are replaced one by one"
+        ) from obstacle
+    program, plan, layers = _one_program(captured, inputs, trials)
+    with buffers_kept(model), unchanged(program):
+        times = race({"dense": lambda: model(*inputs), "compiled": lambda: program(*inputs)})
+    why = "the whole network is one program, as standalone=True asks for"
     report = Report.of(plan, why, layers, times["dense"], times["compiled"])
     return CompiledModel(program, plan, report, describe(model))
 
