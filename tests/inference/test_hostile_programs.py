@@ -144,6 +144,54 @@ def test_claims_that_nothing_in_the_file_pays_for_are_refused_soon(
     assert time.process_time() - begin < 30  # hours, if the claim were believed
 
 
+COPY = {"sizes": [8], "from_axes": [2], "from_steps": [1], "to_axes": [2], "to_steps": [1]}
+COPY |= {"start": [0, 0, 0]}
+NORM = {"eps": 1e-5, "centred": True, "scaled": False, "shifted": False}
+MINE: dict[str, tuple[str, list[int], Operation, Operation]] = {
+    # the type, the result's shape, sound settings, and what makes them unsound
+    "reads beyond": ("Rearrange", [1, 1, 8], COPY, {"start": [0, 0, 1]}),
+    "reads far beyond": ("Rearrange", [1, 1, 8], COPY, {"from_steps": [2**40]}),
+    "reads before": ("Rearrange", [1, 1, 8], COPY, {"start": [0, 0, -1]}),
+    "writes beyond": ("Rearrange", [1, 1, 8], COPY, {"to_steps": [2]}),
+    "leaves elements out": ("Rearrange", [1, 1, 8], COPY, {"sizes": [4]}),
+    "an axis that is none": ("Rearrange", [1, 1, 8], COPY, {"to_axes": [3]}),
+    "many dimensions": ("Rearrange", [1, 1, 8], COPY, {k: v * 9 for k, v in COPY.items()}),
+    "channels beyond": ("Slice", [1, 1, 8], {"first": 0}, {"first": 1}),
+    "channels before": ("Slice", [1, 1, 8], {"first": 0}, {"first": -1}),
+    "a frame beyond": ("Pad", [1, 1, 9], {"before": [0, 0, 1]}, {"before": [0, 0, 2]}),
+    "a frame of nothing": ("Pad", [1, 1, 9], {"before": [0, 0, 1]}, {"value": "1"}),
+    "joins along nothing": ("Join", [1, 1, 8], {"axis": 2}, {"axis": 3}),
+    "no function": ("Elementwise", [1, 1, 8], {"function": "exp"}, {"function": "expm1"}),
+    "parameters in words": (
+        "Elementwise",
+        [1, 1, 8],
+        {"function": "exp"},
+        {"parameters": ["a", 1]},
+    ),
+    "one parameter": ("Elementwise", [1, 1, 8], {"function": "exp"}, {"parameters": [1.0]}),
+    "a product of one": ("Elementwise", [1, 1, 8], {"function": "exp"}, {"type": "Binary"}),
+    "a norm's scale": ("LayerNorm", [1, 1, 8], NORM, {"scaled": True}),
+    "a norm's eps": ("LayerNorm", [1, 1, 8], NORM, {"eps": -1.0}),
+    "groups": ("GroupNorm", [1, 1, 8], {**NORM, "groups": 1}, {"groups": 2}),
+    "no groups": ("GroupNorm", [1, 1, 8], {**NORM, "groups": 1}, {"groups": 0}),
+    "softmax of nothing": ("Softmax", [1, 1, 8], {"axis": 2}, {"axis": 3}),
+    "a reduction": ("Reduce", [1, 1, 8], {"kind": "sum"}, {"kind": "median"}),
+    "a huge map": ("Resize", [1, 2, 8], {"scales": [0.5, 1.0]}, {"shape": [1, 2**30, 2**20]}),
+    "scales": ("Resize", [1, 2, 8], {"scales": [0.5, 1.0]}, {"scales": [1e300, -1.0]}),
+    "words for numbers": ("Softmax", [1, 1, 8], {"axis": 2}, {"type": "Cast", "number": "I64"}),
+}
+
+
+@pytest.mark.parametrize("name", MINE)
+def test_operations_are_run_as_they_say_or_refused(name: str, tmp_path: Path) -> None:
+    kind, shape, sound, change = MINE[name]
+    good = op(kind, "o", [-1], shape, **sound)
+    program = billhook.load_compiled(write(tmp_path / "p", [good], [1, 1, 8]))
+    assert program(torch.ones(2, 1, 1, 8)).shape == (2, *shape)
+    with pytest.raises(FormatError):
+        billhook.load_compiled(write(tmp_path / "p", [{**good, **change}], [1, 1, 8]))
+
+
 @pytest.mark.parametrize("raw", [b"[" * 200_000, b'{"version": ' + b"9" * 10_000 + b"}", b"\xff{"])
 def test_texts_that_are_no_json_are_refused(raw: bytes, tmp_path: Path) -> None:
     billhook.save({"program": text(raw)}, tmp_path / "p", gzip=False)

@@ -28,7 +28,7 @@ def check_graph(graph: Graph) -> None:
 
     >>> import torch
     >>> from billhook.inference.graph import Conv
-    >>> conv = Conv("c", (INPUT,), (4, 9, 9), weight=torch.ones(4, 3, 1, 1))
+    >>> conv = Conv("c", (-1,), (4, 9, 9), weight=torch.ones(4, 3, 1, 1))
     >>> check_graph(Graph.of_maps([conv], (3, 8, 8)))
     Traceback (most recent call last):
     ...
