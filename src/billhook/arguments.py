@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 from billhook.errors import ConfigurationError
 
-__all__ = ["check_arguments"]
+__all__ = ["check_arguments", "check_parts"]
 
 #: For each argument: an example of what to give.
 _EXAMPLES = {
@@ -54,6 +54,15 @@ trains the model, or a list of them
             f"rules is {_named(rules)}: give a dict of names or module classes to sparsities, as "
             'in {"head.*": None, "conv1": 0.5}'
         )
+    check_parts(**parts)
+
+
+def check_parts(**parts: object) -> None:
+    """Check the type of each part of a pruner: schedule, criterion, granularity, allocation.
+
+    Raises:
+        ConfigurationError: one is not; the message says what to give.
+    """
     for name, part in parts.items():
         _check_part(name, part)
 

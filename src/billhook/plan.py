@@ -22,6 +22,7 @@ from billhook.granularity import Granularity, Unstructured
 from billhook.render import Table, as_text
 from billhook.schedule import SUGGESTED, Schedule
 from billhook.selection import Rules, select_weights
+from billhook.selection_advice import fewer_weights_than_rows
 
 __all__ = ["Plan", "plan"]
 
@@ -230,16 +231,9 @@ def _empty_layers(
     model: nn.Module, rules: Rules | None, default: float, granularity: Granularity
 ) -> Iterator[str]:
     for weight, target in select_weights(model, rules, default).pruned:
-        numel, rows = weight.parameter.numel(), weight.pattern_shape[0]
-        try:
-            kept = granularity.kept(weight.pattern_shape, target)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{weight.name!r}: {error}") from None
-        if kept < rows:
-            yield (
-                f"{weight.name!r} would keep {kept} of {numel} weights, fewer than its {rows} "
-                "rows: some of its outputs would be cut off; give it a lower sparsity in rules"
-            )
+        message = fewer_weights_than_rows(weight, target, granularity)
+        if message is not None:
+            yield message
 
 
 def _suggest(schedule: Schedule, rates: tuple[float, ...]) -> str:

@@ -1,6 +1,5 @@
 """The Pruner: schedule, criterion, granularity and allocation on a model and its optimizer."""
 
-import logging
 import weakref
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -34,11 +33,10 @@ from billhook.report import PruningReport
 from billhook.saliency import Averaged
 from billhook.schedule import Schedule, merged_updates
 from billhook.selection import Rules, select_weights
+from billhook.selection_advice import log_selection
 from billhook.statistics import Statistics
 
 __all__ = ["Pruner"]
-
-_log = logging.getLogger("billhook")
 
 
 class Pruner:
@@ -140,7 +138,8 @@ class Pruner:
         self._handles += self._statistics.register_hooks(self._weights)
         self._attached = True
         if is_first_rank():
-            _log.info("%s", str(self.selection))  # records may be kept: no weight in them
+            alike = isinstance(self.allocation, Uniform)
+            log_selection(self.selection, self.granularity, each_alike=alike)
         self._update_if_due()
         self._prepare_step()
         for weight in self._weights:

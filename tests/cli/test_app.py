@@ -106,7 +106,32 @@ def test_an_error_of_ours_is_one_line(
     assert capsys.readouterr().err.startswith("error: ")
 
 
-@pytest.mark.parametrize("command", [["footprint", "mobilenet_v1"], ["bench", "m"], ["plan", "m"]])
+@pytest.mark.parametrize(
+    ("path", "end"),
+    [
+        ("none.pt", "none.pt: No such file or directory"),
+        ("no/x.safetensors", "x.safetensors: there is no folder {}"),
+    ],
+)
+def test_an_error_of_the_system_names_the_file_and_no_number(
+    path: str,
+    end: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["billhook", "inspect", str(tmp_path / path)])
+    with pytest.raises(SystemExit, match="1"):
+        cli.main()
+    message = capsys.readouterr().err.strip()
+    assert "Errno" not in message
+    assert message.endswith(end.format(tmp_path / "no"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["prune", "m", "--out", "n"], ["footprint", "mobilenet_v1"], ["bench", "m"], ["plan", "m"]],
+)
 def test_a_percentage_is_not_a_sparsity(command: list[str]) -> None:
     failed = CliRunner().invoke(cli.app, [*command, "--sparsity", "90"])
     assert failed.exit_code != 0

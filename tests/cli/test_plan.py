@@ -99,6 +99,7 @@ def test_a_run_of_ones_own_from_the_folder_it_lives_in(tmp_path: Path) -> None:
             ["--learning-rate", "nowhere:rate", "--steps", "9", "--begin", "0", "--end", "100"],
             "names nothing",
         ),
+        (["mine:network(width=2)"], "a network of your own, which has no recipe"),
         (["mobilenet_v1(", "--recipe", "paper"], "is not a name"),
         (["mobilenet_v1", "--steps-per-epoch", "9", "--end", "999"], "the run has 135"),
     ],

@@ -87,6 +87,19 @@ def test_a_family_is_scanned_on_its_validation_data_and_goes_on(tmp_path: Path) 
     )
 
 
+def test_a_metric_is_one_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "several.py").write_text(
+        "import torch\ndef net(): return torch.nn.Linear(4, 4)\ndef metric(m): return m.weight\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    result = CliRunner().invoke(app, ["sensitivity", "several:net", "--evaluate", "several:metric"])
+    assert str(result.exception) == (
+        "--evaluate several:metric returned a Parameter that is not one number: "
+        "return the metric of the model that it is given"
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "cause"),
     [

@@ -142,3 +142,13 @@ def test_a_plain_state_dict_and_our_own_files_pass_through(tmp_path: Path) -> No
     convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
     loaded = billhook.load(tmp_path / "b.safetensors")
     assert torch.equal(loaded["0.weight"], tensors["0.weight"].half().float())
+
+
+def test_of_several_state_dicts_the_one_that_is_read_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "two.pt"
+    torch.save({"ema": {"w": torch.zeros(2)}, "model": {"w": torch.ones(2)}, "epoch": 3}, path)
+    with caplog.at_level("INFO", logger="billhook"):
+        assert torch.equal(read(path)["w"], torch.ones(2))
+    assert [r.getMessage() for r in caplog.records] == [f"{path}: read 'model'; 'ema' left out"]

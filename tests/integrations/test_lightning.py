@@ -370,6 +370,12 @@ def test_an_option_that_pruner_lacks_is_refused_at_once() -> None:
         PruningCallback(SCHEDULE, **options)
 
 
+def test_what_is_not_a_schedule_is_refused_at_once() -> None:
+    schedule: Any = 0.9
+    with pytest.raises(ConfigurationError, match=r"schedule is 0\.9: give one such as"):
+        PruningCallback(schedule)
+
+
 def test_two_optimizers_the_first_counts(tmp_path: Path) -> None:
     class Two(Module):
         automatic_optimization = False

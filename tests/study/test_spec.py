@@ -32,6 +32,7 @@ def test_unknown_name_lists_what_ships() -> None:
         ("steps = 60", "steps = -1", r"training.steps -1: .*greater than 0"),
         ("steps = 60", "stepz = 60", r"unknown key training.stepz: did you mean steps\?"),
         ("[overrides.data]", "[overrides.date]", r"unknown key overrides.date: the sections"),
+        ("[overrides.data]", "[data]", r"\[data\] is .* write \[overrides.data\]"),
         ("large_width = 64", "large_width = 12", r"large_width is 12: the large network"),
         ("small_widths = [12]", "", r"nothing to compare: give small_widths, small_bytes"),
         ("small_widths = [12]", "small_widths = [12]\ndropouts = [0.5]", r"dropouts are for"),

@@ -1,6 +1,7 @@
 """The command line: the commands in one application, and how their errors end it."""
 
 import logging
+import os
 from typing import Annotated
 
 import typer
@@ -71,7 +72,8 @@ def main() -> None:
     except (BillhookError, OSError) as error:
         from billhook.render import printable
 
-        typer.echo(f"error: {printable(str(error))}", err=True)
+        text = _without_number(error) if isinstance(error, OSError) else str(error)
+        typer.echo(f"error: {printable(text)}", err=True)
         raise SystemExit(1) from error
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -82,6 +84,16 @@ def main() -> None:
             err=True,
         )
         raise SystemExit(1) from error
+
+
+def _without_number(error: OSError) -> str:
+    """Which file and what about it; of a file to be written, the folder that is missing."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    folder = os.path.dirname(os.path.abspath(os.fsdecode(error.filename)))
+    if isinstance(error, FileNotFoundError) and not os.path.isdir(folder):
+        return f"{error.filename}: there is no folder {folder}"
+    return f"{error.filename}: {error.strerror}"
 
 
 def _remedy(package: str) -> str:

@@ -20,6 +20,7 @@ __all__ = [
     "End",
     "Json",
     "Plot",
+    "RequiredSparsity",
     "Sparsities",
     "Sparsity",
     "Vocabulary",
@@ -50,6 +51,10 @@ Device = Annotated[
 ]
 Sparsity = Annotated[
     float | None, typer.Option(callback=_share, help="A share of zeros, as in 0.9.")
+]
+RequiredSparsity = Annotated[
+    float,
+    typer.Option("--sparsity", callback=_share, help="A share of zeros, as in 0.9."),
 ]
 Sparsities = Annotated[
     list[float] | None,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from billhook.cli.options import Json, print_json
+from billhook.cli.options import Json, RequiredSparsity, print_json
 from billhook.errors import ConfigurationError
 
 __all__ = ["prune_command"]
@@ -17,9 +17,7 @@ def prune_command(
         Path, typer.Argument(help="A checkpoint: billhook, safetensors or torch.save.")
     ],
     *,
-    sparsity: Annotated[
-        float, typer.Option(help="The share of zeros in every pruned tensor, such as 0.9.")
-    ],
+    sparsity: RequiredSparsity,
     out: Annotated[Path, typer.Option(help="The file to write.")],
     block: Annotated[
         str | None, typer.Option(help="Prune blocks of ROWSxCOLUMNS weights, such as 8x1.")

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from billhook import Pruner
+from billhook.arguments import check_parts
 from billhook.errors import ConfigurationError, StateError
 from billhook.schedule import Schedule
 
@@ -23,12 +24,14 @@ class AttachesPruner:
 
     Raises:
         TypeError: an option that Pruner does not have, long before one is made.
+        ConfigurationError: the schedule is none.
     """
 
     _all: ClassVar["weakref.WeakSet[AttachesPruner]"] = weakref.WeakSet()
 
     def __init__(self, schedule: Schedule, **options: Any) -> None:
         inspect.signature(Pruner).bind(None, None, schedule, **options)
+        check_parts(schedule=schedule)
         self.schedule = schedule
         self.options = options
         #: The pruner of the present or last run.

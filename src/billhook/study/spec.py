@@ -236,6 +236,12 @@ def _recipe(values: dict[str, Any], folder: Path | None) -> Recipe:
         family, _, name = name.partition(".")
     recipe = load_recipe(None if name.endswith(".toml") else family, name)
     overrides = values.pop("overrides", {})
+    misplaced = set(values) & (set(Recipe.model_fields) - set(Study.model_fields))
+    if misplaced:
+        section = min(misplaced)
+        raise ConfigurationError(
+            f"[{section}] is a section of the recipe: write [overrides.{section}]"
+        )
     unknown = [section for section in overrides if section not in Recipe.model_fields]
     if unknown:
         raise ConfigurationError(

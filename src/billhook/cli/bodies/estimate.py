@@ -141,7 +141,7 @@ def as_table(target: str, rows: Sequence[Estimate]) -> Table:
     cells = []
     for row in rows:
         line = [
-            f"{row.sparsity:.1%}",
+            f"{row.sparsity:.1%}" if row.sparsity else "as it is",
             f"{row.nonzero:,}",
             f"{row.file_bytes:,}",
             f"{row.eager_ms:.3f}",

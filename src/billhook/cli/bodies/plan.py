@@ -65,6 +65,11 @@ def of_recipe(
             "nothing to plan: give a family such as mobilenet_v1, or your own run's "
             "--learning-rate, --steps, --begin and --end"
         )
+    if ":" in target.partition("(")[0]:
+        raise ConfigurationError(
+            f"{target!r} is a network of your own, which has no recipe: describe its run with "
+            "--learning-rate, --steps, --begin and --end"
+        )
     family, arguments = parse_call(target)
     recipe = load_recipe(family, recipe_name).changed(model=arguments)
     if steps_per_epoch is None:

@@ -31,7 +31,19 @@ def own_network(model: str, evaluate: str, weights: Path | None, *, higher: bool
     network = build_model(model, "cpu")
     if weights is not None:
         load_weights(network, weights, "--weights")
-    return Measured(network.eval(), evaluate, named_function(evaluate), higher)
+    function = named_function(evaluate)
+
+    def metric(tried: nn.Module) -> float:
+        value = function(tried)
+        try:
+            return float(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise ConfigurationError(
+                f"--evaluate {evaluate} returned a {type(value).__name__} that is not one number: "
+                "return the metric of the model that it is given"
+            ) from None
+
+    return Measured(network.eval(), evaluate, metric, higher)
 
 
 def family_on_data(

@@ -4,6 +4,7 @@ To add one: a module with ``matches(tensors)`` and ``to_dense(tensors, masks)``,
 ``SOURCES``. All of them only see named tensors; ``read`` opens the file, never with a plain pickle.
 """
 
+import logging
 import os
 import re
 import zipfile
@@ -22,6 +23,7 @@ from billhook.format.reader import Reader, load
 __all__ = ["SOURCES", "read", "read_metadata", "to_dense"]
 
 SOURCES: tuple[ModuleType, ...] = (torch_prune, torch_ao_pruning, compressed_tensors)
+_log = logging.getLogger("billhook")
 _TORCH_MAGIC = (b"PK", b"\x80")  # torch.save's zip archive, and its older pickle
 # Where training scripts keep the weights among other things, in the order of preference.
 _KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "params_ema", "params")
@@ -93,7 +95,11 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
     inside = {key: v for key, v in saved.items() if _is_state_dict(v)} if _is_dict(saved) else {}
     preferred = [key for key in _KEYS if key in inside]
     if preferred or len(inside) == 1:
-        return dict(inside[preferred[0] if preferred else next(iter(inside))])
+        chosen = preferred[0] if preferred else next(iter(inside))
+        if len(inside) > 1:
+            others = ", ".join(repr(key) for key in inside if key != chosen)
+            _log.info("%s: read %r; %s left out", path, chosen, others)
+        return dict(inside[chosen])
     raise FormatError(
         f"{path} holds no state_dict, but {_describe(saved)}: save one with "
         "torch.save(model.state_dict(), ...)"

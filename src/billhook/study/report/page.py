@@ -124,8 +124,8 @@ def _of_results(report: StudyReport) -> list[_Drawn]:
         ),
         (
             "How far can the large network be pruned?",
-            "Its mean over the share of zeros, beside itself left dense; the broken line is the "
-            f"dense mean less the margin of {report.study.margin:.0%}.",
+            "Its mean over the share of zeros, beside itself left dense; the broken line is "
+            f"{report.study.margin:.0%} worse than that.",
             [
                 over_sparsity(findings[0].losses, report.study.margin)
                 for findings in report.findings
