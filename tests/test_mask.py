@@ -105,7 +105,7 @@ def test_bits_round_trip_at_one_bit_a_weight(array: object) -> None:
     assert mask.bits.numel() == -(-keep.numel() // 8)
     assert mask.kept == keep.sum()
     again = Mask.from_bits(mask.bits, keep.shape)
-    assert torch.equal(again.keep(), keep)
+    assert torch.equal(again.alive(), keep)
     assert again.kept == mask.kept
 
 

@@ -214,7 +214,7 @@ class MaskDrawer:
             scores = self.criterion(weight.raw(), grad, weight.name)
         scores = part_like(check_scores(scores, weight.parameter, weight.name), weight.parameter)
         if self.regrow is not True:
-            scores = scores.masked_fill(~weight.keep(), -torch.inf)
+            scores = scores.masked_fill(~weight.alive(), -torch.inf)
         if isinstance(self.granularity, Unstructured):
             return scores
         # Blocks may cross the borders of shards.
@@ -276,15 +276,15 @@ def _select_split(
 
 def _ranked_there(weight: MaskedWeight, scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The mask of the largest scores, or with a NaN among them that in force; the NaNs' number."""
-    nans, keep = portable.select(scores, count)
-    return torch.where(nans == 0, keep, weight.keep()), nans
+    nans, alive = portable.select(scores, count)
+    return torch.where(nans == 0, alive, weight.alive()), nans
 
 
 def _existing(weights: Sequence[MaskedWeight]) -> dict[str, Drawn]:
     """The masks of the nonzero weights; a warning names tensors without a single zero."""
-    keeps = {weight.name: weight.raw() != 0 for weight in weights}
+    alive = {weight.name: weight.raw() != 0 for weight in weights}
     masks = {
-        w.name: Drawn(keeps[w.name], total(int(part(keeps[w.name]).count_nonzero()), w.parameter))
+        w.name: Drawn(alive[w.name], total(int(part(alive[w.name]).count_nonzero()), w.parameter))
         for w in weights
     }
     dense = [w.name for w in weights if masks[w.name].kept == w.parameter.numel()]

@@ -36,15 +36,15 @@ def survivors(numel: int, sparsity: float) -> int:
     return round((1.0 - sparsity) * numel)
 
 
-def select(scores: Tensor, keep: int) -> Tensor:
-    """The mask of the ``keep`` largest scores; of equal scores the lower row-major index survives.
+def select(scores: Tensor, kept: int) -> Tensor:
+    """The mask of the ``kept`` largest scores; of equal scores the lower row-major index survives.
 
     Args:
         scores: fp32, any shape and device; a DTensor is ranked as the whole it is a part of.
-        keep: how many survive, from 0 to ``scores.numel()``.
+        kept: how many survive, from 0 to ``scores.numel()``.
 
     Returns:
-        A bool tensor of ``scores``' shape, True where a weight survives, with exactly ``keep``
+        A bool tensor of ``scores``' shape, True where a weight survives, with exactly ``kept``
         True entries, the same on every device and for every thread count.
 
     Raises:
@@ -54,34 +54,34 @@ def select(scores: Tensor, keep: int) -> Tensor:
     tensor([False,  True,  True, False])
     """
     if is_sharded(scores):
-        (nans,), (mask,) = select_together([scores], [keep])
+        (nans,), (mask,) = select_together([scores], [kept])
         if nans:
             raise MaskError(nan_scores(nans, scores.numel()))
         return mask
     scores = scores.detach().resolve_neg().contiguous()
-    if keep == 0 or keep >= scores.numel():
+    if kept == 0 or kept >= scores.numel():
         nans = int(scores.isnan().sum())
-        mask = torch.full_like(scores, keep > 0, dtype=torch.bool)
+        mask = torch.full_like(scores, kept > 0, dtype=torch.bool)
     elif native.is_available() and native.fits(scores) and scores.dtype == torch.float32:
-        nans, bits = native.select(scores, keep)
+        nans, bits = native.select(scores, kept)
         mask = _unpack(bits, scores.shape)
     elif is_plain(scores):
-        nans, mask = _select_by_partition(scores, keep)
+        nans, mask = _select_by_partition(scores, kept)
     else:
-        found, mask = portable.select(scores, keep)
-        nans = int(found)
+        nans_there, mask = portable.select(scores, kept)
+        nans = int(nans_there)
     if nans:
         raise MaskError(nan_scores(nans, scores.numel()))
     return mask
 
 
-def _select_by_partition(scores: Tensor, keep: int) -> tuple[int, Tensor]:
-    """The number of NaN scores, and the mask if there are none; 0 < keep < scores.numel()."""
+def _select_by_partition(scores: Tensor, kept: int) -> tuple[int, Tensor]:
+    """The number of NaN scores, and the mask if there are none; 0 < kept < scores.numel()."""
     nans = int(scores.isnan().sum())
-    rank = scores.numel() - keep  # of the smallest survivor, from the smallest, counted from 0
+    rank = scores.numel() - kept  # of the smallest survivor, from the smallest, counted from 0
     threshold = torch.tensor(np.partition(scores.numpy().reshape(-1), rank)[rank])
     mask = scores > threshold
-    missing = keep - int(mask.sum())
+    missing = kept - int(mask.sum())
     ties = (scores == threshold).flatten().nonzero().flatten()[:missing]
     mask.view(-1)[ties] = True
     return nans, mask
@@ -99,11 +99,11 @@ class Mask:
     tensor([[1., 0., 3.]])
     """
 
-    def __init__(self, keep: Tensor, kept: int | None = None) -> None:
-        self.shape = keep.shape
-        self.kept = int(keep.sum()) if kept is None else kept
-        self.bits = _pack(keep)
-        self._masked = None if keep.device.type == "cpu" else ~keep
+    def __init__(self, alive: Tensor, kept: int | None = None) -> None:
+        self.shape = alive.shape
+        self.kept = int(alive.sum()) if kept is None else kept
+        self.bits = _pack(alive)
+        self._masked = None if alive.device.type == "cpu" else ~alive
 
     @classmethod
     def of_all(cls, tensor: Tensor) -> "Mask":
@@ -121,7 +121,7 @@ class Mask:
             )
         mask = cls._make(_with_room(bits), shape, 0 if kept is None else kept)
         if kept is None:
-            mask.kept = int(mask.keep().sum())
+            mask.kept = int(mask.alive().sum())
         return mask
 
     @classmethod
@@ -140,7 +140,7 @@ class Mask:
         """Whether nothing is masked."""
         return self.kept == self.shape.numel()
 
-    def keep(self) -> Tensor:
+    def alive(self) -> Tensor:
         """The mask as bools, True = kept, on the device of its bits."""
         if self.bits.device.type == "cpu":
             return _unpack(self.bits, self.shape)
@@ -153,7 +153,7 @@ class Mask:
             known = torch.empty_strided(
                 like.shape, like.stride(), dtype=torch.bool, device=like.device
             )
-            self._masked = known.copy_(~self.keep())
+            self._masked = known.copy_(~self.alive())
         return known
 
     def assign(self, other: "Mask") -> None:
@@ -161,7 +161,7 @@ class Mask:
         self.bits.copy_(other.bits)
         self.kept = other.kept
         if self._masked is not None:
-            self._masked.copy_(~other.keep() if other._masked is None else other._masked)
+            self._masked.copy_(~other.alive() if other._masked is None else other._masked)
 
     def changed(self, kept: int) -> None:
         """The bits were rewritten by a kernel and keep so many now."""
@@ -194,10 +194,10 @@ def _unpack(bits: Tensor, shape: torch.Size) -> Tensor:
     return torch.from_numpy(flags).view(torch.bool).view(shape)
 
 
-def _pack(keep: Tensor) -> Tensor:
-    if keep.device.type == "cpu":
-        return torch.from_numpy(np.packbits(keep.numpy(), bitorder="little"))
-    return portable.pack(keep)
+def _pack(alive: Tensor) -> Tensor:
+    if alive.device.type == "cpu":
+        return torch.from_numpy(np.packbits(alive.numpy(), bitorder="little"))
+    return portable.pack(alive)
 
 
 def _with_room(bits: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ class MaskedGradient:
         if grad is None or (self._mask.keeps_all and not is_capturing()):
             return []
         if grad.is_sparse:  # rows of an embedding, possibly repeated
-            rows = self._mask_of(grad).keep()[grad._indices()[0]]
+            rows = self._mask_of(grad).alive()[grad._indices()[0]]
             grad._values().masked_fill_(~rows, 0.0)
             return []
         return [(self._mask_of(grad), part(grad))]
@@ -118,7 +118,7 @@ class MaskedGradient:
         if grad is None:
             return
         mine = _dense_part(grad)
-        lost = mine.masked_fill(self._mask_of(grad).keep(), 0.0)
+        lost = mine.masked_fill(self._mask_of(grad).alive(), 0.0)
         self._lost = lost if self._lost is None else self._lost + lost
 
     def _mask_of(self, grad: Tensor) -> Mask:

@@ -34,7 +34,7 @@ __all__ = ["Drawn", "MaskedWeight"]
 class Drawn(NamedTuple):
     """A mask that an update has drawn."""
 
-    keep: Mask | Tensor  #: of this rank's part, or bools laid out as the parameter, True = kept
+    mask: Mask | Tensor  #: of this rank's part, or bools laid out as the parameter, True = kept
     kept: int  #: the number of survivors on all ranks together
 
 
@@ -102,9 +102,9 @@ class MaskedWeight:
             return self.schedule.final_sparsity
         return 1.0 - self.kept / self.parameter.numel() if self.parameter.numel() else 0.0
 
-    def keep(self) -> Tensor:
+    def alive(self) -> Tensor:
         """The mask in force as bools, laid out as the parameter."""
-        return whole(self._mask_here().keep(), self.parameter)
+        return whole(self._mask_here().alive(), self.parameter)
 
     def raw(self) -> Tensor:
         """The weight with the values kept aside back in their places, as a new tensor."""
@@ -132,8 +132,8 @@ class MaskedWeight:
             scores = scores.masked_fill(masked, -torch.inf)
         if mine.device.type == "cpu":
             return Mask(select(scores, count), count), 0
-        found, keep = portable.select(scores, count)
-        return Mask(torch.where(found == 0, keep, ~masked), count), found
+        nans_there, alive = portable.select(scores, count)
+        return Mask(torch.where(nans_there == 0, alive, ~masked), count), nans_there
 
     @torch.no_grad()
     def set_mask(self, drawn: Drawn, *, keep_aside: bool) -> None:
@@ -159,9 +159,9 @@ class MaskedWeight:
 
     def local(self, drawn: Drawn) -> Mask:
         """The mask of this rank's part."""
-        if isinstance(drawn.keep, Mask):
-            return drawn.keep
-        mine = part(part_like(drawn.keep, self.parameter))
+        if isinstance(drawn.mask, Mask):
+            return drawn.mask
+        mine = part(part_like(drawn.mask, self.parameter))
         return Mask(mine, None if is_sharded(self.parameter) else drawn.kept)
 
     def held(self, count: int) -> Held:
@@ -260,7 +260,7 @@ class MaskedWeight:
         else:
             self.make_room()
             assert self.aside is not None
-            self.aside[~mask.keep()] = aside.to(self.part)
+            self.aside[~mask.alive()] = aside.to(self.part)
         self.kept = total(self.mask.kept, self.parameter)
         self.gradient.mask()
         self.hold()
@@ -269,7 +269,7 @@ class MaskedWeight:
         """The values aside, one for each masked weight in row-major order; None if none return."""
         if self.aside is None:
             return None
-        return self.aside[~self._mask_here().keep()]
+        return self.aside[~self._mask_here().alive()]
 
     def after_step(self, *, fixed: bool, settled: bool) -> None:
         """Hold the zeros after a step, doing only what could have an effect.
@@ -338,7 +338,7 @@ class MaskedWeight:
 
     def strays(self) -> int:
         """How many weights are not zero where the mask is, on all ranks together."""
-        masked = self.part.detach()[~self._mask_here().keep()]
+        masked = self.part.detach()[~self._mask_here().alive()]
         return total(int(masked.count_nonzero()), self.parameter)
 
     def loose_zeros(self) -> int:
@@ -352,7 +352,7 @@ class MaskedWeight:
         row = getattr(module, "padding_idx", None)
         if row is None or is_sharded(self.parameter):
             return 0
-        return int(((self.part.detach()[row] == 0) & self._mask_here().keep()[row]).sum())
+        return int(((self.part.detach()[row] == 0) & self._mask_here().alive()[row]).sum())
 
     def forget_state(self) -> None:
         """Fresh optimizer state of the whole weight, as if it had never been trained."""
@@ -374,7 +374,7 @@ class MaskedWeight:
         mine, mask = self.part.detach(), self._mask_here()
         if self.aside is None or mask.keeps_all:
             return mine.clone(memory_format=torch.contiguous_format)
-        return torch.where(mask.keep(), mine, self.aside).contiguous()
+        return torch.where(mask.alive(), mine, self.aside).contiguous()
 
     def _mask_here(self) -> Mask:
         """The mask, moved to where the parameter now lives, and the values aside with it."""

@@ -236,7 +236,7 @@ class MaskedWeights(Sequence[MaskedWeight]):
         changing = [weight for weight in self._weights if weight.name in masks]
         for weight in changing:
             place = f"{weight.name!r} at step {step}"
-            check_rows(weight.weight.owners, masks[weight.name].keep, place)
+            check_rows(weight.weight.owners, masks[weight.name].mask, place)
         for keep_aside in (False, True):
             self._exchange(
                 {

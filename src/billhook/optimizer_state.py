@@ -50,8 +50,8 @@ class Copies:
             return
         self._checked[entry] = self._checked.get(entry, 0) + 1
         nans = state.isnan()
-        keep = mask.keep()
-        if nans[~keep].any() and not nans[keep].any():
+        alive = mask.alive()
+        if nans[~alive].any() and not nans[alive].any():
             raise StateError(
                 f"{type(optimizer).__name__} divides by its state {key!r}, which does not begin at "
                 f"zero: it is NaN where {name!r} is masked. billhook holds the state of masked "
@@ -107,7 +107,7 @@ def hold_state(
             copies.refresh(optimizer, key, mine, part(parameter).detach())
         if setting := _entry(_FRESH, optimizer, key):
             fresh = _group(optimizer, parameter)[_FRESH[setting]]
-            mine.masked_fill_(~mask.keep(), fresh)
+            mine.masked_fill_(~mask.alive(), fresh)
 
 
 def _is_torchs(optimizer: Optimizer) -> bool:
@@ -161,10 +161,10 @@ def _zero(state: Tensor, mask: Mask) -> bool:
         return True
     except NotImplementedError:  # quantised: values are written whole, if some must change
         values = state.dequantize()
-    if values[~mask.keep()].any():
+    if values[~mask.alive()].any():
         mask.zero_(values)
         state.copy_(values)
-        return not state.dequantize()[~mask.keep()].any()
+        return not state.dequantize()[~mask.alive()].any()
     return True
 
 

@@ -177,7 +177,7 @@ class Pruner:
     @property
     def masks(self) -> dict[str, Tensor]:
         """The masks in force by canonical name: bool, True = kept, laid out as the weight is."""
-        return {weight.name: weight.keep() for weight in self._weights}
+        return {weight.name: weight.alive() for weight in self._weights}
 
     @property
     def sparsity(self) -> float:

@@ -50,8 +50,8 @@ def pack_weight(weight: MaskedWeight) -> dict[str, Any]:
         return {"shape": shape, "mask": weight.mask.bits.clone(), "aside": aside}
     values = torch.zeros_like(weight.part)
     if weight.aside is not None:
-        values = torch.where(weight.mask.keep(), values, weight.aside)
-    return {"shape": shape, "mask": weight.keep(), "aside": whole(values, weight.parameter)}
+        values = torch.where(weight.mask.alive(), values, weight.aside)
+    return {"shape": shape, "mask": weight.alive(), "aside": whole(values, weight.parameter)}
 
 
 def read_state(
@@ -177,8 +177,8 @@ def _read_weight(
             "checkpoint was saved"
         )
     if is_sharded(entry["mask"]):
-        keep = part(entry["mask"])
-        return Mask(keep), part(entry["aside"])[~keep]
+        alive = part(entry["mask"])
+        return Mask(alive), part(entry["aside"])[~alive]
     try:
         mask = Mask.from_bits(entry["mask"].to(weight.parameter.device, copy=True), shape)
     except MaskError as error:

@@ -41,10 +41,10 @@ def check_rows(places: Places, mask: Mask | Tensor, name: str) -> None:
         dim = _norm_dim(module, attribute)
         if dim is None:
             continue
-        keep = mask.keep() if isinstance(mask, Mask) else mask
-        if is_sharded(keep) or not keep.numel():
+        alive = mask.alive() if isinstance(mask, Mask) else mask
+        if is_sharded(alive) or not alive.numel():
             continue
-        rows = keep.flatten() if dim == -1 else keep.movedim(dim, 0).flatten(1)
+        rows = alive.flatten() if dim == -1 else alive.movedim(dim, 0).flatten(1)
         empty = int((~rows.any(-1)).sum())
         if empty:
             raise MaskError(

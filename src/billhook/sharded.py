@@ -28,7 +28,7 @@ _LOWEST = torch.iinfo(torch.int32).min
 
 
 def select_together(
-    scores: Sequence["DTensor"], keeps: Sequence[int]
+    scores: Sequence["DTensor"], counts: Sequence[int]
 ) -> tuple[list[int], list[Tensor]]:
     """What :func:`billhook.mask.select` gives of each tensor as a whole, and its number of NaNs.
 
@@ -36,13 +36,13 @@ def select_together(
 
     Args:
         scores: DTensors.
-        keeps: how many survive of each.
+        counts: how many survive of each.
 
     Returns:
         The numbers of NaNs, and the masks, laid out as the scores; those of tensors with a NaN
         mean nothing.
     """
-    ranks = [min(max(keep, 1), max(1, s.numel())) for keep, s in zip(keeps, scores, strict=True)]
+    ranks = [min(max(kept, 1), max(1, s.numel())) for kept, s in zip(counts, scores, strict=True)]
     found = _search(_keys(scores), ranks, 32, scores, beside=_nans(scores))
     masks, ties = [], []
     for each, key in zip(scores, found.keys, strict=True):
@@ -57,9 +57,9 @@ def select_together(
         last = _search(indices, [among[i] for i in cut], bits, [scores[i] for i in cut])
         for i, index, bound in zip(cut, indices, last.keys, strict=True):
             ties[i] = ties[i][index <= bound]
-    for mask, places, keep in zip(masks, ties, keeps, strict=True):
+    for mask, places, kept in zip(masks, ties, counts, strict=True):
         mask[places.unbind(1)] = True
-        if keep == 0:
+        if kept == 0:
             mask.zero_()
     return found.beside, [whole(m, s) for m, s in zip(masks, scores, strict=True)]
 

@@ -43,7 +43,7 @@ def _train(rank: int, size: int, folder: str) -> None:
         optimizer.step()
         for weight in pruner._weights:
             assert weight.kept == survivors(weight.parameter.numel(), schedule(step))
-            kept = _whole(weight.keep())
+            kept = _whole(weight.alive())
             assert int(kept.sum()) == weight.kept
             assert not _whole(weight.parameter.detach())[~kept].any()
             if step < 3:  # the values aside are those that were ranked

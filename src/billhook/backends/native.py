@@ -62,40 +62,40 @@ def fits(tensor: Tensor) -> bool:
     )
 
 
-def select(scores: Tensor, keep: int) -> tuple[int, Tensor]:
-    """The number of NaNs, and if it is 0 the bits of the ``keep`` largest fp32 scores."""
-    nans, bits, _ = _select(_SCORES, (scores, None, None), keep, NO_CEILING)
+def select(scores: Tensor, kept: int) -> tuple[int, Tensor]:
+    """The number of NaNs, and if it is 0 the bits of the ``kept`` largest fp32 scores."""
+    nans, bits, _ = _select(_SCORES, (scores, None, None), kept, NO_CEILING)
     return nans, bits
 
 
 def select_raw(
-    weight: Tensor, aside: Tensor | None, held: Tensor, keep: int, ceiling: int = NO_CEILING
+    weight: Tensor, aside: Tensor | None, held: Tensor, kept: int, ceiling: int = NO_CEILING
 ) -> tuple[int, Tensor, int]:
-    """The number of NaNs, and if it is 0 the bits of the ``keep`` largest raw magnitudes.
+    """The number of NaNs, and if it is 0 the bits of the ``kept`` largest raw magnitudes.
 
     Args:
         weight: what is kept, where the bits ``held`` are 1.
         aside: of the weight's shape and dtype: what is masked, where they are 0. None if masked
             weights do not return.
         held: the mask in force.
-        keep: how many survive; of equals the lower index.
+        kept: how many survive; of equals the lower index.
         ceiling: what the selection before this one returned, if its mask is in force: nothing that
             is aside lies above it, so where it is low enough ``aside`` is not read.
 
     Returns:
         NaNs, bits, and the next ceiling.
     """
-    return _select(_MAGNITUDES[weight.dtype], (weight, aside, held), keep, ceiling)
+    return _select(_MAGNITUDES[weight.dtype], (weight, aside, held), kept, ceiling)
 
 
 def _select(
-    kind: int, raw: tuple[Tensor, Tensor | None, Tensor | None], keep: int, ceiling: int
+    kind: int, raw: tuple[Tensor, Tensor | None, Tensor | None], kept: int, ceiling: int
 ) -> tuple[int, Tensor, int]:
     numel = raw[0].numel()
     bits = torch.empty(-(-numel // 8), dtype=torch.uint8)
     pointers = [None if each is None else each.data_ptr() for each in raw]
     limit = ctypes.c_int64(ceiling)
-    numbers = numel, keep, *_how()
+    numbers = numel, kept, *_how()
     given = kind, *pointers, *numbers, bits.data_ptr(), ctypes.addressof(limit)
     nans = _native["billhook_mask_select"](*given)
     return nans, bits, limit.value

@@ -11,7 +11,7 @@ from torch import Tensor
 __all__ = ["complete", "new_bits", "pack", "pinned", "select", "there", "unpack", "zero"]
 
 
-def select(scores: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+def select(scores: Tensor, kept: int) -> tuple[Tensor, Tensor]:
     """The number of NaN scores, on their device, and the mask (True = kept) if it is 0.
 
     ``torch.topk`` finds the threshold, on many blocks of a GPU where ``kthvalue`` has one; of those
@@ -19,14 +19,14 @@ def select(scores: Tensor, keep: int) -> tuple[Tensor, Tensor]:
     """
     flat = scores.detach().contiguous().flatten()
     count, nans = flat.numel(), flat.isnan().sum()
-    if keep == 0 or keep >= count:
-        return nans, torch.full_like(scores, keep > 0, dtype=torch.bool)
-    if 2 * keep <= count:
-        threshold = flat.topk(keep, sorted=False).values.amin()
-    else:  # the largest of the count - keep + 1 smallest
-        threshold = flat.topk(count - keep + 1, largest=False, sorted=False).values.amax()
+    if kept == 0 or kept >= count:
+        return nans, torch.full_like(scores, kept > 0, dtype=torch.bool)
+    if 2 * kept <= count:
+        threshold = flat.topk(kept, sorted=False).values.amin()
+    else:  # the largest of the count - kept + 1 smallest
+        threshold = flat.topk(count - kept + 1, largest=False, sorted=False).values.amax()
     above, tie = flat > threshold, flat == threshold
-    missing = keep - above.sum()
+    missing = kept - above.sum()
     order = torch.int32 if count <= torch.iinfo(torch.int32).max else torch.int64
     mask = above | (tie & (tie.cumsum(0, dtype=order) <= missing))
     return nans, mask.view(scores.shape)
@@ -66,11 +66,11 @@ def new_bits(count: int, device: torch.device) -> Tensor:
     return bits
 
 
-def pack(keep: Tensor) -> Tensor:
+def pack(alive: Tensor) -> Tensor:
     """The bits of a mask (True = kept) as uint8 in row-major order: bit i % 8 of byte i // 8."""
-    flat = keep.flatten().to(torch.uint8)
+    flat = alive.flatten().to(torch.uint8)
     padded = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).view(-1, 8)
-    shifts = torch.arange(8, dtype=torch.uint8, device=keep.device)
+    shifts = torch.arange(8, dtype=torch.uint8, device=alive.device)
     return (padded << shifts).sum(dim=1, dtype=torch.uint8)
 
 

@@ -142,7 +142,7 @@ class Held(NamedTuple):
     weight: Tensor  #: kept weights, +0.0 where the bits are 0
     aside: Tensor | None  #: masked ones, laid out as the weight; None: they do not return
     bits: Tensor  #: the mask in force
-    keep: int  #: how many survive
+    kept: int  #: how many survive
 
     @property
     def fits(self) -> bool:
@@ -232,7 +232,7 @@ class Batch:
         pieces, raw, where, strided = self._raw(tensors)
         room = self._room(pieces, tensors)
         new = self._pointers(f"fresh {dtype}", room.fresh)
-        keeps = self._table(f"keeps {dtype}", [each.keep for each in tensors])
+        keeps = self._table(f"keeps {dtype}", [each.kept for each in tensors])
         numbers = {
             "KIND": _KINDS[dtype],
             "STRIDED": strided,
