@@ -194,7 +194,7 @@ int billhook_run(billhook_session* session, const float* const* inputs, float* c
   if (session == nullptr || inputs == nullptr || outputs == nullptr)
     return fail(BILLHOOK_BAD_CALL, "there is no session, or there are no inputs or outputs");
   const Program& program = *session->program;
-  const size_t first_input = program.constants() == nullptr ? 1 : 2;
+  constexpr size_t first_input = 2;  // after the workspace and the constants
   const size_t first_output = first_input + program.inputs().size();
   const size_t end = first_output + program.outputs().size();
   float* bases[kMaxBuffers] = {aligned(session->memory.data()), program.constants()};

@@ -186,6 +186,7 @@ void Checker::linear(Plan& plan) {
   require(w.columns <= kMaxLaneColumns, "a linear layer has more columns than its kernel counts");
   inside(plan.step.x, 0, w.columns, false);
   inside(plan.step.y, 0, w.rows, true);
+  if (plan.step.addend.buffer >= 0) inside(plan.step.addend, 0, w.rows, false);
   room(2, w.columns + 1);
   // The longest row of a group is no longer than the shortest one of the group before.
   const __int128 slots = static_cast<__int128>(w.nonzeros) + 8 * w.columns;
@@ -231,12 +232,51 @@ void Checker::maps(const Step& step) {
            (rows * step.in_width + static_cast<__int128>(step.width) * step.kernel_width + row);
 }
 
+void Checker::elements(const Step& step) {
+  View y = step.y;  // of one row the pitch may be anything: a vector's is 1
+  if (step.height == 1) y.pitch = std::max(y.pitch, step.width);
+  planes(y, step.channels, step.height, step.width, true);
+  if (step.op != kFill) planes(step.x, step.channels, step.height, step.width, false);
+  require((step.op == kBinary) == (step.addend.buffer >= 0) && step.from[0] <= 1,
+          "a function has another number of operands than it takes");
+  if (step.op == kBinary)
+    planes(step.addend, step.channels, step.height, step.from[0] ? step.width : 1, false);
+  work_ += 16 * static_cast<__int128>(step.channels) * step.height * step.width;
+}
+
+void Checker::rearrange(const Step& step) {
+  require(step.dims >= 0 && step.dims <= kMaxDims, "a copy has more dimensions than there are");
+  __int128 read = 1, written = 1, count = 1;
+  for (int64_t d = 0; d < step.dims; ++d) {
+    require(step.size[d] > 0, "a copy has a dimension of no size");
+    read += static_cast<__int128>(step.size[d] - 1) * step.from[d];
+    written += static_cast<__int128>(step.size[d] - 1) * step.to[d];
+    count *= step.size[d];
+    require(count <= kMost, "a copy is larger than any program's");
+  }
+  inside(step.x, 0, read, false);
+  inside(step.y, 0, written, true);
+  if (step.y.pitch > step.width) {
+    if (step.channels > 0 && step.height > 0)
+      inside(step.y, 0,
+             static_cast<__int128>(step.channels - 1) * step.y.plane +
+                 static_cast<__int128>(step.height) * step.y.pitch,
+             true);
+    work_ += static_cast<__int128>(step.channels) * step.height * step.y.pitch;
+  }
+  work_ += 2 * count;
+}
+
 void Checker::check(Plan& plan) {
   const __int128 before = work_;
   switch (plan.step.op) {
     case kSpmm: spmm(plan); break;
     case kDepthwise: depthwise(plan); break;
     case kLinear: linear(plan); break;
+    case kFill:
+    case kPointwise:
+    case kBinary: elements(plan.step); break;
+    case kRearrange: rearrange(plan.step); break;
     default: maps(plan.step);
   }
   require(work_ - before <= __int128{1} << 62, "a step takes longer than any program's");

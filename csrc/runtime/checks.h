@@ -36,6 +36,8 @@ class Checker {
   void depthwise(Plan& plan);
   void linear(Plan& plan);
   void maps(const Step& step);
+  void elements(const Step& step);
+  void rearrange(const Step& step);
   void room(int slot, __int128 floats);
   void take(__int128 weights, __int128 packing);
 

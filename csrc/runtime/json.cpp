@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 
 #include "refusal.h"
 
@@ -155,7 +156,7 @@ void Json::value(int depth) {
   } else if (c == '-' || digit(c)) {
     number();
   } else {
-    word(c == 't' ? "true" : c == 'f' ? "false" : c == 'n' ? "null" : c == 'N' ? "NaN" : "Infinity");
+    word(c == 't' ? "true" : c == 'f' ? "false" : "null");
   }
   nodes_[node].next = static_cast<uint32_t>(nodes_.size());
 }
@@ -179,6 +180,13 @@ int64_t Value::number(int64_t least, int64_t most) const {
            " where a whole number from " + std::to_string(least) + " to " + std::to_string(most) +
            " is meant");
   return value;
+}
+
+double Value::real() const {
+  const Json::Node& node = json_->nodes_[node_];
+  require(node.kind == '0', "its JSON has something else where a number is meant");
+  const std::string digits(json_->text_.substr(node.begin, node.end - node.begin));
+  return std::strtod(digits.c_str(), nullptr);
 }
 
 std::vector<Value> Value::items() const {

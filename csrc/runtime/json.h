@@ -19,6 +19,7 @@ class Value {
 
   std::string text() const;              // of a string; Refusal otherwise
   int64_t number(int64_t least, int64_t most) const;  // a whole number; Refusal otherwise
+  double real() const;                   // any number
   std::vector<Value> items() const;      // of a list
   std::vector<std::pair<std::string, Value>> members() const;  // of an object, each name once
   Value operator[](std::string_view name) const;  // Refusal where it is missing

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "checks.h"
+#include "f32_pointwise.h"
 #include "isa.h"
 #include "json.h"
 #include "refusal.h"
@@ -15,8 +16,17 @@ namespace billhook {
 namespace {
 
 constexpr size_t kMaxPorts = 8, kMaxSteps = 8192, kMaxDimensions = BILLHOOK_MAX_DIMENSIONS;
-constexpr std::string_view kOps[] = {"copy", "spmm", "max_pool", "average_pool",
-                                     "mean", "add",  "linear",   "depthwise"};
+constexpr std::string_view kOps[] = {"copy",      "spmm", "max_pool",  "average_pool", "mean",
+                                     "add",       "linear", "depthwise", "rearrange",  "fill",
+                                     "pointwise", "binary"};
+constexpr std::string_view kFunctionNames[] = {
+    "affine", "clamp",     "leaky_relu", "hardswish", "hardsigmoid", "sigmoid", "silu",
+    "tanh",   "gelu",      "gelu_tanh",  "exp",       "elu",         "abs",     "sqrt",
+    "reciprocal", "mish",  "log",        "equal",     "choose"};
+constexpr std::string_view kBinaryNames[] = {"add",     "sub",   "mul",         "div", "maximum",
+                                             "minimum", "prelu", "masked_fill", "lt",  "le",
+                                             "eq",      "rsub",  "rdiv"};
+static_assert(std::size(kFunctionNames) == kFunctions && std::size(kBinaryNames) == kBinaryFunctions);
 constexpr std::string_view kActivations[] = {"none", "relu", "relu6"};
 
 struct Number {
@@ -35,6 +45,7 @@ constexpr Number kNumbers[] = {{"channels", &Step::channels},
                                {"pad_top", &Step::pad_top},
                                {"pad_left", &Step::pad_left},
                                {"count_padding", &Step::count_padding},
+                               {"dims", &Step::dims},
                                {"pixels", &Step::pixels},
                                {"vectors", &Step::vectors},
                                {"packed", &Step::packed}};
@@ -94,7 +105,8 @@ bool read_weight(Plan::Weight& weight, const std::string& name, const Value& val
 
 Plan read_step(const Value& value) {
   Plan plan;
-  plan.step.x = plan.step.y = plan.step.addend = {-1, 0, 0, 0};
+  std::string function;
+  plan.step.x = plan.step.y = plan.step.addend = plan.step.extra = plan.step.mask = {-1, 0, 0, 0};
   plan.step.op = -1;
   for (const auto& [name, part] : value.members()) {
     const auto number = std::find_if(std::begin(kNumbers), std::end(kNumbers),
@@ -103,6 +115,16 @@ Plan read_step(const Value& value) {
       plan.step.*(number->field) = part.number(0, kMost);
     } else if (name == "op") {
       plan.step.op = place_of(kOps, part.text(), "operation");
+    } else if (name == "function") {
+      function = part.text();
+    } else if (name == "size" || name == "from" || name == "to") {
+      const std::vector<int64_t> own = numbers(part, kMaxDims);
+      std::copy(own.begin(), own.end(),
+                name == "size" ? plan.step.size : name == "from" ? plan.step.from : plan.step.to);
+    } else if (name == "parameters") {
+      const std::vector<Value> own = part.items();
+      require(own.size() == 2, "a step has another number of parameters than two");
+      for (size_t i = 0; i < 2; ++i) plan.step.parameters[i] = own[i].real();
     } else if (name == "x" || name == "y" || name == "addend") {
       (name == "x" ? plan.step.x : name == "y" ? plan.step.y : plan.step.addend) = read_view(part);
     } else if (name == "keep") {
@@ -118,20 +140,30 @@ Plan read_step(const Value& value) {
   }
   require(plan.step.op >= 0, "a step does not say what it does");
   plan.step.activation = plan.weight.activation;
+  if (plan.step.op == kPointwise)
+    plan.step.function = place_of(kFunctionNames, function, "function");
+  else if (plan.step.op == kBinary)
+    plan.step.function = place_of(kBinaryNames, function, "function");
+  else
+    require(function.empty(), "a step has a function that it does not compute");
   return plan;
 }
 
-std::vector<Port> read_ports(const Value& value) {
+std::vector<Port> read_ports(const Value& value, bool inputs) {
   std::vector<Port> ports;
   for (const Value& each : value.items()) {
-    Port port{each["name"].text(), each["dtype"].text(), {}, 1};
+    Port port{each["name"].text(), inputs ? each["dtype"].text() : "F32", {}, 1};
     for (const Value& side : each["shape"].items()) port.shape.push_back(side.number(1, kMost));
     for (const int64_t side : port.shape) {
       require(port.elements <= kMost / side, "an input or output has more elements than are counted");
       port.elements *= side;
     }
-    require(port.shape.size() <= kMaxDimensions && port.dtype == "F32",
-            "an input or output has another type, or more dimensions, than this runtime takes");
+    if (port.shape.size() > kMaxDimensions || port.dtype != "F32")
+      refuse("its input or output " + port.name + " is " + port.dtype + " of " +
+                 std::to_string(port.shape.size()) +
+                 " dimensions, and this runtime takes F32 of up to 8: run it with "
+                 "billhook.load_compiled",
+             BILLHOOK_UNSUPPORTED);
     ports.push_back(std::move(port));
   }
   require(!ports.empty() && ports.size() <= kMaxPorts, "it has no inputs or outputs, or too many");
@@ -161,12 +193,7 @@ Value runnable(const Value& text) {
     refuse("it is a program of another version than 2: open it with billhook.load_compiled and "
            "save it again",
            BILLHOOK_UNSUPPORTED);
-  const Value run = text["run"];
-  if (run.has("missing"))
-    refuse("its " + run["missing"].text() + " has no kernel without torch yet: run it with "
-           "billhook.load_compiled",
-           BILLHOOK_UNSUPPORTED);
-  return run;
+  return text["run"];
 }
 
 }  // namespace
@@ -178,13 +205,12 @@ Program::Program(const Container& file) {
   const Json json({reinterpret_cast<const char*>(raw.data()), raw.size()});
   const Value run = runnable(json.root());
   isa_ = instruction_set(json.root()["plan"]["isa"].text());
-  const Value ports = json.root().has("inputs") ? json.root() : run;
-  inputs_ = read_ports(ports["inputs"]);
-  outputs_ = read_ports(ports["outputs"]);
+  inputs_ = read_ports(json.root()["inputs"], true);
+  outputs_ = read_ports(json.root()["outputs"], false);
   workspace_ = run["workspace"].number(0, kMost);
   std::vector<int64_t> buffers{workspace_};
-  if (run.has("constants")) read_constants(file, run["constants"]);
-  if (run.has("constants")) buffers.push_back(constants_size_);
+  read_constants(file, run["constants"]);
+  buffers.push_back(constants_size_);
   for (const auto* ports : {&inputs_, &outputs_})
     for (const Port& port : *ports) buffers.push_back(port.elements);
   const int64_t input_floats = std::accumulate(
@@ -195,7 +221,7 @@ Program::Program(const Container& file) {
           "it takes a larger workspace than the sizes of the file and of its inputs allow");
   const std::vector<Value> steps = run["steps"].items();
   require(steps.size() <= kMaxSteps, "it has more steps than any program");
-  Checker checker(file, std::move(buffers), inputs_.size() + (has_constants_ ? 1 : 0), isa_);
+  Checker checker(file, std::move(buffers), inputs_.size() + 1, isa_);
   for (const Value& step : steps) {
     plans_.push_back(read_step(step));
     checker.check(plans_.back());
@@ -213,7 +239,6 @@ Program::Program(const Container& file) {
 
 // The numbers that are known lie in a buffer of their own.
 void Program::read_constants(const Container& file, const Value& value) {
-  has_constants_ = true;
   constants_size_ = value["size"].number(0, kMost);
   require(constants_size_ <= Limits::of(file.size(), 0).opening,
           "its constants take more memory than the size of the file allows");

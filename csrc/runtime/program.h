@@ -49,8 +49,8 @@ class Program {
   int64_t isa() const { return isa_; }
   int64_t workspace() const { return workspace_; }
   int64_t scratch(int slot) const { return scratch_[slot]; }
-  // The buffer before the inputs; null where the program has none.
-  float* constants() const { return has_constants_ ? constants_ : nullptr; }
+  // The buffer before the inputs.
+  float* constants() const { return constants_; }
 
  private:
   void read_constants(const Container& file, const Value& value);
@@ -68,7 +68,6 @@ class Program {
   std::vector<Step> steps_;
   Needs needs_;
   int64_t isa_ = 0, workspace_ = 0, constants_size_ = 0;
-  bool has_constants_ = false;
   float* constants_ = nullptr;
   std::vector<std::pair<std::string, int64_t>> constants_at_;
   int64_t scratch_[kSlots] = {};

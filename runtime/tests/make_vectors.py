@@ -35,15 +35,33 @@ class Branches(nn.Module):
         return scores
 
 
+class Squeeze(nn.Module):
+    """Squeeze and excitation: a factor for each channel, from the means."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = F.relu(self.a(F.adaptive_avg_pool2d(x, 1)))
+        return x * torch.sigmoid(self.b(y))
+
+
 def models() -> dict[str, tuple[nn.Module, tuple[int, int, int], dict[str, str]]]:
     """Each with the shape of its input and the kernels of its layers."""
     maps = nn.Sequential(nn.Conv2d(3, 7, 3), nn.ReLU(), nn.Flatten(), nn.Linear(7 * 64, 5))
     picture = nn.Sequential(nn.Conv2d(2, 8, 1), nn.MaxPool2d(2, ceil_mode=True))
+    excited = nn.Sequential(nn.Conv2d(2, 8, 3), nn.Hardswish(), Squeeze(), nn.Conv2d(8, 4, 1))
     blocks = {"a": "spmm", "d": "fused", "p": "spmm_packed", "s": "spmm", "fc": "sparse"}
     apart = {"a": "spmm_packed", "d": "depthwise", "p": "spmm", "s": "dense", "fc": "dense"}
     return {
         "maps": (maps, (3, 10, 10), {"0": "spmm", "3": "sparse"}),
         "picture": (picture, (2, 9, 7), {"0": "spmm_packed"}),
+        "excited": (
+            excited,
+            (2, 9, 7),
+            {"0": "spmm", "2.a": "sparse", "2.b": "sparse", "3": "spmm"},
+        ),
         "fused": (Branches(), (2, 11, 13), blocks),
         "apart": (Branches(), (2, 11, 13), apart),
     }

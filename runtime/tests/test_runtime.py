@@ -128,7 +128,7 @@ def test_hostile_texts():
             lambda t: t["run"]["steps"][0]["y"].__setitem__(1, big),
             lambda t: t["run"]["steps"][0]["y"].__setitem__(2, big),
             lambda t: t["run"]["steps"][0].update(height=big),
-            lambda t: t["run"]["outputs"][0].update(shape=[1]),
+            lambda t: t["outputs"][0].update(shape=[1]),
         ],
         "writes to an input": [lambda t: t["run"]["steps"][0]["y"].__setitem__(0, 1)],
         "does not exist": [lambda t: t["run"]["steps"][0]["x"].__setitem__(0, 9)],
@@ -151,7 +151,7 @@ def test_hostile_texts():
         "layers were replaced": [lambda t: t["plan"].update(mode="modules")],
         "8 bits": [lambda t: t["plan"].update(precision="int8")],
         "another version": [lambda t: t.update(version=1)],
-        "has no kernel without torch": [lambda t: t.update(run={"missing": "operation 3"})],
+        "takes F32": [lambda t: t["inputs"][0].update(dtype="I64")],
         "no tensor": [
             lambda t: next(s for s in t["run"]["steps"] if "weight" in s).update(weight="x")
         ],

@@ -71,7 +71,7 @@ def test_a_random_network_gives_the_same_bits(seed: int, tmp_path: Path) -> None
     try:
         program = own["load"](path, threads=rng.choice([1, 2]))
     except own["ProgramError"] as error:
-        assert "without torch" in str(error)  # noqa: PT017, of an operation that torch runs
+        assert "a newer one may" in str(error)  # noqa: PT017, of an operation it does not know
         pytest.skip(str(error))
     given = program(x.numpy())
     assert np.array_equal(given, program(x.numpy()))

@@ -17,10 +17,8 @@ from billhook.inference.kernels import (
     BINARY_FUNCTIONS,
     CAST,
     FUNCTIONS,
-    LINEAR,
     NUMBERS,
     POINTWISE,
-    REARRANGE,
     Step,
     View,
 )
@@ -42,29 +40,17 @@ DENSE_VECTORS = 8  # of the tiles of a layer that runs dense
 
 def describe(graph: Graph, choices: Mapping[str, Choice]) -> dict[str, Any]:
     """The floats of the workspace and of the constants, where each constant lies among these, and
-    the steps; ``missing`` is the first operation that the runtime has no step for yet."""
+    the steps."""
     lowering = Lowering(graph, _sparse(graph, choices), 0, target=Unbound())
     placed = lowering.placed
-    parts = lowering.parts()
-    data = {
+    return {
         "workspace": placed.size,
         "constants": {
             "size": placed.constant_size,
             "at": {f"{index}.data": start for index, start in placed.constants.items()},
         },
-        "steps": [_step(step) for _, step in parts],
+        "steps": [_step(step) for step in lowering.steps()],
     }
-    unknown = next((index for index, step in parts if not _is_known(step)), None)
-    if unknown is not None:
-        op = graph.ops[unknown]
-        what = getattr(op, "function", "") or getattr(op, "kind", "") or op.type_name
-        data["missing"] = f"operation {unknown}, {op.name!r} ({what})"
-    return data
-
-
-def _is_known(step: Step) -> bool:
-    """Whether csrc/runtime checks and runs a step: the first kinds, a linear layer in one part."""
-    return bool(step.op < REARRANGE and (step.op != LINEAR or step.addend.buffer < 0))
 
 
 def _sparse(graph: Graph, choices: Mapping[str, Choice]) -> dict[str, Choice]:
