@@ -228,11 +228,22 @@ def _change_text(rng: random.Random, program: dict[str, Any]) -> None:
     elif kind == 7:
         ops.remove(op)
     elif kind == 8:
-        border = rng.choice(program["inputs"] + program["outputs"])
-        key = rng.choice(list(border))
-        border[key] = number(rng, border[key]) if key != "shape" else border[key][::-1]
+        _change_border(rng, program)
     else:
         anywhere(rng, program)
+
+
+def _change_border(rng: random.Random, program: dict[str, Any]) -> None:
+    """One setting of an input or an output is another."""
+    borders = [program.get("inputs"), program.get("outputs")]
+    found = [each for border in borders if isinstance(border, list) for each in border]
+    border = rng.choice(found) if found else None
+    if not isinstance(border, dict) or not border:  # gone, by an earlier change
+        return
+    key, shape = rng.choice(list(border)), border.get("shape")
+    border[key] = (
+        shape[::-1] if key == "shape" and isinstance(shape, list) else number(rng, border[key])
+    )
 
 
 def _change_op(rng: random.Random, op: dict[str, Any], count: int) -> None:
