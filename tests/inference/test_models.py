@@ -18,7 +18,7 @@ from billhook.inference.graph import Layer, UnsupportedError, capture
 from billhook.inference.graph.soundness import check_graph
 from billhook.inference.network.network import Network
 from billhook.inference.plan import Choice, Plan
-from billhook.inference.report import Report
+from billhook.inference.report import CompileReport
 from billhook.inference.verification import Trials, variations
 
 from .zoo import images, sequences, transformers
@@ -68,7 +68,7 @@ def test_a_model_is_one_program_that_equals_torch(name: str, tmp_path: Path) -> 
         network = _network((graph, pack), choices, number)
         trials.check(network)
     plan = Plan("network", isa.name_of(number), choices)
-    compiled = CompiledModel(network, plan, Report.of(plan, ""), {})
+    compiled = CompiledModel(network, plan, CompileReport.of(plan, ""), {})
     billhook.save(compiled, tmp_path / "program")
     again = billhook.load_compiled(tmp_path / "program")
     batches = [x for _, x in variations(inputs) if network.takes(*x)]

@@ -16,7 +16,7 @@ from billhook.inference.layers.program import module_tensors, tensor_bytes
 from billhook.inference.network.network import Network
 from billhook.inference.network.program import network_tensors
 from billhook.inference.plan import Plan
-from billhook.inference.report import Report
+from billhook.inference.report import CompileReport
 
 __all__ = ["CompiledModel", "isa_of"]
 
@@ -41,7 +41,7 @@ class CompiledModel(nn.Module):
     is_program = True  # for billhook.save, which knows models only
 
     def __init__(
-        self, program: nn.Module, plan: Plan, report: Report, architecture: Mapping[str, Any]
+        self, program: nn.Module, plan: Plan, report: CompileReport, architecture: Mapping[str, Any]
     ) -> None:
         super().__init__()
         self.program = program
@@ -115,7 +115,7 @@ class CompiledModel(nn.Module):
             return self.program.nbytes
         return tensor_bytes(self.program)
 
-    def report(self) -> Report:
+    def report(self) -> CompileReport:
         """Each layer's times, what runs it, and why; ``print`` it for a table."""
         return self._report
 

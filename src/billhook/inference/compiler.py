@@ -28,7 +28,7 @@ from billhook.inference.network.network import Network
 from billhook.inference.network.race import race_network
 from billhook.inference.plan import Choice, Plan, Precision
 from billhook.inference.race import race, winner
-from billhook.inference.report import LayerReport, Report
+from billhook.inference.report import CompileReport, LayerReport
 from billhook.inference.verification import Trials, UnstableError, buffers_kept, unchanged
 from billhook.inference.weights.csr import SparseWeight, to_csr
 
@@ -237,7 +237,7 @@ def _raced(model: nn.Module, inputs: Inputs, trials: Trials) -> CompiledModel:
     if winner(times, "dense") == "dense":
         why = "the whole model is as fast dense in torch"
         return _dense(model, trials, why, layers, times["dense"])
-    report = Report.of(plan, why, layers, times["dense"], times["compiled"])
+    report = CompileReport.of(plan, why, layers, times["dense"], times["compiled"])
     return CompiledModel(program, plan, report, describe(model))
 
 
@@ -269,7 +269,7 @@ def _standalone(model: nn.Module, inputs: Inputs, trials: Trials) -> CompiledMod
     with buffers_kept(model), unchanged(program):
         times = race({"dense": lambda: model(*inputs), "compiled": lambda: program(*inputs)})
     why = "the whole network is one program, as standalone=True asks for"
-    report = Report.of(plan, why, layers, times["dense"], times["compiled"])
+    report = CompileReport.of(plan, why, layers, times["dense"], times["compiled"])
     return CompiledModel(program, plan, report, describe(model))
 
 
@@ -290,7 +290,7 @@ def _dense(
     plan = Plan("dense", best("fp32") if kernels.available() else "portable")
     program = copy.deepcopy(model).eval()
     trials.check(program)
-    report = Report.of(plan, why, layers, milliseconds, milliseconds)
+    report = CompileReport.of(plan, why, layers, milliseconds, milliseconds)
     return CompiledModel(program, plan, report, describe(model))
 
 
@@ -298,11 +298,11 @@ def _replayed(model: nn.Module, inputs: Inputs, plan: Plan) -> CompiledModel:
     why, architecture = "a plan was replayed", describe(model)
     if plan.mode == "dense":
         program = copy.deepcopy(model).eval()
-        return CompiledModel(program, plan, Report.of(plan, why), architecture)
+        return CompiledModel(program, plan, CompileReport.of(plan, why), architecture)
     isa = isa_of(plan)
     if plan.mode == "modules":
         program = replace_modules(model, plan.layers, isa)
-        return CompiledModel(program, plan, Report.of(plan, why), architecture)
+        return CompiledModel(program, plan, CompileReport.of(plan, why), architecture)
     try:
         captured = _capture(model, inputs)
     except UnsupportedError as obstacle:
@@ -312,4 +312,4 @@ def _replayed(model: nn.Module, inputs: Inputs, plan: Plan) -> CompiledModel:
     except ValueError as error:
         raise CompileError(f"{error}: compile without plan=") from error
     network = _network(captured, plan.layers, isa)
-    return CompiledModel(network, plan, Report.of(plan, why), architecture)
+    return CompiledModel(network, plan, CompileReport.of(plan, why), architecture)

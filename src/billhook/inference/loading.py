@@ -24,7 +24,7 @@ from billhook.inference.network.network import Network
 from billhook.inference.network.program import read_network
 from billhook.inference.plan import Plan
 from billhook.inference.program_file import TEXT, read_text
-from billhook.inference.report import Report
+from billhook.inference.report import CompileReport
 
 __all__ = ["is_program", "load_compiled"]
 
@@ -79,12 +79,12 @@ def load_compiled(path: str | os.PathLike[str], model: nn.Module | None = None) 
             with _readable(file.path):
                 read = read_int8_network(file, plan, data)
             opened = Int8Network(read, plan.layers, plan.isa)
-            compiled = CompiledModel(opened, plan, Report.of(plan, why), {})
+            compiled = CompiledModel(opened, plan, CompileReport.of(plan, why), {})
             if takes_at_most(read, Limits.of(file.nbytes, 0).opening):
                 _check_example(compiled, data, file.path)
             return compiled
         isa = 0 if plan.mode == "dense" else isa_of(plan)
-        report = Report.of(plan, why)
+        report = CompileReport.of(plan, why)
         if plan.mode != "network":
             program = _modules(file, plan, data, model, isa)
             compiled = CompiledModel(program, plan, report, data["architecture"])

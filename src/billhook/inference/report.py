@@ -7,7 +7,7 @@ import torch
 
 from billhook.inference.plan import Plan
 
-__all__ = ["Accuracy", "LayerReport", "Report"]
+__all__ = ["Accuracy", "CompileReport", "LayerReport"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Report:
+class CompileReport:
     """Layers in the order they run, and why the model as a whole runs as it does.
 
     ``dense_ms`` and ``compiled_ms`` time the whole model on the example input, interleaved; None
@@ -79,7 +79,7 @@ class Report:
         layers: Sequence[LayerReport] = (),
         dense_ms: float | None = None,
         compiled_ms: float | None = None,
-    ) -> "Report":
+    ) -> "CompileReport":
         """The report of a plan that runs here and now."""
         threads = torch.get_num_threads()
         return cls(plan.mode, reason, plan.isa, threads, dense_ms, compiled_ms, tuple(layers))

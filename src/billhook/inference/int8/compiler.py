@@ -22,7 +22,7 @@ from billhook.inference.int8.ranges import Calibration, batches_of, split
 from billhook.inference.layers.architecture import describe
 from billhook.inference.plan import Plan
 from billhook.inference.race import race, winner
-from billhook.inference.report import Accuracy, LayerReport, Report
+from billhook.inference.report import Accuracy, CompileReport, LayerReport
 
 __all__ = ["compile_int8"]
 
@@ -138,7 +138,9 @@ class _Work:
                 )
                 times = {"dense": times["dense"], "compiled": times["dense"]}
                 accuracy = None
-        report = Report.of(plan, why, layers or (), times.get("dense"), times.get("compiled"))
+        report = CompileReport.of(
+            plan, why, layers or (), times.get("dense"), times.get("compiled")
+        )
         report = replace(report, accuracy=accuracy)
         return CompiledModel(program, plan, report, describe(self.model))
 
