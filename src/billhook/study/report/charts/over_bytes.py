@@ -227,7 +227,7 @@ def over_steps(metric: Metric, records: ChartRows, start: str) -> Any:
         *(
             base.mark_line(point={"size": 22}, strokeWidth=1.5)
             .encode(y=alt.Y(f"{field}:Q", scale=scale, axis=axis))
-            .properties(width=2 * WIDTH, height=height)
+            .properties(width=WIDTH, height=height)
             for field, scale, axis, height in panels
         )
     ).add_params(picked)

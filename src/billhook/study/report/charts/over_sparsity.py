@@ -19,8 +19,8 @@ __all__ = ["over_sparsity"]
 def over_sparsity(losses: Sequence[Loss], margin: float) -> Any:
     """The pruned network's mean over its sparsity, beside the large network left dense.
 
-    The broken line is the dense mean less the ``margin``: what stays above it (below, where lower
-    is better) has lost no more than that.
+    The broken line is the ``margin`` worse than the dense mean: what stays above it (below, where
+    lower is better) has lost no more than that.
     """
     import altair as alt
 
