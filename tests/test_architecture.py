@@ -48,6 +48,7 @@ CORE = {
     "scan",
     "schedule",
     "selection",
+    "selection_advice",
     "sharded",
     "statistics",
     "torch_private",
@@ -108,7 +109,7 @@ ALLOWED = {
             "training",
         ),
     },
-    "integrations": {"atomic", "errors", "schedule", "integrations", "public"},
+    "integrations": {"arguments", "atomic", "errors", "schedule", "integrations", "public"},
 } | dict.fromkeys(CORE, CORE)
 
 #: What each part of inference may import of inference.

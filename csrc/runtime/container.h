@@ -7,19 +7,9 @@
 #include <string_view>
 #include <vector>
 
+#include "source.h"
+
 namespace billhook {
-
-// Where the bytes of a file come from. They are read, never mapped: a file that is cut off while it
-// is mapped ends the process, and one that is changed would differ from what was checked.
-class Source {
- public:
-  virtual ~Source() = default;
-  virtual int64_t size() const = 0;
-  virtual std::vector<uint8_t> read(int64_t begin, int64_t end) const = 0;
-};
-
-std::unique_ptr<Source> open_file(const char* path);
-std::unique_ptr<Source> open_bytes(const void* data, size_t size);
 
 // A tensor as its record describes it.
 struct Tensor {
