@@ -50,7 +50,7 @@ def save(path: Path, model: nn.Module, x: torch.Tensor, mode: str, layers: dict[
 def save_inception(path: Path) -> None:
     """A whole network."""
     model, x = pruned(inception_v3(), 0.875), torch.rand(1, 3, 299, 299)
-    ops = [op for op in capture(model, (x,))[0].ops if isinstance(op, Conv | Linear)]
+    ops = [op for op in capture(model, x) if isinstance(op, Conv | Linear)]
     layers = {op.name: "sparse" if isinstance(op, Linear) else "spmm" for op in ops}
     save(path, model, x, "network", layers)
 

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 import billhook
 from billhook.errors import BillhookError
 from billhook.inference import isa
-from billhook.inference.graph import Layer, capture
+from billhook.inference.graph import Layer, capture_graph
 from billhook.inference.graph.program import DTYPES
 
 from . import runtime
@@ -141,7 +141,7 @@ def _whole(model: nn.Module, inputs: tuple[torch.Tensor, ...], folder: Path) -> 
     """The program of a model, all its layers sparse."""
     for weight in model.parameters():
         weight.data *= torch.rand_like(weight) < (0.4 if weight.dim() > 1 else 1.0)
-    graph, _ = capture(model.eval(), inputs)
+    graph, _ = capture_graph(model.eval(), inputs)
     layers = {
         op.name: {"kernel": next(k for k in op.kernels_for() if k != "dense")}
         for op in graph.ops

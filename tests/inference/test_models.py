@@ -14,7 +14,7 @@ import billhook
 from billhook.inference import isa, kernels
 from billhook.inference.compiled import CompiledModel
 from billhook.inference.compiler import _network
-from billhook.inference.graph import Layer, UnsupportedError, capture
+from billhook.inference.graph import Layer, UnsupportedError, capture_graph
 from billhook.inference.graph.soundness import check_graph
 from billhook.inference.network.network import Network
 from billhook.inference.plan import Choice, Plan
@@ -58,7 +58,7 @@ def choices_of(graph: Any, rng: random.Random) -> dict[str, Choice]:
 def test_a_model_is_one_program_that_equals_torch(name: str, tmp_path: Path) -> None:
     model, inputs = small(name)
     with torch.no_grad():
-        graph, pack = capture(model, inputs)
+        graph, pack = capture_graph(model, inputs)
         trials = Trials(model, inputs)
     check_graph(graph)
     assert len(trials.cases) >= 3
@@ -85,7 +85,7 @@ def _leaves(outputs: Any) -> list[torch.Tensor]:
 
 def test_outputs_come_back_as_the_model_gives_them() -> None:
     model, inputs = small("BERT")
-    graph, pack = capture(model, inputs)
+    graph, pack = capture_graph(model, inputs)
     network = Network(graph, choices_of(graph, random.Random(0)), kernels.isa(), pack=pack)
     given, wanted = network(*inputs), model(*inputs)
     assert type(given) is type(wanted)
@@ -94,7 +94,7 @@ def test_outputs_come_back_as_the_model_gives_them() -> None:
 
 def test_an_index_beyond_the_table_is_an_error() -> None:
     model, inputs = small("LSTM")
-    graph, pack = capture(model, inputs)
+    graph, pack = capture_graph(model, inputs)
     network = Network(graph, choices_of(graph, random.Random(0)), kernels.isa(), pack=pack)
     for index in (30, -1, 2**40):
         with pytest.raises(IndexError, match="beyond the rows"):
@@ -106,7 +106,7 @@ def test_a_stream_can_be_cut_anywhere() -> None:
     x, state = torch.randn(1, 12, 6), (torch.zeros(1, 1, 9), torch.zeros(1, 1, 9))
     with torch.no_grad():
         wanted = model(x, state)[0]
-    graph, pack = capture(model, (x[:, :4], state))
+    graph, pack = capture_graph(model, (x[:, :4], state))
     network = Network(graph, choices_of(graph, random.Random(0)), kernels.isa(), pack=pack)
     parts = []
     for part in x.split(4, 1):
@@ -126,12 +126,12 @@ class Sorted(nn.Module):
 
 def test_what_cannot_be_lowered_is_named_with_its_place() -> None:
     with pytest.raises(UnsupportedError, match=r"softshrink.*in inner\.1, File .*\.py"):
-        capture(Sorted().eval(), (torch.rand(1, 4),))
+        capture_graph(Sorted().eval(), (torch.rand(1, 4),))
 
 
 def test_sizes_other_than_the_examples_are_refused() -> None:
     model, inputs = small("LSTM")
-    graph, pack = capture(model, inputs)
+    graph, pack = capture_graph(model, inputs)
     network = Network(graph, choices_of(graph, random.Random(0)), kernels.isa(), pack=pack)
     with pytest.raises(billhook.errors.ConfigurationError, match=r"\(N, 7\)"):
         network(torch.zeros(1, 8, dtype=torch.long))
@@ -148,4 +148,4 @@ class Draws(nn.Module):
 
 def test_numbers_that_are_drawn_are_not_taken_for_constants() -> None:
     with pytest.raises(UnsupportedError, match="rand"):
-        capture(Draws().eval(), (torch.rand(1, 4),))
+        capture_graph(Draws().eval(), (torch.rand(1, 4),))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from billhook.inference import kernels
-from billhook.inference.graph import Layer, UnsupportedError, capture
+from billhook.inference.graph import Layer, UnsupportedError, capture_graph
 from billhook.inference.graph.soundness import after, check_choices, check_graph
 from billhook.inference.network.network import Network
 from billhook.inference.plan import Choice
@@ -23,7 +23,7 @@ def test_a_random_network_equals_torch(seed: int) -> None:
     rng = random.Random(seed)
     model = RandomNetwork(seed, steps=rng.choice([4, 8, 12, 18]))
     try:
-        graph, _ = capture(model, (torch.zeros(1, *model.input_shape),))
+        graph, _ = capture_graph(model, (torch.zeros(1, *model.input_shape),))
     except UnsupportedError as error:
         assert "changes in place" in str(error)  # noqa: PT017, all else must be captured
         return

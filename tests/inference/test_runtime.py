@@ -13,7 +13,7 @@ from torch import nn
 
 import billhook
 from billhook.inference import kernels
-from billhook.inference.graph import Layer, UnsupportedError, capture
+from billhook.inference.graph import Layer, UnsupportedError, capture_graph
 from billhook.inference.graph.soundness import after
 from billhook.inference.isa import supported
 from billhook.inference.network.network import Network
@@ -55,7 +55,7 @@ def test_a_random_network_gives_the_same_bits(seed: int, tmp_path: Path) -> None
     model = RandomNetwork(seed, steps=rng.choice([4, 8, 12, 18]))
     example = torch.randn(1, *model.input_shape)
     try:
-        graph, _ = capture(model, (example,))
+        graph, _ = capture_graph(model, (example,))
     except UnsupportedError:
         pytest.skip("not one program")
     dense = seed % 3 == 0

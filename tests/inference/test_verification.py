@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import billhook
 from billhook.errors import CompileError
 from billhook.inference import Choice, Plan, kernels
-from billhook.inference.graph import UnsupportedError, capture
+from billhook.inference.graph import UnsupportedError, capture_graph
 from billhook.inference.verification import Trials
 
 from .test_compile import forced, pruned, relative_error
@@ -191,7 +191,7 @@ def test_writes_through_a_view_are_not_lost(
     through: Callable[[torch.Tensor], torch.Tensor],
 ) -> None:
     with pytest.raises(UnsupportedError):
-        capture(InPlace(through).eval(), (torch.rand(1, 3, 9, 9),))
+        capture_graph(InPlace(through).eval(), (torch.rand(1, 3, 9, 9),))
 
 
 class InDict(nn.Conv2d):
@@ -213,7 +213,7 @@ def test_models_with_little_to_compute_or_odd_outputs_keep_them(model: nn.Module
     x = torch.randn(1, 3, 8, 8)
     if isinstance(model, WritesInput):
         with pytest.raises(UnsupportedError):
-            capture(model, (x.clone(),))
+            capture_graph(model, (x.clone(),))
     given, wanted = billhook.compile(model, x)(x.clone()), model(x.clone())
     assert type(given) is type(wanted)
     tensors = [y["y"] if isinstance(y, dict) else y for y in (given, wanted)]

@@ -13,7 +13,7 @@ from billhook.errors import CompileError, ConfigurationError
 from billhook.inference import kernels
 from billhook.inference.compiled import CompiledModel, isa_of
 from billhook.inference.example import describe_inputs
-from billhook.inference.graph import Layer, Op, UnsupportedError, capture
+from billhook.inference.graph import Layer, Op, UnsupportedError, capture_graph
 from billhook.inference.graph.capture.export import Captured
 from billhook.inference.graph.soundness import check_choices
 from billhook.inference.inputs import positional
@@ -179,7 +179,7 @@ def _capture(model: nn.Module, inputs: Inputs, *, generates: bool = True) -> Cap
         raise UnsupportedError(
             "it has a method generate, which calls it with another length for each token"
         )
-    return capture(model, inputs)
+    return capture_graph(model, inputs)
 
 
 def _network(captured: Captured, choices: Mapping[str, Choice], isa: int) -> Network:

@@ -19,7 +19,7 @@ from billhook.inference.graph.sequence import Cast
 from billhook.inference.graph.soundness import check_graph
 from billhook.torch_private import leaves, map_leaves, schema_of, unflatten
 
-__all__ = ["Captured", "capture", "capture_maps"]
+__all__ = ["Captured", "capture", "capture_graph", "capture_maps"]
 
 SAMPLES = (
     3  # of a batch that is captured where the example has one, so that it is no part of shapes
@@ -29,7 +29,7 @@ Captured = tuple[Graph, Callable[[list[torch.Tensor]], Any] | None]
 """A graph, and what makes of its outputs the model's, if that is not one tensor."""
 
 
-def capture(model: nn.Module, inputs: Sequence[Any]) -> Captured:
+def capture_graph(model: nn.Module, inputs: Sequence[Any]) -> Captured:
     """The graph of an eval-mode model for inputs of these sizes and any batch.
 
     Raises:
@@ -55,6 +55,11 @@ def capture(model: nn.Module, inputs: Sequence[Any]) -> Captured:
     raise obstacle or UnsupportedError("the inputs have no dimension of samples")
 
 
+def capture(model: nn.Module, inputs: torch.Tensor | Sequence[Any]) -> list[Op]:
+    """The operations alone, for one input or several."""
+    return list(capture_graph(model, (inputs,) if torch.is_tensor(inputs) else inputs)[0].ops)
+
+
 def capture_maps(model: nn.Module, x: torch.Tensor) -> Graph:
     """The same where one input of maps (N, C, H, W) leads to one output, made by the last
     operation.
@@ -62,7 +67,7 @@ def capture_maps(model: nn.Module, x: torch.Tensor) -> Graph:
     Raises:
         UnsupportedError: It is none of these.
     """
-    graph, pack = capture(model, (x,))
+    graph, pack = capture_graph(model, (x,))
     whole = len(graph.outputs) == 1 and graph.outputs[0].value == len(graph.ops) - 1
     if pack is not None or not whole or len(graph.inputs[0].shape) != 3:
         raise UnsupportedError("not one input of maps with one output")
