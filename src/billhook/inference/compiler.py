@@ -24,6 +24,7 @@ from billhook.inference.layers.architecture import describe
 from billhook.inference.layers.base import foreign_hooks
 from billhook.inference.layers.race import choose_modules
 from billhook.inference.layers.replacement import replace_modules
+from billhook.inference.lengths import takes_other_lengths
 from billhook.inference.network.network import Network
 from billhook.inference.network.race import race_network
 from billhook.inference.plan import Choice, Plan, Precision
@@ -58,7 +59,8 @@ def compile(
     one by one instead, and the report says why. A pruned weight contributes nothing, whatever its
     input: where a dense layer makes 0 * inf = NaN, the compiled one does not.
 
-    The batch size may vary, and the length too where layers were replaced one by one; one program
+    The batch size may vary. So may the length of sequences: a model that takes other lengths than
+    the example's has its layers replaced one by one, unless it is to be ``standalone``; one program
     takes the example's sizes only. It computes in fp32, under autocast too.
 
     ``precision="int8"`` makes a program in 8 bits, whose outputs differ by what rounding changes:
@@ -77,8 +79,9 @@ def compile(
         precision: "fp32" or "int8".
         calibration: For int8: some hundred samples, as an iterable of batches that the model takes,
             or a :class:`Calibration` of them.
-        standalone: Make one program even where torch is as fast, so that the file that ``save``
-            writes needs neither the model's Python code nor torch. For fp32.
+        standalone: Make one program even where torch is as fast, and for the example's length only,
+            so that the file that ``save`` writes needs neither the model's Python code nor torch.
+            For fp32.
 
     Raises:
         ConfigurationError: The model is no torch.nn.Module or is TorchScript; it is in training
@@ -168,18 +171,25 @@ def _check(model: nn.Module, inputs: tuple[Any, ...]) -> None:
             raise ConfigurationError(f"{name} is {tensor.dtype}: compile takes fp32; use .float()")
 
 
-def _capture(model: nn.Module, inputs: Inputs, *, generates: bool = True) -> Captured:
-    """The model's operations; ``generates`` if its method of that name is to be used."""
+def _capture(model: nn.Module, inputs: Inputs) -> Captured:
     hooked = next((name for name, m in model.named_modules() if foreign_hooks(m)), None)
     if hooked is not None:
         raise UnsupportedError(
             f"{hooked or 'the model'} has forward hooks, which one program would not call"
         )
-    if generates and callable(getattr(model, "generate", None)):
-        raise UnsupportedError(
-            "it has a method generate, which calls it with another length for each token"
-        )
     return capture_graph(model, inputs)
+
+
+def _capture_for_any_length(model: nn.Module, inputs: Inputs) -> Captured:
+    captured = _capture(model, inputs)
+    with buffers_kept(model):
+        varies = takes_other_lengths(model, captured[0], inputs)
+    if varies:
+        raise UnsupportedError(
+            "the model takes other lengths and one program the example's alone "
+            "(standalone=True makes one all the same)"
+        )
+    return captured
 
 
 def _network(captured: Captured, choices: Mapping[str, Choice], isa: int) -> Network:
@@ -214,7 +224,7 @@ def _raced(model: nn.Module, inputs: Inputs, trials: Trials) -> CompiledModel:
     layers: Sequence[LayerReport] = ()
     program: nn.Module
     try:
-        program, plan, layers = _one_program(_capture(model, inputs), inputs, trials)
+        program, plan, layers = _one_program(_capture_for_any_length(model, inputs), inputs, trials)
         why = "the whole network is one program"
     except UnstableError:
         raise
@@ -259,7 +269,7 @@ def _standalone(model: nn.Module, inputs: Inputs, trials: Trials) -> CompiledMod
             "at build time)"
         )
     try:
-        captured = _capture(model, inputs, generates=False)
+        captured = _capture(model, inputs)
     except UnsupportedError as obstacle:
         raise CompileError(
             f"the model cannot become one program: {obstacle}; without standalone=True its layers "
