@@ -20,6 +20,7 @@ from billhook.inference.graph.ops import (
     is_count,
     only,
     require,
+    step_between,
 )
 from billhook.inference.graph.planes import LINE, keep_mask, round_up
 from billhook.inference.graph.taps import conv_rows, reach, taps, taps_note
@@ -223,23 +224,11 @@ class Conv(Layer):
         assert site.source is not None
         assert site.phases is not None
         layout, (sh, sw) = site.source, self.stride
-        channels, height, width = site.shapes[0]
-        x = site.phases
-        split = Step(
-            op=kernels.COPY,
-            x=site.inputs[0],
-            y=View(x.buffer, x.offset, layout.size * sh * sw, layout.pitch),
-            addend=NO_VIEW,
-            extra=NO_VIEW,
-            mask=NO_VIEW,
-            channels=channels,
-            in_height=height,
-            in_width=width,
-            height=layout.height,
-            width=layout.width,
-            stride_height=sh,
-            stride_width=sw,
-        )
+        source, x = site.shapes[0], site.phases
+        phases = View(x.buffer, x.offset, layout.size * sh * sw, layout.pitch)
+        shape = (source[0], layout.height, layout.width)
+        split = step_between(kernels.COPY, site.inputs[0], source, phases, shape)
+        split.stride_height, split.stride_width = self.stride
         return x, [split]
 
     def _product(self, site: Site, choice: Choice, target: Target, x: View) -> Step:
@@ -276,7 +265,7 @@ class Conv(Layer):
         return target.pack(
             (index, width, choice.kernel),
             lambda: panel_rows(
-                csr_for(self.weight, choice.kernel == "dense"),
+                self._csr(choice),
                 width,
                 floats(self.bias),
                 target.isa,

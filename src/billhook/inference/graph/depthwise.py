@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from billhook.inference.graph.ops import NO_VIEW, Shape
+from billhook.inference.graph.ops import Shape, step_between
 from billhook.inference.kernels import DEPTHWISE, MAX_TAPS, Step, View
 from billhook.inference.weights.csr import floats, to_csr
 from billhook.inference.weights.panels import BlockedRows, SparseRows
@@ -34,23 +34,8 @@ def depthwise_rows(conv: "Conv") -> BlockedRows:
 
 def depthwise_step(conv: "Conv", x: View, y: View, shape: Shape) -> Step:
     """The step from the planes ``x``, whose shape is (C, H, W), to the planes ``y``."""
-    channels, height, width = shape
-    return Step(
-        op=DEPTHWISE,
-        x=x,
-        y=y,
-        addend=NO_VIEW,
-        extra=NO_VIEW,
-        mask=NO_VIEW,
-        channels=channels,
-        in_height=height,
-        in_width=width,
-        height=conv.shape[1],
-        width=conv.shape[2],
-        kernel_height=conv.weight.shape[2],
-        kernel_width=conv.weight.shape[3],
-        stride_height=conv.stride[0],
-        stride_width=conv.stride[1],
-        pad_top=conv.padding[0],
-        pad_left=conv.padding[1],
-    )
+    step = step_between(DEPTHWISE, x, shape, y, conv.shape)
+    step.kernel_height, step.kernel_width = conv.weight.shape[2:]
+    step.stride_height, step.stride_width = conv.stride
+    step.pad_top, step.pad_left = conv.padding[:2]
+    return step

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 from billhook.inference import kernels
 from billhook.inference.graph.ops import (
-    NO_VIEW,
     Plain,
     Shape,
     Site,
@@ -18,6 +17,7 @@ from billhook.inference.graph.ops import (
     only,
     planes_step,
     require,
+    step_between,
 )
 from billhook.inference.kernels import ACTIVATIONS, Step, View
 
@@ -72,9 +72,8 @@ class Pool(Plain):
     def steps(self, site: Site) -> list[Step]:
         # The kernel keeps room for windows beyond the last: one window's stride must not count.
         strides = [s if n > 1 else 1 for s, n in zip(self.stride, self.shape[1:], strict=True)]
-        step = _map_step(
-            kernels.MAX_POOL if self.kind == "max" else kernels.AVERAGE_POOL, site, self.shape
-        )
+        kind = kernels.MAX_POOL if self.kind == "max" else kernels.AVERAGE_POOL
+        step = planes_step(kind, site, self.shape)
         step.kernel_height, step.kernel_width = self.kernel
         step.stride_height, step.stride_width = strides
         step.pad_top, step.pad_left = self.padding
@@ -101,7 +100,7 @@ class Mean(Other):
         return only(sources, 3)[:1]
 
     def steps(self, site: Site) -> list[Step]:
-        return [_map_step(kernels.MEAN, site, site.shapes[0])]
+        return [planes_step(kernels.MEAN, site, site.shapes[0])]
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ class Add(Other):
         return sources[0]
 
     def steps(self, site: Site) -> list[Step]:
-        step = _map_step(kernels.ADD, site, self.shape, self.activation)
+        step = _sum_step(site, self)
         step.addend = site.inputs[1]
         return [step]
 
@@ -133,7 +132,7 @@ class Activation(Other):
         return only(sources, 3)
 
     def steps(self, site: Site) -> list[Step]:
-        return [_map_step(kernels.ADD, site, self.shape, self.activation)]
+        return [_sum_step(site, self)]
 
 
 @dataclass(frozen=True)
@@ -211,28 +210,15 @@ def other(**settings: Any) -> Other:
     return _OTHERS[kind](**settings)
 
 
-def _map_step(op: int, site: Site, shape: Shape, activation: str = "none") -> Step:
-    """A step from the planes of the first input to an output of this height and width."""
-    step = planes_step(op, site, shape)
-    step.activation = ACTIVATIONS.index(activation)
+def _sum_step(site: Site, op: Other) -> Step:
+    """The activation of a sum; of the first input alone as long as nothing is added."""
+    step = planes_step(kernels.ADD, site, op.shape)
+    step.activation = ACTIVATIONS.index(op.activation)
     return step
 
 
 def copy_step(x: View, y: View, shape: Shape) -> Step:
     """Copies planes of (C, H, W)."""
-    channels, height, width = shape
-    return Step(
-        op=kernels.COPY,
-        x=x,
-        y=y,
-        addend=NO_VIEW,
-        extra=NO_VIEW,
-        mask=NO_VIEW,
-        channels=channels,
-        in_height=height,
-        in_width=width,
-        height=height,
-        width=width,
-        stride_height=1,
-        stride_width=1,
-    )
+    step = step_between(kernels.COPY, x, shape, y, shape)
+    step.stride_height = step.stride_width = 1
+    return step

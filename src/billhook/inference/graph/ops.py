@@ -37,6 +37,7 @@ __all__ = [
     "pixels_of",
     "planes_step",
     "require",
+    "step_between",
     "steps_of",
 ]
 
@@ -282,22 +283,31 @@ def steps_of(view: View, shape: Shape) -> tuple[int, ...]:
     return (1,) if len(shape) == 1 else (view.plane, view.pitch, 1)
 
 
-def planes_step(op: int, site: Site, shape: Shape) -> Step:
-    """A step from the first input to a result of this shape, whose other settings are zero."""
-    channels, height, width = pixels_of(site.shapes[0]) if site.shapes else pixels_of(shape)
+def step_between(op: int, x: View, source: Shape, y: View, shape: Shape) -> Step:
+    """A step from a value of the shape ``source`` at x to one of ``shape`` at y, whose other
+    settings are zero."""
+    channels, in_height, in_width = pixels_of(source)
+    _, height, width = pixels_of(shape)
     return Step(
         op=op,
-        x=site.inputs[0] if site.inputs else NO_VIEW,
-        y=site.output,
+        x=x,
+        y=y,
         addend=NO_VIEW,
         extra=NO_VIEW,
         mask=NO_VIEW,
         channels=channels,
-        in_height=height,
-        in_width=width,
-        height=pixels_of(shape)[1],
-        width=pixels_of(shape)[2],
+        in_height=in_height,
+        in_width=in_width,
+        height=height,
+        width=width,
     )
+
+
+def planes_step(op: int, site: Site, shape: Shape) -> Step:
+    """The same from an operation's first input to its result of this shape."""
+    if not site.inputs:
+        return step_between(op, NO_VIEW, shape, site.output, shape)
+    return step_between(op, site.inputs[0], site.shapes[0], site.output, shape)
 
 
 def is_count(*numbers: object, least: int = 1, most: int = 2**40) -> bool:
