@@ -1,32 +1,23 @@
 """Lowering: the operations of a network to the steps that run them, by a plan."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from billhook.errors import ConfigurationError
-from billhook.inference.graph import INPUT, Conv, Graph, Layer
+from billhook.inference.graph import Conv, Graph, Layer
 from billhook.inference.graph.maps import copy_step
 from billhook.inference.graph.ops import Packed, Packings, Plain, Target
-from billhook.inference.kernels import Step, struct_array
+from billhook.inference.kernels import Step
 from billhook.inference.network.placement import place
 from billhook.inference.plan import Choice
 
-__all__ = ["Lowering", "Native", "native"]
-
-
-@dataclass
-class Native:
-    """Steps that run in one native call; what they point to lives in :attr:`Lowering.target`."""
-
-    steps: object
-    count: int
+__all__ = ["Lowering"]
 
 
 class Lowering:
     """Turns operations into steps, by a plan, and holds the weights that are packed for them.
 
     Args:
-        graph: The network, as :func:`billhook.inference.graph.capture` gives it.
+        graph: The network, as :func:`billhook.inference.graph.capture_graph` gives it.
         choices: One choice for each layer, by name.
         isa: The instruction set, a row of the library's table.
         packings: What was packed before for other sizes of the same network, and takes what is
@@ -62,28 +53,22 @@ class Lowering:
         return self._fills.get(index)
 
     def steps(self) -> list[Step]:
-        """The whole network's."""
-        return [step for _, step in self.parts()]
-
-    def parts(self) -> list[tuple[int, Step]]:
-        """Its steps, each with the number of its operation (-1 for copies of inputs)."""
+        """The whole network's; what they point to lives in :attr:`target`."""
         layers = [
             (index, self.choices[op.name])
             for index, op in enumerate(self.ops)
             if isinstance(op, Layer)
         ]
-        steps: list[tuple[int, Step]] = [
-            (INPUT, self._import(value))
+        steps = [
+            self._import(value)
             for value in self.placed.imports
             if any(value in self.imported(index, choice) for index, choice in layers)
         ]
         for index, op in enumerate(self.ops):
-            own: list[Step] = []
             if isinstance(op, Layer):
-                own = self.lower(index, self.choices[op.name], self.filled_by(index))
+                steps += self.lower(index, self.choices[op.name], self.filled_by(index))
             elif isinstance(op, Plain):
-                own = op.steps(self.placed.sites[index])
-            steps += [(index, step) for step in own]
+                steps += op.steps(self.placed.sites[index])
         return [*steps, *self._export()]
 
     def lower(self, index: int, choice: Choice, depthwise: int | None = None) -> list[Step]:
@@ -126,16 +111,11 @@ class Lowering:
         copies = [self._import(value) for value in self.imported(index, choice)]
         return copies + self.lower(index, choice, depthwise)
 
-    def _export(self) -> list[tuple[int, Step]]:
+    def _export(self) -> list[Step]:
         """Planes that did not come out where results are wanted, brought there."""
         steps = []
         for value, wanted in self.placed.exports.items():
             op, site = self.ops[value], self.placed.sites[value]
             if not isinstance(op, Layer) or not op.writes_result(site, self.choices[op.name]):
-                steps.append((value, copy_step(site.output, wanted, op.shape)))
+                steps.append(copy_step(site.output, wanted, op.shape))
         return steps
-
-
-def native(steps: list[Step]) -> Native:
-    """The steps as the native call takes them."""
-    return Native(struct_array(steps), len(steps))

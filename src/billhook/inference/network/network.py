@@ -1,5 +1,6 @@
 """The network plan: a model as steps over one workspace, one native call per batch."""
 
+import ctypes
 import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +16,7 @@ from billhook.inference.graph.ops import Packed, Packings
 from billhook.inference.graph.program import DTYPES
 from billhook.inference.inputs import check_input
 from billhook.inference.limits import Limits, opening_floats
-from billhook.inference.network.lowering import Lowering, Native, native
+from billhook.inference.network.lowering import Lowering
 from billhook.inference.plan import Choice
 from billhook.torch_private import leaves
 
@@ -30,7 +31,7 @@ class Network(nn.Module):
     Several threads may call it at once; each call takes a workspace of its own from a pool.
 
     Args:
-        graph: The network, as :func:`billhook.inference.graph.capture` gives it.
+        graph: The network, as :func:`billhook.inference.graph.capture_graph` gives it.
         choices: The plan: one choice for each layer, by name.
         isa: The instruction set, a row of the library's table.
         limits: What a program from a file may take, None for one that this process made.
@@ -64,11 +65,14 @@ class Network(nn.Module):
             )
         if limits is not None:
             self._check(limits)
-        self.native: Native = native(self.lowering.steps())
+        self.steps = kernels.struct_array(self.lowering.steps())
         self.constants = torch.zeros(placed.constant_size, dtype=torch.float32, device="cpu")
         for index, data in graph.constants():
             start = placed.constants[index]
             self.constants[start : start + data.numel()] = data.detach().flatten()
+        given = (math.prod(each.shape) * DTYPES[each.dtype].itemsize for each in graph.inputs)
+        made = (4 * math.prod(each.shape) for each in graph.outputs)
+        self._strides = (0, 0, *given, *made)  # bytes of a sample in each buffer
         self._pool: list[torch.Tensor] = []
         self._lock = threading.Lock()
         self.eval()
@@ -104,7 +108,7 @@ class Network(nn.Module):
         results = [given[0].new_empty((batch, *o.shape), dtype=torch.float32) for o in self.outputs]
         workspace = self.take()
         try:
-            self.run_native(self.native, workspace, given, results)
+            self.run_native(self.steps, workspace, given, results)
         finally:
             self.give(workspace)
         outputs = [o.of_batch(y) for o, y in zip(self.outputs, results, strict=True)]
@@ -149,19 +153,17 @@ class Network(nn.Module):
 
     def run_native(
         self,
-        part: Native,
+        steps: "ctypes.Array[kernels.Step]",
         workspace: torch.Tensor,
         inputs: Sequence[torch.Tensor],
         outputs: Sequence[torch.Tensor],
     ) -> None:
-        """The steps for every sample of the inputs."""
-        borders = [*inputs, *outputs]
-        samples = len(inputs[0])
+        """Some steps for every sample of the inputs."""
         kernels.run_steps(
-            part.steps,
-            [x.data_ptr() for x in (workspace, self.constants, *borders)],
-            [0, 0, *(x[:1].nbytes for x in borders)],
-            samples=samples,
+            steps,
+            [x.data_ptr() for x in (workspace, self.constants, *inputs, *outputs)],
+            self._strides,
+            samples=len(inputs[0]),
             threads=torch.get_num_threads(),
             isa=self.isa,
         )

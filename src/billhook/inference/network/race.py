@@ -9,7 +9,6 @@ from billhook.inference import kernels
 from billhook.inference.graph import Graph, Layer
 from billhook.inference.graph.soundness import after
 from billhook.inference.isa import lanes
-from billhook.inference.network.lowering import native
 from billhook.inference.network.network import Network
 from billhook.inference.plan import Choice
 from billhook.inference.race import interleaved_times, race, winner
@@ -118,8 +117,8 @@ class _Racer:
         self, index: int, choice: Choice, depthwise: int | None = None
     ) -> Callable[[], object]:
         """The layer as the network would run it."""
-        program = native(self.network.lowering.steps_of_layer(index, choice, depthwise))
-        return lambda: self.network.run_native(program, self.workspace, self.inputs, self.outputs)
+        steps = kernels.struct_array(self.network.lowering.steps_of_layer(index, choice, depthwise))
+        return lambda: self.network.run_native(steps, self.workspace, self.inputs, self.outputs)
 
     def sparse_choices(self, index: int, op: Layer) -> list[Choice]:
         """What may run a layer without its zeros: each kernel, with the tiles that suit its
@@ -138,15 +137,8 @@ class _Racer:
     def race(self, index: int, op: Layer) -> None:
         """Chooses the kernel of one layer."""
         sparse = self.sparse_choices(index, op)
-        torch_form = op.dense_form(self.network.lowering.placed.sites[index].shapes[0])
-        self._choose(index, op, sparse, torch_form)
-
-    def _choose(
-        self, index: int, op: Layer, sparse: list[Choice], torch_form: Callable[[], object]
-    ) -> None:
-        candidates: Candidates = {choice: self.runs(index, choice) for choice in sparse}
-        candidates[DENSE] = self.runs(index, DENSE)
-        candidates["torch"] = torch_form
+        candidates: Candidates = {choice: self.runs(index, choice) for choice in [*sparse, DENSE]}
+        candidates["torch"] = op.dense_form(self.network.lowering.placed.sites[index].shapes[0])
         times = race(candidates)
         alone = times.pop("torch")
         best = winner(times, DENSE)
