@@ -20,7 +20,7 @@ from torch import nn
 
 import billhook
 from billhook.inference import isa, kernels
-from billhook.inference.graph import Conv, Linear, capture
+from billhook.inference.graph import Conv, Linear, capture_graph
 from billhook.inference.network.network import Network
 from billhook.models import inception_v3, ptb_lstm
 from billhook.named_model import build_model
@@ -50,7 +50,7 @@ def save(path: Path, model: nn.Module, x: torch.Tensor, mode: str, layers: dict[
 def save_inception(path: Path) -> None:
     """A whole network."""
     model, x = pruned(inception_v3(), 0.875), torch.rand(1, 3, 299, 299)
-    ops = [op for op in capture(model, x) if isinstance(op, Conv | Linear)]
+    ops = [op for op in capture_graph(model, (x,))[0].ops if isinstance(op, Conv | Linear)]
     layers = {op.name: "sparse" if isinstance(op, Linear) else "spmm" for op in ops}
     save(path, model, x, "network", layers)
 

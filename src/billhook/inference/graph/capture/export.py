@@ -19,11 +19,10 @@ from billhook.inference.graph.sequence import Cast
 from billhook.inference.graph.soundness import check_graph
 from billhook.torch_private import leaves, map_leaves, schema_of, unflatten
 
-__all__ = ["Captured", "capture", "capture_graph", "capture_maps"]
+__all__ = ["Captured", "capture_graph", "capture_maps"]
 
-SAMPLES = (
-    3  # of a batch that is captured where the example has one, so that it is no part of shapes
-)
+# A batch of one is captured with so many samples, so that shapes do not take its 1 for a constant.
+SAMPLES = 3
 IGNORED = ("_set_grad_enabled", "_assert_tensor_metadata", "_assert_scalar", "_assert_async")
 Captured = tuple[Graph, Callable[[list[torch.Tensor]], Any] | None]
 """A graph, and what makes of its outputs the model's, if that is not one tensor."""
@@ -55,17 +54,12 @@ def capture_graph(model: nn.Module, inputs: Sequence[Any]) -> Captured:
     raise obstacle or UnsupportedError("the inputs have no dimension of samples")
 
 
-def capture(model: nn.Module, inputs: torch.Tensor | Sequence[Any]) -> list[Op]:
-    """The operations alone, for one input or several."""
-    return list(capture_graph(model, (inputs,) if torch.is_tensor(inputs) else inputs)[0].ops)
-
-
 def capture_maps(model: nn.Module, x: torch.Tensor) -> Graph:
     """The same where one input of maps (N, C, H, W) leads to one output, made by the last
     operation.
 
     Raises:
-        UnsupportedError: It is none of these.
+        UnsupportedError: The model is of another kind.
     """
     graph, pack = capture_graph(model, (x,))
     whole = len(graph.outputs) == 1 and graph.outputs[0].value == len(graph.ops) - 1
@@ -80,7 +74,7 @@ def _batch_axes(model: nn.Module, tensors: Sequence[torch.Tensor]) -> Iterator[l
     kinds = [m for m in model.modules() if hasattr(m, "batch_first")]
     first = [0] * len(tensors)
     candidates = [first]
-    if isinstance_any(kinds, nn.RNNBase):
+    if any(isinstance(m, nn.RNNBase) for m in kinds):
         states = [0] + [1 if x.dim() == 3 else 0 for x in tensors[1:]]
         candidates.insert(0, states)
     if any(not m.batch_first for m in kinds):
@@ -93,11 +87,6 @@ def _batch_axes(model: nn.Module, tensors: Sequence[torch.Tensor]) -> Iterator[l
         tried.append(axes)
         if len({x.shape[axis] for x, axis in zip(tensors, axes, strict=True)}) == 1:
             yield axes
-
-
-def isinstance_any(modules: Sequence[nn.Module], kind: type) -> bool:
-    """Whether one of the modules is of a kind."""
-    return any(isinstance(m, kind) for m in modules)
 
 
 class _Export:
@@ -154,7 +143,7 @@ class _Export:
         nodes = [n for n in self.nodes.nodes if n.op == "placeholder" and n.name in user]
         nodes = [n for n in nodes if isinstance(n.meta.get("val"), torch.Tensor)]
         if len(nodes) != len(self.examples):
-            raise UnsupportedError("inputs that are no tensors")
+            raise UnsupportedError("inputs that are not tensors")
         inputs = []
         for k, (node, x, axis) in enumerate(zip(nodes, self.examples, self.axes, strict=True)):
             dims = [atoms_of(size) for size in x.shape]
@@ -182,7 +171,7 @@ class _Export:
         places: dict[Any, int] = {}
         for node in results:
             if not isinstance(node, fx.Node):
-                raise UnsupportedError("an output that is no tensor")
+                raise UnsupportedError("an output that is not a tensor")
             if node not in places:
                 places[node] = len(outputs)
                 outputs.append(self._output(node, len(outputs)))
