@@ -4,12 +4,12 @@ A first call says how much memory a packing takes, a second one fills it.
 """
 
 import ctypes
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from billhook import native
+from billhook.inference.kernels import LANES, pointer
 
 __all__ = [
     "CsrStruct",
@@ -28,7 +28,6 @@ __all__ = [
 Ints = NDArray[np.int32]
 Shorts = NDArray[np.uint16]
 Floats = NDArray[np.float32]
-LANES = 8
 
 
 class CsrStruct(ctypes.Structure):
@@ -73,10 +72,6 @@ _native = native.Functions(
 )
 
 
-def _at(array: NDArray[Any] | None) -> int | None:
-    return None if array is None else int(array.ctypes.data)
-
-
 def _ref(struct: ctypes.Structure) -> int:
     return ctypes.addressof(struct)
 
@@ -90,7 +85,7 @@ def rows_of_mask(
     narrow = np.empty(nonzeros, np.uint16) if columns < 2**16 else None
     wide = np.empty(nonzeros, np.int32) if narrow is None else None
     sound = _native["billhook_rows_of_mask"](
-        *(_at(mask), rows, columns, nonzeros, _at(row_ptr), _at(narrow), _at(wide))
+        *(pointer(mask), rows, columns, nonzeros, pointer(row_ptr), pointer(narrow), pointer(wide))
     )
     column = wide if narrow is None else narrow
     return (row_ptr, column) if sound and column is not None else None
@@ -105,11 +100,11 @@ def lanes(csr: CsrStruct, shared: bool) -> tuple[Ints, Shorts, Floats, Ints]:
     """group_ptr, columns, values and rows of groups of eight rows."""
     groups = -(-csr.rows // LANES)
     group_ptr, row = np.empty(groups + 1, np.int32), np.empty(groups * LANES, np.int32)
-    steps = _native["billhook_lane_steps"](_ref(csr), shared, _at(group_ptr), _at(row))
+    steps = _native["billhook_lane_steps"](_ref(csr), shared, pointer(group_ptr), pointer(row))
     column = np.empty(steps if shared else (steps, LANES), np.uint16)
     value = np.empty((steps, LANES), np.float32)
     _native["billhook_fill_lanes"](
-        *(_ref(csr), shared, _at(group_ptr), _at(row), _at(column), _at(value))
+        *(_ref(csr), shared, pointer(group_ptr), pointer(row), pointer(column), pointer(value))
     )
     return group_ptr, column, value, row
 
@@ -133,7 +128,16 @@ def fill_block(
     row = None if shared else np.empty(csr.rows, np.int32)
     column, value = np.empty(count // group, np.uint16), np.empty(count, np.float32)
     _native["billhook_fill_block"](
-        *(_ref(csr), first, last, shared, _at(row_ptr), _at(row), _at(column), _at(value))
+        *(
+            _ref(csr),
+            first,
+            last,
+            shared,
+            pointer(row_ptr),
+            pointer(row),
+            pointer(column),
+            pointer(value),
+        )
     )
     return row_ptr, column, value, row
 
@@ -141,7 +145,7 @@ def fill_block(
 def tap_offsets(taps: TapsStruct) -> Ints:
     """The offset from an output pixel to the operand of each column of the first group's rows."""
     offset = np.empty(taps.inputs * taps.kernel_height * taps.kernel_width, np.int32)
-    _native["billhook_tap_offsets"](_ref(taps), _at(offset))
+    _native["billhook_tap_offsets"](_ref(taps), pointer(offset))
     return offset
 
 
@@ -159,7 +163,7 @@ def fill_planes(
     offset, value = np.empty(nonzeros // group, np.int32), np.empty(nonzeros, np.float32)
     columns = tap_offsets(taps)  # which must live through the call
     _native["billhook_fill_planes"](
-        *(_ref(csr), _ref(taps), _at(columns), shared),
-        *(_at(row_ptr), _at(offset), _at(value)),
+        *(_ref(csr), _ref(taps), pointer(columns), shared),
+        *(pointer(row_ptr), pointer(offset), pointer(value)),
     )
     return row_ptr, offset, value
