@@ -23,7 +23,9 @@ def test_convolutions_have_a_base(kind: type[nn.Module]) -> None:
 def test_batch_normalisations_have_a_base() -> None:
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
     assert all(issubclass(kind, private.BatchNorm) for kind in kinds)
-    assert not issubclass(nn.LayerNorm, private.BatchNorm)
+    assert all(issubclass(kind, private.Norm) for kind in (*kinds, nn.InstanceNorm2d))
+    assert not issubclass(nn.LayerNorm, private.Norm)
+    assert not issubclass(nn.InstanceNorm2d, private.BatchNorm)
 
 
 def test_version_counts_writes_in_place_of_a_tensor_and_its_views() -> None:
@@ -35,6 +37,19 @@ def test_version_counts_writes_in_place_of_a_tensor_and_its_views() -> None:
     assert private.version(tensor) == before + 1
     tensor.data.add_(1)  # what billhook cannot see
     assert private.version(tensor) == before + 1
+
+
+def test_the_parts_of_a_sparse_tensor_are_its_own() -> None:
+    tensor = torch.sparse_coo_tensor([[1, 0, 1]], [1.0, 2.0, 4.0], (3,), check_invariants=True)
+    indices, values = private.sparse_parts(tensor)
+    assert indices.tolist() == [[1, 0, 1]]
+    values[1] = 0.0
+    assert tensor.to_dense().tolist() == [0.0, 5.0, 0.0]
+
+
+def test_attention_of_one_width() -> None:
+    assert private.has_one_width(nn.MultiheadAttention(4, 2))
+    assert not private.has_one_width(nn.MultiheadAttention(4, 2, kdim=3))
 
 
 def test_leaves_of_containers() -> None:

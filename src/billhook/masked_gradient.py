@@ -69,8 +69,8 @@ class MaskedGradient:
         if grad is None or (self._mask.keeps_all and not is_capturing()):
             return []
         if grad.is_sparse:  # rows of an embedding, possibly repeated
-            rows = self._mask_of(grad).alive()[grad._indices()[0]]
-            grad._values().masked_fill_(~rows, 0.0)
+            indices, values = torch_private.sparse_parts(grad)
+            values.masked_fill_(~self._mask_of(grad).alive()[indices[0]], 0.0)
             return []
         return [(self._mask_of(grad), part(grad))]
 

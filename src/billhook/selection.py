@@ -24,7 +24,7 @@ _CUBES = (nn.Bilinear, torch_private.ConvNd)  # three dimensions that are not a 
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 _NORMS = (
-    nn.modules.batchnorm._NormBase,
+    torch_private.Norm,
     nn.LayerNorm,
     nn.GroupNorm,
     nn.RMSNorm,

@@ -17,6 +17,7 @@ __all__ = [
     "BatchNorm",
     "ConvNd",
     "ConvTransposeNd",
+    "Norm",
     "backward_pass",
     "buffers_of",
     "call_after_backward",
@@ -27,6 +28,7 @@ __all__ = [
     "gather_flat_weights",
     "gradient_hooks",
     "has_no_memory",
+    "has_one_width",
     "has_tangent",
     "in_backward",
     "is_traced",
@@ -37,15 +39,18 @@ __all__ = [
     "padding_by_side",
     "parameters_of",
     "schema_of",
+    "sparse_parts",
     "unflatten",
     "version",
     "wrapper",
 ]
 
-#: The bases of the convolutions, the transposed ones, and batch normalisation, of all dimensions.
+#: The bases of the convolutions, the transposed ones, batch normalisation, and that and instance
+#: normalisation, of all dimensions.
 ConvNd = nn.modules.conv._ConvNd
 ConvTransposeNd = nn.modules.conv._ConvTransposeNd
 BatchNorm = nn.modules.batchnorm._BatchNorm
+Norm = nn.modules.batchnorm._NormBase
 
 #: ``__torch_function__`` of a tensor subclass that only ``__torch_dispatch__`` handles.
 no_torch_function: Any = torch._C._disabled_torch_function_impl
@@ -54,6 +59,11 @@ no_torch_function: Any = torch._C._disabled_torch_function_impl
 def version(tensor: Tensor) -> int:
     """How often a tensor's elements were written to in place; its views share the count."""
     return tensor._version
+
+
+def sparse_parts(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices and values of a sparse tensor, coalesced or not; a write to them changes it."""
+    return tensor._indices(), tensor._values()
 
 
 def leaves(tree: Any) -> list[Any]:
@@ -115,6 +125,11 @@ def flat_weights_names(rnn: nn.RNNBase) -> list[str]:
 def gather_flat_weights(rnn: nn.RNNBase) -> None:
     """Take the attributes again as what the fused kernels read, after one was replaced."""
     rnn._init_flat_weights()
+
+
+def has_one_width(attention: nn.MultiheadAttention) -> bool:
+    """Whether keys and values have the width of the queries, and so one weight for all three."""
+    return bool(attention._qkv_same_embed_dim)
 
 
 def padding_by_side(conv: nn.Module) -> list[int]:

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from billhook import torch_private
 from billhook.errors import ConfigurationError
 from billhook.inference.inputs import check_input
 from billhook.inference.layers.base import (
@@ -47,7 +48,7 @@ class SparseMultiheadAttention(SparseLayer):
     @classmethod
     def obstacle(cls, module: nn.Module, /) -> str | None:
         assert isinstance(module, nn.MultiheadAttention)
-        if not module._qkv_same_embed_dim:
+        if not torch_private.has_one_width(module):
             return "an attention whose keys or values have their own width has no sparse form"
         if module.bias_k is not None or module.add_zero_attn:
             return "an attention with bias_k or add_zero_attn has no sparse form"

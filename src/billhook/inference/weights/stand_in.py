@@ -51,7 +51,7 @@ class StandIn(torch.Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        if func._schema.is_mutable and isinstance(next(iter(args), None), cls):
+        if torch_private.schema_of(func).is_mutable and isinstance(next(iter(args), None), cls):
             raise ConfigurationError(
                 "the weights of a compiled model are read-only: change the dense model and compile "
                 "it again"
