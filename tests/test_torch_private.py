@@ -40,7 +40,8 @@ def test_version_counts_writes_in_place_of_a_tensor_and_its_views() -> None:
 
 
 def test_the_parts_of_a_sparse_tensor_are_its_own() -> None:
-    tensor = torch.sparse_coo_tensor([[1, 0, 1]], [1.0, 2.0, 4.0], (3,), check_invariants=True)
+    places, numbers = torch.tensor([[1, 0, 1]]), torch.tensor([1.0, 2.0, 4.0])
+    tensor = torch.sparse_coo_tensor(places, numbers, (3,), check_invariants=True)
     indices, values = private.sparse_parts(tensor)
     assert indices.tolist() == [[1, 0, 1]]
     values[1] = 0.0
