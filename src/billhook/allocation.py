@@ -207,12 +207,11 @@ def _shared_out(
                 names.remove(name)
         return counts
 
-    return above_floor(tensors, list(tensors), budget, floor, share_out)
+    return above_floor(tensors, budget, floor, share_out)
 
 
 def above_floor(
     tensors: Mapping[str, PrunableTensor],
-    names: list[str],
     budget: int,
     floor: float,
     divide: Callable[[Sequence[str], int], dict[str, int]],
@@ -221,21 +220,21 @@ def above_floor(
 
     Where the granularity cannot keep a number it keeps the nearest one that is not below the floor.
     """
-    least = {name: round(floor * tensors[name].numel) for name in names}
+    least = {name: round(floor * tensor.numel) for name, tensor in tensors.items()}
     if sum(least.values()) > budget:
         raise ConfigurationError(
             f"a floor of {floor:g} keeps {sum(least.values())} weights, the schedule's sparsity "
             f"only {budget}: lower the floor"
         )
-    set_ones: dict[str, int] = {}
+    names, raised = list(tensors), dict[str, int]()
     while True:
         counts = divide(names, budget)
         low = [name for name in names if counts[name] < least[name]]
         if not low:
-            counts |= set_ones
+            counts |= raised
             return {n: tensor.nearest(counts[n], least[n]) for n, tensor in tensors.items()}
         for name in low:
-            set_ones[name] = least[name]
+            raised[name] = least[name]
             budget -= least[name]
             names.remove(name)
 

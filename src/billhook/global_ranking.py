@@ -160,13 +160,12 @@ def _ranked_together(
     floor: float,
 ) -> dict[str, int]:
     """How many of the ``budget`` largest scores lie in each tensor, at least its floor."""
-    names = list(tensors)
 
     def rank(open_names: Sequence[str], left: int) -> dict[str, int]:
         found = largest_by_tensor([scores[name] for name in open_names], left)
         return dict(zip(open_names, found, strict=True))
 
-    return above_floor(tensors, names, budget, floor, rank)
+    return above_floor(tensors, budget, floor, rank)
 
 
 def _lamp(scores: Tensor) -> Tensor:

@@ -11,13 +11,7 @@ from torch.optim import Optimizer
 from billhook import torch_private
 from billhook.backends import native, portable
 from billhook.backends.triton import Change, Held, is_capturing
-from billhook.distributed import (
-    is_sharded,
-    part,
-    part_like,
-    total,
-    whole,
-)
+from billhook.distributed import is_sharded, part, part_like, total, whole
 from billhook.errors import StateError
 from billhook.mask import Mask, select
 from billhook.masked_gradient import MaskedGradient
@@ -182,8 +176,7 @@ class MaskedWeight:
         """What is to be zeroed in gradient and state after a new mask; None: more than zeros."""
         if not self._is_settled:
             return None
-        tensors = [value for o in self._optimizers for value in held_state(o, self.parameter)]
-        return [*self.gradient.jobs(), *((self.mask, tensor) for tensor in tensors)]
+        return [*self.gradient.jobs(), *((self.mask, state) for state in self._state())]
 
     def settled(self) -> None:
         """The weight, its gradient and its state are zero where it is masked."""
@@ -223,7 +216,7 @@ class MaskedWeight:
         """
         if not self._is_settled or not native.is_available() or self.gradient.was_written:
             return False
-        tensors = [value for o in self._optimizers for value in held_state(o, self.parameter)]
+        tensors = self._state()
         if self.parameter.grad is not None:
             tensors.append(part(self.parameter.grad))
         if not all(native.fits(each) for each in tensors):
@@ -232,6 +225,10 @@ class MaskedWeight:
             native.zero_leaving(each, self._mask_here().bits, new.bits)
         self.gradient.note()
         return True
+
+    def _state(self) -> list[Tensor]:
+        """What the optimizers hold of each weight, this rank's parts."""
+        return [value for o in self._optimizers for value in held_state(o, self.parameter)]
 
     def _is_native(self, mine: Tensor) -> bool:
         beside = self.aside is None or native.fits(self.aside)
@@ -301,8 +298,7 @@ class MaskedWeight:
 
     def hold_state(self) -> None:
         """Fresh optimizer state wherever the weight is masked."""
-        for optimizer in self._optimizers:
-            hold_state(optimizer, self.parameter, self._mask_here(), self.name, self._copies)
+        self._refresh_state(self._mask_here())
 
     def check(self) -> None:
         """Before a step, see that this is still the model's parameter.
@@ -356,9 +352,11 @@ class MaskedWeight:
 
     def forget_state(self) -> None:
         """Fresh optimizer state of the whole weight, as if it had never been trained."""
-        nothing = Mask(torch.zeros_like(self.part, dtype=torch.bool))
+        self._refresh_state(Mask(torch.zeros_like(self.part, dtype=torch.bool)))
+
+    def _refresh_state(self, mask: Mask) -> None:
         for optimizer in self._optimizers:
-            hold_state(optimizer, self.parameter, nothing, self.name, self._copies)
+            hold_state(optimizer, self.parameter, mask, self.name, self._copies)
 
     def release(self) -> None:
         """Remove the gradient hook and forget the values aside; the zeros stay."""

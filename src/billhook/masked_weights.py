@@ -216,11 +216,10 @@ class MaskedWeights(Sequence[MaskedWeight]):
                 )
             Mask.from_bits(weight.mask.bits.to(mine.device), weight.mask.shape).zero_(mine)
 
-    def prepare(self, step: int, *, grows: bool) -> None:
-        """Before the backward pass of an update that ``grows`` weights, ask for their gradients."""
-        if grows:
-            for weight in self._weights:
-                weight.gradient.collect(step in weight.schedule.updates)
+    def collect_gradients(self, step: int) -> None:
+        """Before the backward pass of ``step``, ask for the gradients that its update grows by."""
+        for weight in self._weights:
+            weight.gradient.collect(step in weight.schedule.updates)
 
     def put_in_force(self, masks: Mapping[str, Drawn], step: int, *, regrow: bool) -> None:
         """Put the masks of an update in force, once none of them is refused.

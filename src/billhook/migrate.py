@@ -114,8 +114,7 @@ def _window(values: Mapping[str, Any]) -> Schedule:
 
 
 def _blocks(values: Mapping[str, Any]) -> Granularity:
-    pooling = {"AVG": "sum", "MAX": "max"}.get(values["block_pooling_function"])
-    if pooling is None:
+    if values["block_pooling_function"] not in ("AVG", "MAX"):
         raise ConfigurationError(
             f"block_pooling_function {values['block_pooling_function']!r} is unknown: it is AVG "
             "or MAX"
@@ -128,7 +127,7 @@ def _blocks(values: Mapping[str, Any]) -> Granularity:
     height, width = values["block_height"], values["block_width"]
     if (height, width) == (1, 1):
         return Unstructured()
-    return Block(width, height, "max" if pooling == "max" else "sum")
+    return Block(width, height, "max" if values["block_pooling_function"] == "MAX" else "sum")
 
 
 def _sparsity_map(entries: Any) -> Rules | None:

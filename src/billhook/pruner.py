@@ -353,8 +353,8 @@ class Pruner:
         self._prepare_step()
 
     def _prepare_step(self) -> None:
-        grows = isinstance(self.regrow, GradientRegrowth)
-        self._weights.prepare(self.step_count + 1 if grows else 0, grows=grows)
+        if isinstance(self.regrow, GradientRegrowth):
+            self._weights.collect_gradients(self.step_count + 1)
 
     def before_foreign_step(self, optimizer: Optimizer) -> None:
         """Called by an optimizer this pruner was not given: does it move the pruned weights?"""

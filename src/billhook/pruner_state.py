@@ -73,33 +73,9 @@ def read_state(
     Raises:
         StateError: the message names what differs.
     """
-    if not isinstance(state, Mapping):
-        raise StateError(
-            f"this is not a pruner state but a {type(state).__name__}: save pruner.state_dict() "
-            "in the checkpoint and load that"
-        )
-    missing = {"version", "step", "updated", "configuration", "weights"} - set(state)
-    if missing:
-        raise StateError(
-            f"this is not a pruner state, it lacks {', '.join(sorted(missing))}: save "
-            "pruner.state_dict() in the checkpoint and load that"
-        )
-    if state["version"] != STATE_VERSION:
-        raise StateError(
-            f"the pruner state has version {state['version']}, this billhook reads version "
-            f"{STATE_VERSION}: load it with the billhook that wrote it"
-        )
+    _check_version(state)
     _check_numbers(state)
-    saved = state["configuration"]
-    differing = [key for key in configuration if saved.get(key) != configuration[key]]
-    if differing:
-        raise StateError(
-            "the pruner state has another configuration: "
-            + "; ".join(
-                f"{k} was {saved.get(k)!r} and is {configuration[k]!r} now" for k in differing
-            )
-            + ". Make the Pruner as it was when the checkpoint was saved"
-        )
+    _check_configuration(state["configuration"], configuration)
     restored = [_read_weight(weight, state["weights"].get(weight.name)) for weight in weights]
     ends = [weight.schedule.end_step if regrow else 0 for weight in weights]
     counts = due(state["updated"]), due(state["step"])  # the later one may have been interrupted
@@ -120,6 +96,35 @@ def read_state(
         (mask, aside if state["step"] < end else None)
         for (mask, aside), end in zip(restored, ends, strict=True)
     ]
+
+
+def _check_version(state: object) -> None:
+    if not isinstance(state, Mapping):
+        raise StateError(
+            f"this is not a pruner state but a {type(state).__name__}: save pruner.state_dict() "
+            "in the checkpoint and load that"
+        )
+    missing = {"version", "step", "updated", "configuration", "weights"} - set(state)
+    if missing:
+        raise StateError(
+            f"this is not a pruner state, it lacks {', '.join(sorted(missing))}: save "
+            "pruner.state_dict() in the checkpoint and load that"
+        )
+    if state["version"] != STATE_VERSION:
+        raise StateError(
+            f"the pruner state has version {state['version']}, this billhook reads version "
+            f"{STATE_VERSION}: load it with the billhook that wrote it"
+        )
+
+
+def _check_configuration(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    differing = [key for key in now if saved.get(key) != now[key]]
+    if differing:
+        raise StateError(
+            "the pruner state has another configuration: "
+            + "; ".join(f"{k} was {saved.get(k)!r} and is {now[k]!r} now" for k in differing)
+            + ". Make the Pruner as it was when the checkpoint was saved"
+        )
 
 
 def _check_numbers(state: Mapping[str, Any]) -> None:
