@@ -4,6 +4,7 @@
 // torch loaded (every OpenMP runtime in use answers to GOMP_parallel), so both share one pool and no
 // core is oversubscribed. Without one the loop runs on the calling thread.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <exception>
@@ -57,6 +58,15 @@ void parallel_for(int64_t tasks, int64_t threads, const Body& body) {
       },
       &shared, threads);
   if (shared.error != nullptr) std::rethrow_exception(shared.error);
+}
+
+// Calls body(first, last) for ranges that share [0, count), at most four for each thread.
+template <typename Body>
+void parallel_ranges(int64_t count, int64_t threads, const Body& body) {
+  const int64_t ranges = std::min(count, 4 * threads);
+  parallel_for(ranges, threads, [&](int64_t i) {
+    body(count * i / ranges, count * (i + 1) / ranges);
+  });
 }
 
 }  // namespace billhook

@@ -19,6 +19,4 @@ namespace avx512 {
 void depthwise_plane(const Step& step, int64_t channel, const float* x, float* y);
 }
 
-DepthwisePlane depthwise_plane_for(int64_t isa);
-
 }  // namespace billhook

@@ -13,12 +13,6 @@ namespace billhook {
 
 namespace {
 
-LstmCell lstm_cell_for(int64_t isa) {
-  return version_for<LstmCell>(isa, {{kPortable, portable::lstm_cell},
-                                     {kAvx2, avx2::lstm_cell},
-                                     {kAvx512, avx512::lstm_cell}});
-}
-
 constexpr int64_t kUnitBlock = kChunk / 4;
 
 struct UnitBlock {
@@ -65,7 +59,7 @@ BILLHOOK_API int64_t billhook_lstm_vector(const billhook::LaneRows* recurrent, c
                                        int64_t isa) try {
   using namespace billhook;
   const int64_t units = recurrent->columns;
-  const LstmCell cell = lstm_cell_for(isa);
+  const auto cell = BILLHOOK_FP32(LstmCell, lstm_cell, isa);
   float* gates = scratch(1, 4 * units);
   for (int64_t k = 0; k < time_steps; ++k) {
     const int64_t t = reverse ? time_steps - 1 - k : k;
@@ -91,7 +85,7 @@ BILLHOOK_API int64_t billhook_lstm_batch(const billhook::Blocks* recurrent, cons
   using namespace billhook;
   const int64_t parts = (units + kUnitBlock - 1) / kUnitBlock;
   const SpmmTile tile = spmm_tile_for(isa);
-  const LstmCell cell = lstm_cell_for(isa);
+  const auto cell = BILLHOOK_FP32(LstmCell, lstm_cell, isa);
   float* now = h;
   float* next = scratch(1, units * width);
   for (int64_t k = 0; k < time_steps; ++k) {

@@ -49,4 +49,13 @@ void add(const Step& step, const float* x, const float* addend, float* y) {
   }
 }
 
+void clear_row_ends(const Step& step, float* y, int64_t planes) {
+  if (step.y.pitch <= step.width) return;
+  for (int64_t c = 0; c < planes; ++c)
+    for (int64_t i = 0; i < step.height; ++i) {
+      float* row = y + c * step.y.plane + i * step.y.pitch;
+      std::fill(row + step.width, row + step.y.pitch, 0.0f);
+    }
+}
+
 }  // namespace billhook

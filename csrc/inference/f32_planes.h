@@ -1,4 +1,4 @@
-// Steps that treat every channel's plane alone: copies, means, addition.
+// Steps that treat every channel's plane alone: copies, means, addition; and the ends of rows.
 #pragma once
 #include "steps.h"
 
@@ -10,5 +10,7 @@ void copy_phases(const Step& step, const float* x, float* y);
 float mean(const Step& step, const float* x);
 // y = act(x + addend); addend may be null.
 void add(const Step& step, const float* x, const float* addend, float* y);
+// Zeros between the width and the pitch of the rows of y, the first of `planes` planes.
+void clear_row_ends(const Step& step, float* y, int64_t planes);
 
 }  // namespace billhook

@@ -10,11 +10,8 @@ namespace billhook {
 void run_pointwise(const Step& step, const Operands& at) {
   const auto unary = BILLHOOK_FP32(PointwiseRow, pointwise_row, at.isa);
   const auto binary = BILLHOOK_FP32(BinaryRow, binary_row, at.isa);
-  const int64_t rows = step.channels * step.height;
-  const int64_t chunks = std::min(rows, 4 * at.threads);
-  parallel_for(chunks, at.threads, [&](int64_t chunk) {
-    const int64_t last = rows * (chunk + 1) / chunks;
-    for (int64_t row = rows * chunk / chunks; row < last; ++row) {
+  parallel_ranges(step.channels * step.height, at.threads, [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) {
       const int64_t c = row / step.height, i = row % step.height;
       const float* x = at.x + c * step.x.plane + i * step.x.pitch;
       float* y = at.y + c * step.y.plane + i * step.y.pitch;

@@ -18,6 +18,4 @@ namespace avx512 {
 void pool_plane(const Step& step, const float* x, float* y);
 }
 
-PoolPlane pool_plane_for(int64_t isa);
-
 }  // namespace billhook

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "f32_planes.h"
 #include "isa.h"
 #include "parallel.h"
 
@@ -18,12 +19,7 @@ void run_matmul(const Step& step, const Operands& at) {
               std::min(kPart, rows - m), at.addend + g * step.to[0], step.to[1], step.size[2],
               at.y + g * step.to[2] + m * step.to[3], step.to[3], step.size[3]});
   });
-  if (step.y.pitch <= step.width) return;
-  for (int64_t c = 0; c < step.channels; ++c)
-    for (int64_t i = 0; i < step.height; ++i) {
-      float* row = at.y + c * step.y.plane + i * step.y.pitch;
-      std::fill(row + step.width, row + step.y.pitch, 0.0f);
-    }
+  clear_row_ends(step, at.y, step.channels);
 }
 
 void run_attention(const Step& step, const Operands& at, const float* mask) {
@@ -41,8 +37,7 @@ void run_attention(const Step& step, const Operands& at, const float* mask) {
                   at.y + h * step.size[3] * step.y.plane, first,
                   std::min(block, step.width - first)});
   });
-  for (int64_t c = 0; c < heads * step.size[3]; ++c)
-    for (int64_t j = step.width; j < step.y.pitch; ++j) at.y[c * step.y.plane + j] = 0.0f;
+  clear_row_ends(step, at.y, heads * step.size[3]);
 }
 
 }  // namespace billhook

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "f32_panel.h"
+#include "f32_planes.h"
 #include "parallel.h"
 
 namespace billhook {
@@ -88,17 +89,10 @@ std::vector<Place> places(int64_t n, int64_t size, double scale, bool corners) {
 
 void run_rearrange(const Step& step, const Operands& at) {
   const Copy copy(step);
-  const int64_t tasks = copy.tasks(), chunks = std::min(tasks, 4 * at.threads);
-  parallel_for(chunks, at.threads, [&](int64_t chunk) {
-    const int64_t last = tasks * (chunk + 1) / chunks;
-    for (int64_t task = tasks * chunk / chunks; task < last; ++task) copy.run(task, at.x, at.y);
+  parallel_ranges(copy.tasks(), at.threads, [&](int64_t first, int64_t last) {
+    for (int64_t task = first; task < last; ++task) copy.run(task, at.x, at.y);
   });
-  if (step.y.pitch <= step.width) return;
-  for (int64_t c = 0; c < step.channels; ++c)
-    for (int64_t i = 0; i < step.height; ++i) {
-      float* row = at.y + c * step.y.plane + i * step.y.pitch;
-      std::fill(row + step.width, row + step.y.pitch, 0.0f);
-    }
+  clear_row_ends(step, at.y, step.channels);
 }
 
 void run_cast(const Step& step, const Operands& at) {
@@ -119,19 +113,16 @@ void run_embed(const Step& step, const Operands& at) {
     float* y = at.y + j;
     for (int64_t f = 0; f < step.channels; ++f) y[f * step.y.plane] = row[f];
   }
-  for (int64_t f = 0; f < step.channels; ++f)
-    for (int64_t j = step.width; j < step.y.pitch; ++j) at.y[f * step.y.plane + j] = 0.0f;
+  clear_row_ends(step, at.y, step.channels);
 }
 
 void run_resize(const Step& step, const Operands& at) {
   const bool corners = step.function == 1;
   const auto rows = places(step.height, step.in_height, step.parameters[0], corners);
   const auto columns = places(step.width, step.in_width, step.parameters[1], corners);
-  const int64_t chunks = std::min(step.channels, 4 * at.threads);
-  parallel_for(chunks, at.threads, [&](int64_t chunk) {
+  parallel_ranges(step.channels, at.threads, [&](int64_t begin, int64_t end) {
     float* mixed = scratch(0, step.in_width);
-    const int64_t last = step.channels * (chunk + 1) / chunks;
-    for (int64_t c = step.channels * chunk / chunks; c < last; ++c)
+    for (int64_t c = begin; c < end; ++c)
       for (int64_t i = 0; i < step.height; ++i) {
         const Place& row = rows[static_cast<size_t>(i)];
         const float* above = at.x + c * step.x.plane + row.first * step.x.pitch;

@@ -4,6 +4,7 @@
 
 #include "f32_lstm.h"
 #include "f32_panel.h"
+#include "f32_planes.h"
 #include "isa.h"
 
 namespace billhook {
@@ -36,8 +37,7 @@ void run_recurrent(const Step& step, const Operands& at) {
     std::copy(h, h + made, outputs + t * made);
   }
   transpose(outputs, made, steps, made, at.y, step.y.plane);
-  for (int64_t u = 0; u < made; ++u)
-    for (int64_t j = steps; j < step.y.pitch; ++j) at.y[u * step.y.plane + j] = 0.0f;
+  clear_row_ends(step, at.y, made);
 }
 
 }  // namespace billhook

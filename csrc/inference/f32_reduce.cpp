@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "f32_planes.h"
 #include "isa.h"
 #include "parallel.h"
 
@@ -18,15 +19,6 @@ void for_columns(const Step& step, const Operands& at, int64_t rows, const Body&
     const int64_t i = task / blocks, j = task % blocks * lanes;
     body(i, j, std::min(lanes, step.width - j));
   });
-}
-
-void clear_row_ends(const Step& step, float* y, int64_t planes) {
-  if (step.y.pitch <= step.width) return;
-  for (int64_t c = 0; c < planes; ++c)
-    for (int64_t i = 0; i < step.height; ++i) {
-      float* row = y + c * step.y.plane + i * step.y.pitch;
-      std::fill(row + step.width, row + step.y.pitch, 0.0f);
-    }
 }
 
 }  // namespace

@@ -10,9 +10,7 @@
 namespace billhook {
 
 SpmmTile spmm_tile_for(int64_t isa) {
-  return version_for<SpmmTile>(isa, {{kPortable, portable::spmm_tile},
-                                     {kAvx2, avx2::spmm_tile},
-                                     {kAvx512, avx512::spmm_tile}});
+  return BILLHOOK_FP32(SpmmTile, spmm_tile, isa);
 }
 
 int64_t split_rows(const SparseRows& rows, int64_t part, int64_t parts) {

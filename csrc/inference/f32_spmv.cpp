@@ -11,9 +11,7 @@ namespace billhook {
 
 void spmv(const LaneRows& w, const float* x, const float* addend, float* y, int64_t threads,
           int64_t isa) {
-  const auto groups = version_for<SpmvGroups>(isa, {{kPortable, portable::spmv_groups},
-                                                    {kAvx2, avx2::spmv_groups},
-                                                    {kAvx512, avx512::spmv_groups}});
+  const auto groups = BILLHOOK_FP32(SpmvGroups, spmv_groups, isa);
   float* operand = scratch(2, w.columns + 1);
   std::copy(x, x + w.columns, operand);
   operand[w.columns] = 0.0f;

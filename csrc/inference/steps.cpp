@@ -78,11 +78,9 @@ void run_spmm(const Step& step, const Context& context) {
 void run_depthwise(const Step& step, const Context& context) {
   const float* x = at(step.x, context);
   float* y = at(step.y, context);
-  const DepthwisePlane plane = depthwise_plane_for(context.isa);
-  const int64_t chunks = std::min(step.channels, 4 * context.threads);
-  parallel_for(chunks, context.threads, [&](int64_t chunk) {
-    const int64_t last = step.channels * (chunk + 1) / chunks;
-    for (int64_t c = step.channels * chunk / chunks; c < last; ++c)
+  const auto plane = BILLHOOK_FP32(DepthwisePlane, depthwise_plane, context.isa);
+  parallel_ranges(step.channels, context.threads, [&](int64_t first, int64_t last) {
+    for (int64_t c = first; c < last; ++c)
       plane(step, c, x + c * step.x.plane, y + c * step.y.plane);
   });
 }
@@ -91,11 +89,9 @@ void run_planes(const Step& step, const Context& context) {
   const float* x = at(step.x, context);
   const float* addend = at(step.addend, context);
   float* y = at(step.y, context);
-  const PoolPlane pool = pool_plane_for(context.isa);
-  const int64_t chunks = std::min(step.channels, 4 * context.threads);
-  parallel_for(chunks, context.threads, [&](int64_t chunk) {
-    const int64_t last = step.channels * (chunk + 1) / chunks;
-    for (int64_t c = step.channels * chunk / chunks; c < last; ++c) {
+  const auto pool = BILLHOOK_FP32(PoolPlane, pool_plane, context.isa);
+  parallel_ranges(step.channels, context.threads, [&](int64_t first, int64_t last) {
+    for (int64_t c = first; c < last; ++c) {
       const float* plane = x + c * step.x.plane;
       switch (step.op) {
         case kCopy: copy_phases(step, plane, y + c * step.y.plane); break;

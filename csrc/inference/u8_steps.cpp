@@ -154,12 +154,10 @@ void run_quads(const U8Step& step, const Context& context) {
   const uint8_t* x = at(step.x, context);
   const uint8_t* addend = at(step.addend, context);
   uint8_t* y = at(step.y, context);
-  const int64_t quads = (step.channels + 3) / 4, chunks = std::min(quads, 4 * context.threads);
   // Copies to positions within quads share these quads.
   const int64_t threads = step.op == kU8Copy ? 1 : context.threads;
-  parallel_for(chunks, threads, [&](int64_t chunk) {
-    const int64_t last = quads * (chunk + 1) / chunks;
-    for (int64_t q = quads * chunk / chunks; q < last; ++q)
+  parallel_ranges((step.channels + 3) / 4, threads, [&](int64_t first, int64_t last) {
+    for (int64_t q = first; q < last; ++q)
       run_quad(step, context, q, x + q * step.x.plane,
                addend == nullptr ? nullptr : addend + q * step.addend.plane, y);
   });
