@@ -48,6 +48,8 @@ bool in_table(int64_t isa) { return isa >= 0 && isa < kIsaCount; }
 
 }  // namespace
 
+const char* name_of(int64_t isa) { return in_table(isa) ? kTable[isa].name : nullptr; }
+
 bool supports(int64_t isa) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
@@ -72,7 +74,7 @@ BILLHOOK_API int64_t billhook_isa() { return billhook::best_isa(); }
 
 // The name of row `isa` of the table, null beyond its end.
 BILLHOOK_API const char* billhook_isa_name(int64_t isa) {
-  return billhook::in_table(isa) ? billhook::kTable[isa].name : nullptr;
+  return billhook::name_of(isa);
 }
 
 // 1 if this processor runs the kernels of row `isa`, else 0.

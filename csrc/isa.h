@@ -21,6 +21,9 @@ enum Isa : int64_t {
   kIsaCount = 6
 };
 
+// The name of an instruction set in files, plans and reports; null for what is not in the table.
+const char* name_of(int64_t isa);
+
 // Whether this processor runs the kernels of an instruction set.
 bool supports(int64_t isa);
 

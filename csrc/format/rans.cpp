@@ -3,7 +3,7 @@
 // Element e = (row, column, inner) of the mask belongs to lane e mod lanes (a power of two) and is 1
 // with probability table[rows[row] + columns[column]] / 2^14. Each lane is a state of 32 bits in
 // [2^16, 2^32); all lanes share one stream of 16-bit words. format/SPEC.md has the arithmetic.
-#include "abi.h"
+#include "rans.h"
 
 namespace {
 
@@ -20,9 +20,6 @@ bool valid(int64_t lanes) { return lanes >= 1 && lanes <= kMaxLanes && (lanes & 
 
 }  // namespace
 
-// Decodes rows * columns * inner bits into `mask`, ceil(numel / 8) zeroed bytes. `stream` holds the
-// lanes' states, then the words. Returns the bytes used, -1 when the stream is too short, -2 when
-// the states do not end where an encoder begins.
 BILLHOOK_API int64_t billhook_rans_decode(const uint8_t* stream, int64_t bytes, int64_t lanes,
                                           const uint8_t* row_class, int64_t rows,
                                           const uint8_t* column_class, int64_t columns,

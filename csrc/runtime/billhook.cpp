@@ -16,8 +16,6 @@
 #define BILLHOOK_RELEASE "0"
 #endif
 
-extern "C" const char* billhook_isa_name(int64_t isa);
-
 struct billhook_program {
   billhook::Program program;
 };
@@ -93,6 +91,8 @@ int describe(const std::vector<billhook::Port>& ports, size_t index, billhook_te
   return BILLHOOK_OK;
 }
 
+int64_t whole_lines(int64_t floats) { return (floats + kAlign - 1) / kAlign * kAlign; }
+
 float* aligned(float* start) {
   const auto address = reinterpret_cast<uintptr_t>(start);
   const uintptr_t bytes = kAlign * sizeof(float);
@@ -104,8 +104,8 @@ void open_session(const Program& program, size_t threads, billhook_session** ses
   made->program = &program;
   int64_t thread = 0;
   for (int slot = 0; slot < billhook::kSlots; ++slot)
-    thread += (program.scratch(slot) + kAlign - 1) / kAlign * kAlign;
-  const int64_t workspace = (program.workspace() + kAlign - 1) / kAlign * kAlign;
+    thread += whole_lines(program.scratch(slot));
+  const int64_t workspace = whole_lines(program.workspace());
   made->memory.resize(static_cast<size_t>(workspace + kAlign + thread * static_cast<int64_t>(threads)));
   float* next = aligned(made->memory.data()) + workspace;
   for (size_t t = 0; t < threads; ++t) {
@@ -113,7 +113,7 @@ void open_session(const Program& program, size_t threads, billhook_session** ses
     for (int slot = 0; slot < billhook::kSlots; ++slot) {
       lent.start[slot] = next;
       lent.floats[slot] = program.scratch(slot);
-      next += (program.scratch(slot) + kAlign - 1) / kAlign * kAlign;
+      next += whole_lines(program.scratch(slot));
     }
     made->lent.push_back(lent);
   }
@@ -174,7 +174,7 @@ int billhook_output(const billhook_program* program, size_t index, billhook_tens
 }
 
 const char* billhook_instruction_set(const billhook_program* program) {
-  return program == nullptr ? "" : billhook_isa_name(program->program.isa());
+  return program == nullptr ? "" : billhook::name_of(program->program.isa());
 }
 
 int billhook_session_open(const billhook_program* program, size_t threads,

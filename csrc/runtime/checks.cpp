@@ -75,8 +75,8 @@ Checker::Matrix Checker::matrix(Plan::Weight& weight, size_t dimensions) {
             "a bias does not fit its weight");
   }
   const auto nnz = tensor.params.find("nnz");
-  const int64_t nonzeros = nnz == tensor.params.end() ? tensor.stored() : nnz->second;
-  tensor.stored();
+  const int64_t stored = tensor.stored();  // refuses an entry that does not fit its record
+  const int64_t nonzeros = nnz == tensor.params.end() ? stored : nnz->second;
   require(nonzeros <= kMost, "a weight has more nonzeros than are counted");
   opening_ += static_cast<__int128>(kColumnFloats) * columns + 2 * rows;
   // The nonzeros beside the entry they come from, then with a row_ptr and columns.

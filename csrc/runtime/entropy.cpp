@@ -2,12 +2,8 @@
 
 #include <algorithm>
 
+#include "format/rans.h"
 #include "refusal.h"
-
-extern "C" int64_t billhook_rans_decode(const uint8_t* stream, int64_t bytes, int64_t lanes,
-                                        const uint8_t* row_class, int64_t rows,
-                                        const uint8_t* column_class, int64_t columns, int64_t inner,
-                                        const uint16_t* table, uint8_t* mask);
 
 namespace billhook {
 

@@ -9,8 +9,6 @@
 #include "json.h"
 #include "refusal.h"
 
-extern "C" const char* billhook_isa_name(int64_t isa);
-
 namespace billhook {
 
 namespace {
@@ -173,7 +171,7 @@ std::vector<Port> read_ports(const Value& value, bool inputs) {
 // The plan's instruction set, or this machine's best one if it does not run that.
 int64_t instruction_set(const std::string& name) {
   for (int64_t isa = 0; isa < kIsaCount; ++isa)
-    if (name == billhook_isa_name(isa) && supports(isa)) return isa;
+    if (name == name_of(isa) && supports(isa)) return isa;
   return best_isa();
 }
 
@@ -182,7 +180,7 @@ Value runnable(const Value& text) {
   const Value plan = text["plan"];
   const std::string mode = plan["mode"].text();
   if (mode != "network")
-    refuse("it is no whole network, so that it needs its Python code: make one with "
+    refuse("it is not a whole network, so that it needs its Python code: make one with "
            "billhook.compile(..., standalone=True)",
            BILLHOOK_UNSUPPORTED);
   if (plan.has("precision") && plan["precision"].text() != "fp32")

@@ -19,7 +19,7 @@ _MAX_DIMENSIONS = 8
 
 
 class ProgramError(Exception):
-    """A file that is no program this runtime runs, or arguments that cannot be right."""
+    """A file that is not a program that this runtime runs, or arguments that cannot be right."""
 
 
 class _Tensor(ctypes.Structure):

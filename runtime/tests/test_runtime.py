@@ -148,7 +148,7 @@ def test_hostile_texts():
         ],
         "'" + "?" * 9: [lambda t: t["run"]["steps"][0].update(op="\x1b" * 2000)],
         "lacks run": [lambda t: t.pop("run")],
-        "it is no whole network": [lambda t: t["plan"].update(mode="modules")],
+        "it is not a whole network": [lambda t: t["plan"].update(mode="modules")],
         "8 bits": [lambda t: t["plan"].update(precision="int8")],
         "another version": [lambda t: t.update(version=1)],
         "takes F32": [lambda t: t["inputs"][0].update(dtype="I64")],
