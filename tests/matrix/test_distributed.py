@@ -1,4 +1,4 @@
-"""DDP and FSDP2 on the CPU: see distributed_checks.py for what each check says."""
+"""DDP and FSDP2 on the CPU: see the modules of ranks/ for what each check says."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from torch.multiprocessing.spawn import spawn
 
-from .distributed_checks import CHECKS, run_all
+from .ranks.launch import CHECKS, run_all
 
 Outcomes = list[dict[str, str]]
 

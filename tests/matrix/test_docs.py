@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from .distributed_checks import CHECKS
+from .ranks.launch import CHECKS
 
 ROOT = Path(__file__).parents[2]
 
