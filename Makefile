@@ -1,7 +1,9 @@
 # Every target works on a fresh machine with Python >= 3.11 (venv), a C++ compiler and make.
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*.* csrc/*/*)
+INSTALL := -m pip install --quiet --disable-pip-version-check
+KERNELS := CMakeLists.txt $(wildcard csrc/*.* csrc/*/*)
+SOURCES := pyproject.toml constraints.txt $(KERNELS)
 
 .PHONY: help build demo docs wheel runtime runtime-test runtime-cross test test-all test-triton check format sanitize fuzz fuzz-sanitize
 
@@ -13,6 +15,7 @@ help:
 	@echo "make format    apply ruff's fixes and formatting"
 	@echo "make sanitize  decoders and inference kernels under AddressSanitizer and UBSan"
 	@echo "make fuzz      hostile files and programs until SECONDS are over (default 600), SEED=text"
+	@echo "make fuzz-sanitize  the same under AddressSanitizer and UBSan"
 	@echo "make docs      the documentation as a site, in build/site"
 	@echo "make wheel     a wheel in dist/, tried out in a bare environment"
 	@echo "make runtime   libbillhook, billhook.h and the wheel billhook-runtime in dist/, without torch"
@@ -21,7 +24,7 @@ help:
 
 .venv/.installed: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,train,study,lightning,transformers,dev]'
+	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[data,train,study,lightning,transformers,dev]'
 	touch $@
 
 build: .venv/.installed
@@ -30,7 +33,7 @@ build: .venv/.installed
 .venv/.demo: $(SOURCES)
 	@echo "Installing billhook with its extra \"study\" into .venv: torch and charts, about 1 GB."
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[study]'
+	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[study]'
 	touch $@
 
 demo: $(if $(wildcard .venv/.installed),build,.venv/.demo)
@@ -41,7 +44,7 @@ demo: $(if $(wildcard .venv/.installed),build,.venv/.demo)
 	@echo "More: billhook study run digits, billhook study list, docs/five-minutes.md"
 
 docs: build
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "open build/site/index.html"
 
@@ -52,11 +55,12 @@ wheel: build
 RUNTIME := build/runtime
 RUNTIME_PYTHON := $(RUNTIME)/venv/bin/python
 CMAKE = $(firstword $(wildcard $(BIN)/cmake) $(shell command -v cmake) $(RUNTIME)/venv/bin/cmake)
-RUNTIME_SOURCES := CMakeLists.txt $(wildcard csrc/*.* csrc/*/*) $(wildcard runtime/*.py runtime/*/*)
+INSTALL_WHEEL = $(RUNTIME_PYTHON) $(INSTALL) --no-index --no-deps --force-reinstall dist/billhook_runtime-*.whl
+RUNTIME_SOURCES := $(KERNELS) $(wildcard runtime/*.py runtime/*/*)
 
 $(RUNTIME)/venv/.installed:
 	$(PYTHON) -m venv $(RUNTIME)/venv
-	$(RUNTIME_PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt numpy \
+	$(RUNTIME_PYTHON) $(INSTALL) -c constraints.txt numpy \
 		$(if $(wildcard $(BIN)/cmake)$(shell command -v cmake),,cmake)
 	touch $@
 
@@ -73,8 +77,7 @@ runtime: $(RUNTIME)/.built
 runtime-test: $(RUNTIME)/.built
 	$(CC) -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O2 -Idist runtime/tests/example.c dist/libbillhook.a \
 		-lstdc++ -lm -pthread -o $(RUNTIME)/example
-	$(RUNTIME_PYTHON) -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
-		--force-reinstall dist/billhook_runtime-*.whl
+	$(INSTALL_WHEEL)
 	$(RUNTIME_PYTHON) runtime/tests/test_runtime.py $(RUNTIME)/example
 
 # Another processor: ARCH=aarch64, arm (hard floats) or riscv64, by Debian's compiler, in qemu-user.
@@ -90,8 +93,7 @@ runtime-cross: $(RUNTIME)/.built
 	$(CMAKE) --build $(CROSS) --target billhook billhook_static > /dev/null; \
 	$(TRIPLE)-gcc -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O2 -static -Icsrc/runtime runtime/tests/example.c \
 		$(CROSS)/libbillhook.a -lstdc++ -lm -pthread -o $(CROSS)/example; \
-	$(RUNTIME_PYTHON) -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
-		--force-reinstall dist/billhook_runtime-*.whl; \
+	$(INSTALL_WHEEL); \
 	$(RUNTIME_PYTHON) runtime/tests/test_runtime.py qemu-$(ARCH) $(CROSS)/example
 
 # A file at a time: the blocks of a page build on each other.
@@ -102,7 +104,7 @@ test-all: build
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-triton: build
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[triton]'
+	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[triton]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/backends
 
 check: build
