@@ -3,12 +3,15 @@
 import os
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from billhook.cli.options import Json, print_json, tensor_data
 from billhook.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from billhook.format.save_report import SaveReport
 
 __all__ = ["convert_command"]
 
@@ -66,22 +69,23 @@ def convert_command(
         metadata=read_metadata(source),
     )
     if json:
-        print_json(
-            {
-                "file": str(target),
-                "bytes": report.stored_bytes,
-                "dense_bytes": report.dense_bytes,
-                "floor_bytes": report.floor_bytes,
-                "lost": report.lost,
-                "negative_zeros": report.negative_zeros,
-                "tensors": [tensor_data(each) for each in report.tensors],
-            }
-        )
+        print_json({"file": str(target)} | _data(report))
         return
     console = terminal()
     with console.capture() as text:
         console.print(report)
     typer.echo(_as_options(text.get()), nl=False)
+
+
+def _data(report: "SaveReport") -> dict[str, Any]:
+    return {
+        "bytes": report.stored_bytes,
+        "dense_bytes": report.dense_bytes,
+        "floor_bytes": report.floor_bytes,
+        "lost": report.lost,
+        "negative_zeros": report.negative_zeros,
+        "tensors": [tensor_data(each) for each in report.tensors],
+    }
 
 
 def _as_options(text: str) -> str:

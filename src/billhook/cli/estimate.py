@@ -6,19 +6,13 @@ from typing import Annotated
 
 import typer
 
-from billhook.cli.options import Json, Sparsities, Vocabulary, find_modules_here, print_json
+from billhook.cli.options import Json, Model, Sparsities, Vocabulary, find_modules_here, print_json
 
 __all__ = ["estimate_command"]
 
 
 def estimate_command(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="A function of billhook.models or module:function, arguments in parentheses, as "
-            "in 'mobilenet_v1(width=0.5)'."
-        ),
-    ],
+    model: Model,
     shape: Annotated[str, typer.Option("--input", help="Its input's sides, as in 1,3,224,224.")],
     *,
     sparsity: Sparsities = None,

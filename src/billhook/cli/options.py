@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 __all__ = [
     "FAMILIES",
     "Begin",
+    "Data",
     "Device",
     "End",
     "Json",
+    "Model",
     "Plot",
     "RequiredSparsity",
     "Sparsities",
@@ -42,12 +44,25 @@ def _share(value: float | list[float] | None) -> float | list[float] | None:
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="A function of billhook.models or module:function, arguments in parentheses, as in "
+        "'mobilenet_v1(width=0.5)'."
+    ),
+]
+Data = Annotated[
+    Path | None, typer.Option(help="Folder of the data set; without it the family's embedded one.")
+]
 Begin = Annotated[int | None, typer.Option(help="First pruning step.")]
 End = Annotated[int | None, typer.Option(help="Last pruning step.")]
 Plot = Annotated[Path | None, typer.Option(help="A chart to draw: .png, .svg or .html.")]
 Vocabulary = Annotated[int | None, typer.Option(help="The input holds integers below this.")]
 Device = Annotated[
-    str, typer.Option(help="What trains: auto (an accelerator where there is one), cpu or cuda.")
+    str,
+    typer.Option(
+        help="The device that trains: auto (an accelerator where there is one), cpu or cuda."
+    ),
 ]
 Sparsity = Annotated[
     float | None, typer.Option(callback=_share, help="A share of zeros, as in 0.9.")

@@ -1,11 +1,19 @@
 """``billhook plan``."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from billhook.cli.options import Begin, End, Json, Plot, Sparsity, find_modules_here, print_json
+from billhook.cli.options import (
+    Begin,
+    Data,
+    End,
+    Json,
+    Plot,
+    Sparsity,
+    find_modules_here,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from billhook.plan import Plan
@@ -28,9 +36,7 @@ def plan_command(
     recipe: Annotated[
         str | None, typer.Option(help="paper, laptop (unless given), or a .toml file.")
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="The recipe's data; without it an embedded set.")
-    ] = None,
+    data: Data = None,
     steps_per_epoch: Annotated[
         int | None, typer.Option(help="In place of data: a recipe's steps in an epoch.")
     ] = None,
@@ -56,30 +62,17 @@ def plan_command(
 
     assert sparsity is not None
     find_modules_here()
-    recipe_options = {"recipe": recipe, "data": data, "steps_per_epoch": steps_per_epoch}
-    own_options = {"steps": steps, "frequency": frequency}
+    window: dict[str, Any] = {"begin": begin, "end": end}
+    of_recipes: dict[str, Any] = {"data": data, "steps_per_epoch": steps_per_epoch}
     if learning_rate is None:
-        refuse(own_options, "belongs to a run of your own: give --learning-rate too")
-        planned = of_recipe(
-            model,
-            recipe or "laptop",
-            sparsity,
-            begin=begin,
-            end=end,
-            data=data,
-            steps_per_epoch=steps_per_epoch,
-        )
+        own = {"steps": steps, "frequency": frequency}
+        refuse(own, "belongs to a run of your own: give --learning-rate too")
+        planned = of_recipe(model, recipe or "laptop", sparsity, **window, **of_recipes)
     else:
-        refuse(recipe_options, "belongs to a recipe's run: leave out --learning-rate")
-        planned = of_own_run(
-            model,
-            learning_rate,
-            steps,
-            sparsity,
-            begin=begin,
-            end=end,
-            frequency=100 if frequency is None else frequency,
-        )
+        given = {"recipe": recipe} | of_recipes
+        refuse(given, "belongs to a recipe's run: leave out --learning-rate")
+        every = 100 if frequency is None else frequency
+        planned = of_own_run(model, learning_rate, steps, sparsity, **window, frequency=every)
     if plot is not None:
         planned.plot(plot)
     if json:

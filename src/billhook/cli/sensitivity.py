@@ -5,39 +5,45 @@ from typing import Annotated
 
 import typer
 
-from billhook.cli.options import Json, Plot, Sparsities, find_modules_here, print_json
-from billhook.errors import ConfigurationError
+from billhook.cli.options import (
+    FAMILIES,
+    Json,
+    Model,
+    Plot,
+    Sparsities,
+    find_modules_here,
+    print_json,
+)
 
 __all__ = ["sensitivity_command"]
 
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help=f"In place of --evaluate, for {', '.join(FAMILIES[:-1])} and {FAMILIES[-1]}: a "
+        "folder of data; the metric is the family's own on the validation part."
+    ),
+]
+
+Weights = Annotated[
+    Path | None, typer.Option(help="The trained weights, unless the function loads them.")
+]
+
 
 def sensitivity_command(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="module:function or a function of billhook.models, arguments in parentheses."
-        ),
-    ],
+    model: Model,
     *,
     evaluate: Annotated[
         str | None, typer.Option(help="module:function of the model that returns its metric.")
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="In place of --evaluate, for mobilenet_v1, inception_v3, ptb_lstm and gnmt: a "
-            "folder of data; the metric is the family's own on the validation part."
-        ),
-    ] = None,
+    data: Data = None,
     metric: Annotated[
         str | None, typer.Option(help="With --data: which of the family's metrics; its first.")
     ] = None,
     recipe: Annotated[
         str, typer.Option(help="With --data: how data are read: paper, laptop, or a .toml file.")
     ] = "laptop",
-    weights: Annotated[
-        Path | None, typer.Option(help="The trained weights, unless the function loads them.")
-    ] = None,
+    weights: Weights = None,
     sparsity: Sparsities = None,
     tolerance: Annotated[
         float | None,
@@ -59,33 +65,25 @@ def sensitivity_command(
     billhook sensitivity 'mobilenet_v1(width=0.5)' --data DIR --weights model.billhook.safetensors
     """
     find_modules_here()
-    from billhook.cli.bodies.sensitivity import family_on_data, own_network
+    from billhook.cli.bodies.sensitivity import measured
     from billhook.render import terminal
     from billhook.scan import SPARSITIES, sensitivity
 
-    if data is not None and evaluate is None:
-        measured = family_on_data(model, data, recipe, weights, metric)
-        if lower_is_better and measured.higher_is_better:
-            raise ConfigurationError("--lower-is-better is for --evaluate: leave it out")
-    elif evaluate is not None and data is None:
-        measured = own_network(model, evaluate, weights, higher=not lower_is_better)
-    else:
-        raise ConfigurationError(
-            "one of --evaluate and --data measures the network: give one of them, not "
-            f"{'both' if data is not None else 'neither'}"
-        )
-    scan = sensitivity(
-        measured.network,
-        measured.evaluate,
-        sparsity or SPARSITIES,
-        file=file,
-        metric=measured.name,
+    of = measured(
+        model,
+        evaluate,
+        data,
+        weights,
+        recipe=recipe,
+        metric=metric,
+        lower_is_better=lower_is_better,
     )
+    scan = sensitivity(of.network, of.evaluate, sparsity or SPARSITIES, file=file, metric=of.name)
     if plot is not None:
         scan.plot(plot)
     rules = None
     if tolerance is not None:
-        rules = scan.rules(tolerance, higher_is_better=measured.higher_is_better)
+        rules = scan.rules(tolerance, higher_is_better=of.higher_is_better)
     if json:
         print_json({"dense": scan.dense, "metrics": scan.metrics, "rules": rules})
         return

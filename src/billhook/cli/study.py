@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from billhook.cli.options import Device, Json, find_modules_here, print_json
+from billhook.cli.options import Data, Device, Json, find_modules_here, print_json
 from billhook.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -42,8 +42,13 @@ Name = Annotated[
     typer.Argument(help="A study that ships (digits), or a TOML file.", autocompletion=_shipped),
 ]
 Folder = Annotated[Path, typer.Argument(help="The results folder of a study.")]
-Data = Annotated[
-    Path | None, typer.Option(help="Folder of the data set; without it the family's embedded one.")
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Processes that train at the same time, a core each; two unless given.",
+        show_default=False,
+    ),
 ]
 
 
@@ -96,14 +101,7 @@ def run(
         Path | None, typer.Option(help="Folder for the results; runs/NAME unless given.")
     ] = None,
     data: Data = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Processes that train at the same time, a core each; two unless given.",
-            show_default=False,
-        ),
-    ] = None,
+    workers: Workers = None,
     device: Device = "auto",
     ray: Annotated[
         str | None,

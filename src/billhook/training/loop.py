@@ -246,9 +246,7 @@ def train(
     with log:
         for _ in _steps(run, log, last, stop, watch):
             _save(run, path, log.loss)
-    if run.step < run.total_steps:
-        return None
-    return _finish(run, folder, log.seconds, encoding)
+    return None if run.step < run.total_steps else _finish(run, folder, log.seconds, encoding)
 
 
 def _steps(

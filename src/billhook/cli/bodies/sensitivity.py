@@ -13,7 +13,7 @@ from billhook.tasks.families import FAMILIES
 from billhook.tasks.recipe import load_recipe
 from billhook.training.weights import load_weights
 
-__all__ = ["Measured", "family_on_data", "own_network"]
+__all__ = ["Measured", "measured"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +26,35 @@ class Measured:
     higher_is_better: bool
 
 
-def own_network(model: str, evaluate: str, weights: Path | None, *, higher: bool) -> Measured:
-    """A network and a metric of the user's own."""
+def measured(
+    model: str,
+    evaluate: str | None,
+    data: Path | None,
+    weights: Path | None,
+    *,
+    recipe: str,
+    metric: str | None,
+    lower_is_better: bool,
+) -> Measured:
+    """A network and a function of the user's own, or a family and its metric on ``data``.
+
+    Raises:
+        ConfigurationError: both or neither is given, or what is given does not fit together.
+    """
+    if evaluate is not None and data is None:
+        return _own_network(model, evaluate, weights, higher=not lower_is_better)
+    if data is not None and evaluate is None:
+        found = _family_on_data(model, data, recipe, weights, metric)
+        if lower_is_better and found.higher_is_better:
+            raise ConfigurationError("--lower-is-better is for --evaluate: leave it out")
+        return found
+    raise ConfigurationError(
+        "one of --evaluate and --data measures the network: give one of them, not "
+        f"{'both' if data is not None else 'neither'}"
+    )
+
+
+def _own_network(model: str, evaluate: str, weights: Path | None, *, higher: bool) -> Measured:
     network = build_model(model, "cpu")
     if weights is not None:
         load_weights(network, weights, "--weights")
@@ -46,7 +73,7 @@ def own_network(model: str, evaluate: str, weights: Path | None, *, higher: bool
     return Measured(network.eval(), evaluate, metric, higher)
 
 
-def family_on_data(
+def _family_on_data(
     model: str, data: Path, recipe: str, weights: Path | None, metric: str | None
 ) -> Measured:
     """One of billhook's families with a metric of its task on validation data, else the first.
