@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from billhook.inference.graph.capture.atoms import Atom, Atoms, atoms_of, expand, size_of
+from billhook.inference.graph.capture.atoms import Atom, atoms_of, expand, size_of
 from billhook.inference.graph.capture.trace import Arguments, Trace, Value, constant, handlers
 from billhook.inference.graph.elementwise import Elementwise
-from billhook.inference.graph.ops import Op, Shape, UnsupportedError
+from billhook.inference.graph.ops import Op, UnsupportedError
 from billhook.inference.graph.program import DTYPES, Graph, Input, Output
 from billhook.inference.graph.sequence import Cast
 from billhook.inference.graph.soundness import check_graph
@@ -152,10 +152,10 @@ class _Export:
             dtype = next(name for name, own in DTYPES.items() if own == x.dtype)
             given = Input(node.name, shape, dtype, axis)
             inputs.append(given)
-            own = [dim for d, dim in enumerate(dims) if d != axis]
-            self.trace.values[node] = Value(
-                tuple(dims), self._raw(k, given), _axes_of(own, given.form)
-            )
+            value = Value(tuple(dims), self._raw(k, given))
+            whole = len(given.form) == 3
+            axes = self.trace.default_axes(value) if whole else (self.trace.features(value),)
+            self.trace.values[node] = replace(value, axes=axes)
         return inputs
 
     def _raw(self, k: int, given: Input) -> int:
@@ -293,15 +293,6 @@ def _computed(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return any(map(_computed, value))
     return isinstance(value, Value) and value.constant is None
-
-
-def _axes_of(dims: list[Atoms], form: Shape) -> tuple[Atoms, ...]:
-    """A raw input's dimensions as those of its form."""
-    if len(form) == 1:
-        return (tuple(atom for dim in dims for atom in dim),)
-    if len(dims) == 2:
-        return (dims[0], (), dims[1])
-    return (tuple(atom for dim in dims[:-2] for atom in dim), dims[-2], dims[-1])
 
 
 def _where(node: fx.Node) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from billhook.inference.graph.capture.atoms import Atoms, atoms_of, expand, regroup, size_of
-from billhook.inference.graph.capture.shapes import sliced
+from billhook.inference.graph.capture.shapes import given, sliced
 from billhook.inference.graph.capture.trace import Arguments, Trace, Value, constant, handles
 from billhook.inference.graph.conv import Conv
 from billhook.inference.graph.elementwise import Binary
@@ -299,7 +299,7 @@ def adaptive_pool(trace: Trace, node: fx.Node, a: Arguments) -> Any:
 @handles("upsample_nearest2d", "upsample_nearest1d")
 def nearest(trace: Trace, node: fx.Node, a: Arguments) -> Value:
     """Each pixel repeated, which only a copy shows."""
-    value = trace.value(next(a[key] for key in ("self", "input") if key in a))
+    value = given(trace, a)
     made = tuple(node.meta["val"].shape)
     dims = list(value.dims)
     for d in range(2, len(dims)):
@@ -311,12 +311,12 @@ def nearest(trace: Trace, node: fx.Node, a: Arguments) -> Value:
 
 @handles("upsample_bilinear2d")
 def bilinear(trace: Trace, node: fx.Node, a: Arguments) -> Value:
-    value = trace.value(next(a[key] for key in ("self", "input") if key in a))
+    value = given(trace, a)
     made = tuple(node.meta["val"].shape)
     corners = bool(a["align_corners"])
-    given = list(a.get("scale_factors") or [None, None])
+    factors = list(a.get("scale_factors") or [None, None])
     scales = []
-    for n, m, factor in zip(value.sizes[2:], made[2:], given, strict=True):
+    for n, m, factor in zip(value.sizes[2:], made[2:], factors, strict=True):
         if corners:
             scales.append((n - 1) / (m - 1) if m > 1 else 0.0)
         else:

@@ -6,8 +6,16 @@ from typing import Any
 
 from torch import fx
 
-from billhook.inference.graph.capture.atoms import atoms_of, expand, size_of
-from billhook.inference.graph.capture.trace import Arguments, Trace, Value, constant, handles
+from billhook.inference.graph.capture.atoms import expand, size_of
+from billhook.inference.graph.capture.shapes import widened
+from billhook.inference.graph.capture.trace import (
+    Arguments,
+    Trace,
+    Value,
+    constant,
+    handles,
+    operator_of,
+)
 from billhook.inference.graph.conv import Conv
 from billhook.inference.graph.elementwise import Binary, Elementwise
 from billhook.inference.graph.linear import Linear
@@ -86,7 +94,7 @@ def with_setting(trace: Trace, node: fx.Node, a: Arguments) -> Value:
 
 @handles(*PLAIN, "neg", "rsqrt", "reciprocal", "square")
 def function(trace: Trace, node: fx.Node, a: Arguments) -> Value:
-    kind = str(node.target).split(".")[1].rstrip("_")
+    kind = operator_of(node)
     value = trace.value(a["self"])
     name = node.name
     if kind == "neg":
@@ -142,20 +150,10 @@ def binary(
     if not whole and y.constant is None and y.sizes == sizes and function in (*turned, *symmetric):
         x, y, function = y, x, turned.get(function, function)
     elif not whole:
-        x = _widened(x, sizes)
+        if x.constant is not None:
+            raise UnsupportedError("an operation of constants alone")
+        x = widened(x, sizes)
     return _with_other(trace, node.name, (x, y), function, a)
-
-
-def _widened(value: Value, sizes: tuple[int, ...]) -> Value:
-    """A tensor repeated along what it has one element of."""
-    if value.constant is not None:
-        raise UnsupportedError("an operation of constants alone")
-    dims = [()] * (len(sizes) - len(value.dims)) + list(value.dims)
-    made = tuple(
-        dim if size_of(expand(dim)) == size else atoms_of(size)
-        for dim, size in zip(dims, sizes, strict=True)
-    )
-    return replace(value, dims=made)
 
 
 def _with_other(
@@ -185,7 +183,7 @@ def trace_shape(trace: Trace, number: int) -> tuple[int, ...] | None:
 
 @handles("add", "sub", "rsub")
 def add(trace: Trace, node: fx.Node, a: Arguments) -> Value:
-    kind = str(node.target).split(".")[1].rstrip("_")
+    kind = operator_of(node)
     first, second = a["self"], a["other"]
     if kind == "rsub":
         first, second = second, first
@@ -243,7 +241,7 @@ def extreme(trace: Trace, node: fx.Node, a: Arguments) -> Value:
 
 @handles("eq", "ne", "lt", "le", "gt", "ge")
 def comparison(trace: Trace, node: fx.Node, a: Arguments) -> Value:
-    kind = str(node.target).split(".")[1]
+    kind = operator_of(node)
     first, second = a["self"], a["other"]
     number = scalar_of(second, trace)
     if number is not None and kind in ("eq", "ne"):

@@ -11,7 +11,14 @@ from billhook.inference.graph.attention import Attention, Matmul
 from billhook.inference.graph.capture.atoms import Atom, Atoms, atoms_of, expand, pair, size_of
 from billhook.inference.graph.capture.maps import map_axes
 from billhook.inference.graph.capture.pointwise import unary
-from billhook.inference.graph.capture.trace import Arguments, Trace, Value, constant, handles
+from billhook.inference.graph.capture.trace import (
+    Arguments,
+    Trace,
+    Value,
+    constant,
+    handles,
+    operator_of,
+)
 from billhook.inference.graph.conv import Conv
 from billhook.inference.graph.linear import Linear
 from billhook.inference.graph.maps import Mean
@@ -85,13 +92,10 @@ def matmul(trace: Trace, node: fx.Node, a: Arguments) -> Value:
 def _product(trace: Trace, node: fx.Node, first: Value, second: Value) -> Value:
     """(..., m, k) times (..., k, n): the one whose own dimension lies along columns is read by
     vectors, the other number by number."""
-    groups = _groups(trace, first, second)
+    own, theirs = _groups(trace, first, second)
+    pair(first.dims[-1], second.dims[-2])
     m, k = expand(first.dims[-2]), expand(first.dims[-1])
     terms, n = expand(second.dims[-2]), expand(second.dims[-1])
-    pair(first.dims[-1], second.dims[-2])
-    m, k, terms, n = (expand(atoms) for atoms in (m, k, terms, n))
-    own = groups[0]
-    theirs = groups[1]
     if _last_axis(first) != m and second.constant is None and _last_axis(second) == n:
         left, right = (first, own, m, k), (second, theirs, terms, n)
     else:
@@ -137,9 +141,6 @@ def _groups(trace: Trace, first: Value, second: Value) -> tuple[Atoms, Atoms]:
     return tuple(own), tuple(found[atom] for atom in own)
 
 
-FORMS = {"CW": (0, 2), "WC": (2, 0), "HW": (1, 2), "WH": (2, 1)}
-
-
 def _left_form(
     trace: Trace, value: Value, groups: Atoms, rows: Atoms, terms: Atoms
 ) -> tuple[int, str]:
@@ -171,36 +172,36 @@ def attention(trace: Trace, node: fx.Node, a: Arguments) -> Value:
         raise UnsupportedError("attention with dropout")
     if len({len(v.dims) for v in (query, key, value)}) != 1 or len(query.dims) not in (3, 4):
         raise UnsupportedError("attention on other dimensions than (N, heads, tokens, features)")
-    numbers = [_heads_first(trace, v) for v in (query, key, value)]
-    heads, queries = query.dims[1:-2], expand(query.dims[-2])
-    head_count = size_of(expand(atom for dim in heads for atom in dim))
-    key_heads = size_of(expand(atom for dim in key.dims[1:-2] for atom in dim))
+    inputs = [_heads_first(trace, v) for v in (query, key, value)]
+    heads, queries = _heads(query), expand(query.dims[-2])
     made, keys = expand(value.dims[-1]), expand(key.dims[-2])
     scale = a["scale"] if a.get("scale") is not None else 1 / math.sqrt(query.sizes[-1])
-    head_atoms = expand(atom for dim in heads for atom in dim)
-    shape = (head_count * size_of(made), 1, size_of(queries))
-    inputs = [*numbers]
+    shape = (size_of(heads) * size_of(made), 1, size_of(queries))
     if a["attn_mask"] is not None:
         keys = renewed(keys)  # which may be the queries
         dims = [*query.dims[:-1], keys]
-        inputs.append(_mask(trace, node, a["attn_mask"], dims, (head_atoms, keys, queries)))
+        inputs.append(_mask(trace, node, a["attn_mask"], dims, (heads, keys, queries)))
     op = Attention(
         node.name,
         tuple(inputs),
         shape,
-        heads=head_count,
-        key_heads=key_heads,
+        heads=size_of(heads),
+        key_heads=size_of(_heads(key)),
         scale=float(scale),
         causal=bool(a["is_causal"]),
         masked=len(inputs) > 3,
     )
-    return trace.emit(op, (head_atoms + made, (), queries), [*query.dims[:-1], made])
+    return trace.emit(op, (heads + made, (), queries), [*query.dims[:-1], made])
 
 
 def _heads_first(trace: Trace, value: Value) -> int:
     """The heads' features as channels, tokens as columns."""
-    heads = tuple(atom for dim in value.dims[1:-2] for atom in expand(dim))
-    return trace.arrange(value, (heads + expand(value.dims[-1]), (), expand(value.dims[-2])))
+    features, tokens = expand(value.dims[-1]), expand(value.dims[-2])
+    return trace.arrange(value, (_heads(value) + features, (), tokens))
+
+
+def _heads(value: Value) -> Atoms:
+    return expand(atom for dim in value.dims[1:-2] for atom in dim)
 
 
 def _mask(
@@ -214,14 +215,7 @@ def _mask(
             value = replace(value, constant=added.masked_fill(~value.constant.bool(), -math.inf))
         else:
             value = unary(trace, node.name, value, "choose", 0.0, -math.inf)
-    value = trace.one_sample(value, dims)
-    found = trace.aligned(value, dims)
-    known = {a for axis in value.axes for a in expand(axis)} or set(value.atoms)
-    wanted = []
-    for axis in axes:
-        mine = tuple(found.get(atom, Atom(atom.size)) for atom in expand(axis))
-        wanted.append(mine if any(atom in known for atom in mine) else ())
-    return trace.arrange(value, wanted)
+    return trace.arrange(*trace.beside(value, dims, axes))
 
 
 @handles("softmax", "_softmax", "log_softmax", "_log_softmax", "special_softmax")
@@ -292,7 +286,8 @@ def group_norm(trace: Trace, node: fx.Node, a: Arguments) -> Value:
 
 @handles("mean", "sum", "amax", "amin")
 def reduction(trace: Trace, node: fx.Node, a: Arguments) -> Value:
-    kind = {"amax": "max", "amin": "min"}.get(*[str(node.target).split(".")[1]] * 2)
+    name = operator_of(node)
+    kind = {"amax": "max", "amin": "min"}.get(name, name)
     if a.get("dtype") is not None:
         raise UnsupportedError("a reduction to another type")
     value = trace.value(a["self"])

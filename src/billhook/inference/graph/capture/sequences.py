@@ -9,7 +9,7 @@ from torch import fx
 
 from billhook.inference.graph.capture.atoms import Atoms, atoms_of, expand, size_of
 from billhook.inference.graph.capture.products import linear_layer
-from billhook.inference.graph.capture.shapes import joined, sliced
+from billhook.inference.graph.capture.shapes import joined, selected, sliced
 from billhook.inference.graph.capture.trace import Arguments, Trace, Value, constant, handles
 from billhook.inference.graph.ops import Op, UnsupportedError
 from billhook.inference.graph.sequence import Embed, Recurrent
@@ -66,10 +66,7 @@ class _Layers:
 
     def _first(self, state: Value | None, index: int) -> Value | None:
         """A direction's first state (N, units)."""
-        if state is None:
-            return None
-        part = sliced(self.trace, state, 0, index, 1)
-        return replace(part, dims=part.dims[1:])
+        return None if state is None else selected(self.trace, state, 0, index)
 
     def _direction(
         self, x: Value, index: int, states: Sequence[Value | None]

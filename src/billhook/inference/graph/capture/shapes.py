@@ -18,10 +18,10 @@ from billhook.inference.graph.capture.atoms import (
 )
 from billhook.inference.graph.capture.trace import Arguments, Trace, Value, constant, handles
 from billhook.inference.graph.maps import Concat
-from billhook.inference.graph.ops import Op, UnsupportedError
+from billhook.inference.graph.ops import Op, Shape, UnsupportedError
 from billhook.inference.graph.rearrange import Join, Rearrange, Slice
 
-__all__ = ["joined", "sliced"]
+__all__ = ["given", "joined", "selected", "sliced", "widened"]
 
 
 def given(trace: Trace, a: Arguments) -> Value:
@@ -97,14 +97,17 @@ def squeeze(trace: Trace, node: fx.Node, a: Arguments) -> Value:
 
 @handles("expand")
 def expanded(trace: Trace, node: fx.Node, a: Arguments) -> Value:
-    value = given(trace, a)
-    sizes = tuple(node.meta["val"].shape)
+    return widened(given(trace, a), tuple(node.meta["val"].shape))
+
+
+def widened(value: Value, sizes: Shape) -> Value:
+    """A tensor repeated along what it has one element of."""
     dims = [()] * (len(sizes) - len(value.dims)) + list(value.dims)
-    made = [
+    made = tuple(
         dim if size_of(expand(dim)) == size else atoms_of(size)
         for dim, size in zip(dims, sizes, strict=True)
-    ]
-    return replace(value, dims=tuple(made))
+    )
+    return replace(value, dims=made)
 
 
 @handles("repeat_interleave")
@@ -235,7 +238,11 @@ def narrow(trace: Trace, _: fx.Node, a: Arguments) -> Value:
 def select(trace: Trace, _: fx.Node, a: Arguments) -> Value:
     value = given(trace, a)
     dim = a["dim"] % len(value.dims)
-    index = a["index"] % value.sizes[dim]
+    return selected(trace, value, dim, a["index"] % value.sizes[dim])
+
+
+def selected(trace: Trace, value: Value, dim: int, index: int) -> Value:
+    """One element of a dimension, without that dimension."""
     part = sliced(trace, value, dim, index, 1)
     return replace(part, dims=(*part.dims[:dim], *part.dims[dim + 1 :]))
 
@@ -244,8 +251,7 @@ def select(trace: Trace, _: fx.Node, a: Arguments) -> Value:
 def unbind(trace: Trace, _: fx.Node, a: Arguments) -> tuple[Value, ...]:
     value = given(trace, a)
     dim = a["dim"] % len(value.dims)
-    parts = [sliced(trace, value, dim, i, 1) for i in range(value.sizes[dim])]
-    return tuple(replace(p, dims=(*p.dims[:dim], *p.dims[dim + 1 :])) for p in parts)
+    return tuple(selected(trace, value, dim, i) for i in range(value.sizes[dim]))
 
 
 @handles("split", "chunk", "split_with_sizes", "tensor_split")

@@ -15,7 +15,7 @@ from billhook.inference.graph.maps import Flatten
 from billhook.inference.graph.ops import Op, Shape, UnsupportedError
 from billhook.inference.graph.rearrange import Pad, Rearrange
 
-__all__ = ["Arguments", "Trace", "Value", "handlers", "handles"]
+__all__ = ["Arguments", "Trace", "Value", "constant", "handlers", "handles", "operator_of"]
 
 Arguments = dict[str, Any]
 Padding = tuple[int, int, int, int]
@@ -64,6 +64,11 @@ def handles(*names: str) -> Callable[[Handler], Handler]:
         return handler
 
     return note
+
+
+def operator_of(node: fx.Node) -> str:
+    """The name of the operator that a node calls, in place or not."""
+    return str(node.target).split(".")[1].rstrip("_")
 
 
 class Trace:
@@ -240,6 +245,15 @@ class Trace:
     def as_operand(self, value: Value, dims: Sequence[Atoms], axes: Sequence[Atoms]) -> int:
         """The number of a value beside a larger one of these dimensions and axes, along which it is
         as long or has one element."""
+        value, wanted = self.beside(value, dims, axes)
+        if len(axes) == 3 and wanted[1:] == [(), ()]:
+            wanted = wanted[:1]  # a number for each channel
+        return self.arrange(value, wanted)
+
+    def beside(
+        self, value: Value, dims: Sequence[Atoms], axes: Sequence[Atoms]
+    ) -> tuple[Value, list[Atoms]]:
+        """The value, of one sample, and its own axes; () for those along which it is broadcast."""
         value = self.one_sample(value, dims)
         found = self.aligned(value, dims)
         stored = {a for axis in value.axes for a in expand(axis)}
@@ -248,9 +262,7 @@ class Trace:
         for axis in axes:
             mine = tuple(found.get(atom, Atom(atom.size)) for atom in expand(axis))
             wanted.append(mine if any(atom in known for atom in mine) else ())
-        if len(axes) == 3 and wanted[1:] == [(), ()]:
-            return self.arrange(value, (wanted[0],))  # a number for each channel
-        return self.arrange(value, wanted)
+        return value, wanted
 
     def one_sample(self, value: Value, dims: Sequence[Atoms]) -> Value:
         """A constant of several equal samples as one."""
