@@ -22,21 +22,14 @@ def _activated(x: torch.Tensor, op: Op) -> torch.Tensor:
     return x.relu() if op.activation == "relu" else x.clamp(0, 6) if op.activation != "none" else x
 
 
-def dense(weight: object) -> torch.Tensor:
-    """A weight of a captured model: it has not been packed yet."""
-    assert isinstance(weight, torch.Tensor)
-    return weight
-
-
 def _result(op: Op, inputs: list[torch.Tensor]) -> torch.Tensor:
     x = inputs[0]
     if isinstance(op, Conv):
         top, left, bottom, right = op.padding
         padded = F.pad(x, (left, right, top, bottom))
-        weight = dense(op.weight)
-        return F.conv2d(padded, weight, op.bias, op.stride, 0, op.dilation, op.groups)
+        return F.conv2d(padded, op.dense_weight, op.bias, op.stride, 0, op.dilation, op.groups)
     if isinstance(op, Linear):
-        return F.linear(x, dense(op.weight), op.bias)
+        return F.linear(x, op.dense_weight, op.bias)
     if isinstance(op, Pool):
         return _pool(x, op)
     if not isinstance(op, Other):

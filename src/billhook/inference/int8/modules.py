@@ -32,7 +32,7 @@ from billhook.inference.layers.program import (
     read_tensor,
     sparse_names,
 )
-from billhook.inference.layers.race import choose_modules
+from billhook.inference.layers.race import Call, choose_modules, recorded_calls
 from billhook.inference.layers.replacement import copy_with, layers_to_replace
 from billhook.inference.plan import INT8_KERNELS, Choice, Plan
 from billhook.inference.program_file import read_dense
@@ -56,7 +56,7 @@ def choose_int8_modules(
         for name, layer in candidates(model)
         if isinstance(layer, DENSE_TYPES) and obstacle(layer) is None
     }
-    calls = _recorded(layers, lambda: run(model))
+    calls = recorded_calls(layers, lambda: run(model))
     merged = {report.name: report for report in reports}
     for name, call in calls.items():
         choices[name], merged[name] = _race(
@@ -65,30 +65,9 @@ def choose_int8_modules(
     return choices, list(merged.values())
 
 
-def _recorded(
-    layers: Mapping[str, nn.Module], run: Callable[[], object]
-) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
-    """The last call of each layer in a run."""
-    calls: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
-
-    def record(name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        calls[name] = args, kwargs
-
-    hooks = [
-        layer.register_forward_pre_hook(partial(record, name), with_kwargs=True)
-        for name, layer in layers.items()
-    ]
-    try:
-        run()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return calls
-
-
 def _race(
     layer: nn.Module,
-    call: tuple[tuple[Any, ...], dict[str, Any]],
+    call: Call,
     fp32: Choice,
     report: LayerReport,
     instruction_set: str,

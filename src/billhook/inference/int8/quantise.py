@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from billhook.errors import CompileError
 from billhook.inference import graph
 from billhook.inference.graph import INPUT, UnsupportedError
-from billhook.inference.int8.floats import dense, values_of
+from billhook.inference.int8.floats import values_of
 from billhook.inference.int8.ops import (
     Add,
     Concat,
@@ -231,7 +231,7 @@ class _Builder:
         self, op: graph.Conv | graph.Linear, source: Range, constant: float
     ) -> tuple[NDArray[np.int8], NDArray[np.int32], NDArray[np.float64]]:
         """Bytes, biases with ``constant`` (of the result) and the inputs' zero in them, steps."""
-        weight = dense(op.weight).double().numpy()
+        weight = op.dense_weight.double().numpy()
         bias = np.zeros(len(weight)) if op.bias is None else op.bias.double().numpy()
         if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
             raise CompileError(f"{op.name} has weights that are not finite")

@@ -1,6 +1,6 @@
 """Races the layers of a model that is not one program: each by itself, dense among its forms."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,7 +23,10 @@ from billhook.inference.report import LayerReport
 from billhook.inference.weights.csr import SparseWeight
 from billhook.torch_private import is_transformed
 
-__all__ = ["choose_modules", "time_modules"]
+__all__ = ["Call", "choose_modules", "recorded_calls", "time_modules"]
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and named arguments."""
 
 
 @dataclass
@@ -32,7 +35,7 @@ class _Layer:
 
     name: str
     module: nn.Module
-    call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+    call: Call | None
 
     @property
     def input(self) -> Any:
@@ -48,33 +51,34 @@ def choose_modules(
 
     The reports name every module with weights, also those that no kernel knows.
     """
-    layers = {name: _Layer(name, module) for name, module in candidates(model)}
-    _record_calls(layers, lambda: run(model))
+    layers = dict(candidates(model))
+    calls = recorded_calls(layers, lambda: run(model))
     choices, reports = {}, {}
-    for layer in layers.values():
-        choices[layer.name], reports[layer.name] = _choose(layer, isa)
+    for name, module in layers.items():
+        choices[name], reports[name] = _choose(_Layer(name, module, calls.get(name)), isa)
     for name, module, why in dense_only(model):
         reports[name] = _dense_report(name, module, why)
     order = {name: place for place, (name, _) in enumerate(model.named_modules())}
     return choices, sorted(reports.values(), key=lambda report: order[report.name])
 
 
-def _record_calls(layers: dict[str, _Layer], run: Callable[[], object]) -> None:
-    def recorder(layer: _Layer) -> Callable[..., None]:
-        def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            layer.call = args, kwargs
+def recorded_calls(layers: Mapping[str, nn.Module], run: Callable[[], object]) -> dict[str, Call]:
+    """The last call of each layer in a run."""
+    calls: dict[str, Call] = {}
 
-        return record
+    def record(name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        calls[name] = args, kwargs
 
     hooks = [
-        layer.module.register_forward_pre_hook(recorder(layer), with_kwargs=True)
-        for layer in layers.values()
+        layer.register_forward_pre_hook(partial(record, name), with_kwargs=True)
+        for name, layer in layers.items()
     ]
     try:
         run()
     finally:
         for hook in hooks:
             hook.remove()
+    return calls
 
 
 def _report(
@@ -142,16 +146,12 @@ def time_modules(
 ) -> list[LayerReport]:
     """Each sparse layer of a program by itself, on the input it sees in ``run()``."""
     sparse = {name: m for name, m in program.named_modules() if isinstance(m, SparseLayer)}
-    layers = {name: _Layer(name, module) for name, module in sparse.items()}
-    _record_calls(layers, run)
-    layers = {name: layer for name, layer in layers.items() if layer.call is not None}
-    calls = {}
-    for name, layer in layers.items():
-        args, kwargs = layer.call or ((), {})
-        calls[name] = partial(layer.module, *args, **kwargs)
-    times = interleaved_times(calls, rounds)
+    calls = recorded_calls(sparse, run)
+    sparse = {name: module for name, module in sparse.items() if name in calls}
+    bound = {name: partial(m, *calls[name][0], **calls[name][1]) for name, m in sparse.items()}
+    times = interleaved_times(bound, rounds)
     unknown = {"dense_ms": None, "chosen": "sparse", "reason": ""}
     return [
-        _sparse_report(layer, sparse[name], sparse_ms=times[name][0], **unknown)
-        for name, layer in layers.items()
+        _sparse_report(_Layer(name, m, calls[name]), m, sparse_ms=times[name][0], **unknown)
+        for name, m in sparse.items()
     ]
