@@ -20,12 +20,13 @@ Mode = Literal["network", "modules", "dense"]
 class Choice:
     """How one layer runs.
 
-    ``kernel``: "dense" (torch), "spmm" (sparse, operand as it lies), "spmm_packed" (operand
-    gathered into panels), "depthwise" (its own kernel, a channel at a time), "fused" (a depthwise
-    convolution that fills the panels of the 1x1 after it), "sparse" (a linear or recurrent layer,
-    by its own rules). In 8 bits: "Rx4" (the blocks of R rows by four columns with a nonzero),
-    "all_blocks" (all of them, four rows each), "windows" (unstructured zeros, by AVX512_VBMI), and
-    "depthwise". ``vectors``: the widest tile, in vectors of eight pixels.
+    ``kernel``: "dense" (all weights, by torch where layers are replaced one by one), "spmm"
+    (sparse, operand as it lies), "spmm_packed" (operand gathered into panels), "depthwise" (its own
+    kernel, one channel at a time), "fused" (a depthwise convolution that fills the panels of the
+    1x1 after it), "sparse" (a linear or recurrent layer, by its own rules). In 8 bits:
+    "Rx4" (the blocks of R rows by four columns with a nonzero), "all_blocks" (all of them, four
+    rows each), "windows" (unstructured zeros, by AVX512_VBMI), and "depthwise". ``vectors``: the
+    widest tile, in vectors of eight pixels.
     """
 
     kernel: str
