@@ -29,6 +29,7 @@ def test_a_recipe_names_the_parts_of_a_pruner() -> None:
             == part
         )
     for name, choices in (("criterion", CRITERIA), ("regrow", REGROWTH)):
+        assert set(typing.get_args(Pruning.model_fields[name].annotation)) == set(choices)
         for word in choices:
             assert getattr(Pruning.model_validate(WINDOW | {name: word}), name) == word
     with pytest.raises(ValidationError, match="granularity"):

@@ -76,7 +76,7 @@ class Condition:
     """What distinguishes the trials of one study."""
 
     arm: str
-    scheme: str  # standard, layerwise or global for the sparse arm, else empty
+    scheme: str  # of the sparse arm, such as "standard" or "global"; else empty
     variant: str  # what a study of tuning varies, such as "frequency=100"
     point: int  # the bytes of the small dense file it is compared at
     width: float
@@ -216,9 +216,6 @@ class _Planner:
             self.models[width] = self.subject.model(self.task, self.recipe, width)
         return self.models[width]
 
-    def _dense_bytes(self, width: float) -> int:
-        return self._bytes(width, 0.0)
-
     def _points(self) -> tuple[Point, ...]:
         study = self.study
         large = self._model(study.large_width)
@@ -228,12 +225,11 @@ class _Planner:
                 raise ConfigurationError(f"width {width} of {study.family} is not a whole number")
         found = {}
         solved = [
-            width_for(self._dense_bytes, size, step, study.large_width)
-            for size in study.small_bytes
+            width_for(self._bytes, size, step, study.large_width) for size in study.small_bytes
         ]
         for width in (*study.small_widths, *solved):
-            size = self._dense_bytes(width)
-            if size == self._dense_bytes(study.large_width):
+            size = self._bytes(width)
+            if size == self._bytes(study.large_width):
                 raise ConfigurationError(
                     f"{study.family} has {size:,} bytes at widths {width:g} and "
                     f"{study.large_width:g}: it has to use the width it is given"
@@ -242,7 +238,7 @@ class _Planner:
             found[f"width {width:g}"] = self._point(width, sparsity)
         for sparsity in study.sparsities:
             size = self._bytes(study.large_width, sparsity)
-            width = width_for(self._dense_bytes, size, step, study.large_width)
+            width = width_for(self._bytes, size, step, study.large_width)
             found[f"sparsity {sparsity:g}"] = self._point(width, sparsity)
         ordered = sorted(found.items(), key=lambda entry: entry[1].dense_bytes)
         for (one, a), (other, b) in itertools.pairwise(ordered):
@@ -255,12 +251,12 @@ class _Planner:
 
     def _point(self, width: float, sparsity: float) -> Point:
         sparse = self._bytes(self.study.large_width, sparsity)
-        return Point(width, self._dense_bytes(width), sparsity, sparse)
+        return Point(width, self._bytes(width), sparsity, sparse)
 
     def _arms(self, points: tuple[Point, ...]) -> Iterator[dict[str, Any]]:
         study = self.study
         large: dict[str, Any] = {"width": study.large_width, "scheme": "", "variant": ""}
-        point = self._dense_bytes(study.large_width)
+        point = self._bytes(study.large_width)
         yield large | {"arm": LARGE, "point": point, "sparsity": 0.0}
         for index, each in enumerate(points):
             here = {"point": each.dense_bytes, "sparsity": 0.0}
@@ -326,7 +322,7 @@ class _Planner:
             self.left[key] = nonzeros(self._model(width), sparsity, granularity_of(key[2]))
         return self.left[key]
 
-    def _bytes(self, width: float, sparsity: float, pattern: str = _SINGLE) -> int:
+    def _bytes(self, width: float, sparsity: float = 0.0, pattern: str = _SINGLE) -> int:
         key = width, sparsity, pattern if sparsity else _SINGLE
         if key not in self.bytes:
             model, codings = self._model(width), self.study.codings

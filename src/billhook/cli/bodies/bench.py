@@ -186,8 +186,8 @@ def check_input(target: str, model: nn.Module, *inputs: torch.Tensor) -> None:
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigurationError(
             f"{target} fails on an input of {list(inputs[0].shape)}, {inputs[0].dtype}: {cause} "
-            "(--input gives the "
-            "sides, --vocabulary makes it integers; a model of several inputs needs a wrapper)"
+            "(--input gives the sides, --vocabulary makes it integers; a model of several inputs "
+            "needs a wrapper)"
         ) from error
 
 
