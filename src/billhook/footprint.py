@@ -7,7 +7,7 @@ header that ``save`` writes.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -103,11 +103,14 @@ def footprint(
 
 
 def _measure(each: Prepared) -> _Measured:
-    return _Measured(
-        each.name,
-        lambda coding: coding.measure(each.elements, each.nnz),
-        each.entry,
-    )
+    known: dict[Coding, Layout] = {}  # a table asks several times, and some encode to measure
+
+    def layout(coding: Coding) -> Layout:
+        if coding not in known:
+            known[coding] = replace(coding.measure(each.elements, each.nnz), index=None)
+        return known[coding]
+
+    return _Measured(each.name, layout, each.entry)
 
 
 def expected_footprint(specs: Iterable[TensorSpec]) -> Footprint:

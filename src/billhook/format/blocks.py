@@ -42,14 +42,14 @@ class Blocks:
 
     def measure(self, elements: Elements, nnz: int) -> Layout:
         """Exact: each side is doubled as long as the entry becomes smaller."""
-        mask = (elements != 0).reshape(geometry(elements.shape))
-        sides = [1, 1, 1]
-        best = _layout(mask, (1, 1, 1), mask.shape, nnz)
+        shape, sides = geometry(elements.shape), [1, 1, 1]
+        mask = (elements != 0).reshape(shape)
+        best = _layout(mask, (1, 1, 1), shape, nnz)
         for axis in range(3):
             while math.prod(sides) < MAX_ELEMENTS and mask.shape[axis] > 1:
                 halved = _halved(mask, axis)
                 sides[axis] *= 2
-                longer = _layout(halved, _three(sides), geometry(elements.shape), nnz)
+                longer = _layout(halved, _three(sides), shape, nnz)
                 if longer.nbytes(elements.itemsize) >= best.nbytes(elements.itemsize):
                     sides[axis] //= 2
                     break

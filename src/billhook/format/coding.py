@@ -83,8 +83,8 @@ class Coding(Protocol):
         """The mask of ``shape`` as ``bitmask`` writes it, and the elements that are not zero;
         nothing is made dense that is not stored so.
 
-        Raises FormatError on an index that does not fit, but for the number of the mask's bits,
-        which the caller compares with that of the values.
+        Raises FormatError on an index that does not fit. The caller checks that the mask has as
+        many bits set as there are values.
         """
         ...
 

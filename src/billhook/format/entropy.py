@@ -49,11 +49,8 @@ class Entropy:
         mask = (elements != 0).reshape(density.geometry(elements.shape))
         model = density.fit(mask)
         lanes = _lanes(mask.size, nnz)
-        stream = kernels.rans_encode(
-            np.packbits(mask, bitorder="little"),
-            lanes,
-            model.shares(elements.shape),
-        )
+        packed = np.packbits(mask, bitorder="little")
+        stream = kernels.rans_encode(packed, lanes, model.shares(elements.shape))
         index = np.concatenate([model.to_bytes(lanes), stream])
         padding = -(-mask.size // _ELEMENTS_A_BYTE) - index.size
         if padding > 0:
@@ -89,11 +86,7 @@ class Entropy:
     def nonzeros(self, encoded: Encoded, shape: tuple[int, ...]) -> tuple[Bytes, Elements]:
         """The decoded mask, and the values themselves."""
         model, lanes, stream = density.parse(encoded.index, shape)
-        mask, used = kernels.rans_decode(
-            stream,
-            lanes,
-            model.shares(shape),
-        )
+        mask, used = kernels.rans_decode(stream, lanes, model.shares(shape))
         _check_rest(stream[used:], encoded.index.size, math.prod(shape))
         return mask, encoded.values
 

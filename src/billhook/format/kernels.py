@@ -116,9 +116,8 @@ def rans_encode(mask: Bytes, lanes: int, shares: Shares) -> Bytes:
     if kernel is None:
         return portable.rans_encode(mask, lanes, shares)
     stream = np.empty(4 * lanes + 2 * shares.numel, dtype=np.uint8)  # a bit emits one word at most
-    used = kernel(
-        *(mask.ctypes.data, lanes, *_arguments(shares), stream.ctypes.data, stream.size),
-    )
+    given = mask.ctypes.data, lanes, *_arguments(shares)
+    used = kernel(*given, stream.ctypes.data, stream.size)
     return stream[stream.size - used :].copy()
 
 
@@ -128,9 +127,8 @@ def rans_decode(stream: Bytes, lanes: int, shares: Shares) -> tuple[Bytes, int]:
     if kernel is None:
         return portable.rans_decode(stream, lanes, shares)
     mask = np.zeros((shares.numel + 7) // 8, dtype=np.uint8)
-    used = kernel(
-        *(stream.ctypes.data, stream.size, lanes, *_arguments(shares), mask.ctypes.data),
-    )
+    given = stream.ctypes.data, stream.size, lanes, *_arguments(shares)
+    used = kernel(*given, mask.ctypes.data)
     if used < 0:
         raise FormatError(portable.rans_error(used))
     return mask, used

@@ -111,11 +111,9 @@ def unpack(packed: Bytes, bits: int, count: int) -> Bytes:
     array([1, 2, 3], dtype=uint8)
     """
     columns = np.unpackbits(packed, count=count * bits, bitorder="little").reshape(count, bits)
-    return (
-        np.packbits(columns, axis=1, bitorder="little").reshape(count)
-        if bits
-        else (np.zeros(count, dtype=np.uint8))
-    )
+    if not bits:
+        return np.zeros(count, dtype=np.uint8)
+    return np.packbits(columns, axis=1, bitorder="little").reshape(count)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """From a model to what is to be coded: names checked, ties found, values narrowed."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,10 +17,10 @@ from billhook.format.record import SUFFIX, Record, Tied
 from billhook.format.values import applies, quantise
 from billhook.torch_private import is_transformed
 
-__all__ = ["Prepared", "prepare", "tensors_of", "tied_names"]
+__all__ = ["Prepared", "canonical", "prepare", "tensors_of", "tied_names"]
 
 _LOST = "has lost its memory, as under FSDP between two passes: save the gathered model"
-_SIGN = {torch.float64: 63, torch.float32: 31, torch.float16: 15, torch.bfloat16: 15}
+_HAVE_NEGATIVE_ZERO = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def _no_scales() -> NDArray[np.float32]:
@@ -60,32 +60,38 @@ def prepare(
 ) -> Iterator[Prepared]:
     """Every tensor in turn; see ``save`` for the arguments."""
     tied = tied_names(tensors)
+    shared: dict[str, Prepared] = {}
     for name, tensor in tensors.items():
+        if name in tied:
+            yield replace(shared[tied[name]], name=name, target=tied[name])
+            continue
         dtype = dtype_name(tensor.dtype)
         shape = file_shape(tuple(tensor.shape), dtype)
         narrow, scales, lost = "", _no_scales(), 0
         elements = to_elements(tensor)
-        sign = _SIGN.get(tensor.dtype)
+        is_float = tensor.dtype in _HAVE_NEGATIVE_ZERO
         if values is not None and applies(values, tensor):
             quantised = quantise(name, tensor, values, keep_survivors)
             elements, scales, lost = quantised.elements, quantised.scales, quantised.lost
-            narrow, sign = values, None if values == "I8" else elements.itemsize * 8 - 1
-        negative = _negative_zeros(elements, sign)
-        count = int(np.count_nonzero(negative))
+            narrow, is_float = values, values != "I8"
+        count = int(np.count_nonzero(_negative_zeros(elements))) if is_float else 0
         if count and canonical_zeros:
-            elements, count = np.where(negative, elements.dtype.type(0), elements), 0
+            elements, count = canonical(elements), 0
         nnz = int(np.count_nonzero(elements))
-        yield Prepared(
-            *(name, dtype, shape, elements, nnz, narrow, scales, lost, count),
-            target=tied.get(name, ""),
-        )
+        prepared = Prepared(name, dtype, shape, elements, nnz, narrow, scales, lost, count)
+        if name in tied.values():
+            shared[name] = prepared
+        yield prepared
 
 
-def _negative_zeros(elements: Elements, sign: int | None) -> NDArray[np.bool_]:
-    """Where a float is -0.0: only its sign bit is set; nowhere in a type without one."""
-    if sign is None:
-        return np.zeros((), dtype=np.bool_)
-    return np.asarray(elements == elements.dtype.type(1 << sign))
+def canonical(elements: Elements) -> Elements:
+    """The bits of floats with 0.0 in place of -0.0."""
+    return np.where(_negative_zeros(elements), elements.dtype.type(0), elements)
+
+
+def _negative_zeros(elements: Elements) -> NDArray[np.bool_]:
+    """Where a float is -0.0: only its sign bit is set."""
+    return np.asarray(elements == elements.dtype.type(1 << (elements.itemsize * 8 - 1)))
 
 
 def tensors_of(model_or_dict: nn.Module | Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -166,7 +166,9 @@ class Reader:
         record = self.record(name)
         assert isinstance(record, Record)
         with self._naming(name):
-            return self._decode(name, record, self._entry(name, record))
+            scales, encoded = self._encoded(name, record, self._entry(name, record))
+            shape = element_shape(record.shape, record.dtype)
+            return find(record.coding).decode(encoded, shape), scales
 
     def nonzeros(self, name: str) -> tuple[Bytes, Elements]:
         """The mask of a tensor of one type, and its elements that are not zero, never dense: bit i
@@ -201,13 +203,6 @@ class Reader:
         except FormatError as error:
             begin = self._entry(name, self.final_record(name)).begin
             raise FormatError(f"{self.path}: tensor {name!r} at byte {begin}: {error}") from error
-
-    def _decode(
-        self, name: str, record: Record, entry: Entry
-    ) -> tuple[Elements, NDArray[np.float32]]:
-        scales, encoded = self._encoded(name, record, entry)
-        shape = element_shape(record.shape, record.dtype)
-        return find(record.coding).decode(encoded, shape), scales
 
     def _encoded(
         self, name: str, record: Record, entry: Entry

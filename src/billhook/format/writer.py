@@ -17,7 +17,7 @@ from billhook.format.coding import Coding
 from billhook.format.codings import Encoding, choose, resolve
 from billhook.format.dtypes import dtype_name, file_shape, to_elements
 from billhook.format.file_layout import PlannedEntry, build, check_metadata
-from billhook.format.prepare import Prepared, prepare, tensors_of, tied_names
+from billhook.format.prepare import Prepared, canonical, prepare, tensors_of, tied_names
 from billhook.format.record import Record, Tied, checksum
 from billhook.format.save_report import SaveReport, gzip_size
 from billhook.format.summary import TensorSummary
@@ -130,9 +130,7 @@ def _code(each: Prepared, codings: Sequence[Coding]) -> _Coded:
 
 def _canonical_bytes(each: Prepared, codings: Sequence[Coding]) -> int:
     """Bytes of the values and index if every -0.0 were 0.0."""
-    width = each.elements.itemsize
-    negative = each.elements == each.elements.dtype.type(1 << (8 * width - 1))
-    elements = np.where(negative, each.elements.dtype.type(0), each.elements)
+    elements = canonical(each.elements)
     nnz = each.nnz - each.negative_zeros
     return choose(codings, lambda coding: coding.measure(elements, nnz), each.entry)[2].nbytes
 

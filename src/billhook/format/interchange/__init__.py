@@ -141,12 +141,12 @@ def _torch_load(path: Path) -> Any:
             )
         else:
             first = str(error).partition("\n")[0].partition(". ")[0]
-            cause = f"is no file of torch.save: it is damaged, or of another kind ({first})"
+            cause = f"is not a file of torch.save: it is damaged, or of another kind ({first})"
         raise FormatError(f"{path} {cause}") from error
 
 
 def _unusable_archive(path: Path) -> str | None:
-    """Why a zip archive is no ``state_dict`` that ``torch.save`` wrote whole; None if it may be."""
+    """Why a zip archive is not a whole file of ``torch.save``; None if it may be one."""
     with open(path, "rb") as file:
         if file.read(2) != b"PK":
             return None
