@@ -60,10 +60,10 @@ void parallel_for(int64_t tasks, int64_t threads, const Body& body) {
   if (shared.error != nullptr) std::rethrow_exception(shared.error);
 }
 
-// Calls body(first, last) for ranges that share [0, count), at most four for each thread.
+// Calls body(first, last) for ranges that share [0, count): one, or of several threads four each.
 template <typename Body>
 void parallel_ranges(int64_t count, int64_t threads, const Body& body) {
-  const int64_t ranges = std::min(count, 4 * threads);
+  const int64_t ranges = threads <= 1 ? 1 : std::min(count, 4 * threads);
   parallel_for(ranges, threads, [&](int64_t i) {
     body(count * i / ranges, count * (i + 1) / ranges);
   });

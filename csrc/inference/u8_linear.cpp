@@ -23,15 +23,6 @@ U8Spmv u8s8_spmv_for(int64_t isa) {
 
 namespace {
 
-// Calls run(first, last) for parts of [0, count), each a task.
-template <typename Run>
-void in_parts(int64_t count, int64_t threads, const Run& run) {
-  const int64_t parts = threads == 1 ? 1 : std::min(count, 4 * threads);
-  parallel_for(parts, threads, [&](int64_t part) {
-    run(count * part / parts, count * (part + 1) / parts);
-  });
-}
-
 // A buffer of this thread, valid until the thread asks again for `slot`.
 uint8_t* byte_scratch(int slot, int64_t bytes) {
   static thread_local std::vector<uint8_t> buffers[2];
@@ -46,13 +37,14 @@ void u8_multiply(const U8Matrix& m, const uint8_t* x, float step, float* y, int6
                  int64_t isa) {
 #if defined(__x86_64__)
   if (m.vector_windows != nullptr)
-    return in_parts(m.vector_windows->packs, threads, [&](int64_t first, int64_t last) {
+    return parallel_ranges(m.vector_windows->packs, threads, [&](int64_t first, int64_t last) {
       avx512vbmi::u8s8_spmv(*m.vector_windows, first, last, x, step, y);
     });
 #endif
   const U8Spmv spmv = u8s8_spmv_for(isa);
-  in_parts(m.vector->packs, threads,
-           [&](int64_t first, int64_t last) { spmv(*m.vector, first, last, x, step, y); });
+  parallel_ranges(m.vector->packs, threads, [&](int64_t first, int64_t last) {
+    spmv(*m.vector, first, last, x, step, y);
+  });
 }
 
 namespace {
@@ -155,9 +147,7 @@ BILLHOOK_API int64_t billhook_u8_lstm(const billhook::U8Matrix* recurrent, const
                                    int64_t reverse, int64_t threads, int64_t isa) try {
   using namespace billhook;
   const int64_t units = recurrent->columns;
-  const auto cell = version_for<U8LstmCell>(isa, {{kPortable, portable::u8_lstm_cell},
-                                                  {kAvx2, avx2::u8_lstm_cell},
-                                                  {kAvx512, avx512::u8_lstm_cell}});
+  const auto cell = BILLHOOK_FP32(U8LstmCell, u8_lstm_cell, isa);
   std::vector<uint8_t> state(static_cast<size_t>((units + 63) / 64 * 64 + kSlack), 128);
   std::vector<float> sums(static_cast<size_t>(4 * units));
   u8_map_for(isa).quantise_vector(h, units, 127.0f, 128.0f, state.data());

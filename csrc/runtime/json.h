@@ -15,7 +15,6 @@ class Value {
   bool is_object() const { return kind() == '{'; }
   bool is_list() const { return kind() == '['; }
   bool is_string() const { return kind() == '"'; }
-  bool is_null() const { return kind() == 'n'; }
 
   std::string text() const;              // of a string; Refusal otherwise
   int64_t number(int64_t least, int64_t most) const;  // a whole number; Refusal otherwise
