@@ -1,38 +1,19 @@
 """Makes the test vectors beside it: programs, inputs, and torch's outputs in fp64, rounded.
 
-``python runtime/tests/make_vectors.py`` in billhook's environment; the files are committed.
+``python -m runtime.tests.make_vectors`` in billhook's environment; the files are committed.
 """
 
 from pathlib import Path
 
 import numpy as np
 import torch
+from tests.fuzz.programs import Branches
 from torch import nn
 from torch.nn import functional as F
 
 import billhook
 
 FOLDER = Path(__file__).parent / "vectors"
-
-
-class Branches(nn.Module):
-    """Strides, a depthwise layer, a concatenation, a sum, pools, and a linear head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a = nn.Conv2d(2, 8, 3, padding=1)
-        self.d = nn.Conv2d(8, 8, 3, padding=1, groups=8)
-        self.p = nn.Conv2d(8, 8, 1)
-        self.s = nn.Conv2d(16, 6, 3, stride=2, padding=1, groups=2)
-        self.fc = nn.Linear(6, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.relu(self.a(x))
-        y = F.relu6(self.p(F.relu(self.d(x))))
-        y = F.max_pool2d(torch.cat([x + y, y], 1), 3, 1, 1)
-        y = F.avg_pool2d(self.s(y), 2, 1, count_include_pad=False)
-        scores: torch.Tensor = self.fc(F.adaptive_avg_pool2d(y, 1).flatten(1))
-        return scores
 
 
 class Squeeze(nn.Module):
@@ -62,8 +43,8 @@ def models() -> dict[str, tuple[nn.Module, tuple[int, int, int], dict[str, str]]
             (2, 9, 7),
             {"0": "spmm", "2.a": "sparse", "2.b": "sparse", "3": "spmm"},
         ),
-        "fused": (Branches(), (2, 11, 13), blocks),
-        "apart": (Branches(), (2, 11, 13), apart),
+        "fused": (Branches(8), (2, 11, 13), blocks),
+        "apart": (Branches(8), (2, 11, 13), apart),
     }
 
 

@@ -1,7 +1,6 @@
 """Files of models with replaced layers: refused, or run as the dense model with what they hold."""
 
 import copy
-import json
 import random
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from billhook.errors import BillhookError
 from billhook.inference.layers.base import SparseLayer
 
 from . import programs
-from .files import File, build, change, flip, number, parse
+from .files import File, number
 
 __all__ = ["check", "make", "seeds"]
 
@@ -52,8 +51,7 @@ def seeds(folder: Path) -> list[File]:
     """The model by several plans and codings."""
     torch.manual_seed(0)
     model = EveryKind().eval()
-    for weight in model.parameters():
-        weight.data *= torch.rand_like(weight) < (0.4 if weight.dim() > 1 else 1.0)
+    programs.prune(model)
     files = []
     for codings, dense in zip(
         programs.CODINGS, ((), ("lstm", "conv"), ("attention",)), strict=True
@@ -63,29 +61,13 @@ def seeds(folder: Path) -> list[File]:
         layers = {name: {"kernel": kernel} for name, kernel in kernels.items()}
         plan = {"version": 1, "mode": "modules", "isa": "portable", "layers": layers}
         fast = billhook.compile(model, _tokens(1), plan=plan)
-        billhook.save(fast, folder / "seed", encoding=codings, gzip=False)
-        files.append(parse((folder / "seed").read_bytes()))
-        programs.without_example(files[-1])
+        files.append(programs.saved(fast, folder, codings))
     return files
 
 
 def make(rng: random.Random, files: list[File]) -> bytes:
     """The bytes of a changed file."""
-    file = copy.deepcopy(rng.choice(files))
-    text = next(t for t in file.tensors if t.name == "program")
-    kind = rng.randrange(8)
-    if kind <= 4:
-        program = json.loads(text.data)
-        for _ in range(rng.choice((1, 1, 1, 2, 3))):
-            _change_text(rng, program)
-        programs.set_text(text, program)
-    if kind >= 4:
-        tensor = rng.choice(file.tensors)
-        changed = programs.change_numbers if rng.random() < 0.8 else flip
-        tensor.data = changed(rng, tensor.data)
-    if kind == 7:
-        file = change(rng, file)
-    return build(file, rng)
+    return programs.changed(rng, files, _change_text, 4)
 
 
 def _change_text(rng: random.Random, program: dict[str, Any]) -> None:

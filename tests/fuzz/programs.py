@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,15 @@ from .files import File, Tensor, build, change, flip, number, parse
 from .reference import dense_weight, reference
 
 __all__ = [
+    "Branches",
     "anywhere",
-    "change_numbers",
+    "changed",
     "check",
     "dense_weight",
     "make",
+    "prune",
+    "saved",
     "seeds",
-    "set_text",
-    "without_example",
 ]
 
 TOLERANCE = 1e-4
@@ -43,12 +45,12 @@ KERNELS = ("dense", "spmm", "spmm_packed", "depthwise", "fused", "sparse")
 class Branches(nn.Module):
     """Strides, a depthwise layer, a concatenation, a sum, pools, and a linear head."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 4) -> None:
         super().__init__()
-        self.a = nn.Conv2d(2, 4, 3, padding=1)
-        self.d = nn.Conv2d(4, 4, 3, padding=1, groups=4)
-        self.p = nn.Conv2d(4, 4, 1)
-        self.s = nn.Conv2d(8, 6, 3, stride=2, padding=1, groups=2)
+        self.a = nn.Conv2d(2, width, 3, padding=1)
+        self.d = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.p = nn.Conv2d(width, width, 1)
+        self.s = nn.Conv2d(2 * width, 6, 3, stride=2, padding=1, groups=2)
         self.fc = nn.Linear(6, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -74,8 +76,7 @@ def seeds(folder: Path) -> list[File]:
     }
     files = []
     for model, shape in ((Branches(), (2, 7, 6)), (wide, (2, 6, 6)), (maps, (2, 9, 8))):
-        for weight in model.parameters():
-            weight.data *= torch.rand_like(weight) < (0.4 if weight.dim() > 1 else 1.0)
+        prune(model)
         x = torch.rand(1, *shape)
         for codings, plan in zip(CODINGS, plans.values(), strict=True):
             layers = {
@@ -86,10 +87,7 @@ def seeds(folder: Path) -> list[File]:
                 if isinstance(layer, nn.Conv2d | nn.Linear)
             }
             whole = {"version": 1, "mode": "network", "isa": "portable", "layers": layers}
-            fast = billhook.compile(model.eval(), x, plan=whole)
-            billhook.save(fast, folder / "seed", encoding=codings, gzip=False)
-            files.append(parse((folder / "seed").read_bytes()))
-            without_example(files[-1])
+            files.append(saved(billhook.compile(model.eval(), x, plan=whole), folder, codings))
     return [*files, *(_whole(model, inputs, folder) for model, inputs in _others())]
 
 
@@ -139,8 +137,7 @@ def _others() -> list[tuple[nn.Module, tuple[torch.Tensor, ...]]]:
 
 def _whole(model: nn.Module, inputs: tuple[torch.Tensor, ...], folder: Path) -> File:
     """The program of a model, all its layers sparse."""
-    for weight in model.parameters():
-        weight.data *= torch.rand_like(weight) < (0.4 if weight.dim() > 1 else 1.0)
+    prune(model)
     graph, _ = capture_graph(model.eval(), inputs)
     layers = {
         op.name: {"kernel": next(k for k in op.kernels_for() if k != "dense")}
@@ -148,23 +145,28 @@ def _whole(model: nn.Module, inputs: tuple[torch.Tensor, ...], folder: Path) -> 
         if isinstance(op, Layer)
     }
     plan = {"version": 1, "mode": "network", "isa": "portable", "layers": layers}
-    billhook.save(
-        billhook.compile(model, inputs, plan), folder / "seed", encoding="dense", gzip=False
-    )
+    return saved(billhook.compile(model, inputs, plan), folder, "dense")
+
+
+def prune(model: nn.Module) -> None:
+    """Zeros at random in all matrices."""
+    for weight in model.parameters():
+        weight.data *= torch.rand_like(weight) < (0.4 if weight.dim() > 1 else 1.0)
+
+
+def saved(fast: nn.Module, folder: Path, encoding: Any) -> File:
+    """The file of a compiled model, without the example: a changed program is then not refused for
+    its outputs alone, and an attacker would make his own."""
+    billhook.save(fast, folder / "seed", encoding=encoding, gzip=False)
     file = parse((folder / "seed").read_bytes())
-    without_example(file)
-    return file
-
-
-def without_example(file: File) -> None:
-    """So that a changed program is not refused for its outputs alone: an attacker makes his own."""
     text = next(t for t in file.tensors if t.name == "program")
     program = json.loads(text.data)
     program.pop("example", None)
-    set_text(text, program)
+    _set_text(text, program)
+    return file
 
 
-def set_text(text: Tensor, program: dict[str, Any]) -> None:
+def _set_text(text: Tensor, program: dict[str, Any]) -> None:
     text.data = json.dumps(program).encode()
     text.shape = [len(text.data)]
     text.record = f"dense U8 [{len(text.data)}]"
@@ -172,25 +174,35 @@ def set_text(text: Tensor, program: dict[str, Any]) -> None:
 
 def make(rng: random.Random, files: list[File]) -> bytes:
     """The bytes of a changed program."""
+    return changed(rng, files, _change_text, 5)
+
+
+def changed(
+    rng: random.Random,
+    files: list[File],
+    change_text: Callable[[random.Random, dict[str, Any]], None],
+    both: int,
+) -> bytes:
+    """A file whose text, tensors or form were changed; of the kinds 0 to 7 ``both`` changes text
+    and tensors, those below it text alone."""
     file = copy.deepcopy(rng.choice(files))
     text = next(t for t in file.tensors if t.name == "program")
     kind = rng.randrange(8)
-    if kind <= 5:
+    if kind <= both:
         program = json.loads(text.data)
         for _ in range(rng.choice((1, 1, 1, 2, 3))):
-            _change_text(rng, program)
-        set_text(text, program)
-    if kind >= 5:
+            change_text(rng, program)
+        _set_text(text, program)
+    if kind >= both:
         tensor = rng.choice(file.tensors)
-        tensor.data = (
-            change_numbers(rng, tensor.data) if rng.random() < 0.8 else flip(rng, tensor.data)
-        )
+        changes = _change_numbers if rng.random() < 0.8 else flip
+        tensor.data = changes(rng, tensor.data)
     if kind == 7:
         file = change(rng, file)
     return build(file, rng)
 
 
-def change_numbers(rng: random.Random, data: bytes) -> bytes:
+def _change_numbers(rng: random.Random, data: bytes) -> bytes:
     """One number of two or four bytes is another: a column, a row's begin, or a weight."""
     width = rng.choice((2, 4))
     if len(data) < width:

@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -28,23 +29,12 @@ def test_changed_files_of_tensors(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not kernels.available(), reason="no native kernels")
-def test_changed_programs(tmp_path: Path) -> None:
-    seeds = programs.seeds(tmp_path)
-    assert {programs.check(tmp_path / "file", build(file)) for file in seeds} == {"ran"}
+@pytest.mark.parametrize("kind", [programs, layers])
+def test_changed_programs(kind: ModuleType, tmp_path: Path) -> None:
+    seeds = kind.seeds(tmp_path)
+    assert {kind.check(tmp_path / "file", build(file)) for file in seeds} == {"ran"}
     results = [
-        programs.check(tmp_path / "file", programs.make(random.Random(f"test/{i}"), seeds))
-        for i in range(150)
-    ]
-    assert results.count("ran") > 10
-    assert results.count("refused") > 50
-
-
-@pytest.mark.skipif(not kernels.available(), reason="no native kernels")
-def test_changed_files_of_replaced_layers(tmp_path: Path) -> None:
-    seeds = layers.seeds(tmp_path)
-    assert {layers.check(tmp_path / "file", build(file)) for file in seeds} == {"ran"}
-    results = [
-        layers.check(tmp_path / "file", layers.make(random.Random(f"test/{i}"), seeds))
+        kind.check(tmp_path / "file", kind.make(random.Random(f"test/{i}"), seeds))
         for i in range(150)
     ]
     assert results.count("ran") > 10
