@@ -108,7 +108,7 @@ def measure(path: Path, target: str | None, shape: str) -> dict[str, float]:
 def main() -> None:
     """Prints one line of JSON for each file."""
     if len(sys.argv) > 1:
-        path, target, shape = [*sys.argv[1:], None, ""][:3] if len(sys.argv) == 2 else sys.argv[1:]
+        path, target, shape = [*sys.argv[1:], None, ""][:3]
         print(json.dumps(measure(Path(str(path)), target, str(shape))))
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -84,7 +84,7 @@ def _family_on_data(
     name = model.partition("(")[0]
     if name not in FAMILIES:
         raise ConfigurationError(
-            f"--data measures one of {', '.join(FAMILIES)}, and {name} is none of them: give "
+            f"--data measures one of {', '.join(FAMILIES)}, and {name} is not one of them: give "
             "--evaluate module:function for a network of your own"
         )
     if weights is None:
