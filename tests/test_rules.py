@@ -1,6 +1,7 @@
 """billhook.rules: blocks are pruned, embeddings and heads are not."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,15 +11,11 @@ from torch import nn
 import billhook
 from billhook.errors import ConfigurationError
 
+SMALL: Any = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 16}
+
 
 def bert() -> nn.Module:
-    config = hf.BertConfig(
-        vocab_size=32,
-        hidden_size=8,
-        num_attention_heads=2,
-        num_hidden_layers=2,
-        intermediate_size=16,
-    )
+    config = hf.BertConfig(vocab_size=32, num_hidden_layers=2, **SMALL)
     return hf.BertForSequenceClassification(config)
 
 
@@ -32,14 +29,7 @@ def t5() -> nn.Module:
 
 
 def vit() -> nn.Module:
-    config = hf.ViTConfig(
-        hidden_size=8,
-        num_attention_heads=2,
-        num_hidden_layers=1,
-        intermediate_size=16,
-        image_size=8,
-        patch_size=4,
-    )
+    config = hf.ViTConfig(num_hidden_layers=1, image_size=8, patch_size=4, **SMALL)
     return hf.ViTForImageClassification(config)
 
 

@@ -221,8 +221,8 @@ def test_bad_rules_name_cause_and_fix(rules: Rules, cause: str) -> None:
         ({"0": False}, "rule '0' has the value False"),
         ({"0": torch.tensor(0.9)}, r"rule '0' has the value tensor\(0.9000\)"),
         ({"0": float("nan")}, "sparsity nan, which is outside"),
-        ({3: 0.9}, "3 is no key of rules"),
-        ({int: 0.9}, "<class 'int'> is no key of rules"),
+        ({3: 0.9}, "3 is not a key of rules"),
+        ({int: 0.9}, "<class 'int'> is not a key of rules"),
     ],
 )
 def test_rules_of_wrong_types_are_refused(rules: Any, cause: str) -> None:

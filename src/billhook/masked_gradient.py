@@ -178,7 +178,7 @@ def check_free(name: str, parameter: Tensor) -> None:
         StateError: one does.
     """
     if _is_held(parameter):
-        gc.collect()  # one that nobody can reach any more, with its optimizer, is none
+        gc.collect()  # a pruner that nobody can reach any more does not count
     if _is_held(parameter):
         raise StateError(
             f"{name!r} is held by another Pruner, which would go on masking its gradients: call "

@@ -303,7 +303,7 @@ def _check_rule(pattern: object) -> None:
         isinstance(pattern, type) and issubclass(pattern, nn.Module)
     ):
         raise ConfigurationError(
-            f"{pattern!r} is no key of rules: give the name of a parameter or module, a glob "
+            f"{pattern!r} is not a key of rules: give the name of a parameter or module, a glob "
             "over names, or a class of modules"
         )
 

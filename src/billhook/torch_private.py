@@ -82,7 +82,7 @@ def unflatten(parts: Iterable[Any], spec: Any) -> Any:
 
 
 def schema_of(operator: Any) -> Any:
-    """The arguments and results of an operator of torch, None of what is none."""
+    """The arguments and results of an operator of torch; None of anything else."""
     return getattr(operator, "_schema", None)
 
 

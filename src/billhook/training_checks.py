@@ -69,10 +69,10 @@ class LoadedStates:
         self._restored = set(optimizers)
 
     def was_loaded(self, optimizer: Optimizer, steps: StepCount) -> bool:
-        """Whether the state was replaced since the last step; the pruner has taken ``steps``.
+        """Whether the state was replaced since the last step; the pruner has counted ``steps``.
 
         Raises:
-            StateError: it is one of a run under way, and the pruner's was not loaded with it.
+            StateError: it comes from the middle of a run, and the pruner's was not loaded with it.
         """
         restored = optimizer in self._restored
         self._restored.discard(optimizer)

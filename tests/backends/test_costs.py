@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ def test_an_update_on_the_cpu_makes_the_new_masks_and_nothing_else() -> None:
         grads_of(model)
         found[step] = peak(optimizer.step)
     weights = 8 * 256 * 256
-    assert (found[5] - found[6]) / weights < 0.14  # an eighth, and headers
+    assert (found[5] - found[6]) / weights < 0.14  # an eighth of a byte each, and headers
 
 
 @pytest.mark.skipif(not TRITON, reason="no triton")
@@ -83,8 +84,14 @@ def _steps(pruned: bool) -> Callable[[], float]:
 
 
 def test_a_step_takes_little_of_the_hosts_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 200 tensors, kernels left out: what the host does to launch one for all of them."""
-    pytest.importorskip("triton")
+    """What the host does for 200 tensors before it launches one kernel for all of them.
+
+    The kernels themselves are left out, so this needs no Triton.
+    """
+    kernels = Mock(BLOCK=1024, PIECE=8192, BINS=2048, DIGITS=((20, 11), (10, 10), (0, 10)))
+    monkeypatch.setattr(triton, "_kernels", lambda: kernels)
+    monkeypatch.setattr(triton, "_int", lambda size: size)
+    monkeypatch.setattr(triton, "log_failure", Mock(side_effect=AssertionError("it failed")))
     monkeypatch.setattr(nans, "record_event", lambda device: DoneEvent())
     monkeypatch.setattr(triton, "is_available", lambda device: True)
     monkeypatch.setattr(triton.Batch, "_launch", lambda *args, **constants: None)
@@ -93,4 +100,5 @@ def test_a_step_takes_little_of_the_hosts_time(monkeypatch: pytest.MonkeyPatch) 
     plain, pruned = _steps(False), _steps(True)
     times = [(plain(), pruned()) for _ in range(40)][5:]
     added = statistics.median(with_masks - without for without, with_masks in times)
-    assert added < 5  # 25 microseconds a tensor, on a machine that others use too
+    torchs = statistics.median(without for without, _ in times)
+    assert added < min(5, 1.5 * torchs)  # 0.7 of torch's own time is usual

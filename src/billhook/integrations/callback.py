@@ -24,7 +24,7 @@ class AttachesPruner:
 
     Raises:
         TypeError: an option that Pruner does not have, long before one is made.
-        ConfigurationError: the schedule is none.
+        ConfigurationError: the schedule is not a Schedule.
     """
 
     _all: ClassVar["weakref.WeakSet[AttachesPruner]"] = weakref.WeakSet()
@@ -68,8 +68,8 @@ class AttachesPruner:
 
         Raises:
             ConfigurationError: the run ends before ``end_step``.
-            StateError: the state is none, is another model's or configuration's, or was not saved
-                together with these weights.
+            StateError: the state is not a pruner's, is another model's or configuration's, or was
+                not saved together with these weights.
         """
         self._stop()
         taken = state["step"] if state else 0
