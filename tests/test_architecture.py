@@ -271,7 +271,7 @@ CODE = sorted(
     for path in (ROOT / folder).rglob("*")
     if path.suffix in (".py", ".cpp", ".h")
 )
-MOST_LINES = 440  # of a file; 400 is the aim
+MOST_LINES = 420  # of a file; 400 is the aim
 
 
 def _body(function: ast.FunctionDef) -> int:

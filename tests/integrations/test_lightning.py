@@ -1,18 +1,14 @@
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 import billhook
-from billhook import Cubic, OneShot, Pruner
+from billhook import OneShot, Pruner
 from billhook.errors import ConfigurationError, StateError
 from billhook.integrations.lightning import PruningCallback
 from tests.integrations.conftest import (
@@ -20,97 +16,26 @@ from tests.integrations.conftest import (
     assert_same_weights,
     run_until_killed,
 )
+from tests.integrations.lightning_runs import (
+    SCHEDULE,
+    STEPS,
+    Module,
+    fit,
+    loss_of,
+    net_of_two,
+    saving_in,
+    sparsity_of,
+    trainer_of,
+)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before"),
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks"),
 ]
 
-SCHEDULE = Cubic(0.8, 2, 17, frequency=3)
-STEPS = 24
-EPOCH = 6  # batches
-
-
-def _net() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(10, 20), nn.Tanh(), nn.Linear(20, 5))
-
-
-def _loss(net: nn.Module, batch: int) -> Tensor:
-    x = torch.randn(8, 10, generator=torch.Generator().manual_seed(batch))
-    return nn.functional.cross_entropy(net(x), torch.arange(8) % 5)
-
-
-class Module(LightningModule):
-    """Batch t of the run is made from seed t; the score is better the denser the model is."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = _net()
-        self.seen = 0
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.net.parameters(), lr=0.05)
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        loss = _loss(self.net, self.trainer.fit_loop.total_batch_idx)
-        self.log("train_score", float(_sparsity(self)), on_step=True, on_epoch=False)
-        return loss
-
-    def train_dataloader(self) -> Any:
-        return DataLoader(torch.zeros(EPOCH, 1))  # type: ignore[arg-type]
-
-
-class Validated(Module):
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.log("score", float(_sparsity(self)))
-
-    def val_dataloader(self) -> Any:
-        return DataLoader(torch.zeros(1, 1))  # type: ignore[arg-type]
-
-
-class Kill(Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        if trainer.global_step == self.step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _sparsity(module: nn.Module) -> float:
-    weights = [p for p in module.parameters() if p.dim() == 2]
-    return sum(int(p.eq(0).sum()) for p in weights) / sum(p.numel() for p in weights)
-
-
-def _trainer(folder: Path, *callbacks: Callback, max_steps: int = STEPS, **kwargs: Any) -> Trainer:
-    return Trainer(
-        default_root_dir=folder,
-        accelerator="cpu",
-        max_steps=max_steps,
-        callbacks=list(callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **{"logger": False, "enable_checkpointing": False} | kwargs,
-    )
-
-
-def _saving(folder: Path, **kwargs: Any) -> ModelCheckpoint:
-    return ModelCheckpoint(folder / "saved", "{step}", save_top_k=-1, **kwargs)
-
-
-def fit(
-    folder: str, kill: int = 0, resume: str | None = None
-) -> tuple[Module, PruningCallback, Trainer]:
-    module, pruning = Module(), PruningCallback(SCHEDULE)
-    saving = _saving(Path(folder), every_n_train_steps=5)
-    trainer = _trainer(Path(folder), Kill(kill), saving, pruning, enable_checkpointing=True)
-    trainer.fit(module, ckpt_path=resume)
-    return module, pruning, trainer
-
 
 def test_a_killed_run_resumes_to_the_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
-    run_until_killed(f"tests.integrations.test_lightning:fit({str(tmp_path)!r}, kill=13)")
+    run_until_killed(f"tests.integrations.lightning_runs:fit({str(tmp_path)!r}, kill=13)")
     last = tmp_path / "saved" / "step=10.ckpt"
     assert torch.load(last)["callbacks"]["PruningCallback"]["pruner"]["step"] == 10
     module, pruning, trainer = fit(str(tmp_path), resume=str(last))
@@ -122,20 +47,20 @@ def test_a_killed_run_resumes_to_the_uninterrupted_one_bit_for_bit(tmp_path: Pat
     assert_same_optimizer(trainer.optimizers[0], other.optimizers[0])
     masks = uninterrupted.pruner.masks
     assert all(torch.equal(mask, masks[name]) for name, mask in pruning.pruner.masks.items())
-    assert _sparsity(module) == pytest.approx(0.8)
+    assert sparsity_of(module) == pytest.approx(0.8)
 
 
 def test_accumulation_and_clipping_equal_the_loop_written_out(tmp_path: Path) -> None:
     module, pruning = Module(), PruningCallback(SCHEDULE, regrow=False)
-    _trainer(tmp_path, pruning, accumulate_grad_batches=2, gradient_clip_val=0.1).fit(module)
+    trainer_of(tmp_path, pruning, accumulate_grad_batches=2, gradient_clip_val=0.1).fit(module)
 
-    net = _net()
+    net = net_of_two()
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.05)
     pruner = Pruner(net, optimizer, SCHEDULE, regrow=False)
     for step in range(STEPS):
         optimizer.zero_grad()
         for part in range(2):
-            (_loss(net, 2 * step + part) / 2).backward()
+            (loss_of(net, 2 * step + part) / 2).backward()
         nn.utils.clip_grad_norm_(net.parameters(), 0.1)
         optimizer.step()
     assert pruning.pruner is not None
@@ -145,7 +70,7 @@ def test_accumulation_and_clipping_equal_the_loop_written_out(tmp_path: Path) ->
 
 def test_sparsity_is_logged_by_the_trainers_logger(tmp_path: Path) -> None:
     logger = CSVLogger(tmp_path)
-    trainer = _trainer(tmp_path, PruningCallback(SCHEDULE), logger=logger, log_every_n_steps=1)
+    trainer = trainer_of(tmp_path, PruningCallback(SCHEDULE), logger=logger, log_every_n_steps=1)
     trainer.fit(Module())
     rows = (Path(logger.log_dir) / "metrics.csv").read_text().splitlines()
     names = rows[0].split(",")
@@ -172,7 +97,7 @@ class Stop(Callback):
 
 def test_a_run_that_ends_too_soon_says_what_it_reached(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"12 of the 17 .* are 75.00% sparse, not 80.00%"):
-        _trainer(tmp_path, PruningCallback(SCHEDULE), Stop(12)).fit(Module())
+        trainer_of(tmp_path, PruningCallback(SCHEDULE), Stop(12)).fit(Module())
 
 
 @pytest.mark.parametrize("limits", [{"max_steps": 12}, {"max_steps": -1, "max_epochs": 2}])
@@ -180,7 +105,7 @@ def test_a_window_beyond_the_run_is_refused_before_the_first_step(
     tmp_path: Path, limits: dict[str, Any]
 ) -> None:
     module, fresh = Module(), Module()
-    trainer = _trainer(tmp_path, PruningCallback(OneShot(0.5, 0, 17, frequency=17)), **limits)
+    trainer = trainer_of(tmp_path, PruningCallback(OneShot(0.5, 0, 17, frequency=17)), **limits)
     with pytest.raises(ConfigurationError, match="run ends at step 12, .* end_step is 17.*step=9"):
         trainer.fit(module)
     assert trainer.global_step == 0
@@ -192,27 +117,27 @@ def test_an_exception_leaves_the_module_free_for_another_run(
     tmp_path: Path, error: BaseException
 ) -> None:
     module, pruning = Module(), PruningCallback(SCHEDULE)
-    interrupted = _trainer(tmp_path, pruning, Stop(9, error), logger=False)
+    interrupted = trainer_of(tmp_path, pruning, Stop(9, error), logger=False)
     with pytest.raises((RuntimeError, SystemExit)):
         interrupted.fit(module)
     assert pruning.pruner is not None
     assert not pruning.pruner.is_attached
     other = PruningCallback(OneShot(0.9, 2))
     with pytest.warns(UserWarning, match="are zero but not masked"):
-        _trainer(tmp_path, other).fit(module)
-    assert _sparsity(module) == pytest.approx(0.9)
+        trainer_of(tmp_path, other).fit(module)
+    assert sparsity_of(module) == pytest.approx(0.9)
     assert pruning.state_dict()["pruner"]["step"] == 9  # a checkpoint made on the way out
 
 
 def test_a_fit_goes_on_after_an_exception(tmp_path: Path) -> None:
     module, pruning = Module(), PruningCallback(SCHEDULE)
-    trainer = _trainer(tmp_path, pruning, Stop(9, RuntimeError("out of memory")))
+    trainer = trainer_of(tmp_path, pruning, Stop(9, RuntimeError("out of memory")))
     with pytest.raises(RuntimeError, match="out of memory"):
         trainer.fit(module)
     trainer.fit(module)
     assert pruning.pruner is not None
     assert pruning.pruner.step_count == STEPS
-    assert _sparsity(module) == pytest.approx(0.8)
+    assert sparsity_of(module) == pytest.approx(0.8)
 
 
 def test_two_callbacks_with_rules_of_their_own_prune_side_by_side(tmp_path: Path) -> None:
@@ -224,10 +149,10 @@ def test_two_callbacks_with_rules_of_their_own_prune_side_by_side(tmp_path: Path
         ]
 
     module, first = Module(), callbacks()
-    saving = _saving(tmp_path, every_n_train_steps=10)
-    _trainer(tmp_path, *first, saving, enable_checkpointing=True).fit(module)
+    saving = saving_in(tmp_path, every_n_train_steps=10)
+    trainer_of(tmp_path, *first, saving, enable_checkpointing=True).fit(module)
     resumed, second = Module(), callbacks()
-    _trainer(tmp_path, *second).fit(resumed, ckpt_path=str(tmp_path / "saved" / "step=10.ckpt"))
+    trainer_of(tmp_path, *second).fit(resumed, ckpt_path=str(tmp_path / "saved" / "step=10.ckpt"))
     assert_same_weights(resumed, module)
     for callback, nonzero in zip(second, (40, 50), strict=True):
         assert callback.pruner is not None
@@ -237,109 +162,42 @@ def test_two_callbacks_with_rules_of_their_own_prune_side_by_side(tmp_path: Path
 def test_fast_dev_run_leaves_the_target_unchecked_and_says_so(
     tmp_path: Path, said: list[str]
 ) -> None:
-    _trainer(tmp_path, PruningCallback(SCHEDULE), fast_dev_run=True).fit(Module())
+    trainer_of(tmp_path, PruningCallback(SCHEDULE), fast_dev_run=True).fit(Module())
     assert said[-1] == "fast_dev_run: pruning stops at step 1, unchecked"
-
-
-def _best(folder: Path, module: Module, checkpoint: ModelCheckpoint, **kwargs: Any) -> int:
-    """The step of the best model of a whole run, once it was seen to be sparse."""
-    trainer = _trainer(
-        folder, PruningCallback(SCHEDULE), checkpoint, enable_checkpointing=True, **kwargs
-    )
-    trainer.fit(module)
-    saved = torch.load(checkpoint.best_model_path)
-    best = Module()
-    best.load_state_dict(saved["state_dict"])
-    assert _sparsity(best) == pytest.approx(0.8)
-    assert all(_sparsity_of(path) == pytest.approx(0.8) for path in checkpoint.best_k_models)
-    return int(saved["global_step"])
-
-
-def _sparsity_of(path: str) -> float:
-    module = Module()
-    module.load_state_dict(torch.load(path)["state_dict"])
-    return _sparsity(module)
-
-
-@pytest.mark.parametrize("top", [1, 2, -1])
-def test_no_dense_model_is_the_best_one(tmp_path: Path, said: list[str], top: int) -> None:
-    checkpoint = ModelCheckpoint(tmp_path, "{step}", monitor="score", save_top_k=top)
-    assert _best(tmp_path, Validated(), checkpoint) == 18  # the first epoch's end since step 17
-    assert checkpoint.best_model_score == pytest.approx(0.8)
-    assert len(checkpoint.best_k_models) == (1 if top == 1 else 2)
-    assert "'score') forgets models from before end_step; these files stay:" in "".join(said)
-    assert (tmp_path / "step=6.ckpt").exists()  # forgotten, not deleted
-
-
-def test_a_score_of_a_denser_model_does_not_count(tmp_path: Path, said: list[str]) -> None:
-    """The models of step 17 and 18 are sparse, but the last score is that of step 12."""
-    checkpoint = ModelCheckpoint(tmp_path, "{step}", monitor="score", every_n_train_steps=1)
-    assert _best(tmp_path, Validated(), checkpoint) == 19
-    assert checkpoint.best_model_score == pytest.approx(0.8)
-    assert "forgets scores from before end_step" in "".join(said)
-
-
-def test_best_of_a_training_score_and_of_no_score(tmp_path: Path) -> None:
-    by_step: Any = {"every_n_train_steps": 1}
-    checkpoint = ModelCheckpoint(tmp_path / "a", "{step}", monitor="train_score", **by_step)
-    assert _best(tmp_path, Module(), checkpoint) >= 19  # an epoch that began at step 18
-    assert _best(tmp_path, Module(), ModelCheckpoint(tmp_path / "b")) == STEPS
-
-
-def test_nothing_saved_since_end_step_leaves_no_best_model(tmp_path: Path, said: list[str]) -> None:
-    checkpoint = ModelCheckpoint(tmp_path, every_n_train_steps=16)
-    trainer = _trainer(tmp_path, PruningCallback(SCHEDULE), checkpoint, enable_checkpointing=True)
-    trainer.fit(Module())
-    assert checkpoint.best_model_path == ""
-    assert "nothing was saved since end_step 17" in said[-1]
-
-
-@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")  # resumed at epoch's end
-def test_best_models_stay_forgotten_over_a_resume(tmp_path: Path) -> None:
-    def trainer(max_steps: int) -> tuple[Trainer, ModelCheckpoint]:
-        best = ModelCheckpoint(tmp_path, "best-{step}", monitor="score", save_last=True)
-        callbacks = PruningCallback(SCHEDULE), best
-        return _trainer(tmp_path, *callbacks, enable_checkpointing=True, max_steps=max_steps), best
-
-    trainer(18)[0].fit(Validated())
-    resumed, best = trainer(STEPS)
-    resumed.fit(Validated(), ckpt_path=str(tmp_path / "last.ckpt"))
-    assert best.best_model_path.endswith("best-step=18.ckpt")
-    assert list(best.best_k_models) == [best.best_model_path]
 
 
 def test_a_finished_run_resumed_is_checked_and_holds_its_masks(tmp_path: Path) -> None:
     path = tmp_path / "end.ckpt"
-    trainer = _trainer(tmp_path, PruningCallback(SCHEDULE))
+    trainer = trainer_of(tmp_path, PruningCallback(SCHEDULE))
     trainer.fit(Module())
     trainer.save_checkpoint(path)
     pruning = PruningCallback(SCHEDULE)
-    _trainer(tmp_path, pruning).fit(Module(), ckpt_path=path)
+    trainer_of(tmp_path, pruning).fit(Module(), ckpt_path=path)
     assert pruning.pruner is not None
     assert pruning.pruner.report().nonzero == 60
     module = Module()
-    _trainer(tmp_path, PruningCallback(SCHEDULE), max_steps=30).fit(module, ckpt_path=path)
-    assert _sparsity(module) == pytest.approx(0.8)
+    trainer_of(tmp_path, PruningCallback(SCHEDULE), max_steps=30).fit(module, ckpt_path=path)
+    assert sparsity_of(module) == pytest.approx(0.8)
 
 
 def test_a_second_fit_of_the_same_trainer_goes_on(tmp_path: Path) -> None:
     module, pruning = Module(), PruningCallback(SCHEDULE)
-    trainer = _trainer(tmp_path, pruning, Stop(12))
+    trainer = trainer_of(tmp_path, pruning, Stop(12))
     with pytest.raises(StateError, match="12 of the 17"):
         trainer.fit(module)
     trainer.fit(module)
     assert pruning.pruner is not None
     assert pruning.pruner.step_count == STEPS
-    assert _sparsity(module) == pytest.approx(0.8)
+    assert sparsity_of(module) == pytest.approx(0.8)
 
 
 def test_a_checkpoint_without_or_with_foreign_masks_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "plain.ckpt"
-    plain = _trainer(tmp_path, max_steps=6)
+    plain = trainer_of(tmp_path, max_steps=6)
     plain.fit(Module())
     plain.save_checkpoint(path)
     with pytest.raises(StateError, match=r"at step 6 of '.*plain.ckpt', which has no pruner"):
-        _trainer(tmp_path, PruningCallback(SCHEDULE)).fit(Module(), ckpt_path=path)
+        trainer_of(tmp_path, PruningCallback(SCHEDULE)).fit(Module(), ckpt_path=path)
 
     fit(str(tmp_path))
     saved = torch.load(tmp_path / "saved" / "step=10.ckpt")
@@ -347,9 +205,9 @@ def test_a_checkpoint_without_or_with_foreign_masks_is_refused(tmp_path: Path) -
     torch.save(saved, path)
     pruning = PruningCallback(SCHEDULE)
     with pytest.raises(StateError, match=r"1\d\d weights of 'net.0.weight' were not zero where"):
-        _trainer(tmp_path, pruning).fit(Module(), ckpt_path=path)
+        trainer_of(tmp_path, pruning).fit(Module(), ckpt_path=path)
     with pytest.raises(StateError, match="schedule was 'Cubic.*0.8.*is 'OneShot"):
-        _trainer(tmp_path, PruningCallback(OneShot(0.5))).fit(
+        trainer_of(tmp_path, PruningCallback(OneShot(0.5))).fit(
             Module(), ckpt_path=tmp_path / "saved" / "step=10.ckpt"
         )
 
@@ -361,7 +219,7 @@ def test_weights_written_at_the_end_of_training_are_an_error(tmp_path: Path) -> 
                 pl_module.get_parameter("net.0.weight").fill_(1.0)
 
     with pytest.raises(StateError, match="160 weights of 'net.0.weight' were written where"):
-        _trainer(tmp_path, PruningCallback(SCHEDULE), Averaging()).fit(Module())
+        trainer_of(tmp_path, PruningCallback(SCHEDULE), Averaging()).fit(Module())
 
 
 def test_an_option_that_pruner_lacks_is_refused_at_once() -> None:
@@ -386,12 +244,12 @@ def test_two_optimizers_the_first_counts(tmp_path: Path) -> None:
 
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             first, second = self.optimizers()  # type: ignore[attr-defined]
-            self.manual_backward(_loss(self.net, batch_idx))
+            self.manual_backward(loss_of(self.net, batch_idx))
             second.step()
             first.step()
 
     pruning = PruningCallback(SCHEDULE)
-    _trainer(tmp_path, pruning, max_steps=2 * STEPS).fit(Two())
+    trainer_of(tmp_path, pruning, max_steps=2 * STEPS).fit(Two())
     assert pruning.pruner is not None
     assert pruning.pruner.step_count == STEPS
 
@@ -417,14 +275,14 @@ def test_a_teacher_is_learnt_from_and_neither_pruned_nor_saved(tmp_path: Path) -
     module, pruning = Distilled(), PruningCallback(SCHEDULE)
     dense = module.teacher.network
     before = [parameter.clone() for parameter in dense.parameters()]
-    saving = _saving(tmp_path, every_n_train_steps=STEPS)
-    _trainer(tmp_path, saving, pruning, enable_checkpointing=True).fit(module)
+    saving = saving_in(tmp_path, every_n_train_steps=STEPS)
+    trainer_of(tmp_path, saving, pruning, enable_checkpointing=True).fit(module)
     assert all(map(torch.equal, before, dense.parameters()))
-    assert _sparsity(module) == pytest.approx(0.8)
+    assert sparsity_of(module) == pytest.approx(0.8)
     saved = torch.load(next((tmp_path / "saved").iterdir()), weights_only=False)
     assert set(saved["state_dict"]) == set(Module().state_dict())
 
-    alone = _net()  # the same run by hand
+    alone = net_of_two()  # the same run by hand
     optimizer = torch.optim.AdamW(alone.parameters(), lr=0.05)
     pruner = Pruner(alone, optimizer, SCHEDULE)
     for step in range(STEPS):
