@@ -186,6 +186,29 @@ def test_a_raced_plan_replays_bit_for_bit_also_through_json(name: str) -> None:
 
 
 @native_only
+def test_a_plan_by_hand_names_the_layers_that_capture_and_candidates_list() -> None:
+    from billhook.inference.graph import Conv, Layer, capture
+    from billhook.inference.layers import candidates, obstacle
+
+    make, shape = CNNS["residual"]
+    model, x = pruned(make()), torch.randn(2, *shape)
+    ops = [op for op in capture(model, x) if isinstance(op, Layer)]
+    network = {op.name: {"kernel": "spmm" if isinstance(op, Conv) else "sparse"} for op in ops}
+    supported = {name: m for name, m in candidates(model) if obstacle(m) is None}
+    modules = {
+        name: {"kernel": "sparse" if isinstance(m, nn.Linear) else "spmm"}
+        for name, m in supported.items()
+    }
+    for mode, layers in [("network", network), ("modules", modules)]:
+        plan = {"version": 1, "mode": mode, "isa": isa.best("fp32"), "layers": layers}
+        fast = compile(model, x, plan=plan)
+        assert relative_error(fast(x), model(x)) <= TOLERANCE
+        assert {name: c.kernel for name, c in fast.plan.layers.items()} == {
+            name: choice["kernel"] for name, choice in layers.items()
+        }
+
+
+@native_only
 @pytest.mark.parametrize("name", ["mobilenet", "linear", "lstm"])
 @pytest.mark.parametrize(("sparse_ms", "runs_dense"), [(0.99, True), (0.8, False)])
 def test_dense_wins_unless_sparse_is_faster_by_more_than_noise(

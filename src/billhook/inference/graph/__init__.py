@@ -1,7 +1,7 @@
 """What a network computes: its operations, captured from a model, checked when read from a file."""
 
 from billhook.inference.graph.attention import Attention, Matmul
-from billhook.inference.graph.capture import capture_graph, capture_maps
+from billhook.inference.graph.capture import capture, capture_graph, capture_maps
 from billhook.inference.graph.constant import Constant
 from billhook.inference.graph.conv import Conv
 from billhook.inference.graph.elementwise import Binary, Elementwise
@@ -48,6 +48,7 @@ __all__ = [
     "Slice",
     "Softmax",
     "UnsupportedError",
+    "capture",
     "capture_graph",
     "capture_maps",
 ]

@@ -1,9 +1,10 @@
 """A model as a graph of operations, captured with torch.export."""
 
 from billhook.inference.graph.capture import maps, pointwise, products, sequences, shapes
-from billhook.inference.graph.capture.export import capture_graph, capture_maps
+from billhook.inference.graph.capture.export import capture, capture_graph, capture_maps
 
 __all__ = [
+    "capture",
     "capture_graph",
     "capture_maps",
     "maps",

@@ -19,7 +19,7 @@ from billhook.inference.graph.sequence import Cast
 from billhook.inference.graph.soundness import check_graph
 from billhook.torch_private import leaves, map_leaves, schema_of, unflatten
 
-__all__ = ["Captured", "capture_graph", "capture_maps"]
+__all__ = ["Captured", "capture", "capture_graph", "capture_maps"]
 
 # A batch of one is captured with so many samples, so that shapes do not take its 1 for a constant.
 SAMPLES = 3
@@ -52,6 +52,18 @@ def capture_graph(model: nn.Module, inputs: Sequence[Any]) -> Captured:
         except ValueError as error:
             obstacle = obstacle or UnsupportedError(str(error))
     raise obstacle or UnsupportedError("the inputs have no dimension of samples")
+
+
+def capture(model: nn.Module, inputs: torch.Tensor | Sequence[Any]) -> list[Op]:
+    """The operations of an eval-mode model in the order in which they run, for one input or several.
+
+    Whoever writes a plan by hand, ``compile(model, x, plan={..., "layers": {name: ...}})``, finds
+    the layers' names here.
+
+    Raises:
+        UnsupportedError: As for ``capture_graph``.
+    """
+    return list(capture_graph(model, (inputs,) if torch.is_tensor(inputs) else inputs)[0].ops)
 
 
 def capture_maps(model: nn.Module, x: torch.Tensor) -> Graph:
