@@ -55,7 +55,7 @@ def capture_graph(model: nn.Module, inputs: Sequence[Any]) -> Captured:
 
 
 def capture(model: nn.Module, inputs: torch.Tensor | Sequence[Any]) -> list[Op]:
-    """The operations of an eval-mode model in the order in which they run, for one input or several.
+    """An eval-mode model's operations in the order in which they run, for one input or several.
 
     Whoever writes a plan by hand, ``compile(model, x, plan={..., "layers": {name: ...}})``, finds
     the layers' names here.
