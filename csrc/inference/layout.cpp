@@ -189,6 +189,7 @@ constexpr Field kLayout[] = {
     BILLHOOK_FIELD(U8Step, lines),
     BILLHOOK_FIELD(U8Step, count_padding),
     BILLHOOK_FIELD(U8Step, relu),
+    BILLHOOK_FIELD(U8Step, by_sample),
     BILLHOOK_FIELD(U8Step, scale),
     BILLHOOK_FIELD(U8Step, addend_scale),
     BILLHOOK_FIELD(U8Step, shift),

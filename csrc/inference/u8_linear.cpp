@@ -47,6 +47,40 @@ void u8_multiply(const U8Matrix& m, const uint8_t* x, float step, float* y, int6
   });
 }
 
+void u8_multiply_panel(const U8Matrix& m, const QuadPanel& panel, bool relu, float* y,
+                       int64_t y_stride, int64_t threads, int64_t isa) {
+  const U8Map& map = u8_map_for(isa);
+  const int64_t lines = (panel.samples + kLine - 1) / kLine, width = kLine * lines;
+  const bool windows = m.batch_windows != nullptr;
+  const int64_t unit = windows ? 16 : std::max<int64_t>(m.batch->group, 4);
+  const int64_t units = (m.rows + unit - 1) / unit;
+  const U8SpmmTile spmm = u8s8_spmm_for(isa);
+  constexpr int64_t kRows = 64;
+  const int64_t chunk = std::max<int64_t>(1, kRows / unit), chunks = (units + chunk - 1) / chunk;
+  parallel_for(chunks, threads, [&](int64_t c) {
+    const int64_t begin = c * chunk, end = std::min(units, begin + chunk);
+    const int64_t r0 = begin * unit, rows = std::min(m.rows, end * unit) - r0;
+    float* sums = scratch(0, kRows * width);
+    QuadTile tile{};
+    tile.x = panel.x;
+    tile.x_plane = panel.plane;
+    tile.floats = sums - r0 * width;
+    tile.y_plane = width;
+    tile.lines = lines;
+#if defined(__x86_64__)
+    if (windows) avx512vbmi::u8s8_spmm(*m.batch_windows, begin, end, tile);
+#endif
+    if (!windows) {
+      const int64_t groups = unit / m.batch->group;
+      spmm(*m.batch, begin * groups, std::min(end * groups, m.batch->groups), tile);
+    }
+    if (relu)
+      for (int64_t i = 0; i < rows * width; ++i) sums[i] = sums[i] > 0.0f ? sums[i] : 0.0f;
+    map.turn_back(sums, width, rows, panel.samples, panel.steps,
+                  m.offset != nullptr ? m.offset + r0 : nullptr, y + r0, y_stride);
+  });
+}
+
 namespace {
 
 // The step of a sample: given, or the largest magnitude by 127.
@@ -82,33 +116,8 @@ bool multiply_samples(const Batch& b, int64_t first, int64_t count, const U8Map&
     finite &= map.quantise_vector(x, m.columns, 1.0f / step, 128.0f, bytes + 4 * quads * s);
   }
   map.turn(bytes, 4 * quads, count, quads, panel, width);
-  const bool windows = m.batch_windows != nullptr;
-  const int64_t unit = windows ? 16 : std::max<int64_t>(m.batch->group, 4);
-  const int64_t units = (m.rows + unit - 1) / unit;
-  const U8SpmmTile spmm = u8s8_spmm_for(b.isa);
-  constexpr int64_t kRows = 64;
-  const int64_t chunk = std::max<int64_t>(1, kRows / unit), chunks = (units + chunk - 1) / chunk;
-  parallel_for(chunks, b.threads, [&](int64_t c) {
-    const int64_t begin = c * chunk, end = std::min(units, begin + chunk);
-    const int64_t r0 = begin * unit, rows = std::min(m.rows, end * unit) - r0;
-    float* sums = scratch(0, kRows * width);
-    QuadTile tile{};
-    tile.x = panel;
-    tile.x_plane = 4 * width;
-    tile.floats = sums - r0 * width;
-    tile.y_plane = width;
-    tile.lines = lines;
-#if defined(__x86_64__)
-    if (windows) avx512vbmi::u8s8_spmm(*m.batch_windows, begin, end, tile);
-#endif
-    if (!windows) {
-      const int64_t groups = unit / m.batch->group;
-      spmm(*m.batch, begin * groups, std::min(end * groups, m.batch->groups), tile);
-    }
-    map.turn_back(sums, width, rows, count, steps.data(),
-                  m.offset != nullptr ? m.offset + r0 : nullptr, b.y + first * b.y_stride + r0,
-                  b.y_stride);
-  });
+  u8_multiply_panel(m, {panel, 4 * width, count, steps.data()}, false, b.y + first * b.y_stride,
+                    b.y_stride, b.threads, b.isa);
   return finite;
 }
 

@@ -17,6 +17,19 @@ struct U8Matrix {
   int64_t rows, columns;
 };
 
+// Samples side by side: the quads of a map, `plane` bytes apart, and each sample's step.
+struct QuadPanel {
+  const uint8_t* x;
+  int64_t plane;
+  int64_t samples;
+  const float* steps;
+};
+
+// y[s][row] of the samples of a panel, rows of y `y_stride` floats apart; readable in whole lines. Of
+// `relu` what is negative becomes 0.
+void u8_multiply_panel(const U8Matrix& m, const QuadPanel& panel, bool relu, float* y,
+                       int64_t y_stride, int64_t threads, int64_t isa);
+
 // y[row] of one vector of bytes, readable up to the next multiple of 64.
 void u8_multiply(const U8Matrix& m, const uint8_t* x, float step, float* y, int64_t threads,
                  int64_t isa);

@@ -1,6 +1,7 @@
 #include "u8_steps.h"
 
 #include <algorithm>
+#include <atomic>
 #include <vector>
 
 #include "abi.h"
@@ -107,11 +108,12 @@ void run_conv(const U8Step& step, const Context& context) {
   });
 }
 
+// One quad of a map as fp32, `y_channel` floats from channel to channel and `y_pixel` from pixel to pixel.
 void dequantise(const uint8_t* x, int64_t channels, int64_t pixels, float zero, float step,
-                float* y) {
+                float* y, int64_t y_channel, int64_t y_pixel) {
   for (int64_t c = 0; c < channels; ++c)
     for (int64_t p = 0; p < pixels; ++p)
-      y[c * pixels + p] = (static_cast<float>(x[4 * p + c]) - zero) * step;
+      y[c * y_channel + p * y_pixel] = (static_cast<float>(x[4 * p + c]) - zero) * step;
 }
 
 // One quad of a map.
@@ -120,10 +122,12 @@ void run_quad(const U8Step& step, const Context& context, int64_t q, const uint8
   const auto scale = static_cast<float>(step.scale), shift = static_cast<float>(step.shift);
   const int64_t channels = std::min<int64_t>(4, step.channels - 4 * q);
   switch (step.op) {
-    case kU8Dequantise:
-      dequantise(x, channels, step.pixels, shift, scale,
-                 reinterpret_cast<float*>(y) + 4 * q * step.pixels);
+    case kU8Dequantise: {
+      const int64_t channel = step.by_sample != 0 ? 1 : step.pixels;
+      dequantise(x, channels, step.pixels, shift, scale, reinterpret_cast<float*>(y) + 4 * q * channel,
+                 channel, step.by_sample != 0 ? step.channels : 1);
       break;
+    }
     case kU8Depthwise:
       u8s8_depthwise_for(context.isa)(*step.depthwise, q, x, y + q * step.y.plane);
       break;
@@ -163,7 +167,29 @@ void run_quads(const U8Step& step, const Context& context) {
   });
 }
 
+// Rows of samples to a map whose pixels they are; eight at a time, so that their bytes stay near.
+bool quantise_rows(const U8Step& step, const Context& context) {
+  const auto* x = reinterpret_cast<const float*>(at(step.x, context));
+  uint8_t* y = at(step.y, context);
+  const int64_t quads = (step.channels + 3) / 4, groups = (step.pixels + 7) / 8;
+  std::atomic<bool> finite{true};
+  parallel_ranges(groups, context.threads, [&](int64_t first, int64_t last) {
+    std::vector<uint8_t> bytes(static_cast<size_t>(8 * 4 * quads + kSlack));
+    for (int64_t s = 8 * first; s < std::min(8 * last, step.pixels); s += 8) {
+      const int64_t count = std::min<int64_t>(8, step.pixels - s);
+      for (int64_t i = 0; i < count; ++i)
+        if (!context.map.quantise_vector(x + (s + i) * step.channels, step.channels,
+                                         static_cast<float>(step.scale),
+                                         static_cast<float>(step.shift), &bytes[4 * quads * i]))
+          finite = false;
+      context.map.turn(bytes.data(), 4 * quads, count, quads, y + 4 * s, step.y.plane / 4);
+    }
+  });
+  return finite;
+}
+
 bool run_quantise(const U8Step& step, const Context& context) {
+  if (step.by_sample != 0) return quantise_rows(step, context);
   const auto* x = reinterpret_cast<const float*>(at(step.x, context));
   uint8_t* y = at(step.y, context);
   bool finite = true;
@@ -177,6 +203,12 @@ bool run_quantise(const U8Step& step, const Context& context) {
 
 void run_linear(const U8Step& step, const Context& context) {
   auto* y = reinterpret_cast<float*>(at(step.y, context));
+  if (step.matrix->vector == nullptr && step.matrix->vector_windows == nullptr) {
+    const std::vector<float> steps(static_cast<size_t>(step.pixels), 1.0f);
+    const QuadPanel panel{at(step.x, context), step.x.plane, step.pixels, steps.data()};
+    return u8_multiply_panel(*step.matrix, panel, step.relu != 0, y, step.matrix->rows,
+                             context.threads, context.isa);
+  }
   u8_multiply(*step.matrix, at(step.x, context), 1.0f, y, context.threads, context.isa);
   if (step.relu != 0)
     for (int64_t r = 0; r < step.matrix->rows; ++r) y[r] = y[r] > 0.0f ? y[r] : 0.0f;
@@ -203,12 +235,19 @@ bool run_step(const U8Step& step, const Context& context) {
 
 // Runs the steps for each of `samples` samples; buffer b of sample s starts `s * sample_strides[b]`
 // bytes after buffers[b] (0: a workspace that every sample uses anew). Returns 1, or 0 if a sample
-// had values that are not finite, after which the results are undefined.
+// had values that are not finite, after which the results are undefined. `pixels` is 0, or how many of
+// its pixels each step works on: for maps whose pixels are samples, where there are fewer than planned.
 BILLHOOK_API int64_t billhook_u8_run(const billhook::U8Step* steps, int64_t count,
                                      uint8_t* const* buffers, const int64_t* sample_strides,
-                                     int64_t buffer_count, int64_t samples, int64_t threads,
-                                     int64_t isa) try {
+                                     int64_t buffer_count, int64_t samples, int64_t pixels,
+                                     int64_t threads, int64_t isa) try {
   using namespace billhook;
+  std::vector<U8Step> fewer;
+  if (pixels != 0) {
+    fewer.assign(steps, steps + count);
+    for (U8Step& step : fewer) step.pixels = pixels;
+    steps = fewer.data();
+  }
   std::vector<uint8_t*> bases(static_cast<size_t>(buffer_count));
   const Context context{bases.data(), threads, isa, u8_map_for(isa)};
   for (int64_t s = 0; s < samples; ++s) {

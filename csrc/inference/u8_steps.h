@@ -20,7 +20,7 @@ enum U8Op : int64_t {
   kU8Add = 7,      // of two maps, or of one with another range
   kU8Copy = 8,     // channels of a map to others, in any position
   kU8Flatten = 9,  // a map to a vector, channel by channel
-  kU8Linear = 10,  // a vector of bytes to one of floats
+  kU8Linear = 10,  // a vector of bytes to one of floats; of a map each pixel's channels to a row
   kU8QuantiseVector = 11
 };
 
@@ -43,6 +43,7 @@ struct U8Step {
   int64_t lines;     // kU8Conv: widest tile, in lines of 16 pixels
   int64_t count_padding;
   int64_t relu;      // kU8Linear: of the floats
+  int64_t by_sample;  // kU8Quantise, kU8Dequantise: fp32 lies pixel by pixel, not in planes
   double scale;      // kU8Quantise: 1 / step; kU8Dequantise: step; kU8Mean, kU8Add: of x
   double addend_scale;
   double shift;      // added before rounding; kU8Dequantise: the byte of zero

@@ -24,9 +24,9 @@ BILLHOOK_INLINE uint8_t saturated(float value) {
   return value >= 255.0f ? 255 : static_cast<uint8_t>(lrintf(value));
 }
 
-// dot: adds four products of u8 and s8 to each sum; dot_paired is the same where no pair of weights
-// (0 and 1, 2 and 3) has magnitudes that add up to more than kPairLimit, which AVX2 needs to be exact
-// without more work. transpose: 4x4 bytes in each lane.
+// dot: adds four products of u8 and s8 to each sum. It takes bytes as `operand` and `weights` make them,
+// so that what AVX2 needs to be exact is done once: it multiplies words, of even bytes and of odd ones.
+// transpose: 4x4 bytes in each lane.
 #if defined(__AVX512VNNI__)
 
 constexpr int kPixels = 16;
@@ -47,7 +47,6 @@ BILLHOOK_INLINE Floats as_floats(Bytes v) { return _mm512_castsi512_ps(v); }
 BILLHOOK_INLINE void dot(Sums& sums, Bytes x, Bytes weights) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(x), "v"(weights));
 }
-BILLHOOK_INLINE void dot_paired(Sums& sums, Bytes x, Bytes weights) { dot(sums, x, weights); }
 BILLHOOK_INLINE Sums add(Sums a, Sums b) { return _mm512_add_epi32(a, b); }
 BILLHOOK_INLINE Floats to_floats(Sums a) { return _mm512_cvtepi32_ps(a); }
 BILLHOOK_INLINE Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
@@ -119,16 +118,24 @@ BILLHOOK_INLINE Sums add(Sums a, Sums b) { return _mm256_add_epi32(a, b); }
 BILLHOOK_INLINE void dot(Sums& sums, Bytes x, Bytes weights) {
   asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums) : "x"(x), "x"(weights));
 }
-BILLHOOK_INLINE void dot_paired(Sums& sums, Bytes x, Bytes weights) { dot(sums, x, weights); }
 #else
-BILLHOOK_INLINE void dot_paired(Sums& sums, Bytes x, Bytes weights) {
-  sums = add(sums, _mm256_madd_epi16(_mm256_maddubs_epi16(x, weights), _mm256_set1_epi16(1)));
+#define BILLHOOK_WORDS
+// Of bytes the even ones and the odd ones, as words: vpmaddubsw would saturate where it adds two.
+struct Operand {
+  Bytes even, odd;
+};
+struct Weights {
+  Bytes even, odd;
+};
+BILLHOOK_INLINE Operand operand(Bytes x) {
+  return {_mm256_and_si256(x, _mm256_set1_epi16(0x00ff)), _mm256_srli_epi16(x, 8)};
 }
-// One product of each pair at a time: two could exceed 16 bits.
-BILLHOOK_INLINE void dot(Sums& sums, Bytes x, Bytes weights) {
-  const __m256i even = _mm256_set1_epi16(0x00ff);
-  dot_paired(sums, x, _mm256_and_si256(even, weights));
-  dot_paired(sums, x, _mm256_andnot_si256(even, weights));
+BILLHOOK_INLINE Weights weights(Bytes w) {
+  return {_mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), _mm256_srai_epi16(w, 8)};
+}
+BILLHOOK_INLINE void dot(Sums& sums, const Operand& x, const Weights& w) {
+  sums = add(sums, _mm256_madd_epi16(x.even, w.even));
+  sums = add(sums, _mm256_madd_epi16(x.odd, w.odd));
 }
 #endif
 BILLHOOK_INLINE Floats to_floats(Sums a) { return _mm256_cvtepi32_ps(a); }
@@ -217,7 +224,6 @@ BILLHOOK_INLINE void dot(Sums& sums, Bytes x, Bytes weights) {
     for (int c = 0; c < 4; ++c)
       sums.v[p] += x.v[4 * p + c] * static_cast<int8_t>(weights.v[4 * p + c]);
 }
-BILLHOOK_INLINE void dot_paired(Sums& sums, Bytes x, Bytes weights) { dot(sums, x, weights); }
 BILLHOOK_INLINE Sums add(Sums a, Sums b) {
   for (int p = 0; p < 4; ++p) a.v[p] += b.v[p];
   return a;
@@ -307,12 +313,25 @@ BILLHOOK_INLINE Sums sums_of(Bytes v) { return v; }
 
 BILLHOOK_INLINE Sums load_sums(const int32_t* p) { return sums_of(load(p)); }
 
-// The four weights at p, for every pixel.
+// The four bytes at p, for every pixel.
 BILLHOOK_INLINE Bytes splat_four(const int8_t* p) {
   int32_t four;
   std::memcpy(&four, p, sizeof four);
   return splat_bytes(four);
 }
+
+// Weight i of those that blocks have, four numbers each, for every pixel.
+#if defined(BILLHOOK_WORDS)
+BILLHOOK_INLINE Weights weights_at(const int8_t* p, int64_t i) {
+  return {splat_four(p + 8 * i), splat_four(p + 8 * i + 4)};
+}
+#else
+typedef Bytes Operand;
+typedef Bytes Weights;
+BILLHOOK_INLINE Operand operand(Bytes x) { return x; }
+BILLHOOK_INLINE Weights weights(Bytes w) { return w; }
+BILLHOOK_INLINE Weights weights_at(const int8_t* p, int64_t i) { return splat_four(p + 4 * i); }
+#endif
 
 BILLHOOK_INLINE Sums quantised(Sums sums, Floats scale) {
   return rounded(multiply(to_floats(sums), scale));

@@ -8,7 +8,7 @@ namespace {
 
 // One quad's constants. taps[2 * row] are [w0 w1 w2 0], taps[2 * row + 1] are [0 w0 w1 w2].
 struct Filter {
-  Bytes taps[6];
+  Weights taps[6];
   Sums bias;
   Floats scale;
   Bytes padding;
@@ -16,7 +16,7 @@ struct Filter {
       : bias(sums_of(splat_lane(d.bias + 4 * quad))),
         scale(as_floats(splat_lane(d.scale + 4 * quad))),
         padding(splat_bytes(static_cast<int32_t>(0x01010101u * static_cast<uint32_t>(d.zero)))) {
-    for (int i = 0; i < 6; ++i) taps[i] = splat_lane(d.value + (24 * quad + 4 * i) * 4);
+    for (int i = 0; i < 6; ++i) taps[i] = weights(splat_lane(d.value + (24 * quad + 4 * i) * 4));
   }
 };
 
@@ -30,7 +30,7 @@ struct Window {
 
 template <int kWindows>
 struct Row {
-  Bytes at[kWindows];
+  Operand at[kWindows];
 };
 
 template <int kWindows>
@@ -38,13 +38,13 @@ BILLHOOK_INLINE Row<kWindows> read_row(const DepthwiseQuads& d, const Filter& f,
                                        const uint8_t* x, const Window* windows) {
   Row<kWindows> r;
   if (row < 0 || row >= d.in_height) {
-    for (int i = 0; i < kWindows; ++i) r.at[i] = f.padding;  // transposed it is the same
+    for (int i = 0; i < kWindows; ++i) r.at[i] = operand(f.padding);  // transposed it is the same
     return r;
   }
   const uint8_t* begin = x + row * d.in_width * 4;
 #pragma GCC unroll 4
   for (int i = 0; i < kWindows; ++i)
-    r.at[i] = transpose(load_where(begin + windows[i].offset, windows[i].mask, f.padding));
+    r.at[i] = operand(transpose(load_where(begin + windows[i].offset, windows[i].mask, f.padding)));
   return r;
 }
 

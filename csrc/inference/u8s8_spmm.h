@@ -16,13 +16,11 @@ struct BlockRows {
   int64_t groups;
   const int32_t* ptr;      // groups + 1, in blocks
   const uint16_t* column;  // quads of the operand
-  const int8_t* value;     // group * 4 a block: a row's four values side by side
+  const int8_t* value;     // group * 4 a block: a row's four values side by side; for AVX2 as words,
+                           // values 0 and 2 before 1 and 3
   const int32_t* bias;     // groups * group
   const float* scale;      // groups * group
 };
-
-// For AVX2 |w0| + |w1| and |w2| + |w3| of a block's row are at most this: 255 * 128 < 2^15.
-constexpr int64_t kPairLimit = 128;
 
 // Pixels in a line: the tile widths of plans, maps and panels count in these on every instruction set.
 constexpr int64_t kLine = 16;

@@ -24,16 +24,16 @@ BILLHOOK_INLINE void row_sums(const BlockRows& w, int64_t row, const QuadTile& t
 #pragma GCC unroll 8
     for (int c = 0; c < kChains; ++c) {
       const uint8_t* p = x + w.column[j + c] * tile.x_plane;
-      const Bytes four = splat_four(w.value + 4 * (j + c));
+      const Weights four = weights_at(w.value, j + c);
 #pragma GCC unroll 8
-      for (int i = 0; i < N; ++i) dot_paired(chain[c][i], load(p + 4 * kPixels * i), four);
+      for (int i = 0; i < N; ++i) dot(chain[c][i], operand(load(p + 4 * kPixels * i)), four);
     }
   }
   for (; j < end; ++j) {
     const uint8_t* p = x + w.column[j] * tile.x_plane;
-    const Bytes four = splat_four(w.value + 4 * j);
+    const Weights four = weights_at(w.value, j);
 #pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) dot_paired(chain[0][i], load(p + 4 * kPixels * i), four);
+    for (int i = 0; i < N; ++i) dot(chain[0][i], operand(load(p + 4 * kPixels * i)), four);
   }
   for (int c = 1; c < kChains; ++c)
     for (int i = 0; i < N; ++i) chain[0][i] = add(chain[0][i], chain[c][i]);
@@ -105,14 +105,14 @@ void grouped_rows(const BlockRows& w, int64_t first, int64_t last, const QuadTil
     const int64_t end = w.ptr[g + 1];
     for (int64_t j = w.ptr[g]; j < end; ++j) {
       const uint8_t* p = x + w.column[j] * tile.x_plane;
-      Bytes pixels[N];
+      Operand pixels[N];
 #pragma GCC unroll 8
-      for (int i = 0; i < N; ++i) pixels[i] = load(p + 4 * kPixels * i);
+      for (int i = 0; i < N; ++i) pixels[i] = operand(load(p + 4 * kPixels * i));
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        const Bytes four = splat_four(w.value + 4 * (j * R + r));
+        const Weights four = weights_at(w.value, j * R + r);
 #pragma GCC unroll 8
-        for (int i = 0; i < N; ++i) dot_paired(sums[r][i], pixels[i], four);
+        for (int i = 0; i < N; ++i) dot(sums[r][i], pixels[i], four);
       }
     }
 #pragma GCC unroll 4

@@ -15,9 +15,9 @@ BILLHOOK_INLINE int32_t four_at(const uint8_t* x, int64_t column) {
   return four;
 }
 
-// The operand of part `part` of a step: four bytes for each of its rows.
+// The bytes of part `part` of a step: four for each of its rows.
 template <int R>
-BILLHOOK_INLINE Bytes operand(const uint8_t* x, const uint16_t* column,
+BILLHOOK_INLINE Bytes bytes_for(const uint8_t* x, const uint16_t* column,
                               [[maybe_unused]] int part) {
 #if defined(__AVX512VNNI__)
   if constexpr (R == 1) {
@@ -70,15 +70,16 @@ void packs(const VectorRows& w, int64_t first, int64_t last, const uint8_t* x, f
       for (int c = 0; c < kChains; ++c) {
 #pragma GCC unroll 4
         for (int i = 0; i < kParts; ++i)
-          dot(sums[c][i], operand<R>(x, column + kColumns * c, i),
-              load(value + 64 * c + 4 * kPixels * i));
+          dot(sums[c][i], operand(bytes_for<R>(x, column + kColumns * c, i)),
+              weights(load(value + 64 * c + 4 * kPixels * i)));
         __builtin_prefetch(value + 1024 + 64 * c);
       }
     }
     for (; s < end; ++s, value += 64, column += kColumns)
 #pragma GCC unroll 4
       for (int i = 0; i < kParts; ++i)
-        dot(sums[0][i], operand<R>(x, column, i), load(value + 4 * kPixels * i));
+        dot(sums[0][i], operand(bytes_for<R>(x, column, i)),
+            weights(load(value + 4 * kPixels * i)));
 #pragma GCC unroll 4
     for (int i = 0; i < kParts; ++i) {
       for (int c = 1; c < kChains; ++c) sums[0][i] = add(sums[0][i], sums[c][i]);

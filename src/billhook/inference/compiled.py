@@ -81,7 +81,7 @@ class CompiledModel(nn.Module):
     def state_dict(self, *_: Any, **__: Any) -> Any:
         """The program as tensors, for :func:`billhook.save`; ``load_compiled`` reads them."""
         if isinstance(self.program, Int8Network):
-            sample: Described = [{"shape": [1, *self.program.input_shape], "dtype": "F32"}]
+            sample: Described = [{"shape": [1, *self.program.sample_shape], "dtype": "F32"}]
             return int8_network_tensors(self.program, self._plan, example_of(self, sample))
         if isinstance(self.program, Network):
             given = self._inputs or describe_inputs(self.program.graph.example())

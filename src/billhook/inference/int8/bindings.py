@@ -96,7 +96,7 @@ class Step(ctypes.Structure):
         *((name, View) for name in ("x", "y", "addend")),
         *_fields("channels first pixels"),
         ("window", Window),
-        *_fields("gather lines count_padding relu"),
+        *_fields("gather lines count_padding relu by_sample"),
         *((name, ctypes.c_double) for name in ("scale", "addend_scale", "shift")),
         *_fields("", "rows windows depthwise matrix"),
     )
@@ -130,7 +130,7 @@ STRUCTURES = {
 }
 _native = native.Functions(
     {
-        "billhook_u8_run": "PqPPqqqq",
+        "billhook_u8_run": "PqPPqqqqq",
         "billhook_u8_linear": "PPqPqqfqqq",
         "billhook_u8_lstm": "PPPPPqqqqq",
     },
@@ -146,10 +146,11 @@ def run(
     samples: int,
     threads: int,
     isa: int,
+    pixels: int = 0,
 ) -> bool:
     """``billhook_u8_run``: whether every sample was finite."""
     given = steps_arguments(steps, buffers, strides)
-    return bool(_native["billhook_u8_run"](*given, samples, threads, isa))
+    return bool(_native["billhook_u8_run"](*given, samples, pixels, threads, isa))
 
 
 def linear(

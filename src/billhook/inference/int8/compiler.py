@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,10 +12,12 @@ from torch import nn
 from billhook.errors import CompileError, ConfigurationError
 from billhook.inference import isa
 from billhook.inference.compiled import CompiledModel
-from billhook.inference.graph import UnsupportedError, capture_maps
+from billhook.inference.graph import UnsupportedError
 from billhook.inference.int8.accuracy import compare, worst_layer
+from billhook.inference.int8.inputs import captured, maps_of
 from billhook.inference.int8.modules import choose_int8_modules, replace_int8_modules
 from billhook.inference.int8.network import Int8Network
+from billhook.inference.int8.ops import Program
 from billhook.inference.int8.program import check_program
 from billhook.inference.int8.quantise import calibrate, quantise
 from billhook.inference.int8.race import race_network
@@ -66,7 +69,7 @@ class _Work:
             return self._modules(obstacle)
         choices, layers = race_network(program, self.instruction_set)
         module = Int8Network(program, choices, self.instruction_set)
-        worst = lambda: worst_layer(ops, program, self.held[0])  # noqa: E731
+        worst = partial(self._worst, ops, program)
         plan = Plan("network", self.instruction_set, choices, "int8")
         return self._finished(
             module, plan, "the whole network is one program", layers=layers, worst=worst
@@ -74,11 +77,17 @@ class _Work:
 
     def _quantised(self) -> tuple[Any, Any]:
         x = self.inputs[0]
-        if len(self.inputs) != 1 or not torch.is_tensor(x) or x.dim() != 4:
-            raise UnsupportedError("the network plan takes one input of (N, C, H, W)")
-        graph = capture_maps(self.model, x)
-        ranges = calibrate(graph.ops, self.ranging, self.calibration)
-        return quantise(graph, ranges), graph.ops
+        if len(self.inputs) != 1 or not torch.is_tensor(x) or x.dtype != torch.float32:
+            raise UnsupportedError("the network plan takes one input of fp32")
+        graph, takes = captured(self.model, x)
+        ranges = calibrate(
+            graph.ops, [maps_of(batch, takes) for batch in self.ranging], self.calibration
+        )
+        return quantise(graph, ranges, takes), graph.ops
+
+    def _worst(self, ops: Any, program: Program) -> tuple[str, float]:
+        """The operation that loses most, on what was held out."""
+        return worst_layer(ops, program, maps_of(self.held[0], program.takes))
 
     def _modules(self, obstacle: UnsupportedError) -> CompiledModel:
         choices, layers = choose_int8_modules(
@@ -106,7 +115,7 @@ class _Work:
         except (UnsupportedError, ValueError) as error:
             raise CompileError(f"the plan does not fit: {error}; compile without plan=") from error
         module = Int8Network(quantised, plan.layers, chosen)
-        worst = lambda: worst_layer(ops, quantised, self.held[0])  # noqa: E731
+        worst = partial(self._worst, ops, quantised)
         return self._finished(module, plan, "a plan was replayed", worst=worst, timed=False)
 
     def _finished(

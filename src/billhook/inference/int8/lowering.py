@@ -1,6 +1,7 @@
 """A program in 8 bits as the steps of one native call."""
 
 import ctypes
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -157,6 +158,7 @@ class _Lowering:
             self.view(INPUT),
             channels=channels,
             pixels=height * width,
+            by_sample=int(self.program.by_sample),
             scale=1 / own.step,
             shift=own.zero,
         )
@@ -170,6 +172,7 @@ class _Lowering:
             View(RESULT, 0, 0),
             channels=shape[0],
             pixels=pixels,
+            by_sample=int(self.program.by_sample),
             scale=own.step,
             shift=own.zero,
         )
@@ -289,21 +292,25 @@ class _Lowering:
             )
         self.result.of_layer[op.name] = step
 
-    def _product(self, op: Conv, choice: Choice) -> dict[str, int]:
+    def _product(self, op: Conv | Linear, choice: Choice) -> dict[str, int]:
         rows = Rows(matrix_of(op), op.bias, op.scale)
         if choice.kernel == "windows" and self.isa == "avx512vbmi":
             return {"windows": self._keep(pack_windows(rows, stream=False))}
         group = group_of(choice)
-        dense, paired = choice.kernel == "all_blocks", self.isa == "avx2"
-        return {"rows": self._keep(pack_blocks(rows, group, dense=dense, paired=paired))}
+        dense, words = choice.kernel == "all_blocks", self.isa == "avx2"
+        return {"rows": self._keep(pack_blocks(rows, group, dense=dense, words=words))}
 
     def _linear(self, index: int, op: Linear) -> None:
-        rows = Rows(op.weight, op.bias, op.scale)
-        choice = self.choices[op.name]
+        choice, pixels = self.choices[op.name], math.prod(op.shape[1:])
         matrix = bindings.MatrixStruct(rows=len(op.weight), columns=op.weight.shape[1])
-        if choice.kernel == "windows" and self.isa == "avx512vbmi":
+        if len(op.shape) > 1:
+            for name, packed in self._product(op, choice).items():
+                setattr(matrix, {"rows": "batch", "windows": "batch_windows"}[name], packed)
+        elif choice.kernel == "windows" and self.isa == "avx512vbmi":
+            rows = Rows(op.weight, op.bias, op.scale)
             matrix.vector_windows = self._keep(pack_windows(rows, stream=True))
         else:
+            rows = Rows(op.weight, op.bias, op.scale)
             group = 16 if choice.kernel == "all_blocks" else group_of(choice)
             matrix.vector = self._keep(pack_vector(rows, group))
         self.result.packed.append(Packed(matrix))
@@ -312,7 +319,7 @@ class _Lowering:
             self.view(op.inputs[0]),
             self.view(index),
             channels=op.weight.shape[1],
-            pixels=1,
+            pixels=pixels,
             relu=int(op.relu),
             matrix=_address(matrix),
         )

@@ -140,8 +140,8 @@ class Int8Matrix:
         dense = self.choice.kernel == "all_blocks"
         if use == "vector":
             return pack_vector(self.rows, 16 if dense else group_of(self.choice))
-        paired = self.instruction_set == "avx2"
-        return pack_blocks(self.rows, group_of(self.choice), dense=dense, paired=paired)
+        words = self.instruction_set == "avx2"
+        return pack_blocks(self.rows, group_of(self.choice), dense=dense, words=words)
 
     def multiply(self, x: torch.Tensor) -> torch.Tensor:
         """(samples, columns) to (samples, rows); both fp32 on the CPU, x's rows contiguous.

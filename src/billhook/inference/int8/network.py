@@ -1,5 +1,6 @@
 """A network in 8 bits, run with one native call per batch."""
 
+import math
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -14,14 +15,16 @@ from billhook.inference import isa
 from billhook.inference.inputs import check_input
 from billhook.inference.int8 import bindings
 from billhook.inference.int8.lowering import Lowered, lower, workspace_of
-from billhook.inference.int8.ops import Program
+from billhook.inference.int8.ops import PIXELS, Program
 from billhook.inference.plan import Choice
 
 __all__ = ["Int8Network"]
 
 
 class Int8Network(nn.Module):
-    """A CNN for inputs (N, *input_shape), any N; results (N, *output_shape), fp32.
+    """A network for inputs (N, *sample_shape), any N; results (N, *output_shape), fp32.
+
+    Where its samples are pixels, inputs are (..., C) and ``PIXELS`` of their rows run at once.
 
     Several threads may call it at once; each call takes a workspace of its own from a pool.
 
@@ -44,9 +47,9 @@ class Int8Network(nn.Module):
         self.eval()
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one sample."""
-        return self.program.input_shape
+    def sample_shape(self) -> tuple[int, ...]:
+        """One sample as callers give it."""
+        return self.program.sample_shape
 
     @property
     def nbytes(self) -> int:
@@ -58,28 +61,28 @@ class Int8Network(nn.Module):
         return type(self), (self.program, self.choices, self.instruction_set)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """fp32 (N, C, H, W) to fp32."""
+        """fp32 (N, C, H, W), (N, C, T) or (..., C), as the program takes it, to fp32."""
         check_input("this program", x)
-        shape = self.program.input_shape
-        if tuple(x.shape[1:]) != shape:
+        shape, by_sample = self.sample_shape, self.program.by_sample
+        before = x.shape[:-1] if by_sample else x.shape[:1]
+        if tuple(x.shape[len(before) :]) != shape or not before:
             raise ConfigurationError(
                 f"the input's shape is {tuple(x.shape)}: this program was compiled for "
-                f"(N, {', '.join(map(str, shape))}); compile it again for another size"
+                f"({'...' if by_sample else 'N'}, {', '.join(map(str, shape))}); "
+                "compile it again for another size"
             )
         x = x.detach().resolve_neg().contiguous()
-        y = x.new_empty(x.shape[0], *self.program.output_shape)
+        y = x.new_empty(*before, *self.program.output_shape)
         with self._lock:
             space = self._pool.pop() if self._pool else None
         if space is None:
             space = workspace_of(self.lowered.size)
+        rows, at_once = before.numel(), PIXELS if by_sample else 1
+        turns, rest = divmod(rows, at_once)
+        done = turns * at_once
         try:
-            finite = bindings.run(
-                self.steps,
-                (space.ctypes.data, x.data_ptr(), y.data_ptr()),
-                (0, 4 * x[:1].numel(), 4 * y[:1].numel()),
-                samples=len(x),
-                threads=torch.get_num_threads(),
-                isa=self._isa,
+            finite = self._run(space, x, y, turns, at_once) and (
+                rest == 0 or self._run(space, x, y, 1, at_once, first=done, pixels=rest)
             )
         finally:
             with self._lock:
@@ -90,3 +93,31 @@ class Int8Network(nn.Module):
                 "a program in 8 bits cannot represent it"
             )
         return y
+
+    def _run(
+        self,
+        space: NDArray[np.uint8],
+        x: torch.Tensor,
+        y: torch.Tensor,
+        turns: int,
+        at_once: int,
+        *,
+        first: int = 0,
+        pixels: int = 0,
+    ) -> bool:
+        """Some turns of ``at_once`` samples from the first on, or one of ``pixels``: whether all
+        that was read was finite."""
+        sizes = [4 * math.prod(s) for s in (self.program.sample_shape, self.program.output_shape)]
+        return bindings.run(
+            self.steps,
+            (
+                space.ctypes.data,
+                x.data_ptr() + first * sizes[0],
+                y.data_ptr() + first * sizes[1],
+            ),
+            (0, at_once * sizes[0], at_once * sizes[1]),
+            samples=turns,
+            pixels=pixels,
+            threads=torch.get_num_threads(),
+            isa=self._isa,
+        )

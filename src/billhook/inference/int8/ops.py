@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "INPUT",
+    "PIXELS",
     "Add",
     "Concat",
     "Conv",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 INPUT = -1
+PIXELS = 128  # of the maps whose pixels are samples
 Shape = tuple[int, ...]
 
 
@@ -111,7 +113,7 @@ class Conv(Layer):
 
 @dataclass(frozen=True)
 class Linear(Layer):
-    """Matrix (M, K) times vector; the result is fp32."""
+    """Matrix (M, K) times a vector, or times each pixel of a map; the result is fp32."""
 
     relu: bool = False
 
@@ -154,12 +156,28 @@ class Quantise(Op):
 
 @dataclass(frozen=True)
 class Program:
-    """A network for inputs (C, H, W); the last operation is its result, as fp32 of output_shape."""
+    """A network for maps (C, H, W); the last operation is its result, as fp32 of output_shape.
+
+    ``takes`` is one sample as callers give it: (C, H, W), which () stands for; (C, T), where H is
+    1; or (C,), where every sample is one of the ``PIXELS`` pixels of a map, and every operation
+    works on pixels.
+    """
 
     input_shape: tuple[int, int, int]
     output_shape: Shape
     input_range: Range
     ops: tuple[Op, ...]
+    takes: Shape = ()
+
+    @property
+    def by_sample(self) -> bool:
+        """Whether samples are the pixels of maps."""
+        return len(self.takes) == 1
+
+    @property
+    def sample_shape(self) -> Shape:
+        """One sample as callers give it."""
+        return self.takes or self.input_shape
 
     def range(self, value: int) -> Range | None:
         """The range of a value, None for fp32."""

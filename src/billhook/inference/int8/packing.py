@@ -15,7 +15,6 @@ from billhook.inference.kernels import pointer
 
 __all__ = [
     "GROUPS",
-    "PAIR_LIMIT",
     "Packed",
     "Rows",
     "pack_blocks",
@@ -25,7 +24,6 @@ __all__ = [
 ]
 
 GROUPS = (1, 4, 8, 16)  # rows that may share their columns
-PAIR_LIMIT = 128  # of |w0| + |w1| in a block for AVX2; see u8s8_spmm.h
 PACK = 16  # rows of a pack
 WINDOW = 64  # columns of a window
 SLACK = 64  # bytes that a kernel may read beyond an array
@@ -92,18 +90,18 @@ def blocks_of(value: Bytes, group: int, least: int = 4) -> NDArray[np.int8]:
     return full.reshape(-1, group, full.shape[1] // 4, 4).transpose(0, 2, 1, 3)
 
 
-def pack_blocks(rows: Rows, group: int, *, dense: bool = False, paired: bool = False) -> Packed:
+def pack_blocks(rows: Rows, group: int, *, dense: bool = False, words: bool = False) -> Packed:
     """Blocks of ``group`` x 4 that have a nonzero, or all of them; for ``u8s8_spmm``.
 
-    ``paired``: a block whose pairs of weights exceed PAIR_LIMIT becomes two, as AVX2 needs it.
+    ``words``: values as words, of each four the even ones first, as AVX2 multiplies them.
     """
     blocks = blocks_of(rows.value, group)
     groups, quads = blocks.shape[:2]
     used = np.ones((groups, quads), bool) if dense else blocks.any(axis=(2, 3))
     at_group, at_quad = np.nonzero(used)
     values = blocks[at_group, at_quad]
-    if paired:
-        at_group, at_quad, values = _split(at_group, at_quad, values)
+    if words:
+        values = values[..., [0, 2, 1, 3]].astype(np.int16)
     counts = np.bincount(at_group, minlength=groups)
     length = groups * group
     arrays: dict[str, Array | None] = {
@@ -115,21 +113,6 @@ def pack_blocks(rows: Rows, group: int, *, dense: bool = False, paired: bool = F
     }
     integers = {"rows": len(rows.value), "group": group, "groups": groups}
     return _packed(bindings.BlockRowsStruct, integers, arrays)
-
-
-def _split(at_group: Array, at_quad: Array, values: Bytes) -> tuple[Array, Array, Bytes]:
-    """Each block with a pair that is too large as its even and its odd columns."""
-    size = np.abs(values.astype(np.int16))
-    large = ((size[..., 0::2] + size[..., 1::2]) > PAIR_LIMIT).any(axis=(1, 2))
-    times = np.where(large, 2, 1)
-    source = np.repeat(np.arange(len(values)), times)
-    second = np.zeros(len(source), bool)
-    second[1:] = source[1:] == source[:-1]
-    split = np.repeat(large, times)
-    values = values[source].copy()
-    values[split & ~second, :, 1::2] = 0
-    values[split & second, :, 0::2] = 0
-    return at_group[source], at_quad[source], values
 
 
 def pack_vector(rows: Rows, group: int) -> Packed:

@@ -21,6 +21,7 @@ from billhook.inference.int8.lowering import workspace_bytes
 from billhook.inference.int8.network import Int8Network
 from billhook.inference.int8.ops import (
     INPUT,
+    PIXELS,
     Add,
     Concat,
     Conv,
@@ -33,6 +34,7 @@ from billhook.inference.int8.ops import (
     Program,
     Quantise,
     Range,
+    Shape,
 )
 from billhook.inference.int8.quantise import check_sums
 from billhook.inference.limits import Limits
@@ -62,6 +64,7 @@ def int8_network_tensors(
         plan,
         example,
         shape=program.input_shape,
+        takes=program.sample_shape,
         output_shape=program.output_shape,
         input_range=[own.step, own.zero],
         ops=[{"type": type(op).__name__, **_settings(op)} for op in program.ops],
@@ -87,9 +90,9 @@ def read_int8_network(file: Reader, plan: Plan, data: Mapping[str, Any]) -> Prog
     cells = sum(_cells(settings) for settings in data["ops"] if "weight_shape" in settings)
     limits.check("opening it", cells // 4, limits.opening)
     ops = tuple(_op(file, index, dict(settings)) for index, settings in enumerate(data["ops"]))
-    program = Program(
-        (channels, height, width), tuple(data["output_shape"]), _range(data["input_range"]), ops
-    )
+    shape = (channels, height, width)
+    takes = _takes(tuple(data.get("takes", shape)), shape)
+    program = Program(shape, tuple(data["output_shape"]), _range(data["input_range"]), ops, takes)
     check_program(program, plan.layers)
     limits.check("running it", _work(program), limits.work)
     limits.check("one sample", workspace_bytes(program) // 4, limits.workspace)
@@ -124,6 +127,15 @@ def _range(data: Any) -> Range:
     return Range(step, zero)
 
 
+def _takes(takes: Shape, shape: tuple[int, int, int]) -> Shape:
+    """One sample as callers give it, which must be the map's shape in another form."""
+    channels, height, width = shape
+    forms = {(channels,): (1, PIXELS), (channels, width): (1, width), shape: (height, width)}
+    if forms.get(takes) != (height, width):
+        raise ValueError(f"samples of {takes} are not maps of {shape}")
+    return takes
+
+
 def _op(file: Reader, index: int, settings: dict[str, Any]) -> Op:
     kind = _KINDS[settings.pop("type")]
     shape = settings.pop("weight_shape", None)
@@ -146,10 +158,14 @@ def check_program(program: Program, choices: Mapping[str, Choice]) -> None:
     """
     floats = [_as_graph(op) for op in program.ops]
     check_graph(graph.Graph.of_maps(floats, program.input_shape))
-    if math.prod(program.output_shape) != math.prod(program.ops[-1].shape):
+    made = math.prod(program.output_shape) * (PIXELS if program.by_sample else 1)
+    if made != math.prod(program.ops[-1].shape):
         raise ValueError(f"the result's shape is {program.output_shape}")
     for index, op in enumerate(program.ops):
         _check_op(program, index, op)
+        if program.by_sample:
+            on_pixels = isinstance(op, Add | Concat | Linear) or getattr(op, "pointwise", False)
+            _require(on_pixels and op.shape[1:] == (1, PIXELS), op, "does not work on pixels")
     _check_choices(program, choices)
     try:
         check_sums(program)
@@ -168,8 +184,10 @@ def _as_graph(op: Op) -> graph.Op:
     if isinstance(op, Conv):
         settings = {k: getattr(op, k) for k in ("stride", "padding", "dilation", "groups")}
         return graph.Conv(**common, weight=_shape_of(op), **settings)
-    if isinstance(op, Linear):
+    if isinstance(op, Linear) and len(op.shape) == 1:
         return graph.Linear(**common, weight=_shape_of(op))
+    if isinstance(op, Linear):
+        return graph.Conv(**common, weight=_shape_of(op)[:, :, None, None])
     if isinstance(op, Pool):
         keys = ("kind", "kernel", "stride", "padding", "count_padding")
         return graph.Pool(**common, **{key: getattr(op, key) for key in keys})
@@ -201,7 +219,8 @@ def _check_op(program: Program, index: int, op: Op) -> None:
             f"reads value {value}",
         )
     vector = isinstance(op, Linear | Mean | Flatten | Quantise)
-    _require(len(op.shape) == (1 if vector else 3), op, f"makes {op.shape}")
+    pixels = program.by_sample and isinstance(op, Linear) and index == len(program.ops) - 1
+    _require(len(op.shape) == (1 if vector and not pixels else 3), op, f"makes {op.shape}")
     if isinstance(op, Concat | Pool | Flatten):
         same = all(program.range(value) == op.range for value in op.inputs)
         _require(same, op, "reads another range than it makes")

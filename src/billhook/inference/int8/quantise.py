@@ -90,16 +90,20 @@ def _saturates(ops: Sequence[graph.Op], members: Sequence[int], low: float, high
     return (low == 0.0 or not kinds & {"relu", "relu6"}) and (high <= 6.0 or "relu6" not in kinds)
 
 
-def quantise(network: graph.Graph, ranges: Mapping[int, Range]) -> Program:
+def quantise(
+    network: graph.Graph, ranges: Mapping[int, Range], takes: tuple[int, ...] = ()
+) -> Program:
     """The program in 8 bits of a network of one input of maps and one output.
+
+    ``takes`` is one sample as callers give it, as ``Program`` has it.
 
     Raises:
         UnsupportedError: It has something that does not run in 8 bits.
         CompileError: A layer's weights do not fit.
     """
-    channels, height, width = network.inputs[0].shape
-    builder = _Builder(network.ops, (channels, height, width), network.outputs[0].shape, ranges)
-    return builder.run()
+    channels, height, width = network.inputs[0].form
+    shape = (channels, height, width)
+    return _Builder(network.ops, shape, network.outputs[0].shape, ranges, takes).run()
 
 
 def quantise_weight(
@@ -126,6 +130,7 @@ class _Builder:
     input_shape: tuple[int, int, int]
     output_shape: tuple[int, ...]
     ranges: Mapping[int, Range]
+    takes: tuple[int, ...]
     ops: list[Op] = field(default_factory=list)
     values: dict[int, int] = field(default_factory=lambda: {INPUT: INPUT})
 
@@ -134,9 +139,10 @@ class _Builder:
         for index, op in enumerate(self.source):
             if index in fused:
                 continue  # computed where its sum is
-            if isinstance(op, graph.Conv):
+            last = len(self.takes) == 1 and index == len(self.source) - 1
+            if isinstance(op, graph.Conv) and not last:
                 self.values[index] = self._conv(index, op)
-            elif isinstance(op, graph.Linear):
+            elif isinstance(op, graph.Conv | graph.Linear):
                 self.values[index] = self._linear(op)
             elif isinstance(op, graph.Pool):
                 self.values[index] = self._pool(index, op)
@@ -146,7 +152,8 @@ class _Builder:
                 raise UnsupportedError(f"{op.name} has no 8-bit form")
         if self.values.get(len(self.source) - 1) != len(self.ops) - 1:
             raise UnsupportedError("the output is not the last operation's result")
-        program = Program(self.input_shape, self.output_shape, self.ranges[INPUT], tuple(self.ops))
+        own, ops = self.ranges[INPUT], tuple(self.ops)
+        program = Program(self.input_shape, self.output_shape, own, ops, self.takes)
         check_sums(program)
         return program
 
@@ -244,15 +251,15 @@ class _Builder:
             raise UnsupportedError(f"{op.name} has more inputs than the kernels count")
         return value, integers.astype(np.int32), steps
 
-    def _linear(self, op: graph.Linear) -> int:
+    def _linear(self, op: graph.Conv | graph.Linear) -> int:
         x = self._bytes(op.inputs[0])
         if op.activation == "relu6":
             raise UnsupportedError(f"{op.name}, a linear layer with ReLU6")
         source = self._range(x)
         value, bias, steps = self._weights(op, source, 0.0)
         scale = (source.step * steps).astype(np.float32)
-        relu = op.activation == "relu"
-        return self._add(Linear(op.name, (x,), op.shape[:1], None, value, bias, scale, relu=relu))
+        value, relu = value.reshape(len(value), -1), op.activation == "relu"
+        return self._add(Linear(op.name, (x,), op.shape, None, value, bias, scale, relu=relu))
 
     def _pool(self, index: int, op: graph.Pool) -> int:
         x = self._same_range(op.inputs[0], index)

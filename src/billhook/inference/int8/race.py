@@ -1,5 +1,6 @@
 """Races the kernels that can run each layer of a network in 8 bits, on this machine."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -48,12 +49,15 @@ def choices_for(op: Conv | Linear, instruction_set: str) -> Iterator[Choice]:
         yield Choice("depthwise")
         return
     matrix = matrix_of(op)
-    if isinstance(op, Linear):
+    if len(op.shape) == 1:
         for kernel in candidates(matrix, instruction_set, vector=True):
             yield Choice(kernel, 1)
         return
-    lines = -(-op.shape[1] * op.shape[2] // 16)
+    lines = -(-math.prod(op.shape[1:]) // 16)
     for kernel in candidates(matrix, instruction_set, vector=False):
+        if isinstance(op, Linear):  # its tiles are as wide as its kernel's registers hold
+            yield Choice(kernel, 2 * lines)
+            continue
         possible = sorted({min(width, lines) for width in LINES[kernel]}, reverse=True)
         for width in possible:
             yield Choice(kernel, 2 * width)
@@ -82,6 +86,8 @@ def _alone(program: Program, op: Conv | Linear) -> Program:
     if isinstance(op, Conv):
         single = replace(op, inputs=(INPUT,), addend_scale=0.0)
         return Program(shape, op.shape, Range(1.0, 0), (single,))
+    if len(op.shape) > 1:
+        return Program(shape, op.shape, Range(1.0, 0), (replace(op, inputs=(INPUT,)),))
     flat = Flatten("flat", (INPUT,), (source[0],), Range(1.0, 0))
     linear = replace(op, inputs=(0,))
     return Program(shape, op.shape, Range(1.0, 0), (flat, linear))
@@ -114,7 +120,7 @@ def _report(op: Conv | Linear, times: dict[Choice, float], best: Choice) -> Laye
     others = ", ".join(
         f"{kernel} {time * 1e3:.1f}" for kernel, time in sorted(fastest.items(), key=lambda t: t[1])
     )
-    positions = int(np.prod(op.shape[1:])) if isinstance(op, Conv) else 1
+    positions = math.prod(op.shape[1:])
     return LayerReport(
         name=op.name,
         kind=type(op).__name__ if best.kernel != "depthwise" else "Conv, depthwise",

@@ -96,7 +96,7 @@ def _unrounded(op: Op, index: int, program: Program, values: Mapping[int, Values
         return _pool(sources[0].astype(np.int64), op, program.bytes_range(op.inputs[0]).zero)
     if isinstance(op, Concat | Flatten):
         joined: Floats = np.concatenate(sources).astype(f32)
-        return joined.reshape(op.shape)
+        return joined.reshape(op.shape) if isinstance(op, Flatten) else joined
     if isinstance(op, Quantise):
         return _quantised(sources[0].astype(f32), program.bytes_range(index))
     scales, shift = add_scales(program, op, sources[0].shape)
@@ -116,8 +116,8 @@ def _products(op: Conv | Linear, program: Program, sources: list[Values]) -> Flo
         for addend in sources[1:]:
             result = result + addend.astype(f32) * f32(op.addend_scale)
         return result
-    sums = op.weight.astype(np.int64) @ x + op.bias
-    result = sums.astype(f32) * op.scale
+    sums = op.weight.astype(np.int64) @ x.reshape(len(x), -1) + op.bias[:, None]
+    result = (sums.astype(f32) * op.scale[:, None]).reshape(op.weight.shape[0], *x.shape[1:])
     return np.maximum(result, f32(0)) if op.relu else result
 
 
@@ -138,7 +138,7 @@ def evaluate(
     x: Floats,
     observe: Callable[[int, Floats], None] | None = None,
 ) -> Floats:
-    """The result, fp32, of one sample (C, H, W); ``observe`` gets bytes before they are rounded."""
+    """The result, fp32, of one map (C, H, W); ``observe`` gets bytes before they are rounded."""
     unrounded = _quantised(x, program.input_range)
     values: dict[int, Values] = {INPUT: to_bytes(unrounded)}
     if observe is not None:

@@ -67,15 +67,15 @@ def capture(model: nn.Module, inputs: torch.Tensor | Sequence[Any]) -> list[Op]:
 
 
 def capture_maps(model: nn.Module, x: torch.Tensor) -> Graph:
-    """The same where one input of maps (N, C, H, W) leads to one output, made by the last
-    operation.
+    """The same where one input of maps (N, C, H, W) or (N, C, T) leads to one output, made by the
+    last operation.
 
     Raises:
         UnsupportedError: The model is of another kind.
     """
     graph, pack = capture_graph(model, (x,))
     whole = len(graph.outputs) == 1 and graph.outputs[0].value == len(graph.ops) - 1
-    if pack is not None or not whole or len(graph.inputs[0].shape) != 3:
+    if pack is not None or not whole or len(graph.inputs[0].form) != 3:
         raise UnsupportedError("not one input of maps with one output")
     return graph
 
