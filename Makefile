@@ -56,7 +56,7 @@ RUNTIME := build/runtime
 RUNTIME_PYTHON := $(RUNTIME)/venv/bin/python
 CMAKE = $(firstword $(wildcard $(BIN)/cmake) $(shell command -v cmake) $(RUNTIME)/venv/bin/cmake)
 INSTALL_WHEEL = $(RUNTIME_PYTHON) $(INSTALL) --no-index --no-deps --force-reinstall dist/billhook_runtime-*.whl
-RUNTIME_SOURCES := $(KERNELS) $(wildcard runtime/*.py runtime/*/*)
+RUNTIME_SOURCES := $(KERNELS) $(wildcard runtime/*.py runtime/billhook_runtime/* runtime/tests/*.c)
 
 $(RUNTIME)/venv/.installed:
 	$(PYTHON) -m venv $(RUNTIME)/venv
@@ -70,15 +70,17 @@ $(RUNTIME)/.built: $(RUNTIME_SOURCES) $(RUNTIME)/venv/.installed
 	mkdir -p dist
 	cp $(RUNTIME)/make/libbillhook.so $(RUNTIME)/make/libbillhook.a csrc/runtime/billhook.h dist/
 	$(RUNTIME_PYTHON) runtime/make_wheel.py dist/libbillhook.so dist
+	$(CC) -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O2 -Idist runtime/tests/example.c dist/libbillhook.a \
+		-lstdc++ -lm -pthread -o $(RUNTIME)/example
 	touch $@
 
 runtime: $(RUNTIME)/.built
 
 runtime-test: $(RUNTIME)/.built
-	$(CC) -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O2 -Idist runtime/tests/example.c dist/libbillhook.a \
-		-lstdc++ -lm -pthread -o $(RUNTIME)/example
+	$(CC) -std=c11 -Wall -Wextra -Werror -O2 -shared -fPIC runtime/tests/counting.c -o $(RUNTIME)/counting.so
 	$(INSTALL_WHEEL)
 	$(RUNTIME_PYTHON) runtime/tests/test_runtime.py $(RUNTIME)/example
+	LD_PRELOAD=$(RUNTIME)/counting.so $(RUNTIME_PYTHON) runtime/tests/counting.py
 
 # Another processor: ARCH=aarch64, arm (hard floats) or riscv64, by Debian's compiler, in qemu-user.
 ARCH ?= aarch64

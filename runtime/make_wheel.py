@@ -21,7 +21,7 @@ def metadata(version: str) -> str:
     return (
         f"Metadata-Version: 2.1\nName: billhook-runtime\nVersion: {version}\n"
         "Summary: Runs sparse networks that billhook compiled, with numpy alone.\n"
-        "License: Apache-2.0\nRequires-Python: >=3.9\nRequires-Dist: numpy>=1.22\n"
+        "License: Apache-2.0\nRequires-Python: >=3.10\nRequires-Dist: numpy>=1.22\n"
     )
 
 

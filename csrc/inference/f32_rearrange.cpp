@@ -1,9 +1,9 @@
 #include "f32_rearrange.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <stdexcept>
-#include <vector>
 
 #include "f32_panel.h"
 #include "f32_planes.h"
@@ -67,22 +67,34 @@ void cast(const float* x, float* y, int64_t n) {
   }
 }
 
+// Of an output pixel the first of two neighbouring input pixels, and the share of the second.
 struct Place {
-  int64_t first, second;
-  float share;  // of the second
+  int64_t first;
+  float share;
 };
 
-std::vector<Place> places(int64_t n, int64_t size, double scale, bool corners) {
+Place place(int64_t i, int64_t size, double scale, bool corners) {
   const double offset = corners ? 0.0 : 0.5;
-  std::vector<Place> found(static_cast<size_t>(n));
-  for (int64_t i = 0; i < n; ++i) {
-    const double at = std::clamp(scale * (static_cast<double>(i) + offset) - offset, 0.0,
-                                 static_cast<double>(size - 1));
-    const auto first = static_cast<int64_t>(at);
-    found[static_cast<size_t>(i)] = {first, std::min(first + 1, size - 1),
-                                     static_cast<float>(at - static_cast<double>(first))};
-  }
-  return found;
+  const double at = std::clamp(scale * (static_cast<double>(i) + offset) - offset, 0.0,
+                               static_cast<double>(size - 1));
+  const auto first = static_cast<int64_t>(at);
+  return {first, static_cast<float>(at - static_cast<double>(first))};
+}
+
+// A row of the input's width from the two rows that an output row lies between.
+void mix_rows(const Step& step, const float* x, const Place& row, float* mixed) {
+  const float* above = x + row.first * step.x.pitch;
+  const float* below = x + std::min(row.first + 1, step.in_height - 1) * step.x.pitch;
+  for (int64_t j = 0; j < step.in_width; ++j)
+    mixed[j] = (1.0f - row.share) * above[j] + row.share * below[j];
+}
+
+[[noreturn]] void beyond(float index, int64_t rows) {
+  char text[128];
+  std::snprintf(text, sizeof text,
+                "the index %.9g is beyond the rows of its table: give whole numbers from 0 to %lld",
+                static_cast<double>(index), static_cast<long long>(rows - 1));
+  throw std::out_of_range(text);
 }
 
 }  // namespace
@@ -107,8 +119,7 @@ void run_cast(const Step& step, const Operands& at) {
 void run_embed(const Step& step, const Operands& at) {
   for (int64_t j = 0; j < step.width; ++j) {
     const float index = at.x[j];
-    if (!(index >= 0.0f && index < static_cast<float>(step.in_height)))
-      throw std::out_of_range("an index is beyond the rows of its table");
+    if (!(index >= 0.0f && index < static_cast<float>(step.in_height))) beyond(index, step.in_height);
     const float* row = at.addend + static_cast<int64_t>(index) * step.addend.pitch;
     float* y = at.y + j;
     for (int64_t f = 0; f < step.channels; ++f) y[f * step.y.plane] = row[f];
@@ -118,21 +129,23 @@ void run_embed(const Step& step, const Operands& at) {
 
 void run_resize(const Step& step, const Operands& at) {
   const bool corners = step.function == 1;
-  const auto rows = places(step.height, step.in_height, step.parameters[0], corners);
-  const auto columns = places(step.width, step.in_width, step.parameters[1], corners);
   parallel_ranges(step.channels, at.threads, [&](int64_t begin, int64_t end) {
     float* mixed = scratch(0, step.in_width);
+    float* shares = scratch(1, 2 * step.width);  // then where each output column's first pixel is
+    auto* firsts = reinterpret_cast<int32_t*>(shares + step.width);
+    for (int64_t j = 0; j < step.width; ++j) {
+      const Place column = place(j, step.in_width, step.parameters[1], corners);
+      shares[j] = column.share;
+      firsts[j] = static_cast<int32_t>(column.first);
+    }
     for (int64_t c = begin; c < end; ++c)
       for (int64_t i = 0; i < step.height; ++i) {
-        const Place& row = rows[static_cast<size_t>(i)];
-        const float* above = at.x + c * step.x.plane + row.first * step.x.pitch;
-        const float* below = at.x + c * step.x.plane + row.second * step.x.pitch;
-        for (int64_t j = 0; j < step.in_width; ++j)
-          mixed[j] = (1.0f - row.share) * above[j] + row.share * below[j];
+        const Place row = place(i, step.in_height, step.parameters[0], corners);
+        mix_rows(step, at.x + c * step.x.plane, row, mixed);
         float* y = at.y + c * step.y.plane + i * step.y.pitch;
         for (int64_t j = 0; j < step.width; ++j) {
-          const Place& column = columns[static_cast<size_t>(j)];
-          y[j] = (1.0f - column.share) * mixed[column.first] + column.share * mixed[column.second];
+          const int64_t first = firsts[j], second = std::min(first + 1, step.in_width - 1);
+          y[j] = (1.0f - shares[j]) * mixed[first] + shares[j] * mixed[second];
         }
         std::fill(y + step.width, std::max(y + step.width, y + step.y.pitch), 0.0f);
       }

@@ -6,7 +6,9 @@
 #include <memory>
 #include <new>
 #include <stdexcept>
+#include <string>
 
+#include "f32_panel.h"
 #include "isa.h"
 #include "pool.h"
 #include "program.h"
@@ -22,7 +24,8 @@ struct billhook_program {
 
 struct billhook_session {
   const billhook::Program* program;
-  std::vector<float> memory;  // the workspace, then each thread's scratch memory
+  std::vector<float> memory;   // the workspace, then each thread's scratch memory
+  std::vector<float*> bases;   // of the buffers of a run
   std::vector<billhook::Lent> lent;
   std::unique_ptr<billhook::Pool> pool;  // last: its threads end before what they use
 };
@@ -34,7 +37,8 @@ using billhook::Program;
 using billhook::Refusal;
 
 constexpr int64_t kAlign = 16;  // floats
-constexpr size_t kMaxThreads = 256, kMaxBuffers = 18;
+constexpr size_t kMaxThreads = 256;
+constexpr size_t kFirstInput = 2;  // buffers: the workspace, the constants, the inputs, the outputs
 
 thread_local char error_text[512] = "";
 
@@ -57,6 +61,8 @@ int guarded(const Body& body) {
     return fail(BILLHOOK_NO_MEMORY, "there is not enough memory");
   } catch (const std::length_error&) {
     return fail(BILLHOOK_NO_MEMORY, "there is not enough memory");
+  } catch (const std::out_of_range& index) {  // of an input's numbers
+    return fail(BILLHOOK_BAD_CALL, index.what());
   } catch (const std::exception& other) {
     return fail(BILLHOOK_NO_MEMORY, other.what());
   } catch (...) {
@@ -83,12 +89,33 @@ void open(std::unique_ptr<billhook::Source> source, billhook_program** program) 
 }
 
 int describe(const std::vector<billhook::Port>& ports, size_t index, billhook_tensor* tensor) {
-  if (tensor == nullptr || index >= ports.size())
-    return fail(BILLHOOK_BAD_CALL, "there is no such input or output");
-  const billhook::Port& port = ports[index];
-  *tensor = {port.name.c_str(), port.dtype.c_str(), port.shape.size(), {}, port.elements};
-  for (size_t i = 0; i < port.shape.size(); ++i) tensor->shape[i] = port.shape[i];
-  return BILLHOOK_OK;
+  return guarded([&] {
+    need(tensor != nullptr, "there is no place for the description of a tensor");
+    if (index >= ports.size())
+      billhook::refuse("there is no input or output " + std::to_string(index) + ": there are " +
+                           std::to_string(ports.size()) + ", counted from 0",
+                       BILLHOOK_BAD_CALL);
+    const billhook::Port& port = ports[index];
+    *tensor = {port.name.c_str(), port.dtype.c_str(), port.shape.size(), {}, port.elements, port.bytes,
+               static_cast<size_t>(port.axis), port.merged ? 1 : 0};
+    for (size_t i = 0; i < port.shape.size(); ++i) tensor->shape[i] = port.shape[i];
+  });
+}
+
+int find(const std::vector<billhook::Port>& ports, const char* what, const char* name, size_t* index) {
+  return guarded([&] {
+    need(name != nullptr && index != nullptr, "there is no name, or no place for its index");
+    std::string known;
+    for (size_t i = 0; i < ports.size(); ++i) {
+      if (ports[i].name == name) {
+        *index = i;
+        return;
+      }
+      known += (i == 0 ? "" : ", ") + ports[i].name;
+    }
+    billhook::refuse("the program has no " + std::string(what) + " '" + name + "': it has " + known,
+                     BILLHOOK_BAD_CALL);
+  });
 }
 
 int64_t whole_lines(int64_t floats) { return (floats + kAlign - 1) / kAlign * kAlign; }
@@ -106,6 +133,7 @@ void open_session(const Program& program, size_t threads, billhook_session** ses
   for (int slot = 0; slot < billhook::kSlots; ++slot)
     thread += whole_lines(program.scratch(slot));
   const int64_t workspace = whole_lines(program.workspace());
+  made->bases.resize(kFirstInput + program.inputs().size() + program.outputs().size());
   made->memory.resize(static_cast<size_t>(workspace + kAlign + thread * static_cast<int64_t>(threads)));
   float* next = aligned(made->memory.data()) + workspace;
   for (size_t t = 0; t < threads; ++t) {
@@ -119,6 +147,13 @@ void open_session(const Program& program, size_t threads, billhook_session** ses
   }
   if (threads > 1) made->pool = std::make_unique<billhook::Pool>(made->lent);
   *session = made.release();
+}
+
+// Where sample s of an input or output begins. Steps know what numbers lie there.
+float* sample(void* start, const billhook::Port& port, size_t s) {
+  if (start == nullptr)
+    billhook::refuse("the array of " + port.name + " is a null pointer", BILLHOOK_BAD_CALL);
+  return reinterpret_cast<float*>(static_cast<char*>(start) + s * static_cast<size_t>(port.bytes));
 }
 
 }  // namespace
@@ -173,6 +208,16 @@ int billhook_output(const billhook_program* program, size_t index, billhook_tens
   return describe(program->program.outputs(), index, tensor);
 }
 
+int billhook_find_input(const billhook_program* program, const char* name, size_t* index) {
+  if (program == nullptr) return fail(BILLHOOK_BAD_CALL, "there is no program");
+  return find(program->program.inputs(), "input", name, index);
+}
+
+int billhook_find_output(const billhook_program* program, const char* name, size_t* index) {
+  if (program == nullptr) return fail(BILLHOOK_BAD_CALL, "there is no program");
+  return find(program->program.outputs(), "output", name, index);
+}
+
 const char* billhook_instruction_set(const billhook_program* program) {
   return program == nullptr ? "" : billhook::name_of(program->program.isa());
 }
@@ -189,29 +234,25 @@ int billhook_session_open(const billhook_program* program, size_t threads,
 
 void billhook_session_close(billhook_session* session) { delete session; }
 
-int billhook_run(billhook_session* session, const float* const* inputs, float* const* outputs,
+int billhook_run(billhook_session* session, const void* const* inputs, float* const* outputs,
                  size_t samples) {
   if (session == nullptr || inputs == nullptr || outputs == nullptr)
     return fail(BILLHOOK_BAD_CALL, "there is no session, or there are no inputs or outputs");
   const Program& program = *session->program;
-  constexpr size_t first_input = 2;  // after the workspace and the constants
-  const size_t first_output = first_input + program.inputs().size();
-  const size_t end = first_output + program.outputs().size();
-  float* bases[kMaxBuffers] = {aligned(session->memory.data()), program.constants()};
-  for (size_t i = first_input; i < end; ++i) {
-    bases[i] = i < first_output ? const_cast<float*>(inputs[i - first_input]) : outputs[i - first_output];
-    if (bases[i] == nullptr && samples > 0)
-      return fail(BILLHOOK_BAD_CALL, "an input or an output is a null pointer");
-  }
+  float** bases = session->bases.data();
+  bases[0] = aligned(session->memory.data());
+  bases[1] = program.constants();
   billhook::lend(&session->lent[0]);
   billhook::Pool::use(session->pool.get());
   const int status = guarded([&] {
     for (size_t s = 0; s < samples; ++s) {
+      float** next = bases + kFirstInput;
+      for (size_t i = 0; i < program.inputs().size(); ++i)
+        *next++ = sample(const_cast<void*>(inputs[i]), program.inputs()[i], s);
+      for (size_t i = 0; i < program.outputs().size(); ++i)
+        *next++ = sample(outputs[i], program.outputs()[i], s);
       billhook::run_steps(program.steps().data(), static_cast<int64_t>(program.steps().size()), bases,
                           static_cast<int64_t>(session->lent.size()), program.isa());
-      for (size_t i = first_input; i < end; ++i)
-        bases[i] += i < first_output ? program.inputs()[i - first_input].elements
-                                     : program.outputs()[i - first_output].elements;
     }
   });
   billhook::Pool::use(nullptr);

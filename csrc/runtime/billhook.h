@@ -35,13 +35,19 @@ typedef struct billhook_session billhook_session;
 
 #define BILLHOOK_MAX_DIMENSIONS 8
 
-/* An input or an output. `shape` is one sample's; all values are float (F32). */
+/* An input or an output. `shape`, `elements` and `bytes` are one sample's. `dtype` is "F32" (float), of
+ * inputs also "I64" (int64_t), "I32" (int32_t) or "BOOL" (a byte, 0 or 1). Samples lie one after another
+ * in the arrays of billhook_run; `axis` says which dimension they are in the model that was compiled,
+ * and `merged` that it has them and the dimension after them as one. */
 typedef struct {
   const char* name;
   const char* dtype;
   size_t dimensions;
   int64_t shape[BILLHOOK_MAX_DIMENSIONS];
-  int64_t elements; /* of one sample */
+  int64_t elements;
+  int64_t bytes;
+  size_t axis;
+  int merged;
 } billhook_tensor;
 
 /* Bytes that a program takes: its packed weights, at most; what more is in use while they are packed;
@@ -70,6 +76,11 @@ BILLHOOK_PUBLIC int billhook_input(const billhook_program* program, size_t index
                                    billhook_tensor* tensor);
 BILLHOOK_PUBLIC int billhook_output(const billhook_program* program, size_t index,
                                     billhook_tensor* tensor);
+/* The index of the input or output of a name. */
+BILLHOOK_PUBLIC int billhook_find_input(const billhook_program* program, const char* name,
+                                        size_t* index);
+BILLHOOK_PUBLIC int billhook_find_output(const billhook_program* program, const char* name,
+                                         size_t* index);
 /* The instruction set in use, as "avx2". */
 BILLHOOK_PUBLIC const char* billhook_instruction_set(const billhook_program* program);
 
@@ -78,8 +89,10 @@ BILLHOOK_PUBLIC int billhook_session_open(const billhook_program* program, size_
                                           billhook_session** session);
 BILLHOOK_PUBLIC void billhook_session_close(billhook_session* session);
 
-/* Runs `samples` samples, which lie one after another in each input and output. */
-BILLHOOK_PUBLIC int billhook_run(billhook_session* session, const float* const* inputs,
+/* Runs `samples` samples, which lie one after another in each input and output: an array for each, in
+ * order, of its type and of samples * bytes. An index beyond the rows of an embedding's table is
+ * BILLHOOK_BAD_CALL; then the outputs may hold anything. */
+BILLHOOK_PUBLIC int billhook_run(billhook_session* session, const void* const* inputs,
                                  float* const* outputs, size_t samples);
 
 /* Of the last call of this thread that failed; "" if none has. */

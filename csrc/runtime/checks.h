@@ -1,10 +1,16 @@
 // Whether what a step reads and writes lies inside its buffers: a file's numbers are not to be trusted.
 #pragma once
-#include "program.h"
+#include <vector>
+
+#include "container.h"
+#include "f32_panel.h"
+#include "plan.h"
 
 namespace billhook {
 
 constexpr int64_t kMost = INT32_MAX;  // of every number of a step, so that products fit 128 bits
+
+enum Access : bool { kRead = false, kWritten = true };
 
 // What a file may take: memory and work in proportion to its size, as src/billhook/inference/limits.py.
 struct Limits {
@@ -12,40 +18,62 @@ struct Limits {
   static Limits of(int64_t file_bytes, int64_t input_bytes);
 };
 
+struct Needs {
+  int64_t weights = 0, packing = 0, session = 0, thread = 0;  // bytes, as in billhook.h
+};
+
+// A buffer of steps: its elements, and what they are (a Number, or kFloats).
+constexpr int64_t kFloats = -1;
+struct Buffer {
+  int64_t elements;
+  int64_t number = kFloats;
+  bool written = true;  // whether steps may write to it
+};
+
+// What the checks of each kind of step are made of. Each is a Refusal unless it holds.
 class Checker {
  public:
-  Checker(const Container& file, std::vector<int64_t> buffers, size_t inputs, int64_t isa)
-      : file_(file), buffers_(std::move(buffers)), inputs_(inputs), isa_(isa) {}
-  // Refusal unless the step is sound; adds what it takes to the sums below.
+  Checker(const Container& file, std::vector<Buffer> buffers, const Limits& limits, int64_t isa)
+      : isa(isa), file_(file), buffers_(std::move(buffers)), limits_(limits) {}
+  // A step, and whether it and those before it take no more than the limits.
   void check(Plan& plan);
-  void finish(const Limits& limits) const;  // Refusal if all steps take too much
 
+  // Elements [first, last) from a view on lie in its buffer of floats.
+  void inside(const View& view, __int128 first, __int128 last, Access access) const;
+  // So do planes of height x width; where they are written, up to the pitch. Of `rows` of one the
+  // pitch may be anything, as a vector's is 1.
+  void planes(const View& view, int64_t channels, int64_t height, int64_t width, Access access) const;
+  void rows(const View& view, int64_t channels, int64_t height, int64_t width, Access access) const;
+  // What clear_row_ends writes.
+  void row_ends(const Step& step, __int128 planes);
+  // Elements of an input of another number type.
+  void integers(const View& view, int64_t count, int64_t number) const;
+
+  struct Matrix {
+    int64_t rows, columns, nonzeros;
+  };
+  // A weight of so many dimensions and its bias; counts what reading it takes.
+  Matrix matrix(const Weight& weight, size_t dimensions);
+  const Tensor& tensor(const Weight& weight) const { return file_.tensor(weight.tensor); }
+
+  // A buffer of scratch memory that running takes, of so many floats.
+  void room(int slot, __int128 floats);
+  // Bytes: of packed weights, and of what else is in use while they are packed.
+  void take(__int128 weights, __int128 packing);
+  // Floats that a run reads, and that opening makes.
+  void work(__int128 floats) { work_ += floats; }
+  void opening(__int128 floats);
+
+  const int64_t isa;
   Needs needs;
   int64_t scratch[kSlots] = {};
 
  private:
-  struct Matrix {
-    int64_t rows, columns, nonzeros;
-  };
-  Matrix matrix(Plan::Weight& weight, size_t dimensions);
-  void taps(Plan::Weight& weight, const Tensor& tensor, int64_t columns);
-  void inside(const View& view, __int128 first, __int128 last, bool written) const;
-  void planes(const View& view, int64_t channels, int64_t height, int64_t width, bool written) const;
-  void reads_taps(const Plan::Weight& weight, const View& x, int64_t pixels) const;
-  void spmm(Plan& plan);
-  void depthwise(Plan& plan);
-  void linear(Plan& plan);
-  void maps(const Step& step);
-  void elements(const Step& step);
-  void rearrange(const Step& step);
-  void room(int slot, __int128 floats);
-  void take(__int128 weights, __int128 packing);
-
+  const Buffer& buffer(const View& view) const;
   const Container& file_;
-  std::vector<int64_t> buffers_;  // floats of each
-  size_t inputs_;
-  int64_t isa_;
-  __int128 opening_ = 0, work_ = 0;  // floats
+  std::vector<Buffer> buffers_;
+  Limits limits_;
+  __int128 opening_ = 0, work_ = 0;
 };
 
 }  // namespace billhook

@@ -236,13 +236,15 @@ int64_t Tensor::stored() const {
 Container::Container(std::unique_ptr<Source> source) : source_(std::move(source)) {
   const int64_t size = source_->size();
   require(size >= kLength, "it is too short for a billhook file");
-  const std::vector<uint8_t> first = source_->read(0, kLength);
+  uint8_t first[kLength];
+  source_->read(0, kLength, first);
   uint64_t length = 0;
-  for (int i = 7; i >= 0; --i) length = length << 8 | first[static_cast<size_t>(i)];
+  for (int i = 7; i >= 0; --i) length = length << 8 | first[i];
   require(length <= kMaxHeader && static_cast<int64_t>(length) <= size - kLength,
           "it is not a billhook file, or cut off");
   const int64_t start = kLength + static_cast<int64_t>(length);
-  const std::vector<uint8_t> text = source_->read(kLength, start);
+  std::vector<uint8_t> text(static_cast<size_t>(length));
+  source_->read(kLength, start, text.data());
   const Json json({reinterpret_cast<const char*>(text.data()), text.size()});
   const Value header = json.root();
   const auto entries = parse_entries(header, start, size);
@@ -295,23 +297,23 @@ const Tensor& Container::tensor(std::string_view name) const {
   return found->second;
 }
 
-std::vector<uint8_t> Container::entry(const Tensor& tensor) const {
-  tensor.stored();
-  std::vector<uint8_t> data = source_->read(tensor.begin, tensor.end);
+void Container::entry(const Tensor& tensor, void* to) const {
+  const auto size = static_cast<size_t>(tensor.end - tensor.begin);
+  source_->read(tensor.begin, tensor.end, to);
   Crc32 crc;
   const std::string head = tensor.name + "\n" + tensor.line + "\n";
   crc.add(head.data(), head.size());
-  crc.add(data.data(), data.size());
+  crc.add(to, size);
   if (crc.value() != tensor.crc)
     refuse("tensor " + tensor.name + " is damaged: its CRC-32 is another; get the file again");
-  return data;
 }
 
 template <typename T>
 Nonzeros<T> Container::coded(const Tensor& tensor) const {
-  const std::vector<uint8_t> data = entry(tensor);
   const auto numel = static_cast<size_t>(tensor.elements());
   const auto stored = static_cast<size_t>(tensor.stored());
+  std::vector<uint8_t> data(static_cast<size_t>(tensor.end - tensor.begin));
+  entry(tensor, data.data());
   Nonzeros<T> found;
   found.values.resize(stored);
   if (stored > 0) std::memcpy(found.values.data(), data.data(), stored * sizeof(T));
@@ -352,28 +354,30 @@ Nonzeros<T> Container::coded(const Tensor& tensor) const {
 }
 
 template <typename T>
-std::vector<T> Container::dense(const Tensor& tensor) const {
+void Container::dense(const Tensor& tensor, T* to) const {
+  tensor.stored();
+  if (tensor.plain) return entry(tensor, to);
   const Nonzeros<T> found = coded<T>(tensor);
   const auto numel = static_cast<size_t>(tensor.elements());
-  std::vector<T> elements(numel);
   size_t next = 0;
   for (size_t i = 0; i < numel; ++i) {
-    if ((found.mask[i / 8] >> (i % 8) & 1) == 0) continue;
-    require(next < found.values.size(), "a tensor's mask does not fit its values");
-    elements[i] = found.values[next++];
+    const bool given = (found.mask[i / 8] >> (i % 8) & 1) != 0;
+    require(!given || next < found.values.size(), "a tensor's mask does not fit its values");
+    to[i] = given ? found.values[next++] : T{};
   }
   require(next == found.values.size(), "a tensor's mask does not fit its values");
-  return elements;
 }
 
 std::vector<uint8_t> Container::bytes(const Tensor& tensor) const {
   require(tensor.dtype == "U8", "a text is of another type than U8");
-  return dense<uint8_t>(tensor);
+  std::vector<uint8_t> elements(static_cast<size_t>(tensor.elements()));
+  dense(tensor, elements.data());
+  return elements;
 }
 
-std::vector<float> Container::floats(const Tensor& tensor) const {
-  require(tensor.dtype == "F32", "a bias is of another type than F32");
-  return dense<float>(tensor);
+void Container::floats(const Tensor& tensor, float* to) const {
+  require(tensor.dtype == "F32", "a bias or constant is of another type than F32");
+  dense(tensor, to);
 }
 
 Nonzeros<float> Container::nonzeros(const Tensor& tensor) const {

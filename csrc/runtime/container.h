@@ -40,15 +40,15 @@ class Container {
 
   // What a tensor holds, its CRC checked: all elements of U8 and F32, the nonzeros of F32.
   std::vector<uint8_t> bytes(const Tensor& tensor) const;
-  std::vector<float> floats(const Tensor& tensor) const;
+  void floats(const Tensor& tensor, float* to) const;  // as many as it has elements
   Nonzeros<float> nonzeros(const Tensor& tensor) const;
 
  private:
   template <typename T>
   Nonzeros<T> coded(const Tensor& tensor) const;
   template <typename T>
-  std::vector<T> dense(const Tensor& tensor) const;
-  std::vector<uint8_t> entry(const Tensor& tensor) const;
+  void dense(const Tensor& tensor, T* to) const;
+  void entry(const Tensor& tensor, void* to) const;  // its bytes
   std::unique_ptr<Source> source_;
   std::map<std::string, Tensor, std::less<>> tensors_;
   std::map<std::string, std::string, std::less<>> ties_;

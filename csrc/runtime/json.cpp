@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstdlib>
+#include <limits>
+#include <locale>
+#include <sstream>
 
 #include "refusal.h"
 
@@ -11,6 +13,7 @@ namespace billhook {
 namespace {
 
 constexpr int kDepth = 64;
+constexpr std::string_view kInfinity = "Infinity";
 
 bool digit(char c) { return c >= '0' && c <= '9'; }
 
@@ -122,6 +125,11 @@ void Json::number() {
     while (at_ < text_.size() && digit(text_[at_])) ++at_;
   };
   if (text_[at_] == '-') ++at_;
+  if (text_.substr(at_, kInfinity.size()) == kInfinity) {
+    at_ += kInfinity.size();
+    nodes_.push_back({'0', static_cast<uint32_t>(begin), static_cast<uint32_t>(at_), 0});
+    return;
+  }
   if (at_ < text_.size() && text_[at_] == '0')
     ++at_;
   else
@@ -153,7 +161,7 @@ void Json::value(int depth) {
     }
   } else if (c == '"') {
     string();
-  } else if (c == '-' || digit(c)) {
+  } else if (c == '-' || c == kInfinity[0] || digit(c)) {
     number();
   } else {
     word(c == 't' ? "true" : c == 'f' ? "false" : "null");
@@ -186,7 +194,19 @@ double Value::real() const {
   const Json::Node& node = json_->nodes_[node_];
   require(node.kind == '0', "its JSON has something else where a number is meant");
   const std::string digits(json_->text_.substr(node.begin, node.end - node.begin));
-  return std::strtod(digits.c_str(), nullptr);
+  const bool negative = digits[0] == '-';
+  if (digits.substr(negative ? 1 : 0) == kInfinity)
+    return negative ? -std::numeric_limits<double>::infinity() : std::numeric_limits<double>::infinity();
+  std::istringstream stream(digits);  // strtod would read the comma of the process' locale
+  stream.imbue(std::locale::classic());
+  double value = 0.0;
+  stream >> value;
+  return value;
+}
+
+bool Value::truth() const {
+  require(kind() == 't' || kind() == 'f', "its JSON has something else where true or false is meant");
+  return kind() == 't';
 }
 
 std::vector<Value> Value::items() const {

@@ -1,4 +1,5 @@
-// A strict reader of JSON (RFC 8259): bounded depth, names once, memory in proportion to the text.
+// A strict reader of JSON (RFC 8259): bounded depth, names once, memory in proportion to the text. As
+// in Python's module json a number may also be Infinity or -Infinity.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -19,6 +20,7 @@ class Value {
   std::string text() const;              // of a string; Refusal otherwise
   int64_t number(int64_t least, int64_t most) const;  // a whole number; Refusal otherwise
   double real() const;                   // any number
+  bool truth() const;                    // true or false
   std::vector<Value> items() const;      // of a list
   std::vector<std::pair<std::string, Value>> members() const;  // of an object, each name once
   Value operator[](std::string_view name) const;  // Refusal where it is missing

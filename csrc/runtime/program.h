@@ -4,36 +4,12 @@
 #include <string>
 #include <vector>
 
+#include "checks.h"
 #include "container.h"
-#include "f32_pack.h"
-#include "f32_panel.h"
-#include "json.h"
+#include "ports.h"
 #include "steps.h"
 
 namespace billhook {
-
-struct Port {
-  std::string name, dtype;
-  std::vector<int64_t> shape;
-  int64_t elements;
-};
-
-// A step, and what its weights are made of.
-struct Plan {
-  struct Weight {
-    std::string tensor, bias;
-    int64_t activation = 0;
-    Taps taps{};  // of convolutions that read planes or gather panels
-    bool present = false, has_taps = false;
-  };
-  Step step{};
-  Weight weight, fill;
-  int64_t keep[3] = {0, 0, 0};  // height, width and pitch of the mask, if any
-};
-
-struct Needs {
-  int64_t weights = 0, packing = 0, session = 0, thread = 0;  // bytes, as in billhook.h
-};
 
 class Program {
  public:
@@ -53,15 +29,7 @@ class Program {
   float* constants() const { return constants_; }
 
  private:
-  void read_constants(const Container& file, const Value& value);
-  const float* bias(const Container& file, const Plan::Weight& weight);
-  void pack_lanes(const Container& file, Plan& plan);
-  void pack_panels(const Container& file, Plan& plan);
-  SparseRows pack_planes(const Container& file, const Plan::Weight& weight);
-  void pack_depthwise(const Container& file, Plan& plan);
-  void pack_keep(Plan& plan);
-  template <typename T>
-  T* take(int64_t count);
+  void read_constants(const Container& file, const Value& value, Checker& checker);
 
   std::vector<Port> inputs_, outputs_;
   std::vector<Plan> plans_;

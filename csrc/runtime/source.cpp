@@ -28,17 +28,17 @@ class File : public Source {
   }
   ~File() override { ::close(descriptor_); }
   int64_t size() const override { return size_; }
-  std::vector<uint8_t> read(int64_t begin, int64_t end) const override {
-    std::vector<uint8_t> data(static_cast<size_t>(end - begin));
-    for (size_t done = 0; done < data.size();) {
-      const ssize_t count = ::pread(descriptor_, data.data() + done, data.size() - done,
+  void read(int64_t begin, int64_t end, void* to) const override {
+    auto* bytes = static_cast<uint8_t*>(to);
+    const auto size = static_cast<size_t>(end - begin);
+    for (size_t done = 0; done < size;) {
+      const ssize_t count = ::pread(descriptor_, bytes + done, size - done,
                                     static_cast<off_t>(begin + static_cast<int64_t>(done)));
       if (count < 0 && errno == EINTR) continue;
       if (count < 0) refuse(path_ + ": " + std::strerror(errno), BILLHOOK_IO);
       if (count == 0) refuse("the file was cut off while it was read");
       done += static_cast<size_t>(count);
     }
-    return data;
   }
 
  private:
@@ -51,8 +51,8 @@ class Bytes : public Source {
  public:
   Bytes(const void* data, size_t size) : data_(static_cast<const uint8_t*>(data)), size_(size) {}
   int64_t size() const override { return static_cast<int64_t>(size_); }
-  std::vector<uint8_t> read(int64_t begin, int64_t end) const override {
-    return {data_ + begin, data_ + end};
+  void read(int64_t begin, int64_t end, void* to) const override {
+    if (end > begin) std::memcpy(to, data_ + begin, static_cast<size_t>(end - begin));
   }
 
  private:

@@ -3,7 +3,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <vector>
 
 namespace billhook {
 
@@ -13,7 +12,8 @@ class Source {
  public:
   virtual ~Source() = default;
   virtual int64_t size() const = 0;
-  virtual std::vector<uint8_t> read(int64_t begin, int64_t end) const = 0;
+  // Bytes [begin, end) of it, which lie within its size.
+  virtual void read(int64_t begin, int64_t end, void* to) const = 0;
 };
 
 std::unique_ptr<Source> open_file(const char* path);

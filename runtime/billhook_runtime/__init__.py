@@ -1,7 +1,7 @@
 """Runs billhook's programs with numpy alone, without torch.
 
 >>> program = load("runtime/tests/vectors/maps.billhook.safetensors")
->>> x = numpy.load("runtime/tests/vectors/maps.input.npy")
+>>> x = numpy.load("runtime/tests/vectors/maps.in.input.npy")
 >>> program(x).shape
 (2, 5)
 """
@@ -9,13 +9,14 @@
 import ctypes
 import os
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 
-__all__ = ["Program", "ProgramError", "load", "load_bytes", "measure"]
+__all__ = ["Program", "ProgramError", "Tensor", "load", "load_bytes", "measure"]
 
 _MAX_DIMENSIONS = 8
+_TYPES = {"F32": numpy.float32, "I64": numpy.int64, "I32": numpy.int32, "BOOL": numpy.bool_}
 
 
 class ProgramError(Exception):
@@ -29,6 +30,9 @@ class _Tensor(ctypes.Structure):
         ("dimensions", ctypes.c_size_t),
         ("shape", ctypes.c_int64 * _MAX_DIMENSIONS),
         ("elements", ctypes.c_int64),
+        ("bytes", ctypes.c_int64),
+        ("axis", ctypes.c_size_t),
+        ("merged", ctypes.c_int),
     )
 
 
@@ -73,12 +77,61 @@ def _check(status: int) -> None:
         raise MemoryError(why) if status == 4 else ProgramError(why)
 
 
+class Tensor(NamedTuple):
+    """An input or an output: the ``shape`` of one sample, its ``dtype``, and the ``axis`` at which
+    the samples come in. They are one dimension with what follows there if ``merged``.
+
+    >>> Tensor((7, 5), numpy.dtype("int64"), axis=1).sides
+    '(7, samples, 5)'
+    """
+
+    shape: tuple[int, ...]
+    dtype: Any
+    axis: int = 0
+    merged: bool = False
+
+    @property
+    def sides(self) -> str:
+        """The shape of all samples, as messages say it."""
+        own = [str(side) for side in self.shape]
+        own.insert(self.axis, "samples")
+        return f"({', '.join(own)})" if len(own) > 1 else "(samples,)"
+
+    def samples_first(self, name: str, value: Any) -> Any:
+        """The array of an input as the library reads it."""
+        array = numpy.asarray(value)
+        own = array.shape[: self.axis] + array.shape[self.axis + 1 :]
+        if array.ndim != len(self.shape) + 1 or own != self.shape:
+            raise ProgramError(
+                f"{name} has the shape {array.shape}: the program takes {self.sides}, and no other "
+                "size than the one it was compiled for"
+            )
+        if array.dtype != self.dtype:
+            raise ProgramError(
+                f"{name} is {array.dtype}, the program takes {self.dtype} {self.sides}: give "
+                f"{name}.astype(numpy.{self.dtype})"
+            )
+        return numpy.ascontiguousarray(numpy.moveaxis(array, self.axis, 0))
+
+    def of_samples(self, y: Any) -> Any:
+        """The array of an output as the model gives it."""
+        y = numpy.moveaxis(y, 0, self.axis)
+        if not self.merged:
+            return y
+        before, (samples, side, *after) = y.shape[: self.axis], y.shape[self.axis :]
+        return y.reshape(*before, samples * side, *after)
+
+
 class Program:
     """A program ready to run; several threads may call it at once.
 
-    ``inputs`` and ``outputs`` map names to one sample's shape. Call it with an array of
-    (samples, *shape) for each input, in order or by name; it returns an array, or a dict by name
-    if it has several outputs.
+    ``inputs`` and ``outputs`` map names to a :class:`Tensor`. Call it with an array for each input,
+    in order or by name, of any number of samples; it returns an array, or a dict by name if it has
+    several outputs.
+
+    Raises:
+        ProgramError: An input is missing, unknown, or of another type or shape, or has an index
+            beyond the rows of its table.
     """
 
     def __init__(self, handle: ctypes.c_void_p, threads: int) -> None:
@@ -92,10 +145,11 @@ class Program:
         self.instruction_set: str = _billhook.billhook_instruction_set(handle).decode()
         self._give(self._take())
 
-    def _port(self, describe: Any, index: int) -> tuple[str, tuple[int, ...]]:
-        tensor = _Tensor()
-        _check(describe(self._handle, index, ctypes.byref(tensor)))
-        return tensor.name.decode(errors="replace"), tuple(tensor.shape[: tensor.dimensions])
+    def _port(self, describe: Any, index: int) -> tuple[str, Tensor]:
+        own = _Tensor()
+        _check(describe(self._handle, index, ctypes.byref(own)))
+        shape, dtype = tuple(own.shape[: own.dimensions]), numpy.dtype(_TYPES[own.dtype.decode()])
+        return own.name.decode(errors="replace"), Tensor(shape, dtype, own.axis, bool(own.merged))
 
     def _take(self) -> ctypes.c_void_p:
         with self._lock:
@@ -111,39 +165,39 @@ class Program:
 
     def __call__(self, *arrays: Any, **named: Any) -> Any:
         """The outputs of all samples."""
-        given = dict(zip(self.inputs, arrays, strict=False)) | named
-        if len(arrays) + len(named) != len(self.inputs) or given.keys() != self.inputs.keys():
-            raise ProgramError(
-                f"the program takes {', '.join(self.inputs)}; {len(arrays)} arrays were given"
-                + "".join(f", {name}" for name in named)
-            )
-        own = [self._array(name, given[name]) for name in self.inputs]
-        samples = len(own[0])
-        if any(len(array) != samples for array in own):
-            raise ProgramError("the inputs have different numbers of samples")
+        given = self._given(arrays, named)
+        samples = {name: len(array) for name, array in given.items()}
+        if len(set(samples.values())) > 1:
+            counts = ", ".join(f"{name} {count}" for name, count in samples.items())
+            raise ProgramError(f"the inputs have different numbers of samples: {counts}")
+        count = next(iter(samples.values()))
         made = {
-            name: numpy.empty((samples, *shape), numpy.float32)
-            for name, shape in self.outputs.items()
+            name: numpy.empty((count, *own.shape), own.dtype) for name, own in self.outputs.items()
         }
         session = self._take()
         try:
-            _check(
-                _billhook.billhook_run(session, _pointers(own), _pointers(made.values()), samples)
-            )
+            inputs, outputs = _pointers(given.values()), _pointers(made.values())
+            _check(_billhook.billhook_run(session, inputs, outputs, count))
         finally:
             self._give(session)
-        return made if len(made) > 1 else next(iter(made.values()))
+        results = {name: self.outputs[name].of_samples(y) for name, y in made.items()}
+        return results if len(results) > 1 else next(iter(results.values()))
 
-    def _array(self, name: str, value: Any) -> Any:
-        array = numpy.asarray(value)
-        shape = self.inputs[name]
-        if array.dtype != numpy.float32 or array.shape[1:] != shape or array.ndim != len(shape) + 1:
-            sides = ", ".join(map(str, shape))
-            raise ProgramError(
-                f"{name} is {array.dtype} {array.shape}; "
-                f"the program takes float32 (samples, {sides})"
-            )
-        return numpy.ascontiguousarray(array)
+    def _given(self, arrays: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
+        """The inputs, checked, in the program's order."""
+        takes = f"the program takes {', '.join(self.inputs)}"
+        if len(arrays) > len(self.inputs):
+            raise ProgramError(f"{takes}: {len(arrays)} arrays were given")
+        given = dict(zip(self.inputs, arrays, strict=False))
+        for name in named:
+            if name not in self.inputs or name in given:
+                twice = " twice" if name in given else ""
+                raise ProgramError(f"{takes}: {name} was given{twice}")
+        given |= named
+        missing = [name for name in self.inputs if name not in given]
+        if missing:
+            raise ProgramError(f"{takes}: {', '.join(missing)} was not given")
+        return {name: own.samples_first(name, given[name]) for name, own in self.inputs.items()}
 
     def __del__(self) -> None:
         for session in getattr(self, "_idle", []):
@@ -153,10 +207,11 @@ class Program:
 
 
 def _pointers(arrays: Any) -> Any:
-    return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+    own = list(arrays)
+    return (ctypes.c_void_p * len(own))(*(array.ctypes.data for array in own))
 
 
-def load(path: "str | os.PathLike[str]", threads: int = 1) -> Program:
+def load(path: str | os.PathLike[str], threads: int = 1) -> Program:
     """The program of a file; each call of it runs on so many threads."""
     handle = ctypes.c_void_p()
     _check(_billhook.billhook_open(os.fsencode(path), ctypes.byref(handle)))
@@ -170,7 +225,7 @@ def load_bytes(data: bytes, threads: int = 1) -> Program:
     return Program(handle, threads)
 
 
-def measure(path: "str | os.PathLike[str]") -> dict[str, int]:
+def measure(path: str | os.PathLike[str]) -> dict[str, int]:
     """The bytes that a program would take: its ``weights``, at most; what more is in use while they
     are packed (``packing``); a ``session`` of one thread, and each further ``thread``."""
     memory = _Memory()

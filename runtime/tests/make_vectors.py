@@ -10,8 +10,14 @@ import torch
 from tests.fuzz.programs import Branches
 from torch import nn
 from torch.nn import functional as F
+from torch.utils import _pytree as pytree
 
 import billhook
+from billhook.inference.compiled import CompiledModel
+from billhook.inference.graph import Layer, capture_graph
+from billhook.inference.network.network import Network
+from billhook.inference.plan import Choice, Plan
+from billhook.inference.report import CompileReport
 
 FOLDER = Path(__file__).parent / "vectors"
 
@@ -28,42 +34,114 @@ class Squeeze(nn.Module):
         return x * torch.sigmoid(self.b(y))
 
 
-def models() -> dict[str, tuple[nn.Module, tuple[int, int, int], dict[str, str]]]:
-    """Each with the shape of its input and the kernels of its layers."""
+class Words(nn.Module):
+    """Embedded words, an LSTM whose state goes in and out, and a GRU; time first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.out = nn.Embedding(11, 6), nn.Linear(8, 4)
+        self.lstm, self.gru = nn.LSTM(6, 5, bidirectional=True), nn.GRU(10, 8)
+
+    def forward(
+        self, words: torch.Tensor, h: torch.Tensor, c: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        y, (h, c) = self.lstm(self.embed(words), (h, c))
+        return self.out(self.gru(y)[0]), h, c
+
+
+class Attention(nn.Module):
+    """Encoder layers with padding, products of computed matrices, norms; integers of 32 bits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, activation="gelu")
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.embed = nn.Embedding(11, 16)
+
+    def forward(self, words: torch.Tensor, padding: torch.Tensor) -> dict[str, torch.Tensor]:
+        y = self.encoder(self.embed(words), src_key_padding_mask=padding)
+        causal = F.scaled_dot_product_attention(y, y, y, is_causal=True)
+        similar = torch.softmax(y @ y.transpose(1, 2), 2)
+        return {"causal": causal, "similar": similar.flatten(0, 1)}
+
+
+class Picture(nn.Module):
+    """Group norm, transposed convolution, interpolation, padding, a reduction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.norm = nn.ConvTranspose2d(2, 4, 3, 2, 1), nn.GroupNorm(2, 4)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = F.gelu(self.norm(self.up(x)))
+        y = F.pad(y, (1, 0, 0, 2), value=-0.5).amax(1, keepdim=True)
+        z = F.interpolate(y, size=(4, 9), mode="bilinear")
+        return z.log_softmax(3), F.interpolate(x, (7, 5), mode="bilinear", align_corners=True)
+
+
+Inputs = tuple[torch.Tensor, ...]
+Kernels = dict[str, str]
+
+
+def images() -> dict[str, tuple[nn.Module, Inputs, Kernels]]:
+    """Each with its inputs and the kernels of its layers; all are sparse where none is named."""
     maps = nn.Sequential(nn.Conv2d(3, 7, 3), nn.ReLU(), nn.Flatten(), nn.Linear(7 * 64, 5))
     picture = nn.Sequential(nn.Conv2d(2, 8, 1), nn.MaxPool2d(2, ceil_mode=True))
     excited = nn.Sequential(nn.Conv2d(2, 8, 3), nn.Hardswish(), Squeeze(), nn.Conv2d(8, 4, 1))
     blocks = {"a": "spmm", "d": "fused", "p": "spmm_packed", "s": "spmm", "fc": "sparse"}
     apart = {"a": "spmm_packed", "d": "depthwise", "p": "spmm", "s": "dense", "fc": "dense"}
+    branches = torch.randn(2, 2, 11, 13)
     return {
-        "maps": (maps, (3, 10, 10), {"0": "spmm", "3": "sparse"}),
-        "picture": (picture, (2, 9, 7), {"0": "spmm_packed"}),
-        "excited": (
-            excited,
-            (2, 9, 7),
-            {"0": "spmm", "2.a": "sparse", "2.b": "sparse", "3": "spmm"},
-        ),
-        "fused": (Branches(8), (2, 11, 13), blocks),
-        "apart": (Branches(8), (2, 11, 13), apart),
+        "maps": (maps, (torch.randn(2, 3, 10, 10),), {"0": "spmm", "3": "sparse"}),
+        "picture": (picture, (torch.randn(2, 2, 9, 7),), {"0": "spmm_packed"}),
+        "excited": (excited, (torch.randn(2, 2, 9, 7),), {}),
+        "fused": (Branches(8), (branches,), blocks),
+        "apart": (Branches(8), (branches,), apart),
+        "resized": (Picture(), (torch.randn(2, 2, 4, 5),), {}),
     }
 
 
+def sequences() -> dict[str, tuple[nn.Module, Inputs, Kernels]]:
+    """The same."""
+    words, states = torch.randint(0, 11, (7, 2)), torch.randn(2, 2, 2, 5).unbind()
+    short = torch.randint(0, 11, (2, 5), dtype=torch.int32)
+    padding = torch.arange(5) >= torch.tensor([[5], [3]])
+    return {
+        "words": (Words(), (words, *states), {}),
+        "attention": (Attention(), (short, padding), {}),
+    }
+
+
+def compiled(model: nn.Module, inputs: Inputs, kernels: Kernels) -> CompiledModel:
+    """The program, by portable kernels."""
+    graph, _ = capture_graph(model, inputs)
+    layers = {
+        op.name: Choice(kernels.get(op.name, next(k for k in op.kernels_for() if k != "dense")))
+        for op in graph.ops
+        if isinstance(op, Layer)
+    }
+    plan = Plan("network", "portable", layers)
+    return CompiledModel(Network(graph, layers, 0), plan, CompileReport.of(plan, ""), {})
+
+
 def main() -> None:
-    """Writes three files for each model."""
+    """Writes a program for each model, and its inputs and outputs."""
     FOLDER.mkdir(exist_ok=True)
-    for name, (model, shape, layers) in models().items():
+    torch.manual_seed(0)
+    for name, (model, inputs, kernels) in {**images(), **sequences()}.items():
         torch.manual_seed(0)
-        for weight in model.parameters():
+        for weight in model.eval().parameters():
             nn.init.normal_(weight, std=0.5)
             weight.data *= torch.rand_like(weight) < (0.3 if weight.dim() > 1 else 1.0)
-        x = torch.randn(2, *shape)
-        choices = {layer: {"kernel": kernel} for layer, kernel in layers.items()}
-        plan = {"version": 1, "mode": "network", "isa": "portable", "layers": choices}
-        fast = billhook.compile(model.eval(), x[:1], plan=plan)
+        fast = compiled(model, inputs, kernels)
         billhook.save(fast, FOLDER / f"{name}.billhook.safetensors", gzip=False)
-        np.save(FOLDER / f"{name}.input.npy", x.numpy())
         with torch.no_grad():
-            np.save(FOLDER / f"{name}.output.npy", model.double()(x.double()).float().numpy())
+            wanted = model.double()(*(x.double() if x.is_floating_point() else x for x in inputs))
+        names = [each.name for each in fast.program.graph.inputs]
+        for own, x in zip(names, inputs, strict=True):
+            np.save(FOLDER / f"{name}.in.{own}.npy", x.numpy())
+        for k, y in enumerate(pytree.tree_leaves(wanted)):
+            np.save(FOLDER / f"{name}.out.y{k}.npy", y.float().numpy())
 
 
 if __name__ == "__main__":

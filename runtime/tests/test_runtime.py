@@ -26,16 +26,44 @@ import billhook_runtime  # noqa: E402
 IMPORTED = 1e3 * (time.perf_counter() - begin)
 
 
+def path_of(name):
+    return VECTORS / f"{name}.billhook.safetensors"
+
+
+def arrays(name, way):
+    """The arrays "in" or "out" of a vector, by the names of the program's inputs or outputs."""
+    begin = f"{name}.{way}."
+    found = sorted(VECTORS.glob(f"{begin}*.npy"))
+    return {path.name[len(begin) : -4]: np.load(path) for path in found}
+
+
 def vector(name):
-    """Path, inputs and outputs."""
-    arrays = (np.load(VECTORS / f"{name}.{kind}.npy") for kind in ("input", "output"))
-    return VECTORS / f"{name}.billhook.safetensors", *arrays
+    """Path, input and output of a program that has one of each."""
+    (x,), (y,) = (arrays(name, way).values() for way in ("in", "out"))
+    return path_of(name), x, y
 
 
 def near(given, wanted):
     assert given.shape == wanted.shape, (given.shape, wanted.shape)
     error = np.linalg.norm(given - wanted) / max(np.linalg.norm(wanted), 1e-30)
     assert error <= TOLERANCE, f"a relative error of {error:.1e}"
+
+
+def outputs_of(program, result):
+    """By name, also where there is one."""
+    return result if len(program.outputs) > 1 else dict.fromkeys(program.outputs, result)
+
+
+def near_all(program, result, wanted):
+    given = outputs_of(program, result)
+    assert given.keys() == wanted.keys(), (list(given), list(wanted))
+    for each in wanted:
+        near(given[each], wanted[each])
+
+
+def same(program, result, again):
+    pairs = outputs_of(program, result), outputs_of(program, again)
+    return all(np.array_equal(pairs[0][name], pairs[1][name]) for name in program.outputs)
 
 
 def refused(call, words):
@@ -50,16 +78,28 @@ def refused(call, words):
 
 def test_vectors():
     for name in NAMES:
-        path, x, y = vector(name)
+        given, wanted = arrays(name, "in"), arrays(name, "out")
         for threads in (1, 2, 3):
-            program = billhook_runtime.load(path, threads=threads)
-            given = program(x)
-            near(given, y)
-            near(program(**{next(iter(program.inputs)): x[:1]}), y[:1])
-            assert np.array_equal(given, program(x)), "runs differ"
-        again = billhook_runtime.load_bytes(path.read_bytes())
-        assert np.array_equal(again(x), given)
-        assert again(x[:0]).shape == (0, *y.shape[1:])
+            program = billhook_runtime.load(path_of(name), threads=threads)
+            result = program(**given)
+            near_all(program, result, wanted)
+            in_order = program(*(given[each] for each in program.inputs))
+            assert same(program, in_order, result), f"{name}: runs differ"
+        again = billhook_runtime.load_bytes(path_of(name).read_bytes())
+        assert same(program, again(**given), result)
+        check_samples(program, given, result)
+
+
+def check_samples(program, given, result):
+    """One sample by itself, and none."""
+    for count in (0, 1):
+        few = {
+            name: np.take(x, range(count), program.inputs[name].axis) for name, x in given.items()
+        }
+        for name, y in outputs_of(program, program(**few)).items():
+            own, whole = program.outputs[name], outputs_of(program, result)[name]
+            rows = count * (own.shape[own.axis] if own.merged else 1)
+            assert np.array_equal(y, np.take(whole, range(rows), own.axis)), name
 
 
 def test_several_threads_share_a_program():
@@ -82,12 +122,27 @@ def test_several_threads_share_a_program():
 def test_wrong_inputs():
     path, x, _ = vector("maps")
     program = billhook_runtime.load(path)
-    refused(lambda: program(x[:, :, 1:]), "takes float32 (samples, 3, 10, 10)")
-    refused(lambda: program(x.astype(np.float64)), "is float64")
-    refused(program, "0 arrays were given")
+    refused(lambda: program(x[:, :, 1:]), "the program takes (samples, 3, 10, 10)")
+    refused(lambda: program(x.astype(np.float64)), "input.astype(numpy.float32)")
+    refused(program, "input was not given")
     refused(lambda: program(x, x), "2 arrays were given")
-    refused(lambda: program(other=x), "takes input")
+    refused(lambda: program(other=x), "takes input: other was given")
+    refused(lambda: program(x, input=x), "input was given twice")
     near(program(np.asfortranarray(x)), program(x))
+
+
+def test_wrong_integers():
+    program = billhook_runtime.load(path_of("words"))
+    given = arrays("words", "in")
+    words = given["words"]
+    refused(lambda: program(**{**given, "words": words.astype(np.int32)}), "numpy.int64")
+    refused(lambda: program(**{**given, "words": words[:3]}), "takes (7, samples)")
+    refused(lambda: program(**{**given, "words": words[:, :1]}), "words 1, h 2, c 2")
+    for index in (11, -1, 2**40):
+        wrong = words.copy()
+        wrong[3, 1] = index
+        refused(lambda own=wrong: program(**{**given, "words": own}), "whole numbers from 0 to 10")
+    near_all(program, program(**given), arrays("words", "out"))
 
 
 def rebuilt(path, change):
@@ -151,7 +206,12 @@ def test_hostile_texts():
         "it is not a whole network": [lambda t: t["plan"].update(mode="modules")],
         "8 bits": [lambda t: t["plan"].update(precision="int8")],
         "another version": [lambda t: t.update(version=1)],
-        "takes F32": [lambda t: t["inputs"][0].update(dtype="I64")],
+        "gives F32": [
+            lambda t: t["inputs"][0].update(dtype="F16"),
+            lambda t: t["outputs"][0].update(dtype="I64"),
+        ],
+        "whole numbers as floats": [lambda t: t["inputs"][0].update(dtype="I64")],
+        "have one name": [lambda t: t["outputs"].append(t["outputs"][0])],
         "no tensor": [
             lambda t: next(s for s in t["run"]["steps"] if "weight" in s).update(weight="x")
         ],
@@ -164,7 +224,7 @@ def test_hostile_texts():
 
 def test_damaged_files():
     for name in NAMES:
-        data = vector(name)[0].read_bytes()
+        data = path_of(name).read_bytes()
         for cut in (0, 1, 7, 8, 100, len(data) - 1):
             refused(lambda part=data[:cut]: billhook_runtime.load_bytes(part), "")
         for at in range(0, len(data), 41):
@@ -182,20 +242,24 @@ def test_damaged_files():
 
 def test_memory_is_known_before():
     for name in NAMES:
-        memory = billhook_runtime.measure(vector(name)[0])
+        memory = billhook_runtime.measure(path_of(name))
         assert 0 < memory["weights"] < 1 << 20 and memory["thread"] < memory["session"], memory
 
 
 def test_the_c_example(example):
     with tempfile.TemporaryDirectory() as folder:
         for name in NAMES:
-            path, x, y = vector(name)
-            raw, result = Path(folder) / "x", Path(folder) / "y"
-            raw.write_bytes(x.tobytes())
+            program = billhook_runtime.load(path_of(name))
+            for each, x in arrays(name, "in").items():
+                axis = program.inputs[each].axis
+                (Path(folder) / each).write_bytes(np.moveaxis(x, axis, 0).tobytes())
             for threads in ("1", "2"):
-                run = [*example, str(path), str(raw), str(result), threads]
+                run = [*example, str(path_of(name)), threads, folder]
                 done = subprocess.run(run, check=True, capture_output=True, text=True)
-                near(np.frombuffer(result.read_bytes(), np.float32).reshape(y.shape), y)
+                for each, wanted in arrays(name, "out").items():
+                    own = program.outputs[each]
+                    raw = np.frombuffer((Path(folder) / each).read_bytes(), np.float32)
+                    near(own.of_samples(raw.reshape(-1, *own.shape)), wanted)
                 print("   ", name, done.stdout.strip())
 
 

@@ -31,9 +31,14 @@ def check(path: Path) -> None:
         program = own["load"](path, threads=2)
     except (own["ProgramError"], MemoryError):
         return
-    shapes = [*program.inputs.values(), *program.outputs.values()]
-    if sum(int(np.prod(shape)) for shape in shapes) > LARGEST:
+    ports = [*program.inputs.values(), *program.outputs.values()]
+    if sum(int(np.prod(port.shape)) for port in ports) > LARGEST:
         return
-    rng = np.random.default_rng(0)
-    inputs = [rng.random((2, *shape), np.float32) for shape in program.inputs.values()]
-    program(*inputs)
+    rng, inputs = np.random.default_rng(0), []
+    for port in program.inputs.values():
+        shape = (*port.shape[: port.axis], 2, *port.shape[port.axis :])
+        inputs.append((rng.random(shape, np.float32) * 4).astype(port.dtype))
+    try:
+        program(*inputs)
+    except own["ProgramError"] as error:  # an index beyond its table
+        assert "beyond the rows" in str(error)  # noqa: PT017

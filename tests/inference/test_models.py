@@ -1,7 +1,6 @@
 """Whole models as one program: equal to torch, from files too, and what cannot be is named."""
 
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,44 +13,16 @@ import billhook
 from billhook.inference import isa, kernels
 from billhook.inference.compiled import CompiledModel
 from billhook.inference.compiler import _network
-from billhook.inference.graph import Layer, UnsupportedError, capture_graph
+from billhook.inference.graph import UnsupportedError, capture_graph
 from billhook.inference.graph.soundness import check_graph
 from billhook.inference.network.network import Network
-from billhook.inference.plan import Choice, Plan
+from billhook.inference.plan import Plan
 from billhook.inference.report import CompileReport
 from billhook.inference.verification import Trials, variations
 
-from .zoo import images, sequences, transformers
+from .zoo import ZOO, choices_of, small
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="no native kernels")
-
-ZOO: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Any, ...]]]] = {
-    **{
-        name: (make, lambda shape=shape: (torch.rand(1, *shape),))  # type: ignore[misc]
-        for name, (make, shape) in images.MODELS.items()
-    },
-    **sequences.MODELS,
-    **transformers.MODELS,
-}
-
-
-def small(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
-    torch.manual_seed(0)
-    make, inputs = ZOO[name]
-    model = make().eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(torch.rand_like(parameter) < 0.4)
-    return model, inputs()
-
-
-def choices_of(graph: Any, rng: random.Random) -> dict[str, Choice]:
-    return {
-        op.name: Choice(rng.choice(op.kernels_for()), rng.randint(1, 16))
-        for op in graph.ops
-        if isinstance(op, Layer)
-    }
 
 
 @pytest.mark.parametrize("name", ZOO)

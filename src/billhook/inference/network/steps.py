@@ -11,14 +11,20 @@ from typing import Any
 
 from billhook.inference.graph import Graph, Layer
 from billhook.inference.graph.ops import Unbound
+from billhook.inference.graph.reduce import REDUCTIONS
 from billhook.inference.kernels import (
     ACTIVATIONS,
+    ATTENTION,
     BINARY,
     BINARY_FUNCTIONS,
     CAST,
     FUNCTIONS,
+    NORMALISE,
     NUMBERS,
     POINTWISE,
+    REDUCE,
+    RESIZE,
+    SOFTMAX,
     Step,
     View,
 )
@@ -33,8 +39,18 @@ OPS = (
     *("attention", "embed", "cast", "resize", "lstm", "gru"),
 )
 """The names of steps in files; a step's number is its place here."""
-NAMED = {POINTWISE: FUNCTIONS, BINARY: BINARY_FUNCTIONS, CAST: NUMBERS}
-"""Steps whose function has a name in files."""
+EXTENTS = ("across_channels", "across_rows", "within_row")  # csrc's Extent
+NAMED = {
+    POINTWISE: FUNCTIONS,
+    BINARY: BINARY_FUNCTIONS,
+    CAST: NUMBERS,
+    NORMALISE: EXTENTS,
+    SOFTMAX: EXTENTS,
+    REDUCE: REDUCTIONS,
+    ATTENTION: ("all", "causal"),
+    RESIZE: ("centres", "corners"),
+}
+"""The names in files of what steps compute, by their ``function``."""
 DENSE_VECTORS = 8  # of the tiles of a layer that runs dense
 
 
