@@ -1,7 +1,8 @@
 """A second reader of programs, written from SPEC.md alone: numpy and plain loops, no torch.
 
 It computes what the operations of a whole network in fp32 say, in float64; the steps and the plan
-are for those who run it fast. ``run(file, x)`` takes the bytes of a file and (samples, C, H, W).
+are for those who run it fast. ``run(file, *inputs)`` takes the bytes of a file and the inputs as
+the model has them, and returns the outputs in the file's order.
 """
 
 import json
@@ -20,26 +21,51 @@ Op = dict[str, Any]
 read = runpy.run_path(str(Path(__file__).with_name("independent_reader.py")))["read"]
 
 
-def run(file: bytes, x: NDArray[np.float32]) -> Array:
-    """The network's output, (samples, ...)."""
+def run(file: bytes, *inputs: NDArray[Any]) -> list[Array]:
+    """The network's outputs."""
     tensors = read(file)
     text = json.loads(tensors["program"][2])
     assert text["version"] == 2, "another version"
     plan = text["plan"]
     assert plan["mode"] == "network", "not a whole network"
     assert plan.get("precision", "fp32") == "fp32", "not in fp32"
-    return np.stack([sample(text["ops"], tensors, each.astype(np.float64)) for each in x])
+    known = [np.moveaxis(x, p["axis"], 0) for x, p in zip(inputs, text["inputs"], strict=True)]
+    samples = []
+    for s in range(len(known[0])):
+        given = {-1 - k: value_of(x[s], text["inputs"][k]) for k, x in enumerate(known)}
+        samples.append(sample(text["ops"], tensors, given))
+    return [output(port, samples) for port in text["outputs"]]
 
 
-def sample(ops: list[Op], tensors: dict[str, Any], x: Array) -> Array:
-    """One sample's output: value -1 is the input, value i the result of operation i."""
-    values = {-1: x}
+def value_of(x: NDArray[Any], port: dict[str, Any]) -> Array:
+    """What operations read of one sample of an input: maps (C, H, W), or a vector."""
+    assert list(x.shape) == port["shape"], "another shape"
+    x = x.astype(np.float64)
+    if x.ndim < 2 or port["dtype"] != "F32":
+        return x.reshape(-1)
+    return x[:, None, :] if x.ndim == 2 else x.reshape(-1, *x.shape[-2:])
+
+
+def output(port: dict[str, Any], samples: list[dict[int, Array]]) -> Array:
+    """One output of all samples, as the model has it."""
+    y = np.stack([values[port["value"]].reshape(port["shape"]) for values in samples])
+    y = np.moveaxis(y, 0, port["axis"])
+    if not port["merged"]:
+        return y
+    before, after = y.shape[: port["axis"]], y.shape[port["axis"] + 2 :]
+    return y.reshape(*before, -1, *after)
+
+
+def sample(ops: list[Op], tensors: dict[str, Any], values: dict[int, Array]) -> dict[int, Array]:
+    """One sample's values: value -1 - k is input k, value i the result of operation i."""
     for index, op in enumerate(ops):
-        weight, bias = (floats(tensors, f"{index}.{part}") for part in ("weight", "bias"))
+        weight, bias, data = (
+            floats(tensors, f"{index}.{part}") for part in ("weight", "bias", "data")
+        )
         given = [values[value] for value in op["inputs"]]
-        result = KINDS[op["type"]](op, given, weight, bias)
+        result = data if op["type"] == "Constant" else KINDS[op["type"]](op, given, weight, bias)
         values[index] = activate(result, op["activation"]).reshape(op["shape"])
-    return values[len(ops) - 1]
+    return values
 
 
 def floats(tensors: dict[str, Any], name: str) -> Array | None:
@@ -120,17 +146,17 @@ def other(op: Op, given: list[Array], *_: None) -> Array:
 
 
 def elementwise(op: Op, given: list[Array], *_: None) -> Array:
-    """A function of each element."""
-    result: Array = FUNCTIONS[op["function"]](given[0])
+    """A function of each element, with the parameters a and b."""
+    with np.errstate(all="ignore"):  # what is not chosen may be infinite
+        result: Array = FUNCTIONS[op["function"]](given[0], *op["parameters"])
     return result
 
 
 def binary(op: Op, given: list[Array], *_: None) -> Array:
-    """Of two equal values, or of a map and one number for each channel."""
+    """Of two values, the second of the first one's size or 1, or one number for each channel."""
     x, other = given
     other = other.reshape(-1, 1, 1) if (x.ndim, other.ndim) == (3, 1) else other
-    functions: dict[str, Any] = {"mul": np.multiply, "add": np.add, "sub": np.subtract}
-    result: Array = functions[op["function"]](x, other)
+    result: Array = BINARY[op["function"]](x, other, op["parameters"][0])
     return result
 
 
@@ -151,9 +177,135 @@ def join(op: Op, given: list[Array], *_: None) -> Array:
     return np.concatenate(given, op["axis"])
 
 
+def slice_(op: Op, given: list[Array], *_: None) -> Array:
+    """Some of the channels."""
+    return given[0][op["first"] : op["first"] + op["shape"][0]]
+
+
+def pad(op: Op, given: list[Array], *_: None) -> Array:
+    """A value within a frame of one number."""
+    y = np.full(op["shape"], float(op["value"]))
+    sides = zip(op["before"], given[0].shape, strict=True)
+    y[tuple(slice(first, first + size) for first, size in sides)] = given[0]
+    return y
+
+
+def scaled(op: Op, x: Array, axes: tuple[int, ...], given: list[Array]) -> Array:
+    """Normalised over some axes, times one vector and plus another, where there are these."""
+    if op["centred"]:
+        x = x - x.mean(axes, keepdims=True)
+    y = (x / np.sqrt((x * x).mean(axes, keepdims=True) + op["eps"])).reshape(op["shape"])
+    wide = [v.reshape(-1, *[1] * (y.ndim - 1)) for v in given[1:]]
+    y = y * wide[0] if op["scaled"] else y
+    return y + wide[-1] if op["shifted"] else y
+
+
+def layer_norm(op: Op, given: list[Array], *_: None) -> Array:
+    """Over the channels of each pixel, or a vector."""
+    return scaled(op, given[0], (0,), given)
+
+
+def group_norm(op: Op, given: list[Array], *_: None) -> Array:
+    """Over groups of channels."""
+    return scaled(op, given[0].reshape(op["groups"], -1), (1,), given)
+
+
+def softmax(x: Array, axis: int) -> Array:
+    """e^x over its sum; zeros where all are -infinity."""
+    most = x.max(axis, keepdims=True)
+    e = np.exp(x - np.where(np.isfinite(most), most, 0.0))
+    total = e.sum(axis, keepdims=True)
+    y: Array = e / np.where(total > 0.0, total, 1.0)
+    return y
+
+
+def soft(op: Op, given: list[Array], *_: None) -> Array:
+    """Along an axis; perhaps the logarithm."""
+    x, axis = given[0], op["axis"]
+    if not op["logarithm"]:
+        return softmax(x, axis)
+    d = x - x.max(axis, keepdims=True)
+    y: Array = d - np.log(np.exp(d).sum(axis, keepdims=True))
+    return y
+
+
+def reduce(op: Op, given: list[Array], *_: None) -> Array:
+    """One plane from all."""
+    kinds: dict[str, Any] = {"mean": np.mean, "sum": np.sum, "max": np.max, "min": np.min}
+    result: Array = kinds[op["kind"]](given[0], 0, keepdims=True)
+    return result
+
+
+def resize(op: Op, given: list[Array], *_: None) -> Array:
+    """Bilinear interpolation: rows, then columns."""
+    y, offset = given[0], 0.0 if op["corners"] else 0.5
+    for axis in (1, 2):
+        size = y.shape[axis]
+        at = op["scales"][axis - 1] * (np.arange(op["shape"][axis]) + offset) - offset
+        at = np.clip(at, 0, size - 1)
+        first = at.astype(int)
+        share = (at - first).reshape([-1 if a == axis else 1 for a in range(3)])
+        second = np.minimum(first + 1, size - 1)
+        y = y.take(first, axis) * (1.0 - share) + y.take(second, axis) * share
+    return y
+
+
+def matmul(op: Op, given: list[Array], *_: None) -> Array:
+    """A product for each group; ``left`` says where its rows and terms lie in the first value."""
+    groups = op["groups"]
+    left, right = (x.reshape(groups, -1, *x.shape[1:]) for x in given)
+    places = {"C": 1, "H": 2, "W": 3}
+    m, k = (places[letter] for letter in op["left"])
+    a = np.moveaxis(left, (m, k), (1, 2)).reshape(groups, left.shape[m], left.shape[k])
+    return a @ right.reshape(groups, -1, right.shape[3])
+
+
+def attention(op: Op, given: list[Array], *_: None) -> Array:
+    """softmax(scale * query . key + mask) . value, head by head."""
+    heads, shared = op["heads"], op["heads"] // op["key_heads"]
+    query, key, value = (x.reshape(x.shape[0], -1) for x in given[:3])
+    q = query.reshape(heads, -1, query.shape[1])
+    k, v = (x.reshape(op["key_heads"], -1, x.shape[1]) for x in (key, value))
+    parts = []
+    for h in range(heads):
+        scores = op["scale"] * (k[h // shared].T @ q[h])  # (keys, queries)
+        if op["masked"]:
+            scores = scores + given[3][min(h, len(given[3]) - 1)]
+        if op["causal"]:
+            later = np.arange(len(scores))[:, None] > np.arange(scores.shape[1])
+            scores = np.where(later, -np.inf, scores)
+        parts.append(v[h // shared] @ softmax(scores, 0))
+    return np.concatenate(parts)
+
+
+def embed(op: Op, given: list[Array], *_: None) -> Array:
+    """The rows of a table that the indices name, one column each."""
+    return given[1][0][given[0].astype(int)].T
+
+
+def recurrent(op: Op, given: list[Array], weight: Array, bias: Array | None) -> Array:
+    """One direction of an LSTM or GRU, from the gates that its inputs make."""
+    gates, units = given[0].reshape(given[0].shape[0], -1), weight.shape[1]
+    h, c = given[1:] if len(given) == 3 else (*given[1:], np.zeros(units), np.zeros(units))[:2]
+    y = np.zeros((units * (2 if op["cells"] else 1), gates.shape[1]))
+    order = range(gates.shape[1])
+    for t in reversed(order) if op["reverse"] else order:
+        own = weight @ h + (0.0 if bias is None else bias)
+        if op["cell"] == "lstm":
+            i, f, g, o = np.split(gates[:, t] + own, 4)
+            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+            h = sigmoid(o) * np.tanh(c)
+        else:
+            (r, z, n), (ur, uz, un) = np.split(gates[:, t], 3), np.split(own, 3)
+            z = sigmoid(z + uz)
+            h = (1.0 - z) * np.tanh(n + sigmoid(r + ur) * un) + z * h
+        y[:, t] = np.concatenate([h, c]) if op["cells"] else h
+    return y
+
+
 def sigmoid(x: Array) -> Array:
     """1 / (1 + e^-x)"""
-    y: Array = 1.0 / (1.0 + np.exp(-x))
+    y: Array = (1.0 + np.tanh(x / 2.0)) / 2.0
     return y
 
 
@@ -170,15 +322,40 @@ def gelu_tanh(x: Array) -> Array:
 
 
 FUNCTIONS: dict[str, Any] = {
-    "gelu": gelu,
-    "gelu_tanh": gelu_tanh,
-    "relu": lambda x: np.maximum(x, 0.0),
-    "relu6": lambda x: np.clip(x, 0.0, 6.0),
-    "hardsigmoid": lambda x: np.clip(x + 3.0, 0.0, 6.0) / 6.0,
-    "hardswish": lambda x: x * np.clip(x + 3.0, 0.0, 6.0) / 6.0,
-    "sigmoid": sigmoid,
-    "silu": lambda x: x * sigmoid(x),
-    "tanh": np.tanh,
+    "affine": lambda x, a, b: a * x + b,
+    "clamp": lambda x, a, b: np.minimum(np.maximum(x, a), b),
+    "leaky_relu": lambda x, a, _: np.where(x > 0.0, x, a * x),
+    "hardswish": lambda x, *_: x * np.clip(x + 3.0, 0.0, 6.0) / 6.0,
+    "hardsigmoid": lambda x, *_: np.clip(x + 3.0, 0.0, 6.0) / 6.0,
+    "sigmoid": lambda x, *_: sigmoid(x),
+    "silu": lambda x, *_: x * sigmoid(x),
+    "tanh": lambda x, *_: np.tanh(x),
+    "gelu": lambda x, *_: gelu(x),
+    "gelu_tanh": lambda x, *_: gelu_tanh(x),
+    "exp": lambda x, *_: np.exp(x),
+    "elu": lambda x, a, _: np.where(x > 0.0, x, a * np.expm1(x)),
+    "abs": lambda x, *_: np.abs(x),
+    "sqrt": lambda x, *_: np.sqrt(x),
+    "reciprocal": lambda x, *_: 1.0 / x,
+    "mish": lambda x, *_: x * np.tanh(np.logaddexp(0.0, x)),
+    "log": lambda x, *_: np.log(x),
+    "equal": lambda x, a, _: np.where(x == a, 1.0, 0.0),
+    "choose": lambda x, a, b: np.where(x != 0.0, a, b),
+}
+BINARY: dict[str, Any] = {
+    "add": lambda x, y, _: x + y,
+    "sub": lambda x, y, _: x - y,
+    "mul": lambda x, y, _: x * y,
+    "div": lambda x, y, _: x / y,
+    "maximum": lambda x, y, _: np.maximum(x, y),
+    "minimum": lambda x, y, _: np.minimum(x, y),
+    "prelu": lambda x, y, _: np.where(x > 0.0, x, y * x),
+    "masked_fill": lambda x, y, a: np.where(y != 0.0, a, x),
+    "lt": lambda x, y, _: np.where(x < y, 1.0, 0.0),
+    "le": lambda x, y, _: np.where(x <= y, 1.0, 0.0),
+    "eq": lambda x, y, _: np.where(x == y, 1.0, 0.0),
+    "rsub": lambda x, y, _: y - x,
+    "rdiv": lambda x, y, _: y / x,
 }
 KINDS: dict[str, Any] = {
     "Linear": linear,
@@ -188,5 +365,17 @@ KINDS: dict[str, Any] = {
     "Elementwise": elementwise,
     "Binary": binary,
     "Rearrange": rearrange,
+    "Slice": slice_,
+    "Pad": pad,
     "Join": join,
+    "LayerNorm": layer_norm,
+    "GroupNorm": group_norm,
+    "Softmax": soft,
+    "Reduce": reduce,
+    "Resize": resize,
+    "Matmul": matmul,
+    "Attention": attention,
+    "Cast": lambda _, given, *__: given[0],
+    "Embed": embed,
+    "Recurrent": recurrent,
 }

@@ -1,7 +1,9 @@
 """A second reader of programs, written from SPEC.md, computes what billhook's own does."""
 
+import json
 import runpy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +11,10 @@ import torch
 
 import billhook
 from billhook.inference import kernels
+from billhook.torch_private import leaves
 
 from .test_compile import CNNS, forced, pruned
+from .zoo import ZOO, saved
 
 ROOT = Path(__file__).parents[2]
 VECTORS = sorted((ROOT / "runtime/tests/vectors").glob("*.safetensors"))
@@ -26,14 +30,33 @@ def test_the_independent_reader_agrees(name: str, tmp_path: Path) -> None:
     billhook.save(fast, path)
     x = torch.randn(2, *shape)
     wanted = fast(x).numpy()
-    given = READER["run"](path.read_bytes(), x.numpy())
+    (given,) = READER["run"](path.read_bytes(), x.numpy())
+    _near(given, wanted)
+
+
+def _near(given: Any, wanted: Any) -> None:
     assert given.shape == wanted.shape
     assert np.linalg.norm(given - wanted) <= 1e-5 * np.linalg.norm(wanted)
 
 
+@pytest.mark.skipif(not kernels.available(), reason="no native kernels")
+@pytest.mark.parametrize("name", ZOO)
+def test_the_independent_reader_agrees_on_the_zoo(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "program.billhook.safetensors"
+    network, batches = saved(name, path, "portable")
+    batch = batches[-1]
+    given = READER["run"](path.read_bytes(), *(x.numpy() for x in leaves(batch) if x is not None))
+    for y, wanted in zip(given, network(*batch), strict=True):
+        _near(y, wanted.numpy())
+
+
 @pytest.mark.parametrize("path", VECTORS, ids=lambda path: path.name.split(".")[0])
 def test_the_vectors_are_what_the_independent_reader_computes(path: Path) -> None:
-    stem = path.name.split(".")[0]
-    x, wanted = (np.load(path.with_name(f"{stem}.{kind}.npy")) for kind in ("input", "output"))
-    given = READER["run"](path.read_bytes(), x)
-    assert np.linalg.norm(given - wanted) <= 1e-5 * np.linalg.norm(wanted)
+    file = path.read_bytes()
+    text = json.loads(READER["read"](file)["program"][2])
+    inputs, outputs = (
+        [np.load(path.with_name(f"{path.name.split('.')[0]}.{way}.{p['name']}.npy")) for p in ports]
+        for way, ports in (("in", text["inputs"]), ("out", text["outputs"]))
+    )
+    for given, wanted in zip(READER["run"](file, *inputs), outputs, strict=True):
+        _near(given, wanted)

@@ -14,20 +14,16 @@ import torch
 from torch import nn
 
 import billhook
-from billhook.inference import isa, kernels
-from billhook.inference.compiled import CompiledModel
-from billhook.inference.compiler import _network
+from billhook.inference import kernels
 from billhook.inference.graph import Layer, UnsupportedError, capture_graph
 from billhook.inference.graph.soundness import after
 from billhook.inference.isa import supported
 from billhook.inference.network.network import Network
-from billhook.inference.plan import Choice, Plan
-from billhook.inference.report import CompileReport
-from billhook.inference.verification import variations
+from billhook.inference.plan import Choice
 from billhook.torch_private import leaves
 
 from .random_networks import RandomNetwork
-from .zoo import ZOO, choices_of, small
+from .zoo import ZOO, saved
 
 ROOT = Path(__file__).parents[2]
 ENCODINGS = ["auto", "dense", "bitmask", "blocks", "relative_index", "entropy"]
@@ -135,20 +131,13 @@ def without_torch(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ZOO)
 def test_a_model_of_the_zoo_gives_the_same_bits(name: str, tmp_path: Path) -> None:
-    model, inputs = small(name)
-    with torch.no_grad():
-        graph, _ = capture_graph(model, inputs)
     rng, own = random.Random(name), runtime()
-    choices = choices_of(graph, rng, dense=False)
-    plan = Plan("network", rng.choice(supported("fp32")), choices)
-    network = _network((graph, list), choices, isa.index_of(plan.isa, "fp32"))
     path = tmp_path / "program.billhook.safetensors"
-    compiled = CompiledModel(network, plan, CompileReport.of(plan, ""), {})
-    billhook.save(compiled, path, encoding=rng.choice(ENCODINGS))
+    network, batches = saved(
+        name, path, rng.choice(supported("fp32")), dense=False, encoding=rng.choice(ENCODINGS)
+    )
     threads = rng.choice([1, 2])
     program = own["load"](path, threads=threads)
-    batches = [x for _, x in variations(inputs) if network.takes(*x)]
-    assert batches
     for batch in batches:
         given = [x.numpy() for x in leaves(batch) if x is not None]
         wanted = {f"y{k}": y.numpy() for k, y in enumerate(network(*batch))}

@@ -80,8 +80,8 @@ def compile(
         calibration: For int8: some hundred samples, as an iterable of batches that the model takes,
             or a :class:`Calibration` of them.
         standalone: Make one program even where torch is as fast, and for the example's length only,
-            so that the file that ``save`` writes does not need the model's Python code. Of an image
-            network it runs without torch too (docs/deploying.md). For fp32.
+            so that the file that ``save`` writes does not need the model's Python code, and runs
+            without torch too (docs/deploying.md). For fp32.
 
     Raises:
         ConfigurationError: The model is no torch.nn.Module or is TorchScript; it is in training

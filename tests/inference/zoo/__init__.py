@@ -2,17 +2,25 @@
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from billhook.inference.graph import Layer
-from billhook.inference.plan import Choice
+import billhook
+from billhook.inference import isa
+from billhook.inference.compiled import CompiledModel
+from billhook.inference.compiler import _network
+from billhook.inference.graph import Layer, capture_graph
+from billhook.inference.network.network import Network
+from billhook.inference.plan import Choice, Plan
+from billhook.inference.report import CompileReport
+from billhook.inference.verification import variations
 
 from . import images, sequences, transformers
 
-__all__ = ["ZOO", "choices_of", "small"]
+__all__ = ["ZOO", "choices_of", "saved", "small"]
 
 ZOO: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Any, ...]]]] = {
     **{
@@ -45,3 +53,21 @@ def choices_of(graph: Any, rng: random.Random, dense: bool = True) -> dict[str, 
         for op in graph.ops
         if isinstance(op, Layer)
     }
+
+
+def saved(
+    name: str, path: Path, instructions: str, dense: bool = True, encoding: str = "auto"
+) -> tuple[Network, list[tuple[Any, ...]]]:
+    """Writes a model's program, of layers run by any kernels; returns it, with a list of outputs,
+    and inputs that it takes: the last ones of another number of samples where it takes those."""
+    model, inputs = small(name)
+    with torch.no_grad():
+        graph, _ = capture_graph(model, inputs)
+    choices = choices_of(graph, random.Random(name), dense)
+    network = _network((graph, list), choices, isa.index_of(instructions, "fp32"))
+    plan = Plan("network", instructions, choices)
+    program = CompiledModel(network, plan, CompileReport.of(plan, ""), {})
+    billhook.save(program, path, encoding=encoding)
+    batches = [x for _, x in variations(inputs) if network.takes(*x)]
+    assert batches
+    return network, batches
