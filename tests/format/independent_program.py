@@ -63,7 +63,7 @@ def sample(ops: list[Op], tensors: dict[str, Any], values: dict[int, Array]) -> 
             floats(tensors, f"{index}.{part}") for part in ("weight", "bias", "data")
         )
         given = [values[value] for value in op["inputs"]]
-        result = data if op["type"] == "Constant" else KINDS[op["type"]](op, given, weight, bias)
+        result = KINDS[op["type"]](op, given, weight, bias) if data is None else data
         values[index] = activate(result, op["activation"]).reshape(op["shape"])
     return values
 
@@ -174,7 +174,8 @@ def rearrange(op: Op, given: list[Array], *_: None) -> Array:
 
 def join(op: Op, given: list[Array], *_: None) -> Array:
     """Values one after another along an axis."""
-    return np.concatenate(given, op["axis"])
+    y: Array = np.concatenate(given, op["axis"])
+    return y
 
 
 def slice_(op: Op, given: list[Array], *_: None) -> Array:
@@ -196,8 +197,10 @@ def scaled(op: Op, x: Array, axes: tuple[int, ...], given: list[Array]) -> Array
         x = x - x.mean(axes, keepdims=True)
     y = (x / np.sqrt((x * x).mean(axes, keepdims=True) + op["eps"])).reshape(op["shape"])
     wide = [v.reshape(-1, *[1] * (y.ndim - 1)) for v in given[1:]]
-    y = y * wide[0] if op["scaled"] else y
-    return y + wide[-1] if op["shifted"] else y
+    if op["scaled"]:
+        y = y * wide[0]
+    shifted: Array = y + wide[-1] if op["shifted"] else y
+    return shifted
 
 
 def layer_norm(op: Op, given: list[Array], *_: None) -> Array:
@@ -257,7 +260,8 @@ def matmul(op: Op, given: list[Array], *_: None) -> Array:
     places = {"C": 1, "H": 2, "W": 3}
     m, k = (places[letter] for letter in op["left"])
     a = np.moveaxis(left, (m, k), (1, 2)).reshape(groups, left.shape[m], left.shape[k])
-    return a @ right.reshape(groups, -1, right.shape[3])
+    y: Array = a @ right.reshape(groups, -1, right.shape[3])
+    return y
 
 
 def attention(op: Op, given: list[Array], *_: None) -> Array:
@@ -280,7 +284,8 @@ def attention(op: Op, given: list[Array], *_: None) -> Array:
 
 def embed(op: Op, given: list[Array], *_: None) -> Array:
     """The rows of a table that the indices name, one column each."""
-    return given[1][0][given[0].astype(int)].T
+    rows: Array = given[1][0][given[0].astype(int)]
+    return rows.T
 
 
 def recurrent(op: Op, given: list[Array], weight: Array, bias: Array | None) -> Array:

@@ -100,7 +100,7 @@ def from_c(path: Path, program: Any, given: Mapping[str, Any], threads: int) -> 
     for name, x in given.items():
         raw = np.moveaxis(x, program.inputs[name].axis, 0)
         (path.parent / name).write_bytes(np.ascontiguousarray(raw).tobytes())
-    run = [EXAMPLE, path, str(threads), path.parent]
+    run: list[str | Path] = [EXAMPLE, path, str(threads), path.parent]
     subprocess.run(run, check=True, capture_output=True, text=True)
     made = {}
     for name, own in program.outputs.items():
@@ -124,7 +124,7 @@ def without_torch(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     inputs, outputs = path.with_name("inputs.npz"), path.with_name("outputs.npz")
     np.savez(inputs, **given)
     environment = {"PYTHONPATH": str(ROOT / "runtime"), "BILLHOOK_RUNTIME_LIBRARY": str(LIBRARY)}
-    command = [NUMPY_ALONE, "-c", WITHOUT_TORCH, path, inputs, outputs]
+    command: list[str | Path] = [NUMPY_ALONE, "-c", WITHOUT_TORCH, path, inputs, outputs]
     subprocess.run(command, check=True, env=environment)
     return dict(np.load(outputs))
 
