@@ -115,6 +115,7 @@ constexpr Field kLayout[] = {
     BILLHOOK_FIELD(BlockRows, scale),
     BILLHOOK_STRUCT(VectorRows),
     BILLHOOK_FIELD(VectorRows, rows),
+    BILLHOOK_FIELD(VectorRows, columns),
     BILLHOOK_FIELD(VectorRows, group),
     BILLHOOK_FIELD(VectorRows, packs),
     BILLHOOK_FIELD(VectorRows, ptr),

@@ -168,13 +168,18 @@ void add_maps(const uint8_t* a, float a_scale, const uint8_t* b, float b_scale, 
 void mean(const uint8_t* x, int64_t pixels, float scale, float shift, uint8_t* y) {
   typedef uint8_t Eight __attribute__((vector_size(32), aligned(1), may_alias));
   typedef uint16_t Wide __attribute__((vector_size(64)));
+  typedef uint32_t Wider __attribute__((vector_size(128)));
+  typedef uint32_t Quad __attribute__((vector_size(16), may_alias));
   int64_t sums[4] = {0, 0, 0, 0}, p = 0;
   while (p + 8 <= pixels) {
     Wide wide = {};
     // As many bytes as 16 bits can hold the sum of.
     for (int64_t last = std::min(pixels - 8, p + 8 * 256); p <= last; p += 8)
       wide += __builtin_convertvector(*reinterpret_cast<const Eight*>(x + 4 * p), Wide);
-    for (int i = 0; i < 32; ++i) sums[i % 4] += wide[i];
+    const Wider lanes = __builtin_convertvector(wide, Wider);
+    Quad quad = {};
+    for (int i = 0; i < 8; ++i) quad += reinterpret_cast<const Quad*>(&lanes)[i];
+    for (int c = 0; c < 4; ++c) sums[c] += quad[c];
   }
   for (; p < pixels; ++p)
     for (int c = 0; c < 4; ++c) sums[c] += x[4 * p + c];

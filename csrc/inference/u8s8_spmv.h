@@ -9,11 +9,12 @@ namespace billhook {
 // value 0 at column 0. Mirrored by bindings.py.
 struct VectorRows {
   int64_t rows;
+  int64_t columns;
   int64_t group;
   int64_t packs;
   const int32_t* ptr;      // packs + 1, in steps
   const uint16_t* column;  // 16 / group per step
-  const int8_t* value;     // 64 a step
+  const int8_t* value;     // 64 a step; for AVX2 of eight rows values 0 and 2, then 1 and 3
   const int32_t* row;      // 16 a pack: the output row of each lane, -1 for none
   const int32_t* bias;     // 16 a pack
   const float* scale;      // 16 a pack

@@ -45,7 +45,7 @@ class BlockRowsStruct(ctypes.Structure):
 class VectorRowsStruct(ctypes.Structure):
     """Packs of sixteen rows, times a vector; see ``u8s8_spmv.h``."""
 
-    _fields_ = _fields("rows group packs", "ptr column value row bias scale offset")
+    _fields_ = _fields("rows columns group packs", "ptr column value row bias scale offset")
 
 
 class WindowRowsStruct(ctypes.Structure):

@@ -312,7 +312,7 @@ class _Lowering:
         else:
             rows = Rows(op.weight, op.bias, op.scale)
             group = 16 if choice.kernel == "all_blocks" else group_of(choice)
-            matrix.vector = self._keep(pack_vector(rows, group))
+            matrix.vector = self._keep(pack_vector(rows, group, words=self.isa == "avx2"))
         self.result.packed.append(Packed(matrix))
         step = self._step(
             bindings.LINEAR,

@@ -137,10 +137,10 @@ class Int8Matrix:
     def _pack(self, use: str, windows: bool) -> Packed:
         if windows:
             return pack_windows(self.rows, stream=use == "vector")
-        dense = self.choice.kernel == "all_blocks"
+        dense, words = self.choice.kernel == "all_blocks", self.instruction_set == "avx2"
         if use == "vector":
-            return pack_vector(self.rows, 16 if dense else group_of(self.choice))
-        words = self.instruction_set == "avx2"
+            group = 16 if dense else group_of(self.choice)
+            return pack_vector(self.rows, group, words=words)
         return pack_blocks(self.rows, group_of(self.choice), dense=dense, words=words)
 
     def multiply(self, x: torch.Tensor) -> torch.Tensor:

@@ -115,8 +115,11 @@ def pack_blocks(rows: Rows, group: int, *, dense: bool = False, words: bool = Fa
     return _packed(bindings.BlockRowsStruct, integers, arrays)
 
 
-def pack_vector(rows: Rows, group: int) -> Packed:
-    """Packs of sixteen rows, the longest first; for ``u8s8_spmv``."""
+def pack_vector(rows: Rows, group: int, *, words: bool = False) -> Packed:
+    """Packs of sixteen rows, the longest first; for ``u8s8_spmv``.
+
+    ``words``: of eight rows the even values, then the odd ones, which AVX2 makes words.
+    """
     blocks = blocks_of(rows.value, group, PACK)
     used: NDArray[np.bool_] = np.asarray(blocks.any(axis=(2, 3)))
     lengths = used.sum(axis=1)
@@ -134,6 +137,8 @@ def pack_vector(rows: Rows, group: int) -> Packed:
     step = ptr[at_position // per_pack] + nth
     column[step, at_position % per_pack] = at_quad
     value[step, at_position % per_pack] = blocks[order][at_position, at_quad]
+    if words:
+        value = value.reshape(-1, 2, PACK // 2, 2, 2).transpose(0, 1, 4, 2, 3)
     row = (order[:, None] * group + np.arange(group)).reshape(-1)
     inside = row < len(rows.value)
     pick = np.where(inside, row, 0)
@@ -146,7 +151,8 @@ def pack_vector(rows: Rows, group: int) -> Packed:
         "scale": np.where(inside, rows.scale[pick], 0).astype(np.float32),
         "offset": None if rows.offset is None else rows.offset[pick].astype(np.float32),
     }
-    integers = {"rows": len(rows.value), "group": group, "packs": packs}
+    size = {"rows": len(rows.value), "columns": rows.value.shape[1]}
+    integers = {**size, "group": group, "packs": packs}
     return _packed(bindings.VectorRowsStruct, integers, arrays)
 
 
