@@ -103,6 +103,8 @@ def test_a_perceptron_is_one_program_of_any_number_of_rows(
     assert fast(torch.zeros(0, 32)).shape == (0, 9)
     with pytest.raises(ConfigurationError, match=r"compiled for \(\.\.\., 32\)"):
         fast(torch.zeros(3, 31))
+    assert max(fast.saturated(x).values()) < 0.01
+    assert fast.saturated(100 * x)["the input"] > 0.9
     x[1, 149, 31] = float("nan")
     with pytest.raises(ConfigurationError, match="NaN or infinite"):
         fast(x)
@@ -128,6 +130,8 @@ def test_what_does_not_work_on_each_row_alone_is_replaced_layer_by_layer(model: 
     batches: Any = [torch.randn(2, 20, 8) for _ in range(2)]
     fast = compiled(model, batches)
     assert fast.plan.mode == "modules"
+    with pytest.raises(ConfigurationError, match="has no calibrated ranges"):
+        fast.saturated(batches[0])
     near(fast(batches[0]), model(batches[0]).detach())
 
 

@@ -14,9 +14,11 @@ from billhook.inference import isa
 from billhook.inference.compiled import CompiledModel
 from billhook.inference.graph import UnsupportedError
 from billhook.inference.int8.accuracy import compare, worst_layer
+from billhook.inference.int8.floats import values_of
 from billhook.inference.int8.inputs import captured, maps_of
 from billhook.inference.int8.modules import choose_int8_modules, replace_int8_modules
 from billhook.inference.int8.network import Int8Network
+from billhook.inference.int8.observers import Observed, found_in, plain
 from billhook.inference.int8.ops import Program
 from billhook.inference.int8.program import check_program
 from billhook.inference.int8.quantise import calibrate, quantise
@@ -46,7 +48,8 @@ def compile_int8(
         )
     if not isinstance(calibration, Calibration):
         calibration = Calibration(calibration)
-    work = _Work(model, inputs, calibration, isa.best("int8"))
+    model, observed = plain(model, inputs)
+    work = _Work(model, inputs, calibration, isa.best("int8"), observed)
     return work.raced() if plan is None else work.replayed(plan)
 
 
@@ -54,10 +57,16 @@ class _Work:
     """One compilation: the model, the example, the batches of both kinds."""
 
     def __init__(
-        self, model: nn.Module, inputs: tuple[Any, ...], calibration: Calibration, best: str
+        self,
+        model: nn.Module,
+        inputs: tuple[Any, ...],
+        calibration: Calibration,
+        best: str,
+        observed: list[Observed],
     ) -> None:
         self.model, self.inputs, self.calibration = model, inputs, calibration
-        self.instruction_set = best
+        self.instruction_set, self.observed = best, observed
+        self.observed_used = 0
         self.batches = batches_of(calibration, inputs)
         self.ranging, self.held, self.held_out = split(self.batches)
 
@@ -71,18 +80,26 @@ class _Work:
         module = Int8Network(program, choices, self.instruction_set)
         worst = partial(self._worst, ops, program)
         plan = Plan("network", self.instruction_set, choices, "int8")
-        return self._finished(
-            module, plan, "the whole network is one program", layers=layers, worst=worst
-        )
+        return self._finished(module, plan, self._whole(), layers=layers, worst=worst)
+
+    def _whole(self) -> str:
+        why = "the whole network is one program"
+        if not self.observed:
+            return why
+        count = len({each.name for each in self.observed})
+        return f"{why}; {self.observed_used} of {count} observed ranges are used"
 
     def _quantised(self) -> tuple[Any, Any]:
         x = self.inputs[0]
         if len(self.inputs) != 1 or not torch.is_tensor(x) or x.dtype != torch.float32:
             raise UnsupportedError("the network plan takes one input of fp32")
         graph, takes = captured(self.model, x)
-        ranges = calibrate(
-            graph.ops, [maps_of(batch, takes) for batch in self.ranging], self.calibration
-        )
+        values = values_of(graph.ops, maps_of(x, takes)) if self.observed else {}
+        known = dict(found_in(self.observed, values, takes))
+        self.observed_used = len({each.name for each in known.values()})
+        bounds = {index: each.bounds for index, each in known.items()}
+        batches = [maps_of(batch, takes) for batch in self.ranging]
+        ranges = calibrate(graph.ops, batches, self.calibration, bounds)
         return quantise(graph, ranges, takes), graph.ops
 
     def _worst(self, ops: Any, program: Program) -> tuple[str, float]:

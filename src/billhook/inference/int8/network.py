@@ -14,8 +14,10 @@ from billhook.errors import ConfigurationError
 from billhook.inference import isa
 from billhook.inference.inputs import check_input
 from billhook.inference.int8 import bindings
+from billhook.inference.int8.inputs import maps_of
 from billhook.inference.int8.lowering import Lowered, lower, workspace_of
 from billhook.inference.int8.ops import PIXELS, Program
+from billhook.inference.int8.reference import saturated_share
 from billhook.inference.plan import Choice
 
 __all__ = ["Int8Network"]
@@ -93,6 +95,12 @@ class Int8Network(nn.Module):
                 "a program in 8 bits cannot represent it"
             )
         return y
+
+    def saturated(self, x: torch.Tensor) -> dict[str, float]:
+        """Of each operation's values, by its name, the share beyond its calibrated range."""
+        maps = maps_of(x.detach(), self.program.takes).numpy()
+        shares = [saturated_share(self.program, each) for each in maps]
+        return {name: float(np.mean([s[name] for s in shares])) for name in shares[0]}
 
     def _run(
         self,

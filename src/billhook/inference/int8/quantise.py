@@ -35,9 +35,12 @@ MAX_COLUMNS = 2**16  # of a matrix, and few enough that sums stay within 32 bits
 
 
 def calibrate(
-    ops: Sequence[graph.Op], batches: Sequence[torch.Tensor], calibration: Calibration
+    ops: Sequence[graph.Op],
+    batches: Sequence[torch.Tensor],
+    calibration: Calibration,
+    known: Mapping[int, tuple[float, float]] | None = None,
 ) -> dict[int, Range]:
-    """The range of each value of bytes."""
+    """The range of each value of bytes: from its ``known`` bounds, else from the batches."""
     histograms = {index: Histogram() for index in (INPUT, *range(len(ops)))}
     for batch in batches:
         for index, values in values_of(ops, batch).items():
@@ -49,7 +52,7 @@ def calibrate(
         index: histogram.bounds(calibration.method, calibration.percentile)
         for index, histogram in histograms.items()
     }
-    return _shared(ops, bounds)
+    return _shared(ops, {**bounds, **(known or {})})
 
 
 def _shared(ops: Sequence[graph.Op], bounds: dict[int, tuple[float, float]]) -> dict[int, Range]:
