@@ -55,14 +55,15 @@ class Stubbed(nn.Module):
 
 def by_graph() -> nn.Module:
     mapping = get_default_qat_qconfig_mapping("qnnpack")
-    return prepare_qat_fx(network().train(), mapping, torch.randn(1, *SHAPE))
+    return prepare_qat_fx(network().train(), mapping, (torch.randn(1, *SHAPE),))
 
 
 def by_module() -> nn.Module:
     model = Stubbed().train()
-    model.qconfig = get_default_qat_qconfig("qnnpack")  # type: ignore[assignment]
+    model.qconfig = get_default_qat_qconfig("qnnpack")
     fused = [["layers.0", "layers.1", "layers.2"], ["layers.3", "layers.4"]]
-    return prepare_qat(fuse_modules_qat(model, fused))
+    prepared: nn.Module = prepare_qat(fuse_modules_qat(model, fused))
+    return prepared
 
 
 @pytest.mark.parametrize("prepare", [by_graph, by_module])

@@ -79,8 +79,9 @@ def _without(model: nn.Module) -> nn.Module:
         if child is None:
             continue
         own = type(child).__module__.startswith("torch.ao.")
-        if own and hasattr(child, "to_float"):
-            setattr(model, name, _without(child.to_float().eval()))
+        to_float: Any = getattr(child, "to_float", None)
+        if own and to_float is not None:
+            setattr(model, name, _without(to_float().eval()))
         elif own and (
             _is_fake_quantise(child) or type(child).__name__ in ("QuantStub", "DeQuantStub")
         ):
