@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "abi.h"
-#include "f32_spmm.h"
 #include "isa.h"
 
 namespace billhook {
@@ -181,6 +180,59 @@ void fill_block(const Csr& csr, int64_t first, int64_t last, bool shared, int32_
   }
 }
 
+void rows_of_lanes(const LaneRows& lanes, int32_t* row_ptr, uint16_t* column, float* value) {
+  const auto column_at = [&](int64_t step, int64_t lane) {
+    return lanes.column[lanes.shared_columns != 0 ? step : step * kGroup + lane];
+  };
+  const auto of_rows = [&](auto&& visit) {  // visit(row, lane, first step, last): without the fill
+    for (int64_t place = 0; place < kGroup * lanes.groups; ++place) {
+      const int64_t g = place / kGroup, lane = place % kGroup, begin = lanes.group_ptr[g];
+      if (lanes.row[place] < 0) continue;
+      int64_t end = lanes.group_ptr[g + 1];
+      while (end > begin && column_at(end - 1, lane) == lanes.columns) --end;
+      visit(lanes.row[place], lane, begin, end);
+    }
+  };
+  row_ptr[0] = 0;
+  of_rows([&](int64_t row, int64_t, int64_t begin, int64_t end) {
+    row_ptr[row + 1] = static_cast<int32_t>(end - begin);
+  });
+  std::partial_sum(row_ptr, row_ptr + lanes.rows + 1, row_ptr);
+  of_rows([&](int64_t row, int64_t lane, int64_t begin, int64_t end) {
+    for (int64_t step = begin, j = row_ptr[row]; step < end; ++step, ++j) {
+      column[j] = column_at(step, lane);
+      value[j] = lanes.value[step * kGroup + lane];
+    }
+  });
+}
+
+void rows_of_blocks(Blocks blocks, int64_t rows, int32_t* row_ptr, uint16_t* narrow, int32_t* wide,
+                    float* value) {
+  const auto of_rows = [&](auto&& visit) {  // visit(block, row, place of the row in its group, j's)
+    for (const SparseRows* b = blocks.first; b != blocks.first + blocks.count; ++b)
+      for (int64_t at = 0; at < rows; ++at)
+        visit(*b, b->row != nullptr ? b->row[at] : at, at % b->group, b->row_ptr[at / b->group],
+              b->row_ptr[at / b->group + 1]);
+  };
+  std::fill(row_ptr, row_ptr + rows + 1, 0);
+  of_rows([&](const SparseRows&, int64_t row, int64_t, int64_t begin, int64_t end) {
+    row_ptr[row + 1] += static_cast<int32_t>(end - begin);
+  });
+  std::partial_sum(row_ptr, row_ptr + rows + 1, row_ptr);
+  of_rows([&](const SparseRows& b, int64_t row, int64_t place, int64_t begin, int64_t end) {
+    for (int64_t j = begin; j < end; ++j) {
+      const int64_t next = row_ptr[row]++, column = b.first_column + b.column[j];
+      if (narrow != nullptr)
+        narrow[next] = static_cast<uint16_t>(column);
+      else
+        wide[next] = static_cast<int32_t>(column);
+      value[next] = b.value[b.group * j + place];
+    }
+  });
+  std::copy_backward(row_ptr, row_ptr + rows, row_ptr + rows + 1);  // each is now the next one's
+  row_ptr[0] = 0;
+}
+
 void tap_offsets(const Taps& taps, int32_t* offset) {
   const auto divide = [](int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); };
   const int64_t phases = taps.stride_height * taps.stride_width;
@@ -263,6 +315,19 @@ BILLHOOK_API int64_t billhook_fill_block(const Csr* csr, int64_t first, int64_t 
   return 0;
 } catch (...) {
   return billhook::failure();
+}
+
+BILLHOOK_API int64_t billhook_rows_of_lanes(const billhook::LaneRows* lanes, int32_t* row_ptr,
+                                            uint16_t* column, float* value) {
+  billhook::rows_of_lanes(*lanes, row_ptr, column, value);
+  return 0;
+}
+
+BILLHOOK_API int64_t billhook_rows_of_blocks(const billhook::Blocks* blocks, int64_t rows,
+                                             int32_t* row_ptr, uint16_t* narrow, int32_t* wide,
+                                             float* value) {
+  billhook::rows_of_blocks(*blocks, rows, row_ptr, narrow, wide, value);
+  return 0;
 }
 
 BILLHOOK_API int64_t billhook_tap_offsets(const billhook::Taps* taps, int32_t* offset) {

@@ -1,8 +1,12 @@
-// From the nonzeros of a weight to what the kernels read: lanes, panels, offsets into planes.
+// From the nonzeros of a weight to what the kernels read: lanes, panels, offsets into planes; of lanes
+// and panels also back.
 //
 // Who calls these owns all memory: a first call says how much a packing takes, a second one fills it.
 #pragma once
 #include <cstdint>
+
+#include "f32_spmm.h"
+#include "f32_spmv.h"
 
 namespace billhook {
 
@@ -46,6 +50,11 @@ ColumnBlocks column_blocks(int64_t rows, int64_t columns, int64_t nonzeros, int6
 int64_t nonzeros_between(const Csr& csr, int64_t first, int64_t last);
 void fill_block(const Csr& csr, int64_t first, int64_t last, bool shared, int32_t* row_ptr,
                 int32_t* row, uint16_t* column, float* value);
+
+// The way back: the rows that lanes or blocks were packed from, each nonzero as it was.
+void rows_of_lanes(const LaneRows& lanes, int32_t* row_ptr, uint16_t* column, float* value);
+void rows_of_blocks(Blocks blocks, int64_t rows, int32_t* row_ptr, uint16_t* narrow, int32_t* wide,
+                    float* value);
 
 // How a convolution reads padded planes: input plane c is split into stride_height * stride_width
 // phases of `plane` floats, whose rows are `pitch` floats long. Mirrored by packing.py.

@@ -54,7 +54,7 @@ def test_linear_equals_the_oracle(data: st.DataObject) -> None:
         )
     for row in ISAS:
         for threads in (1, 2):
-            matrix = SparseMatrix(to_csr(torch.from_numpy(weight)), bias, row)
+            matrix = SparseMatrix(torch.from_numpy(weight), bias, row)
             with torch_threads(threads):
                 assert_close(matrix.multiply(torch.from_numpy(x)), wanted)
 
@@ -64,7 +64,7 @@ def test_a_set_without_fp32_kernels_runs_those_of_the_set_that_it_extends() -> N
     weight, x = torch.randn(70, 50) * (torch.rand(70, 50) < 0.2), torch.randn(20, 50)
     table = native.instruction_sets()
     results = [
-        [SparseMatrix(to_csr(weight), None, row).multiply(given) for given in (x, x[:1])]
+        [SparseMatrix(weight, None, row).multiply(given) for given in (x, x[:1])]
         for row in range(len(table))
         if table[row].runs
     ]
@@ -81,7 +81,7 @@ def test_blocks_of_8x1_share_their_columns_and_equal_the_oracle(row: int, sample
     blocks[2] = False
     weight = (rng.standard_normal((5, 8, 40)) * blocks).reshape(40, 40).astype(np.float32)
     x = rng.standard_normal((samples, 40)).astype(np.float32)
-    matrix = SparseMatrix(to_csr(torch.from_numpy(weight)), None, row)
+    matrix = SparseMatrix(torch.from_numpy(weight), None, row)
     assert matrix.lanes().shared_columns
     assert_close(
         matrix.multiply(torch.from_numpy(x)),
@@ -123,7 +123,7 @@ def test_columns_beyond_sixteen_bits() -> None:
 
 def test_rows_of_a_chunk_stand_longest_first() -> None:
     weight = torch.rand(2 * CHUNK, 40) * (torch.rand(2 * CHUNK, 40) < torch.rand(2 * CHUNK, 1))
-    (rows,) = SparseMatrix(to_csr(weight), None, 0).blocks().blocks
+    (rows,) = SparseMatrix(weight, None, 0).blocks().blocks
     assert rows.row is not None
     for chunk in (slice(0, CHUNK), slice(CHUNK, 2 * CHUNK)):
         assert sorted(rows.row[chunk]) == list(range(chunk.start, chunk.stop))

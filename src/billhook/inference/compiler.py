@@ -31,7 +31,7 @@ from billhook.inference.plan import Choice, Plan, Precision
 from billhook.inference.race import race, winner
 from billhook.inference.report import CompileReport, LayerReport
 from billhook.inference.verification import Trials, UnstableError, buffers_kept, unchanged
-from billhook.inference.weights.csr import SparseWeight, to_csr
+from billhook.inference.weights.csr import SparseWeight, sparse
 
 __all__ = ["compile"]
 
@@ -204,7 +204,7 @@ def _owned(ops: Sequence[Op], choices: Mapping[str, Choice]) -> list[Op]:
         if isinstance(op, Layer):
             weight: torch.Tensor | SparseWeight = op.weight
             if choices[op.name].kernel != "dense":
-                weight = SparseWeight(tuple(op.weight.shape), to_csr(op.weight))
+                weight = sparse(op.weight)
             elif isinstance(op.weight, torch.Tensor):
                 weight = op.weight.clone()
             bias = None if op.bias is None else op.bias.clone()

@@ -213,8 +213,11 @@ class Conv(Layer):
         fill = {**first.note(number), "taps": taps_note(own)}
         step.note = {**self.note(index), **step.note, "fill": fill}
         target.bind(step, "rows", lambda: self._panel_rows(index, choice, target))
-        csr = to_csr(first.weight)
-        target.bind(step, "depthwise", lambda: target.hold(conv_rows(first, own, csr)))
+        target.bind(
+            step,
+            "depthwise",
+            lambda: target.hold(conv_rows(first, own, to_csr(first.weight))),
+        )
         return [*prepare, step]
 
     def operand(self, site: Site) -> tuple[View, list[Step]]:
@@ -264,12 +267,8 @@ class Conv(Layer):
         width = kernels.LANES * choice.vectors
         return target.pack(
             (index, width, choice.kernel),
-            lambda: panel_rows(
-                self._csr(choice),
-                width,
-                floats(self.bias),
-                target.isa,
-                self.activation,
+            lambda: self.let_go(
+                panel_rows(self._csr(choice), width, floats(self.bias), target.isa, self.activation)
             ),
         )
 

@@ -39,7 +39,8 @@ def bind_lanes(
             block
         ]
         bias = floats(op.bias) if block == 0 else None
-        return to_lanes(csr, bias, op.activation if block + 1 == blocks else "none")
+        rows = to_lanes(csr, bias, op.activation if block + 1 == blocks else "none")
+        return op.let_go(rows) if blocks == 1 else rows
 
     first = {"first_column": block * MAX_LANE_COLUMNS} if blocks > 1 else {}
     step.note = {**op.note(index), **first}

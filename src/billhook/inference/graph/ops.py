@@ -48,6 +48,7 @@ Shape = tuple[int, ...]
 Packed = BlockedRows | SparseRows | LaneRows
 Packings = dict[Hashable, Packed]
 P = TypeVar("P", BlockedRows, SparseRows, LaneRows)
+Whole = TypeVar("Whole", BlockedRows, LaneRows)
 
 
 class UnsupportedError(Exception):
@@ -210,6 +211,18 @@ class Layer(Op):
         """The weight of a layer that was not packed."""
         assert isinstance(self.weight, torch.Tensor), f"{self.name} was packed"
         return self.weight
+
+    def arrays(self) -> list[Array]:
+        """The memory that its weight takes beside what has been packed of it."""
+        if isinstance(self.weight, SparseWeight):
+            return self.weight.arrays()
+        return [self.weight.detach().numpy()]
+
+    def let_go(self, packed: Whole) -> Whole:
+        """What has been packed of all nonzeros, in which alone they are held from now on."""
+        if isinstance(self.weight, SparseWeight):
+            self.weight.held = packed
+        return packed
 
     @property
     def positions(self) -> int:

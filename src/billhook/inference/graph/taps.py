@@ -65,5 +65,8 @@ def conv_rows(conv: "Conv", own: TapsStruct, csr: Csr) -> SparseRows:
     """The convolution's rows, in groups of eight if each eight read the same places; of these
     weights of its flattened filters."""
     shared = packing.shares_offsets(csr.struct, own)
-    arrays = packing.fill_planes(csr.struct, csr.nnz, own, shared)
-    return SparseRows(*arrays, floats(conv.bias), conv.activation, LANES if shared else 1)
+    row_ptr, offset, value = packing.fill_planes(csr.struct, csr.nnz, own, shared)
+    if not shared:
+        row_ptr, value = csr.row_ptr, csr.value  # the same numbers, which then are there once
+    group = LANES if shared else 1
+    return SparseRows(row_ptr, offset, value, floats(conv.bias), conv.activation, group)

@@ -1,5 +1,8 @@
 """Sparse multi-head attention: its four projections skip zeros, torch computes the attention."""
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -9,12 +12,13 @@ from billhook.errors import ConfigurationError
 from billhook.inference.inputs import check_input
 from billhook.inference.layers.base import (
     SparseLayer,
+    Weight,
     Weights,
     sparse_weights,
     vector,
 )
 from billhook.inference.layers.linear import SparseMatrix
-from billhook.inference.weights.csr import Csr, floats, to_csr
+from billhook.inference.weights.csr import Csr, SparseWeight, floats, to_csr
 
 __all__ = ["SparseMultiheadAttention"]
 
@@ -61,14 +65,15 @@ class SparseMultiheadAttention(SparseLayer):
         super().__init__(own)
         self.embed_dim, self.num_heads = module.embed_dim, module.num_heads
         self.batch_first = module.batch_first
-        csr, bias = to_csr(self.weights["in_proj_weight"]), vector(self.weights, "in_proj_bias")
-        parts = [None] * 3 if bias is None else bias.chunk(3)
+        bias = vector(self.weights, "in_proj_bias")
+        stacked = self.weights["in_proj_weight"] = Stacked.of(self.weights["in_proj_weight"], 3)
+        biases = [None] * 3 if bias is None else bias.chunk(3)
         self._project = [
-            SparseMatrix(_rows(csr, i * self.embed_dim, self.embed_dim), floats(part), isa)
-            for i, part in enumerate(parts)
+            SparseMatrix(part, floats(own), isa)
+            for part, own in zip(stacked.parts, biases, strict=True)
         ]
         bias = vector(self.weights, "out_proj.bias")
-        self._out = SparseMatrix(to_csr(self.weights["out_proj.weight"]), floats(bias), isa)
+        self._out = SparseMatrix(self.weights["out_proj.weight"], floats(bias), isa)
 
     @property
     def nbytes(self) -> int:
@@ -175,8 +180,39 @@ def _additive(mask: torch.Tensor) -> torch.Tensor:
     return mask
 
 
-def _rows(csr: Csr, start: int, count: int) -> Csr:
-    """``count`` rows from ``start`` on, sharing the nonzeros."""
+class Stacked(SparseWeight):
+    """Matrices of one shape below one another, each held by itself."""
+
+    def __init__(self, parts: tuple[SparseWeight, ...]) -> None:
+        self.parts, self.nonzeros = parts, sum(part.nonzeros for part in parts)
+        rows, columns = parts[0].shape
+        self.shape = (len(parts) * rows, columns)
+
+    @classmethod
+    def of(cls, weight: Weight, count: int) -> "Stacked":
+        """A matrix in so many parts."""
+        csr, rows = to_csr(weight), weight.shape[0] // count
+        return cls(tuple(_part(csr, i * rows, rows) for i in range(count)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Stacked, (self.parts,)
+
+    @property
+    def csr(self) -> Csr:
+        parts = [part.csr for part in self.parts]
+        before = np.cumsum([0, *(part.nnz for part in parts)])[:-1]
+        row_ptr = [part.row_ptr[1:] + start for part, start in zip(parts, before, strict=True)]
+        return Csr(
+            (self.shape[0], self.shape[1]),
+            np.concatenate([parts[0].row_ptr[:1], *row_ptr]).astype(np.int32),
+            np.concatenate([part.column for part in parts]),
+            np.concatenate([part.value for part in parts]),
+        )
+
+
+def _part(csr: Csr, start: int, count: int) -> SparseWeight:
+    """``count`` rows from ``start`` on, in memory of their own."""
     row_ptr = csr.row_ptr[start : start + count + 1]
-    own = slice(int(row_ptr[0]), int(row_ptr[-1]))
-    return Csr((count, csr.shape[1]), row_ptr - row_ptr[0], csr.column[own], csr.value[own])
+    own, shape = slice(int(row_ptr[0]), int(row_ptr[-1])), (count, csr.shape[1])
+    part = Csr(shape, row_ptr - row_ptr[0], csr.column[own].copy(), csr.value[own].copy())
+    return SparseWeight(shape, part)

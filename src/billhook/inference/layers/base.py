@@ -14,7 +14,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from billhook import torch_private
 from billhook.errors import ConfigurationError
 from billhook.inference.plan import Choice
-from billhook.inference.weights.csr import SparseWeight, to_csr
+from billhook.inference.weights.csr import SparseWeight, sparse
 from billhook.inference.weights.stand_in import StandIn
 
 __all__ = [
@@ -96,7 +96,7 @@ class SparseLayer(nn.Module):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of what its kernels read, as far as it has been packed."""
+        """Bytes of its weights, in each layout in which a kernel has read them."""
         raise NotImplementedError
 
     def __getattr__(self, name: str) -> Any:
@@ -155,10 +155,7 @@ def sparse_weights(module: nn.Module, names: list[str]) -> Weights:
         if isinstance(hook, _WEIGHT_HOOKS):
             hook(module, ())  # leaves the weight that the next forward would use
     tensors = {name: attrgetter(name)(module).detach() for name in names}
-    return {
-        name: SparseWeight(tuple(t.shape), to_csr(t)) if t.dim() > 1 else t.clone()
-        for name, t in tensors.items()
-    }
+    return {name: sparse(t) if t.dim() > 1 else t.clone() for name, t in tensors.items()}
 
 
 def vector(weights: Weights, name: str) -> torch.Tensor | None:

@@ -20,10 +20,10 @@ from billhook.inference.layers.base import (
     sparse_weights,
     vector,
 )
-from billhook.inference.network.network import Network, packed_bytes
+from billhook.inference.network.network import Network
 from billhook.inference.network.race import race_network
 from billhook.inference.plan import Choice
-from billhook.inference.weights.csr import SparseWeight
+from billhook.inference.weights.csr import SparseWeight, bytes_of
 
 __all__ = ["SparseConv", "as_image", "describe_conv", "sized"]
 
@@ -141,7 +141,8 @@ class _Programs:
     @property
     def nbytes(self) -> int:
         with self._lock:
-            return packed_bytes(rows for n in self._networks.values() for rows in n.lowering.packed)
+            networks = list(self._networks.values())
+        return bytes_of([*self.conv.arrays(), *(a for n in networks for a in n.arrays())])
 
     def of(self, shape: tuple[int, int, int]) -> Network:
         """The program for inputs of (C, H, W)."""

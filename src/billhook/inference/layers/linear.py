@@ -1,7 +1,7 @@
 """Sparse linear layers: SpMV for one sample, SpMM on transposed panels for a batch."""
 
 import threading
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -13,9 +13,9 @@ from billhook.inference.inputs import check_input
 from billhook.inference.isa import lanes
 from billhook.inference.layers.base import SparseLayer, Weight, Weights, sparse_weights, vector
 from billhook.inference.plan import Choice
-from billhook.inference.weights.csr import Csr, SparseWeight, floats, to_csr
+from billhook.inference.weights.csr import SparseWeight, bytes_of, floats, sparse
 from billhook.inference.weights.lanes import MAX_LANE_COLUMNS, LaneRows, to_lanes
-from billhook.inference.weights.panels import BlockedRows, gate_rows, panel_rows
+from billhook.inference.weights.panels import BlockedRows, GateRows, gate_rows, panel_rows
 
 __all__ = ["SparseLinear", "SparseMatrix", "panel_width"]
 
@@ -24,6 +24,8 @@ WIDTHS = {8: (8, 16, 24, 32, 48, 64), 16: (8, 16, 32, 48, 64)}
 # The panel's columns that the blocks are cut for. Panels of 8 to 64 columns run within a tenth of
 # the speed they have with blocks of their own.
 BLOCKS_FOR = 16
+
+P = TypeVar("P", LaneRows, BlockedRows, GateRows)
 
 
 def panel_width(samples: int, isa: int) -> int:
@@ -39,56 +41,61 @@ def panel_width(samples: int, isa: int) -> int:
 
 
 class SparseMatrix:
-    """A packed (rows, columns) matrix and its product with vectors and batches.
+    """A (rows, columns) matrix and its product with vectors and batches.
 
     Two packings are made when first needed and kept: one for single vectors, one for panels of any
-    width, so that the memory does not grow with the sizes of batches.
+    width, so that the memory does not grow with the sizes of batches. From the first one on the
+    weight is held in a packing alone.
     """
 
-    def __init__(self, csr: Csr, bias: np.ndarray | None, isa: int) -> None:
-        self.csr, self.bias, self.isa = csr, bias, isa
+    def __init__(self, weight: Weight, bias: np.ndarray | None, isa: int) -> None:
+        self.weight, self.bias, self.isa = sparse(weight), bias, isa
         self._lanes: LaneRows | None = None
         self._blocks: BlockedRows | None = None
-        self._gates: BlockedRows | None = None
+        self._gates: GateRows | None = None
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self.csr, self.bias, self.isa)
+        return _again, (self.weight, self.bias, self.isa)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of everything packed so far."""
-        packings = (self._lanes, self._blocks, self._gates)
-        return sum(rows.nbytes for rows in packings if rows is not None)
+        """Bytes of its nonzeros in each layout that they are held in, and of its bias."""
+        packings = [rows for rows in (self._lanes, self._blocks, self._gates) if rows is not None]
+        return bytes_of(array for rows in (self.weight, *packings) for array in rows.arrays())
 
     def lanes(self) -> LaneRows:
         """The matrix for single vectors."""
-        if self._lanes is None:
-            with self._lock:
-                self._lanes = self._lanes or to_lanes(self.csr, self.bias)
-        return self._lanes
+        with self._lock:
+            if self._lanes is None:
+                self._lanes = self._hold(to_lanes(self.weight.csr, self.bias))
+            return self._lanes
 
     def blocks(self) -> BlockedRows:
         """The matrix in blocks of columns, for panels."""
-        if self._blocks is None:
-            with self._lock:
-                self._blocks = self._blocks or self._packed(self.csr, self.bias)
-        return self._blocks
+        with self._lock:
+            if self._blocks is None:
+                rows = panel_rows(self.weight.csr, BLOCKS_FOR, self.bias, self.isa)
+                self._blocks = self._hold(rows)
+            return self._blocks
 
-    def gates(self) -> BlockedRows:
+    def gates(self) -> GateRows:
         """The same of an LSTM's recurrent matrix, the four gates of its units side by side."""
-        if self._gates is None:
-            with self._lock:
-                self._gates = self._gates or self._packed(gate_rows(self.csr), None)
-        return self._gates
+        with self._lock:
+            if self._gates is None:
+                rows = panel_rows(gate_rows(self.weight.csr), BLOCKS_FOR, None, self.isa)
+                self._gates = self._hold(GateRows(rows.blocks))
+            return self._gates
 
-    def _packed(self, csr: Csr, bias: np.ndarray | None) -> BlockedRows:
-        return panel_rows(csr, BLOCKS_FOR, bias, self.isa)
+    def _hold(self, rows: P) -> P:
+        """From now on these are the weight."""
+        self.weight.held = rows
+        return rows
 
     def multiply(self, x: torch.Tensor) -> torch.Tensor:
         """(samples, columns) to (samples, rows); both fp32 on the CPU, x's rows contiguous."""
-        y = x.new_empty(len(x), self.csr.shape[0])
-        if len(x) == 1 and self.csr.shape[1] <= MAX_LANE_COLUMNS:
+        y = x.new_empty(len(x), self.weight.shape[0])
+        if len(x) == 1 and self.weight.shape[1] <= MAX_LANE_COLUMNS:
             kernels.spmv(self.lanes().struct, x, y, threads=torch.get_num_threads(), isa=self.isa)
         elif len(x):
             width = panel_width(len(x), self.isa)
@@ -104,7 +111,7 @@ class SparseMatrix:
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
         """(..., columns) to (..., rows), whatever the strides of x."""
-        rows, columns = self.csr.shape
+        rows, columns = self.weight.shape
         flat = x if x.dim() == 2 else x.reshape(-1, columns)
         if flat.is_neg() or flat.stride(1) != 1:
             flat = flat.resolve_neg().contiguous()
@@ -112,9 +119,9 @@ class SparseMatrix:
         return y if x.dim() == 2 else y.reshape(*x.shape[:-1], rows)
 
 
-def _again(csr: Csr, bias: np.ndarray | None, isa: int) -> SparseMatrix:
+def _again(weight: SparseWeight, bias: np.ndarray | None, isa: int) -> SparseMatrix:
     """A copy, with this machine's kernels if it comes from a better one."""
-    return SparseMatrix(csr, bias, kernels.runnable(isa))
+    return SparseMatrix(weight, bias, kernels.runnable(isa))
 
 
 class SparseLinear(SparseLayer):
@@ -141,11 +148,11 @@ class SparseLinear(SparseLayer):
         return cls(own["weight"], vector(own, "bias"), isa)
 
     def __init__(self, weight: Weight, bias: torch.Tensor | None, isa: int) -> None:
-        csr = to_csr(weight)
+        own = sparse(weight)
         vectors = {} if bias is None else {"bias": bias.detach()}
-        super().__init__({"weight": SparseWeight(csr.shape, csr), **vectors})
-        self.out_features, self.in_features = csr.shape
-        self.matrix = SparseMatrix(csr, floats(bias), isa)
+        super().__init__({"weight": own, **vectors})
+        self.out_features, self.in_features = own.shape
+        self.matrix = SparseMatrix(own, floats(bias), isa)
 
     @property
     def nbytes(self) -> int:

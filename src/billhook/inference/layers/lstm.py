@@ -88,7 +88,7 @@ def _some_samples(
     y: torch.Tensor,
 ) -> None:
     """Samples from ``start`` on, as many as a panel holds, as columns: the product is SpMM."""
-    width, units = panel_width(int(counts[0]) - start, d.recurrent.isa), d.recurrent.csr.shape[1]
+    width, units = panel_width(int(counts[0]) - start, d.recurrent.isa), d.recurrent.weight.shape[1]
     stop = min(start + width, int(counts[0]))
     own = np.clip(counts - start, 0, stop - start)
     rows = torch.from_numpy(_rows_of(counts, own, start))

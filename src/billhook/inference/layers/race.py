@@ -135,7 +135,7 @@ def _sparse_report(layer: _Layer, sparse: SparseLayer, **measured: Any) -> Layer
     total = sum(torch.Size(w.shape).numel() for w in matrices)
     return _report(
         *(layer.name, layer.module, torch.Size(matrices[0].shape)),
-        sum(w.csr.nnz for w in matrices) / max(total, 1),
+        sum(w.nonzeros for w in matrices) / max(total, 1),
         sparse.positions(layer.input),
         **measured,
     )

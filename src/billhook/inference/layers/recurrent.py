@@ -21,7 +21,7 @@ from billhook.inference.layers.base import (
     vector,
 )
 from billhook.inference.layers.linear import SparseMatrix
-from billhook.inference.weights.csr import floats, to_csr
+from billhook.inference.weights.csr import floats
 
 __all__ = ["Counts", "Direction", "SparseRecurrent", "State", "time_steps"]
 
@@ -92,7 +92,7 @@ class SparseRecurrent(SparseLayer):
     ) -> SparseMatrix:
         """A matrix, packed; the inputs of a ``bounded`` one lie between -1 and 1."""
         del bounded
-        return SparseMatrix(to_csr(self.weights[name]), floats(bias), isa)
+        return SparseMatrix(self.weights[name], floats(bias), isa)
 
     @property
     def nbytes(self) -> int:

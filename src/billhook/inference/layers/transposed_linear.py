@@ -1,7 +1,7 @@
 """The linear layer of GPT-2 and its kin, transformers' ``Conv1D``: its weight is (in, out)."""
 
 import sys
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from torch import nn
@@ -35,9 +35,24 @@ class SparseTransposedLinear(SparseLinear):
         weight = own["weight"]
         assert isinstance(weight, SparseWeight)
         rows, columns = weight.shape
-        layer = cls(SparseWeight((columns, rows), transposed(weight.csr)), vector(own, "bias"), isa)
-        layer.weights["weight"] = weight
+        run = SparseWeight((columns, rows), transposed(weight.csr))
+        layer = cls(run, vector(own, "bias"), isa)
+        layer.weights["weight"] = Transposed(run)
         return layer
+
+
+class Transposed(SparseWeight):
+    """The transpose of another weight, which alone is held."""
+
+    def __init__(self, of: SparseWeight) -> None:
+        self.of, self.shape, self.nonzeros = of, of.shape[::-1], of.nonzeros
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Transposed, (self.of,)
+
+    @property
+    def csr(self) -> Csr:
+        return transposed(self.of.csr)
 
 
 def transposed(csr: Csr) -> Csr:

@@ -3,7 +3,7 @@
 import ctypes
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,16 +11,18 @@ from torch import nn
 
 from billhook.errors import ConfigurationError
 from billhook.inference import kernels
-from billhook.inference.graph import Graph, Input
-from billhook.inference.graph.ops import Packed, Packings
+from billhook.inference.graph import Graph, Input, Layer
+from billhook.inference.graph.ops import Packings
 from billhook.inference.graph.program import DTYPES
 from billhook.inference.inputs import check_input
+from billhook.inference.kernels import Array
 from billhook.inference.limits import Limits, opening_floats
 from billhook.inference.network.lowering import Lowering
 from billhook.inference.plan import Choice
+from billhook.inference.weights.csr import bytes_of
 from billhook.torch_private import leaves
 
-__all__ = ["Network", "packed_bytes"]
+__all__ = ["Network"]
 
 MAX_FLOATS = 2**31 - 1  # of a workspace: offsets have 32 bits
 
@@ -98,8 +100,13 @@ class Network(nn.Module):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the packed weights and of the constants."""
-        return packed_bytes(self.lowering.packed) + self.constants.nbytes
+        """Bytes of the weights, in each layout in which they are held, and of the constants."""
+        return bytes_of(self.arrays()) + self.constants.nbytes
+
+    def arrays(self) -> list[Array]:
+        """The memory that its weights take, in each layout in which they are held."""
+        held = [array for op in self.ops if isinstance(op, Layer) for array in op.arrays()]
+        return held + [array for rows in self.lowering.packed for array in rows.arrays()]
 
     def forward(self, *inputs: Any) -> Any:
         """The model's inputs, by position, to its outputs."""
@@ -194,9 +201,3 @@ def _again(
 ) -> Network:
     """A copy, with this machine's kernels if it comes from a better one."""
     return Network(graph, choices, kernels.runnable(isa), pack=pack)
-
-
-def packed_bytes(packed: Iterable[Packed]) -> int:
-    """Bytes of the arrays of packed weights, each array once."""
-    arrays = {id(array): array for rows in packed for array in rows.arrays()}
-    return sum(array.nbytes for array in arrays.values())

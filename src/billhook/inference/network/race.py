@@ -73,7 +73,7 @@ def time_layers(network: Network, rounds: int = 20) -> list[LayerReport]:
 
 def _layer_report(op: Layer, **measured: Any) -> LayerReport:
     weight = op.weight
-    nonzeros = weight.csr.nnz if isinstance(weight, SparseWeight) else int(weight.count_nonzero())
+    nonzeros = weight.nonzeros if isinstance(weight, SparseWeight) else int(weight.count_nonzero())
     return LayerReport(
         name=op.name,
         kind=op.kind,

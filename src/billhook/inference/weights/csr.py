@@ -1,23 +1,54 @@
-"""Dense weights to the nonzeros that every layout is made of.
+"""Dense weights to the nonzeros that every layout is made of, and back from each layout.
+
+A weight that runs is held in one layout at least, and its compressed rows only until it has been
+packed: whoever asks for them later gets them made of what the kernels read, bit for bit.
 
 Zeros are dropped, so a pruned weight contributes nothing, whatever its input (a dense layer makes
 0 * inf = NaN); every other value is kept bit for bit.
 """
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from billhook.errors import ConfigurationError
-from billhook.inference.kernels import pointer
+from billhook.inference.kernels import Array, pointer
 from billhook.inference.weights.packing import CsrStruct
 
-__all__ = ["Csr", "SparseWeight", "column_blocks", "csr_for", "floats", "narrow", "to_csr"]
+__all__ = [
+    "Csr",
+    "Layout",
+    "SparseWeight",
+    "bytes_of",
+    "column_blocks",
+    "csr_for",
+    "floats",
+    "narrow",
+    "sparse",
+    "to_csr",
+]
 
 Columns = NDArray[np.int32] | NDArray[np.uint16]  # the narrower one where all columns fit
+
+
+class Layout(Protocol):
+    """The nonzeros of a matrix as some kernel reads them."""
+
+    def arrays(self) -> list[Array]:
+        """All the memory that it takes."""
+
+    def as_csr(self, shape: tuple[int, int], nonzeros: int) -> "Csr":
+        """The compressed rows of the matrix of this shape that it was made of."""
+
+
+def bytes_of(arrays: Iterable[Array]) -> int:
+    """Bytes of arrays, each array once."""
+    return sum(array.nbytes for array in {id(array): array for array in arrays}.values())
 
 
 @dataclass(frozen=True)
@@ -46,19 +77,39 @@ class Csr:
             value=pointer(self.value),
         )
 
+    def arrays(self) -> list[Array]:
+        """All the memory that it takes."""
+        return [self.row_ptr, self.column, self.value]
 
-@dataclass(frozen=True)
+    def as_csr(self, _: tuple[int, int], __: int, /) -> "Csr":
+        """Itself."""
+        return self
+
+
 class SparseWeight:
-    """A pruned weight that is never dense: its shape, and its nonzeros with all but the first
-    dimension flattened into the columns."""
+    """A pruned weight that is never dense: its nonzeros in some layout, all dimensions but the
+    first flattened into the columns.
 
-    shape: tuple[int, ...]
-    csr: Csr
+    Args:
+        shape: Of the dense weight.
+        csr: Its nonzeros, held until :attr:`held` is another layout of the same.
+    """
+
+    def __init__(self, shape: tuple[int, ...], csr: Csr) -> None:
+        self.shape, self.nonzeros = shape, csr.nnz
+        self.held: Layout = csr
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SparseWeight, (self.shape, self.csr)
 
     @property
-    def nonzeros(self) -> int:
-        """How many values are kept."""
-        return self.csr.nnz
+    def csr(self) -> Csr:
+        """Its compressed rows."""
+        return self.held.as_csr((self.shape[0], math.prod(self.shape[1:])), self.nonzeros)
+
+    def arrays(self) -> list[Array]:
+        """All the memory that it takes."""
+        return self.held.arrays()
 
     def dense(self) -> torch.Tensor:
         """The weight with its zeros.
@@ -85,6 +136,13 @@ def narrow(column: NDArray[Any], columns: int) -> Columns:
     if columns < 2**16:
         return column.astype(np.uint16, copy=False)
     return column.astype(np.int32, copy=False)
+
+
+def sparse(weight: torch.Tensor | SparseWeight) -> SparseWeight:
+    """The nonzeros of a weight: those of a tensor in new memory."""
+    if isinstance(weight, SparseWeight):
+        return weight
+    return SparseWeight(tuple(weight.shape), to_csr(weight))
 
 
 def csr_for(weight: torch.Tensor | SparseWeight, dense: bool) -> Csr:

@@ -48,9 +48,9 @@ class LaneRows:
         arrays = (self.group_ptr, self.column, self.value, self.row, self.bias)
         return [array for array in arrays if array is not None]
 
-    @property
-    def nbytes(self) -> int:
-        return sum(array.nbytes for array in self.arrays())
+    def as_csr(self, shape: tuple[int, int], nonzeros: int) -> Csr:
+        """The compressed rows that they were packed from."""
+        return Csr(shape, *packing.rows_of_lanes(self.struct, nonzeros))
 
 
 def to_lanes(

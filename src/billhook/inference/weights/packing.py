@@ -1,4 +1,4 @@
-"""The C ABI of ``csrc/inference/f32_pack.h``: from nonzeros to what the kernels read.
+"""The C ABI of ``csrc/inference/f32_pack.h``: from nonzeros to what the kernels read, and back.
 
 A first call says how much memory a packing takes, a second one fills it.
 """
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from billhook import native
-from billhook.inference.kernels import LANES, pointer
+from billhook.inference.kernels import LANES, BlocksStruct, LaneRowsStruct, pointer
 
 __all__ = [
     "CsrStruct",
@@ -19,6 +19,8 @@ __all__ = [
     "fill_planes",
     "lanes",
     "nonzeros_between",
+    "rows_of_blocks",
+    "rows_of_lanes",
     "rows_of_mask",
     "shares_columns",
     "shares_offsets",
@@ -64,6 +66,8 @@ _native = native.Functions(
         "billhook_block_columns": "qqqqq",
         "billhook_nonzeros_between": "Pqq",
         "billhook_fill_block": "PqqqPPPP",
+        "billhook_rows_of_lanes": "PPPP",
+        "billhook_rows_of_blocks": "PqPPPP",
         "billhook_tap_offsets": "PP",
         "billhook_shares_offsets": "PP",
         "billhook_fill_planes": "PPPqPPP",
@@ -81,14 +85,46 @@ def rows_of_mask(
 ) -> tuple[Ints, Shorts | Ints] | None:
     """row_ptr and columns of a mask's set bits; None unless there are ``nonzeros`` of them, all
     on elements. ``mask`` has ``ceil(rows * columns / 8)`` bytes."""
-    row_ptr = np.empty(rows + 1, np.int32)
-    narrow = np.empty(nonzeros, np.uint16) if columns < 2**16 else None
-    wide = np.empty(nonzeros, np.int32) if narrow is None else None
+    row_ptr, column = _room(rows, columns, nonzeros)
     sound = _native["billhook_rows_of_mask"](
-        *(pointer(mask), rows, columns, nonzeros, pointer(row_ptr), pointer(narrow), pointer(wide))
+        *(pointer(mask), rows, columns, nonzeros, pointer(row_ptr), *_by_width(column))
     )
-    column = wide if narrow is None else narrow
-    return (row_ptr, column) if sound and column is not None else None
+    return (row_ptr, column) if sound else None
+
+
+def _room(rows: int, columns: int, nonzeros: int) -> tuple[Ints, Shorts | Ints]:
+    """A row_ptr and columns that are to be filled; these in two bytes where they fit."""
+    row_ptr = np.empty(rows + 1, np.int32)
+    if columns < 2**16:
+        return row_ptr, np.empty(nonzeros, np.uint16)
+    return row_ptr, np.empty(nonzeros, np.int32)
+
+
+def _by_width(column: Shorts | Ints) -> tuple[int | None, int | None]:
+    """Columns as C takes them: an address of two bytes each, or one of four."""
+    return (pointer(column), None) if column.dtype == np.uint16 else (None, pointer(column))
+
+
+def rows_of_lanes(lanes: LaneRowsStruct, nonzeros: int) -> tuple[Ints, Shorts | Ints, Floats]:
+    """row_ptr, columns and values of the matrix that lanes were packed from."""
+    row_ptr, column = _room(lanes.rows, lanes.columns, nonzeros)
+    value = np.empty(nonzeros, np.float32)
+    _native["billhook_rows_of_lanes"](
+        *(_ref(lanes), pointer(row_ptr), pointer(column), pointer(value))
+    )
+    return row_ptr, column, value
+
+
+def rows_of_blocks(
+    blocks: BlocksStruct, shape: tuple[int, int], nonzeros: int
+) -> tuple[Ints, Shorts | Ints, Floats]:
+    """The same of the matrix of this shape that blocks of columns were packed from."""
+    row_ptr, column = _room(*shape, nonzeros)
+    value = np.empty(nonzeros, np.float32)
+    _native["billhook_rows_of_blocks"](
+        *(_ref(blocks), shape[0], pointer(row_ptr), *_by_width(column), pointer(value))
+    )
+    return row_ptr, column, value
 
 
 def shares_columns(csr: CsrStruct) -> bool:

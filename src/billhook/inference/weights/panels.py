@@ -63,10 +63,6 @@ class SparseRows:
         arrays = (self.row_ptr, self.place, self.value, self.bias, self.row)
         return [array for array in arrays if array is not None]
 
-    @property
-    def nbytes(self) -> int:
-        return sum(array.nbytes for array in self.arrays())
-
 
 @dataclass(frozen=True)
 class BlockedRows:
@@ -86,9 +82,21 @@ class BlockedRows:
         """All that a kernel reads."""
         return [array for block in self.blocks for array in block.arrays()]
 
-    @property
-    def nbytes(self) -> int:
-        return sum(block.nbytes for block in self.blocks)
+    def as_csr(self, shape: tuple[int, int], nonzeros: int) -> Csr:
+        """The compressed rows that panels were packed from."""
+        return Csr(shape, *packing.rows_of_blocks(self.struct, shape, nonzeros))
+
+
+@dataclass(frozen=True)
+class GateRows(BlockedRows):
+    """The blocks of an LSTM's recurrent matrix, its rows as :func:`gate_rows` orders them."""
+
+    def as_csr(self, shape: tuple[int, int], nonzeros: int) -> Csr:
+        order = _gate_order(shape[0] // 4)
+        packed = super().as_csr((len(order), shape[1]), nonzeros)
+        place = np.empty(shape[0], np.int64)
+        place[order[order < shape[0]]] = np.flatnonzero(order < shape[0])
+        return _taken(packed, packed.row_ptr, place)
 
 
 def panel_rows(
@@ -119,22 +127,23 @@ def _column_block(csr: Csr, first: int, last: int, shared: bool) -> SparseRows:
 def gate_rows(csr: Csr) -> Csr:
     """An LSTM's recurrent matrix with the four gates of a chunk's units together: all of i, then f,
     g and o; the last chunk has empty rows for the units that it lacks."""
-    units = csr.shape[0] // 4
+    with_empty = np.append(csr.row_ptr, csr.row_ptr[-1])
+    return _taken(csr, with_empty, _gate_order(csr.shape[0] // 4))
+
+
+def _gate_order(units: int) -> NDArray[np.int64]:
+    """The rows of a matrix of 4 units of rows in that order; 4 units for one that is empty."""
     chunks, own = -(-units // (CHUNK // 4)), CHUNK // 4
     unit = np.arange(chunks)[:, None, None] * own + np.arange(own)
     gate = np.arange(4)[:, None] * units
-    order = np.where(unit < units, gate + unit, csr.shape[0]).ravel()
-    row_ptr, source = _taken(np.append(csr.row_ptr, csr.row_ptr[-1]), order)
-    return Csr((len(order), csr.shape[1]), row_ptr, csr.column[source], csr.value[source])
+    return np.where(unit < units, gate + unit, 4 * units).ravel()
 
 
-def _taken(
-    row_ptr: NDArray[Any], order: NDArray[Any]
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The row_ptr of rows taken in another order, and where their nonzeros were."""
+def _taken(csr: Csr, row_ptr: NDArray[Any], order: NDArray[np.int64]) -> Csr:
+    """Rows, which begin and end where row_ptr says, in another order."""
     length = np.diff(row_ptr)[order]
     taken = np.zeros(len(order) + 1, np.int32)
     np.cumsum(length, out=taken[1:])
     source = np.repeat((row_ptr[order] - taken[:-1]).astype(np.int32), length)
     source += np.arange(taken[-1], dtype=np.int32)
-    return taken, source
+    return Csr((len(order), csr.shape[1]), taken, csr.column[source], csr.value[source])
