@@ -8,14 +8,14 @@
 namespace billhook::BILLHOOK_NAMESPACE {
 
 // exp(x) = 2^n * e^r with n = round(x / ln 2) and |r| <= ln(2) / 2; e^r by its series to r^7
-// (relative error 5e-9). Arguments are held in [-87, 88], where the result is a normal number.
+// (relative error 5e-9). Arguments are held in [-87, 89]; above 88.3 the result is infinite.
 BILLHOOK_INLINE Vec exponential(Vec x) {
   constexpr float kLog2E = 1.44269504088896341f;
   constexpr float kLn2High = 0.693359375f;  // few enough bits that n * kLn2High is exact
   constexpr float kLn2Low = -2.12194440054690583e-4f;
   constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   constexpr int32_t kShiftBits = 0x4b400000;
-  x = at_most(at_least(x, splat(-87.0f)), splat(88.0f));
+  x = at_most(at_least(x, splat(-87.0f)), splat(89.0f));
   const Vec shifted = fma(x, splat(kLog2E), splat(kShift));
   const Vec n = shifted - splat(kShift);
   Vec r = fma(n, splat(-kLn2High), x);
@@ -40,6 +40,10 @@ BILLHOOK_INLINE Vec exponential_to_zero(Vec x) {
 }
 
 BILLHOOK_INLINE Vec sigmoid(Vec x) { return splat(1.0f) / (splat(1.0f) + exponential(-x)); }
+
+BILLHOOK_INLINE Vec hard_sigmoid(Vec x) {
+  return at_most(at_least(x + splat(3.0f), splat(0.0f)), splat(6.0f)) * splat(1.0f / 6.0f);
+}
 
 // (1 - e^-2|x|) / (1 + e^-2|x|), and the odd series near zero, where that cancels.
 BILLHOOK_INLINE Vec hyperbolic_tangent(Vec x) {

@@ -28,27 +28,6 @@ void copy_phases(const Step& step, const float* x, float* y) {
     }
 }
 
-float mean(const Step& step, const float* x) {
-  double sum = 0.0;
-  for (int64_t i = 0; i < step.in_height; ++i)
-    for (int64_t j = 0; j < step.in_width; ++j) sum += x[i * step.x.pitch + j];
-  return static_cast<float>(sum / static_cast<double>(step.in_height * step.in_width));
-}
-
-void add(const Step& step, const float* x, const float* addend, float* y) {
-  for (int64_t i = 0; i < step.height; ++i) {
-    float* to = y + i * step.y.pitch;
-    for (int64_t j = 0; j < step.width; ++j) {
-      float value = x[i * step.x.pitch + j];
-      if (addend != nullptr) value += addend[i * step.addend.pitch + j];
-      if (step.activation != kNone && value < 0.0f) value = 0.0f;
-      if (step.activation == kRelu6 && value > 6.0f) value = 6.0f;
-      to[j] = value;
-    }
-    std::fill(to + step.width, to + step.y.pitch, 0.0f);
-  }
-}
-
 void clear_row_ends(const Step& step, float* y, int64_t planes) {
   if (step.y.pitch <= step.width) return;
   for (int64_t c = 0; c < planes; ++c)

@@ -1,4 +1,4 @@
-// Steps that treat every channel's plane alone: copies, means, addition; and the ends of rows.
+// Copies of planes, and the ends of their rows.
 #pragma once
 #include "steps.h"
 
@@ -7,9 +7,6 @@ namespace billhook {
 // Phase (a, b) of a stride (sh, sw) holds y[i, j] = x[i * sh + a, j * sw + b], zero where x ends and
 // up to the pitch. The phases of one channel lie one after another, y.plane / (sh * sw) apart.
 void copy_phases(const Step& step, const float* x, float* y);
-float mean(const Step& step, const float* x);
-// y = act(x + addend); addend may be null.
-void add(const Step& step, const float* x, const float* addend, float* y);
 // Zeros between the width and the pitch of the rows of y, the first of `planes` planes.
 void clear_row_ends(const Step& step, float* y, int64_t planes);
 

@@ -35,9 +35,6 @@ BILLHOOK_INLINE Vec one() { return splat(1.0f); }
 BILLHOOK_INLINE Vec clamped(Vec x, float low, float high) {
   return at_most(at_least(x, splat(low)), splat(high));
 }
-BILLHOOK_INLINE Vec gate(Vec x) {
-  return clamped(x + splat(3.0f), 0.0f, 6.0f) * splat(1.0f / 6.0f);
-}
 // e^x - 1: the series near zero, where the difference cancels.
 BILLHOOK_INLINE Vec exponential_minus_one(Vec x) {
   Vec p = splat(1.0f / 720.0f);
@@ -58,8 +55,8 @@ void pointwise_row(const Step& step, const float* x, float* y, int64_t n) {
     case kAffine: return each(x, y, n, [=](Vec v) { return fma(splat(a), v, splat(b)); });
     case kClamp: return each(x, y, n, [=](Vec v) { return clamped(v, a, b); });
     case kLeaky: return each(x, y, n, [=](Vec v) { return v > zero() ? v : splat(a) * v; });
-    case kHardSwish: return each(x, y, n, [](Vec v) { return v * gate(v); });
-    case kHardSigmoid: return each(x, y, n, [](Vec v) { return gate(v); });
+    case kHardSwish: return each(x, y, n, [](Vec v) { return v * hard_sigmoid(v); });
+    case kHardSigmoid: return each(x, y, n, [](Vec v) { return hard_sigmoid(v); });
     case kSigmoid: return each(x, y, n, [](Vec v) { return sigmoid(v); });
     case kSilu: return each(x, y, n, [](Vec v) { return v * sigmoid(v); });
     case kTanh: return each(x, y, n, [](Vec v) { return hyperbolic_tangent(v); });

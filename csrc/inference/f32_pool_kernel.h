@@ -1,6 +1,7 @@
-// The plane kernel of f32_pool.h, for the instruction set of the file that includes it.
+// The plane kernels of f32_pool.h, for the instruction set of the file that includes it.
 #include <limits>
 
+#include "activate.h"
 #include "f32_panel.h"
 #include "f32_pool.h"
 #include "vec.h"
@@ -8,6 +9,9 @@
 namespace billhook::BILLHOOK_NAMESPACE {
 
 namespace {
+
+typedef float HalfVec __attribute__((vector_size(2 * kLanes), aligned(4), may_alias));
+typedef double Doubles __attribute__((vector_size(4 * kLanes)));
 
 struct Larger {
   static constexpr float kStart = -std::numeric_limits<float>::infinity();
@@ -104,6 +108,43 @@ void pool(const Step& step, const float* x, float* y) {
 
 void pool_plane(const Step& step, const float* x, float* y) {
   (step.op == kMaxPool ? pool<Larger> : pool<Sum>)(step, x, y);
+}
+
+void mean_plane(const Step& step, const float* x, float* y) {
+  constexpr int64_t kHalf = kLanes / 2;
+  const auto doubles = [](const float* p) {
+    return __builtin_convertvector(*reinterpret_cast<const HalfVec*>(p), Doubles);
+  };
+  Doubles low{}, high{};
+  double total = 0.0;
+  for (int64_t i = 0; i < step.in_height; ++i) {
+    const float* row = x + i * step.x.pitch;
+    int64_t j = 0;
+    for (; j + kLanes <= step.in_width; j += kLanes) {
+      low += doubles(row + j);
+      high += doubles(row + j + kHalf);
+    }
+    for (; j < step.in_width; ++j) total += row[j];
+  }
+  low += high;
+  for (int64_t lane = 0; lane < kHalf; ++lane) total += low[lane];
+  *y = static_cast<float>(total / static_cast<double>(step.in_height * step.in_width));
+}
+
+void add_plane(const Step& step, const float* x, const float* addend, float* y) {
+  for (int64_t i = 0; i < step.height; ++i) {
+    const float* row = x + i * step.x.pitch;
+    const float* other = addend == nullptr ? nullptr : addend + i * step.addend.pitch;
+    float* to = y + i * step.y.pitch;
+    for (int64_t j = 0; j < step.width; j += kLanes) {
+      const int64_t count = step.width - j;
+      Vec acc = load_up_to(row + j, count);
+      if (other != nullptr) acc += load_up_to(other + j, count);
+      activate<1>(step.activation, &acc);
+      store_up_to(to + j, acc, count);
+    }
+    fill(to + step.width, to + step.y.pitch, 0.0f);
+  }
 }
 
 }  // namespace billhook::BILLHOOK_NAMESPACE

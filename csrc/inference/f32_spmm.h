@@ -8,7 +8,10 @@
 
 namespace billhook {
 
-enum Activation : int64_t { kNone = 0, kRelu = 1, kRelu6 = 2 };
+// What follows a sum. A convolution may also have kHardSwish to kSilu of f32_pointwise.h, whose numbers
+// are theirs here too.
+enum Activation : int64_t { kNone = 0, kRelu = 1, kRelu6 = 2, kActivations = 3,
+                            kConvActivations = 7 };
 
 // CSR whose operand is either a panel, a row for each column of the matrix, or planes, where a
 // nonzero's column is replaced by the offset, in floats, of its first operand element.

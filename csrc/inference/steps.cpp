@@ -90,6 +90,8 @@ void run_planes(const Step& step, const Context& context) {
   const float* addend = at(step.addend, context);
   float* y = at(step.y, context);
   const auto pool = BILLHOOK_FP32(PoolPlane, pool_plane, context.isa);
+  const auto mean = BILLHOOK_FP32(PoolPlane, mean_plane, context.isa);
+  const auto add = BILLHOOK_FP32(AddPlane, add_plane, context.isa);
   parallel_ranges(step.channels, context.threads, [&](int64_t first, int64_t last) {
     for (int64_t c = first; c < last; ++c) {
       const float* plane = x + c * step.x.plane;
@@ -97,7 +99,7 @@ void run_planes(const Step& step, const Context& context) {
         case kCopy: copy_phases(step, plane, y + c * step.y.plane); break;
         case kMaxPool:
         case kAvgPool: pool(step, plane, y + c * step.y.plane); break;
-        case kMean: y[c * step.y.plane] = mean(step, plane); break;
+        case kMean: mean(step, plane, y + c * step.y.plane); break;
         default: {
           const float* other = addend == nullptr ? nullptr : addend + c * step.addend.plane;
           add(step, plane, other, y + c * step.y.plane);

@@ -26,9 +26,17 @@ typedef float VecUnaligned __attribute__((vector_size(4 * kLanes), aligned(4), m
 BILLHOOK_INLINE Vec load(const float* p) { return *reinterpret_cast<const VecUnaligned*>(p); }
 BILLHOOK_INLINE void store(float* p, Vec v) { *reinterpret_cast<VecUnaligned*>(p) = v; }
 BILLHOOK_INLINE Vec splat(float value) { return value - Vec{}; }  // keeps the sign of -0.0
-// Where a is NaN both keep NaN, as torch's activations do.
+// Where a is NaN both keep NaN, as torch's activations do: the instructions give the second operand.
+#if defined(__AVX512F__)
+BILLHOOK_INLINE Vec at_least(Vec a, Vec low) { return _mm512_max_ps(low, a); }
+BILLHOOK_INLINE Vec at_most(Vec a, Vec high) { return _mm512_min_ps(high, a); }
+#elif defined(__AVX2__) && defined(__FMA__)
+BILLHOOK_INLINE Vec at_least(Vec a, Vec low) { return _mm256_max_ps(low, a); }
+BILLHOOK_INLINE Vec at_most(Vec a, Vec high) { return _mm256_min_ps(high, a); }
+#else
 BILLHOOK_INLINE Vec at_least(Vec a, Vec low) { return a < low ? low : a; }
 BILLHOOK_INLINE Vec at_most(Vec a, Vec high) { return a > high ? high : a; }
+#endif
 
 // Mask: some lanes of a vector; lanes_between: those from `first` up to, not including, `last`.
 // load_where: zero in the other lanes, whose memory is not touched. load_four: four floats, wherever
@@ -131,6 +139,10 @@ BILLHOOK_INLINE void store_up_to(float* p, Vec v, int64_t count) {
     store(p, v);
   else
     store_first(p, v, count);
+}
+
+BILLHOOK_INLINE Vec load_up_to(const float* p, int64_t count) {
+  return count >= kLanes ? load(p) : load_first(p, count);
 }
 
 }  // namespace billhook::BILLHOOK_NAMESPACE

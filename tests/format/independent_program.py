@@ -78,10 +78,12 @@ def floats(tensors: dict[str, Any], name: str) -> Array | None:
 
 
 def activate(y: Array, activation: str) -> Array:
-    """none, relu, relu6."""
-    if activation == "none":
-        return y
-    return np.clip(y, 0.0, 6.0 if activation == "relu6" else np.inf)
+    """Of a convolution any of these, of other operations one of the first three."""
+    if activation in ("none", "relu", "relu6"):
+        bounds = {"none": (-np.inf, np.inf), "relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
+        return np.clip(y, *bounds[activation])
+    gate = 1 / (1 + np.exp(-y)) if activation in ("sigmoid", "silu") else np.clip(y + 3, 0, 6) / 6
+    return y * gate if activation in ("silu", "hardswish") else gate
 
 
 def added(y: Array, bias: Array | None) -> Array:

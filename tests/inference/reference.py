@@ -13,11 +13,18 @@ Array = NDArray[np.float64]
 
 
 def activate(y: Array, activation: str) -> Array:
-    """ "none", max(y, 0) for "relu", min(max(y, 0), 6) for "relu6"; NaN stays NaN."""
-    if activation == "none":
-        return y
-    y = np.maximum(y, 0.0)
-    return np.minimum(y, 6.0) if activation == "relu6" else y
+    """Each as torch defines it; NaN stays NaN."""
+    gate = np.minimum(np.maximum(y + 3.0, 0.0), 6.0) / 6.0
+    sigmoid = 1.0 / (1.0 + np.exp(-y))
+    return {
+        "none": y,
+        "relu": np.maximum(y, 0.0),
+        "relu6": np.minimum(np.maximum(y, 0.0), 6.0),
+        "hardswish": y * gate,
+        "hardsigmoid": gate,
+        "sigmoid": sigmoid,
+        "silu": y * sigmoid,
+    }[activation]
 
 
 def linear(x: Array, weight: Array, bias: Array | None, activation: str = "none") -> Array:

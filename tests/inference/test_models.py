@@ -120,3 +120,33 @@ class Draws(nn.Module):
 def test_numbers_that_are_drawn_are_not_taken_for_constants() -> None:
     with pytest.raises(UnsupportedError, match="rand"):
         capture_graph(Draws().eval(), (torch.rand(1, 4),))
+
+
+def test_a_convolution_takes_the_activation_after_it() -> None:
+    """In the kernel that makes the sums; a linear layer's product of a vector takes ReLU alone."""
+    kinds = {nn.Hardswish: "hardswish", nn.SiLU: "silu", nn.Sigmoid: "sigmoid"}
+    for make, name in {**kinds, nn.Hardsigmoid: "hardsigmoid", nn.ReLU6: "relu6"}.items():
+        model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), make()).eval()
+        ops = capture_graph(model, (torch.rand(1, 3, 9, 9),))[0].ops
+        assert [(type(op).__name__, op.activation) for op in ops] == [("Conv", name)]
+    linear = nn.Sequential(nn.Linear(5, 4), nn.SiLU()).eval()
+    ops = capture_graph(linear, (torch.rand(1, 5),))[0].ops
+    assert [(type(op).__name__, op.activation) for op in ops] == [
+        ("Linear", "none"),
+        ("Elementwise", "none"),
+    ]
+
+
+def test_an_activation_of_what_others_read_stays_by_itself() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(2, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv(x)
+            return torch.nn.functional.silu(y) + y
+
+    ops = capture_graph(Twice().eval(), (torch.rand(1, 2, 3, 3),))[0].ops
+    assert [type(op).__name__ for op in ops][:2] == ["Conv", "Elementwise"]
+    assert ops[0].activation == "none"

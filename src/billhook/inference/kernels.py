@@ -14,6 +14,8 @@ from billhook import native
 from billhook.inference import isa as instruction_sets
 
 ACTIVATIONS = ("none", "relu", "relu6")
+#: Of a convolution; those it adds have the numbers that they have as ``FUNCTIONS``.
+CONV_ACTIVATIONS = (*ACTIVATIONS, "hardswish", "hardsigmoid", "sigmoid", "silu")
 #: Of one value and of two, in the order of ``f32_pointwise.h``, which says what each computes.
 FUNCTIONS = (
     *("affine", "clamp", "leaky_relu", "hardswish", "hardsigmoid", "sigmoid", "silu", "tanh"),

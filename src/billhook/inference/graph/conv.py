@@ -24,7 +24,7 @@ from billhook.inference.graph.ops import (
 )
 from billhook.inference.graph.planes import LINE, keep_mask, round_up
 from billhook.inference.graph.taps import conv_rows, reach, taps, taps_note
-from billhook.inference.kernels import LANES, Step, View
+from billhook.inference.kernels import CONV_ACTIVATIONS, LANES, Step, View
 from billhook.inference.plan import Choice
 from billhook.inference.weights.csr import Csr, csr_for, floats, to_csr
 from billhook.inference.weights.packing import TapsStruct, tap_offsets
@@ -49,6 +49,7 @@ class Conv(Layer):
 
     type_name: ClassVar[str] = "Conv"
     kind: ClassVar[str] = "conv"
+    activations: ClassVar[tuple[str, ...]] = CONV_ACTIVATIONS
 
     # What it computes.
 

@@ -15,6 +15,10 @@ ACTIVATE: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "none": lambda x: x,
     "relu": F.relu_,
     "relu6": lambda x: F.hardtanh_(x, 0.0, 6.0),
+    "hardswish": lambda x: F.hardswish(x, inplace=True),
+    "hardsigmoid": lambda x: F.hardsigmoid(x, inplace=True),
+    "sigmoid": torch.sigmoid_,
+    "silu": lambda x: F.silu(x, inplace=True),
 }
 
 

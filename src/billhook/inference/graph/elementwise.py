@@ -54,7 +54,7 @@ class Binary(Plain):
     parameters: tuple[float, float] = (0.0, 0.0)
 
     type_name: ClassVar[str] = "Binary"
-    activates: ClassVar[bool] = True
+    activations: ClassVar[tuple[str, ...]] = ACTIVATIONS
 
     def result_shape(self, sources: Sequence[Shape]) -> Shape:
         known = isinstance(self.function, str) and self.function in BINARY_FUNCTIONS

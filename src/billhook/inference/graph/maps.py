@@ -108,7 +108,7 @@ class Add(Other):
     """The sum of two maps, then the activation."""
 
     kind: str = "add"
-    activates: ClassVar[bool] = True
+    activations: ClassVar[tuple[str, ...]] = ACTIVATIONS
 
     def result_shape(self, sources: Sequence[Shape]) -> Shape:
         require(all(len(source) == 3 for source in sources), f"works on {list(sources)}")
@@ -126,7 +126,7 @@ class Activation(Other):
     """The activation alone."""
 
     kind: str = "activation"
-    activates: ClassVar[bool] = True
+    activations: ClassVar[tuple[str, ...]] = ACTIVATIONS
 
     def result_shape(self, sources: Sequence[Shape]) -> Shape:
         return only(sources, 3)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 
 from billhook.inference.graph.planes import PlaneLayout
-from billhook.inference.kernels import Array, Step, View, pointer
+from billhook.inference.kernels import ACTIVATIONS, Array, Step, View, pointer
 from billhook.inference.plan import Choice
 from billhook.inference.weights.csr import SparseWeight
 from billhook.inference.weights.lanes import LaneRows
@@ -147,8 +147,8 @@ class Op:
 
     type_name: ClassVar[str]
     """What files call it."""
-    activates: ClassVar[bool] = False
-    """Whether an activation may be part of it."""
+    activations: ClassVar[tuple[str, ...]] = ("none",)
+    """Those that may be part of it."""
     joins: ClassVar[bool] = False
     """Whether its inputs may be computed where their concatenation lies."""
     nests: ClassVar[bool] = False
@@ -202,7 +202,7 @@ class Layer(Op):
     weight: torch.Tensor | SparseWeight = field(default_factory=lambda: torch.empty(0))
     bias: torch.Tensor | None = None
 
-    activates: ClassVar[bool] = True
+    activations: ClassVar[tuple[str, ...]] = ACTIVATIONS
     kind: ClassVar[str]
     """What reports call it."""
 

@@ -87,7 +87,7 @@ class Recurrent(Layer):
 
     type_name: ClassVar[str] = "Recurrent"
     kind: ClassVar[str] = "recurrent"
-    activates: ClassVar[bool] = False
+    activations: ClassVar[tuple[str, ...]] = ("none",)
 
     def result_shape(self, sources: Sequence[Shape]) -> Shape:
         flags = (self.reverse, self.started, self.cells)

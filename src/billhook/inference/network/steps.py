@@ -13,11 +13,11 @@ from billhook.inference.graph import Graph, Layer
 from billhook.inference.graph.ops import Unbound
 from billhook.inference.graph.reduce import REDUCTIONS
 from billhook.inference.kernels import (
-    ACTIVATIONS,
     ATTENTION,
     BINARY,
     BINARY_FUNCTIONS,
     CAST,
+    CONV_ACTIVATIONS,
     FUNCTIONS,
     NORMALISE,
     NUMBERS,
@@ -86,7 +86,7 @@ def _step(step: Step) -> dict[str, Any]:
         if kind is View and value.buffer >= 0:
             data[name] = [value.buffer, value.offset, value.plane, value.pitch]
         elif kind is ctypes.c_int64 and value:
-            data[name] = ACTIVATIONS[value] if name == "activation" else value
+            data[name] = CONV_ACTIVATIONS[value] if name == "activation" else value
         elif isinstance(value, ctypes.Array) and any(value):
             data[name.rstrip("_")] = list(value)
     if step.op in NAMED:

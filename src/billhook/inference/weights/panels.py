@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from billhook.inference.kernels import (
-    ACTIVATIONS,
+    CONV_ACTIVATIONS,
     LANES,
     Array,
     BlocksStruct,
@@ -47,7 +47,7 @@ class SparseRows:
         panel = self.place.dtype == np.uint16
         return SparseRowsStruct(
             rows=(len(self.row_ptr) - 1) * self.group,
-            activation=ACTIVATIONS.index(self.activation),
+            activation=CONV_ACTIVATIONS.index(self.activation),
             group=self.group,
             first_column=self.first_column,
             row_ptr=pointer(self.row_ptr),

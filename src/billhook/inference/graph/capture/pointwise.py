@@ -39,9 +39,7 @@ def unary(trace: Trace, name: str, value: Value, function: str, *parameters: flo
 def activation(trace: Trace, node: fx.Node, source: fx.Node, kind: str) -> Value:
     """Part of the operation before it, if nothing else reads that."""
     value = trace.value(source)
-    number = trace.only_reader(source, ABSORBING)
-    if number is not None:
-        trace.ops[number] = replace(trace.ops[number], activation=kind)
+    if _absorbed(trace, source, kind):
         return value
     if len(value.axes) == 3:
         shape = tuple(size_of(axis) for axis in value.axes)
@@ -49,6 +47,15 @@ def activation(trace: Trace, node: fx.Node, source: fx.Node, kind: str) -> Value
             Activation(node.name, (value.number,), shape, kind), value.axes, value.dims
         )
     return unary(trace, node.name, value, "clamp", 0.0, 6.0 if kind == "relu6" else math.inf)
+
+
+def _absorbed(trace: Trace, source: fx.Node, kind: str) -> bool:
+    """Makes it part of the operation before it, if that can take it and nothing else reads that."""
+    number = trace.only_reader(source, ABSORBING)
+    if number is None or kind not in trace.ops[number].activations:
+        return False
+    trace.ops[number] = replace(trace.ops[number], activation=kind)
+    return True
 
 
 @handles("relu")
@@ -103,6 +110,8 @@ def function(trace: Trace, node: fx.Node, a: Arguments) -> Value:
         return unary(trace, name, unary(trace, name, value, "sqrt"), "reciprocal")
     if kind == "square":
         return binary(trace, node, (value, value), "mul")
+    if _absorbed(trace, a["self"], kind):
+        return value
     return unary(trace, name, value, kind)
 
 
