@@ -5,6 +5,7 @@ __all__ = [
     "CompileError",
     "ConfigurationError",
     "DataError",
+    "ExportError",
     "FormatError",
     "MaskError",
     "StateError",
@@ -37,3 +38,7 @@ class FormatError(BillhookError, ValueError):
 
 class CompileError(BillhookError, RuntimeError):
     """A model cannot be compiled: the plan is another model's, or the outputs would differ."""
+
+
+class ExportError(BillhookError, RuntimeError):
+    """A model cannot be written in another format, or would compute something else there."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from billhook.cli import study, text
+from billhook.cli import export, study, text
 from billhook.cli.bench import bench_command
 from billhook.cli.convert import convert_command
 from billhook.cli.estimate import estimate_command
@@ -25,7 +25,7 @@ __all__ = ["main"]
 _EXTRAS = dict.fromkeys(("altair", "vl_convert", "jinja2", "sklearn", "scipy", "pydantic"), "study")
 _EXTRAS |= dict.fromkeys(("PIL", "kornia", "tokenizers", "sacrebleu", "babel"), "data")
 _EXTRAS |= dict.fromkeys(("accelerate", "tensorboard"), "train")
-_EXTRAS |= {"ray": "ray"}
+_EXTRAS |= dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx") | {"ray": "ray"}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,6 +41,7 @@ app.command("estimate")(estimate_command)
 app.command("bench")(bench_command)
 app.command("plan")(plan_command)
 app.command("train")(train_command)
+app.add_typer(export.app, name="export")
 app.add_typer(study.app, name="study")
 app.add_typer(text.app, name="text")
 

@@ -15,7 +15,8 @@ def bench_command(
         str,
         typer.Argument(
             help="A function of billhook.models or module:function, arguments in parentheses, as "
-            "in 'mobilenet_v1(width=0.5)'; or a file of a model compiled to one program."
+            "in 'mobilenet_v1(width=0.5)'; an ONNX file; or a file of a model that was compiled to "
+            "one program."
         ),
     ],
     shape: Annotated[

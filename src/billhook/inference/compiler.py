@@ -1,6 +1,7 @@
 """``compile``: a pruned model to a program that skips its zeros."""
 
 import copy
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -39,7 +40,7 @@ Inputs = tuple[Any, ...]
 
 
 def compile(
-    model: nn.Module,
+    model: nn.Module | str | os.PathLike[str],
     example_inputs: Any,
     plan: Plan | Mapping[str, Any] | None = None,
     *,
@@ -72,7 +73,8 @@ def compile(
     instruction set.
 
     Args:
-        model: In evaluation mode, on the CPU, its pruned weights exactly zero. Not changed.
+        model: In evaluation mode, on the CPU, its pruned weights exactly zero. Not changed. Or the
+            path of an ONNX file with zeros, which :func:`billhook.onnx.load_onnx` reads.
         example_inputs: The input that the layers race on; a tuple of the positional inputs; or a
             dict of inputs by the names of forward's arguments.
         plan: A plan of an earlier ``compile`` to replay instead of racing, for bit-equal results.
@@ -84,7 +86,7 @@ def compile(
             without torch too (docs/deploying.md). For fp32.
 
     Raises:
-        ConfigurationError: The model is no torch.nn.Module or is TorchScript; it is in training
+        ConfigurationError: The model is not a torch.nn.Module or is TorchScript; it is in training
             mode, not fp32 or not on the CPU; the plan is none; int8 lacks calibration data, or a
             batch does not fit.
         CompileError: The plan was made for another model, its program's outputs differ from the
@@ -104,6 +106,10 @@ def compile(
     >>> [layer.precision in ("fp32", "int8") for layer in small.report().layers]
     [True]
     """
+    if isinstance(model, str | os.PathLike):
+        from billhook.onnx import load_onnx
+
+        model = load_onnx(model)
     _check_kind(model)
     inputs = positional(model, example_inputs)
     _check(model, inputs)

@@ -29,6 +29,9 @@ def positional(model: nn.Module, given: Any) -> tuple[Any, ...]:
         return given
     if not isinstance(given, Mapping):
         return (given,)
+    names = getattr(model, "input_names", None)  # of an ONNX file
+    if names is not None and set(given) == set(names):
+        return tuple(given[name] for name in names)
     parameters = {
         name: parameter
         for name, parameter in inspect.signature(model.forward).parameters.items()

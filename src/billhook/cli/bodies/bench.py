@@ -66,8 +66,9 @@ def run(
     """What to print: the model beside its peers, then every layer beside the limits.
 
     Args:
-        target: A function of billhook.models or ``module:function``, arguments in parentheses; or
-            a program that ``billhook.save(compiled, path)`` wrote, which is measured alone.
+        target: A function of billhook.models or ``module:function``, arguments in parentheses; an
+            ONNX file, which has its own weights; or a program that ``billhook.save(compiled,
+            path)`` wrote, which is measured alone.
         shape: The input's sides, as in "1,3,224,224"; a program has its own, with a batch of one.
         weights: A file of this model's weights that ``billhook.save`` wrote, or any safetensors
             file; or of this model compiled, which is then measured alone.
@@ -82,15 +83,16 @@ def run(
     >>> "billhook" in str(next(lines))
     True
     """
-    if Path(target).is_file():
+    is_onnx = Path(target).suffix == ".onnx"
+    if Path(target).is_file() and not is_onnx:
         yield from _program(Path(target), None, shape, vocabulary, threads=threads, rounds=rounds)
         return
     if shape is None:
-        raise ConfigurationError(f"{target} is not a file, so its input's shape is needed: --input")
+        raise ConfigurationError(f"the shape of {target}'s input is needed: --input")
     if weights is not None and is_program(weights):
         yield from _program(weights, target, shape, vocabulary, threads=threads, rounds=rounds)
         return
-    model = _model(target, weights, sparsity)
+    model = _onnx(target, weights, sparsity) if is_onnx else _model(target, weights, sparsity)
     inputs = (example_input(shape, vocabulary),)
     check_input(target, model, inputs[0])
     # Recurrent models are measured beside eager torch alone, which always runs them.
@@ -132,6 +134,16 @@ def _program(
         else time_modules(program, lambda: compiled(*inputs))
     )
     yield Layers(layers, measure_limits())
+
+
+def _onnx(target: str, weights: Path | None, sparsity: float | None) -> nn.Module:
+    from billhook.onnx import load_onnx
+
+    if weights is not None or sparsity is not None:
+        raise ConfigurationError(
+            f"{target} has its own weights: leave out --weights and --sparsity"
+        )
+    return load_onnx(target)
 
 
 def _model(target: str, weights: Path | None, sparsity: float | None) -> nn.Module:
