@@ -25,7 +25,8 @@ def load_onnx(path: str | os.PathLike[str]) -> "OnnxModel":
     Convolutions, linear and recurrent layers have the names that the file has kept, so that they
     can be pruned, fine-tuned, compiled and saved like any model's. Weights that are stored as 8-bit
     integers with scales become fp32. Activations that the file rounds to 8 bits are not rounded,
-    but held in the range of their integers: a warning says how many. The operators are those that torch.onnx writes for the networks of
+    but held in the range of their integers; a warning says how many. The operators are those that
+    torch.onnx writes for the networks of
     docs/models.md.
 
     Args:
