@@ -11,7 +11,9 @@ namespace billhook {
 
 namespace {
 
-constexpr std::string_view kActivations[] = {"none", "relu", "relu6"};
+constexpr std::string_view kActivationNames[] = {"none",        "relu",    "relu6", "hardswish",
+                                                 "hardsigmoid", "sigmoid", "silu"};
+static_assert(std::size(kActivationNames) == kConvActivations);
 
 struct Number {
   std::string_view name;
@@ -97,7 +99,7 @@ bool read_weight(Weight& weight, const std::string& name, const Value& value) {
   } else if (name == "bias") {
     weight.bias = value.text();
   } else if (name == "activation") {
-    weight.activation = place_of(kActivations, value.text(), "activation");
+    weight.activation = place_of(kActivationNames, value.text(), "activation");
   } else if (name == "first_column") {
     weight.first_column = value.number(0, kMost);
     weight.has_columns = true;
@@ -154,6 +156,9 @@ Plan read_plan(const Value& value) {
   require(plan.kind != nullptr, "a step does not say what it does");
   step.op = plan.kind->op;
   step.activation = plan.weight.activation;
+  const bool convolves = step.op == kSpmm || step.op == kDepthwise;
+  require(step.activation < kActivations || convolves,
+          "a step has an activation that only convolutions have");
   const auto& functions = plan.kind->functions;
   if (functions.empty())
     require(function.empty(), "a step has a function that it does not compute");
