@@ -23,7 +23,7 @@ from billhook.onnx import export_onnx, load_onnx
 from billhook.torch_private import leaves
 from onnx import TensorProto, helper, numpy_helper
 
-from ..inference.test_models import small
+from ..inference.zoo import small
 
 native_only = pytest.mark.skipif(not kernels.available(), reason="no native kernels")
 SOME = ("MobileNetV3", "GRU stream", "BERT")
