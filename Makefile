@@ -130,21 +130,25 @@ $(SANITIZED)/.built: $(SOURCES) .venv/.installed
 sanitize: $(SANITIZED)/.built
 	$(SANITIZERS) $(BIN)/python tests/sanitize.py $(SANITIZED)/libbillhook_kernels.so
 
-# A third of the time each; what fails is kept in build/fuzz. `python -m tests.fuzz --help` has more.
+# A quarter of the time each; what fails is kept in build/fuzz. `python -m tests.fuzz --help` has more.
 SECONDS ?= 600
 SEED ?= 0
 FUZZ = OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz
-fuzz: build
-	$(FUZZ) coded --seconds $$(($(SECONDS) / 3)) --seed $(SEED)
-	$(FUZZ) programs --seconds $$(($(SECONDS) / 3)) --seed $(SEED)
-	$(FUZZ) layers --seconds $$(($(SECONDS) / 3)) --seed $(SEED)
+fuzz: build $(RUNTIME)/.built
+	$(FUZZ) coded --seconds $$(($(SECONDS) / 4)) --seed $(SEED)
+	$(FUZZ) programs --seconds $$(($(SECONDS) / 4)) --seed $(SEED)
+	$(FUZZ) layers --seconds $$(($(SECONDS) / 4)) --seed $(SEED)
+	$(FUZZ) steps --seconds $$(($(SECONDS) / 4)) --seed $(SEED)
 
 # The same under AddressSanitizer and UBSan, which is some ten times slower.
 fuzz-sanitize: $(SANITIZED)/.built
-	$(SANITIZERS) $(FUZZ) coded --seconds $$(($(SECONDS) / 3)) --seed $(SEED) \
+	$(SANITIZERS) $(FUZZ) coded --seconds $$(($(SECONDS) / 4)) --seed $(SEED) \
 		--library $(SANITIZED)/libbillhook_kernels.so
 	BILLHOOK_RUNTIME_LIBRARY=$(SANITIZED)/libbillhook.so \
-		$(SANITIZERS) $(FUZZ) programs --seconds $$(($(SECONDS) / 3)) --seed $(SEED) \
+		$(SANITIZERS) $(FUZZ) programs --seconds $$(($(SECONDS) / 4)) --seed $(SEED) \
 		--library $(SANITIZED)/libbillhook_kernels.so
-	$(SANITIZERS) $(FUZZ) layers --seconds $$(($(SECONDS) / 3)) --seed $(SEED) \
+	$(SANITIZERS) $(FUZZ) layers --seconds $$(($(SECONDS) / 4)) --seed $(SEED) \
+		--library $(SANITIZED)/libbillhook_kernels.so
+	BILLHOOK_RUNTIME_LIBRARY=$(SANITIZED)/libbillhook.so \
+		$(SANITIZERS) $(FUZZ) steps --seconds $$(($(SECONDS) / 4)) --seed $(SEED) \
 		--library $(SANITIZED)/libbillhook_kernels.so

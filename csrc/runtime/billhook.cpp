@@ -1,6 +1,7 @@
 // The C functions of billhook.h: nothing is thrown across them.
 #include "billhook.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -22,10 +23,30 @@ struct billhook_program {
   billhook::Program program;
 };
 
+namespace {
+
+constexpr size_t kCacheLine = 64;
+
+struct AlignedDelete {
+  void operator()(float* start) const { ::operator delete(start, std::align_val_t{kCacheLine}); }
+};
+// Each region has memory of its own, so that a sanitizer sees where it ends.
+using Floats = std::unique_ptr<float[], AlignedDelete>;
+
+Floats zeros(int64_t count) {
+  const size_t bytes = static_cast<size_t>(count) * sizeof(float);
+  Floats made(static_cast<float*>(::operator new(bytes, std::align_val_t{kCacheLine})));
+  std::fill(made.get(), made.get() + count, 0.0f);
+  return made;
+}
+
+}  // namespace
+
 struct billhook_session {
   const billhook::Program* program;
-  std::vector<float> memory;   // the workspace, then each thread's scratch memory
-  std::vector<float*> bases;   // of the buffers of a run
+  Floats workspace;
+  std::vector<Floats> scratch;  // each thread's, slot by slot
+  std::vector<float*> bases;    // of the buffers of a run
   std::vector<billhook::Lent> lent;
   std::unique_ptr<billhook::Pool> pool;  // last: its threads end before what they use
 };
@@ -36,7 +57,6 @@ using billhook::Container;
 using billhook::Program;
 using billhook::Refusal;
 
-constexpr int64_t kAlign = 16;  // floats
 constexpr size_t kMaxThreads = 256;
 constexpr size_t kFirstInput = 2;  // buffers: the workspace, the constants, the inputs, the outputs
 
@@ -118,30 +138,18 @@ int find(const std::vector<billhook::Port>& ports, const char* what, const char*
   });
 }
 
-int64_t whole_lines(int64_t floats) { return (floats + kAlign - 1) / kAlign * kAlign; }
-
-float* aligned(float* start) {
-  const auto address = reinterpret_cast<uintptr_t>(start);
-  const uintptr_t bytes = kAlign * sizeof(float);
-  return start + ((bytes - address % bytes) % bytes) / sizeof(float);
-}
-
 void open_session(const Program& program, size_t threads, billhook_session** session) {
   auto made = std::make_unique<billhook_session>();
   made->program = &program;
-  int64_t thread = 0;
-  for (int slot = 0; slot < billhook::kSlots; ++slot)
-    thread += whole_lines(program.scratch(slot));
-  const int64_t workspace = whole_lines(program.workspace());
   made->bases.resize(kFirstInput + program.inputs().size() + program.outputs().size());
-  made->memory.resize(static_cast<size_t>(workspace + kAlign + thread * static_cast<int64_t>(threads)));
-  float* next = aligned(made->memory.data()) + workspace;
+  made->workspace = zeros(program.workspace());
   for (size_t t = 0; t < threads; ++t) {
     billhook::Lent lent{};
     for (int slot = 0; slot < billhook::kSlots; ++slot) {
-      lent.start[slot] = next;
       lent.floats[slot] = program.scratch(slot);
-      next += whole_lines(program.scratch(slot));
+      if (lent.floats[slot] == 0) continue;
+      made->scratch.push_back(zeros(lent.floats[slot]));
+      lent.start[slot] = made->scratch.back().get();
     }
     made->lent.push_back(lent);
   }
@@ -240,7 +248,7 @@ int billhook_run(billhook_session* session, const void* const* inputs, float* co
     return fail(BILLHOOK_BAD_CALL, "there is no session, or there are no inputs or outputs");
   const Program& program = *session->program;
   float** bases = session->bases.data();
-  bases[0] = aligned(session->memory.data());
+  bases[0] = session->workspace.get();
   bases[1] = program.constants();
   billhook::lend(&session->lent[0]);
   billhook::Pool::use(session->pool.get());

@@ -64,8 +64,8 @@ void Checker::planes(const View& view, int64_t channels, int64_t height, int64_t
   const __int128 last = static_cast<__int128>(channels - 1) * view.plane +
                         static_cast<__int128>(height - 1) * view.pitch +
                         (written ? std::max(width, view.pitch) : width);
-  require(channels > 0 && height > 0 && width > 0 && (!written || view.pitch >= width),
-          "a step works on planes of no size");
+  require(channels > 0 && height > 0 && width > 0, "a step works on planes of no size");
+  require(!written || view.pitch >= width, "a step writes rows that are longer than their pitch");
   inside(view, 0, last, access);
 }
 

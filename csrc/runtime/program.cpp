@@ -75,7 +75,7 @@ Program::Program(const Container& file) {
   needs_ = checker.needs;
   needs_.session = 4 * workspace_;
   for (int slot = 0; slot < kSlots; ++slot) {
-    scratch_[slot] = checker.scratch[slot] == 0 ? 0 : checker.scratch[slot] + 16;
+    scratch_[slot] = checker.scratch[slot];
     needs_.thread += 4 * scratch_[slot];
   }
   needs_.session += needs_.thread;

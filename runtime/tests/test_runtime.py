@@ -4,6 +4,7 @@ The vectors beside it are programs with inputs and torch's outputs; they are run
 the C example, which is given as the argument.
 """
 
+import ctypes
 import functools
 import json
 import subprocess
@@ -18,6 +19,7 @@ import numpy as np
 
 VECTORS = Path(__file__).parent / "vectors"
 TOLERANCE = 1e-5
+BAD_CALL = 3
 NAMES = sorted(path.name.split(".")[0] for path in VECTORS.glob("*.safetensors"))
 
 begin = time.perf_counter()
@@ -66,14 +68,14 @@ def same(program, result, again):
     return all(np.array_equal(pairs[0][name], pairs[1][name]) for name in program.outputs)
 
 
-def refused(call, words):
+def refused(call, words, case=""):
     found = None
     try:
         call()
     except billhook_runtime.ProgramError as error:
         found = str(error)
-    assert found is not None, f"nothing refused what should be refused: {words}"
-    assert words in found, found
+    assert found is not None, f"nothing refused what should be refused: {case or words}"
+    assert words in found, (found, case)
 
 
 def test_vectors():
@@ -143,6 +145,32 @@ def test_wrong_integers():
         wrong[3, 1] = index
         refused(lambda own=wrong: program(**{**given, "words": own}), "whole numbers from 0 to 10")
     near_all(program, program(**given), arrays("words", "out"))
+
+
+def test_names_have_indices():
+    library, program = billhook_runtime._billhook, billhook_runtime.load(path_of("words"))
+    index = ctypes.c_size_t()
+    for find, names in (
+        (library.billhook_find_input, program.inputs),
+        (library.billhook_find_output, program.outputs),
+    ):
+        find.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+        for place, name in enumerate(names):
+            assert find(program._handle, name.encode(), ctypes.byref(index)) == 0
+            assert index.value == place
+        assert find(program._handle, b"z", ctypes.byref(index)) == BAD_CALL
+        assert f"'z': it has {', '.join(names)}" in library.billhook_error().decode()
+    tensor = billhook_runtime._Tensor()
+    assert library.billhook_input(program._handle, 3, ctypes.byref(tensor)) == BAD_CALL
+    assert "there are 3, counted from 0" in library.billhook_error().decode()
+
+
+def text_of(path):
+    """A program's text."""
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    first, last = json.loads(data[8:start])["program"]["data_offsets"]
+    return data[start + first : start + last]
 
 
 def rebuilt(path, change):
@@ -220,6 +248,118 @@ def test_hostile_texts():
         for change in each:
             data = rebuilt(path, change)
             refused(functools.partial(billhook_runtime.load_bytes, data), words)
+
+
+BIG = 2**31 - 1
+FAR = [0, BIG, 1, 1]
+HOSTILE_STEPS = {  # of a vector, the first step of an operation: settings, and why they are refused
+    "words": [
+        ("cast", {"function": "I32"}, "another type than its input has"),
+        ("cast", {"width": 8}, "outside of its buffer"),
+        ("cast", {"x": [2, 1, 1, 1]}, "outside of its buffer"),
+        ("cast", {"x": [0, 0, 1, 1]}, "another type than its input has"),
+        ("embed", {"x": [2, 0, 1, 1]}, "whole numbers as floats"),
+        ("embed", {"in_height": 2**24}, "more rows than are counted"),
+        ("embed", {"in_height": 0}, "no rows"),
+        ("embed", {"in_height": 99}, "outside of its buffer"),
+        ("embed", {"channels": BIG}, "outside of its buffer"),
+        ("embed", {"y": FAR}, "outside of its buffer"),
+        ("lstm", {"width": 0}, "does not fit its matrix"),
+        ("lstm", {"width": BIG}, "outside of its buffer"),
+        ("lstm", {"op": "gru"}, "does not fit its matrix"),
+        ("lstm", {"size": [0, 2, 0, 0, 0, 0, 0, 0]}, "does not fit its matrix"),
+        ("lstm", {"addend": FAR}, "outside of its buffer"),
+        ("lstm", {"extra": [9, 0, 1, 1]}, "does not exist"),
+        ("lstm", {"y": [0, 1312, BIG, 7]}, "outside of its buffer"),
+        ("lstm", {"weight": "27.weight"}, "does not fit its matrix"),
+        ("lstm", {"first_column": 0}, "does not fit its matrix"),
+        ("gru", {"x": [0, 2752, BIG, 7]}, "outside of its buffer"),
+        ("gru", {"y": [0, 1312, 48, BIG]}, "outside of its buffer"),
+        ("gru", {"size": [0, 1, 0, 0, 0, 0, 0, 0]}, "does not fit its matrix"),
+    ],
+    "attention": [
+        ("attention", {"size": [4, 3, 4, 4, 0, 0, 0, 0]}, "do not fit"),
+        ("attention", {"size": [4, 0, 4, 4, 0, 0, 0, 0]}, "no size"),
+        ("attention", {"size": [BIG, BIG, BIG, BIG, 0, 0, 0, 0]}, "outside of its buffer"),
+        ("attention", {"in_width": BIG}, "outside of its buffer"),
+        ("attention", {"width": BIG}, "outside of its buffer"),
+        ("attention", {"mask": FAR}, "outside of its buffer"),
+        ("attention", {"mask": [3, 0, 1, 1]}, "whole numbers as floats"),
+        ("attention", {"from": [0, BIG, 0, 0, 0, 0, 0, 0]}, "outside of its buffer"),
+        ("attention", {"from": [0, 1, 2, 0, 0, 0, 0, 0]}, "do not fit"),
+        ("attention", {"extra": FAR}, "outside of its buffer"),
+        ("attention", {"y": [2, 0, 48, 5]}, "whole numbers as floats"),
+        ("attention", {"function": "some"}, "does not know"),
+        ("matmul", {"size": [1, 5, 0, 5, 0, 0, 0, 0]}, "no size"),
+        ("matmul", {"size": [1, 5, 16, BIG, 0, 0, 0, 0]}, "outside of its buffer"),
+        ("matmul", {"from": [256, BIG, 16, 0, 0, 0, 0, 0]}, "outside of its buffer"),
+        ("matmul", {"to": [256, 16, 48, BIG, 0, 0, 0, 0]}, "outside of its buffer"),
+        ("matmul", {"y": [0, 6192, 48, BIG]}, "outside of its buffer"),
+        ("normalise", {"addend": FAR}, "outside of its buffer"),
+        ("normalise", {"function": "across_rows", "size": [3, 1, *[0] * 6]}, "do not fit its"),
+        ("normalise", {"function": "across_rows", "size": [0, 1, *[0] * 6]}, "do not fit its"),
+        ("softmax", {"height": BIG}, "outside of its buffer"),
+        ("softmax", {"y": [0, 6240, 48, 4]}, "longer than their pitch"),
+    ],
+    "resized": [
+        ("resize", {"parameters": [-1.0, 1.0]}, "scale does not fit"),
+        ("resize", {"parameters": [1.0, 1e6]}, "scale does not fit"),
+        ("resize", {"parameters": [float("inf"), 1.0]}, "scale does not fit"),
+        ("resize", {"parameters": [1.0]}, "than two"),
+        ("resize", {"in_width": 0}, "no size"),
+        ("resize", {"in_height": BIG}, "outside of its buffer"),
+        ("resize", {"width": BIG}, "longer than their pitch"),
+        ("reduce", {"channels": BIG}, "outside of its buffer"),
+        ("reduce", {"function": "median"}, "does not know"),
+        ("normalise", {"extra": [1, BIG, 1, 1]}, "outside of its buffer"),
+        ("normalise", {"channels": BIG}, "outside of its buffer"),
+        ("softmax", {"function": "mean"}, "does not know"),
+    ],
+}
+
+
+def test_hostile_steps():
+    for name, cases in HOSTILE_STEPS.items():
+        for op, settings, words in cases:
+
+            def change(text, op=op, settings=settings):
+                next(s for s in text["run"]["steps"] if s["op"] == op).update(settings)
+
+            data = rebuilt(path_of(name), change)
+            case = f"{words} ({op}: {settings})"
+            refused(functools.partial(billhook_runtime.load_bytes, data), words, case)
+
+
+def numbers_in(value, path=()):
+    """Where the whole numbers of a step are."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return [place for key, each in items for place in numbers_in(each, (*path, key))]
+    return [path] if type(value) is int else []
+
+
+def test_every_number_of_every_step_is_checked():
+    """One number is large: the step is refused, or what it computes does not need memory there."""
+    ran = 0
+    for name in NAMES:
+        given = arrays(name, "in")
+        steps = json.loads(text_of(path_of(name)))["run"]["steps"]
+        for i, step in enumerate(steps):
+            for *path, last in numbers_in(step):
+
+                def change(text, i=i, path=path, last=last):
+                    part = text["run"]["steps"][i]
+                    for key in path:
+                        part = part[key]
+                    part[last] = BIG
+
+                try:
+                    program = billhook_runtime.load_bytes(rebuilt(path_of(name), change))
+                    program(**given)
+                    ran += 1
+                except billhook_runtime.ProgramError:
+                    continue
+    assert ran > 100  # settings that an operation does not read
 
 
 def test_damaged_files():

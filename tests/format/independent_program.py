@@ -293,7 +293,7 @@ def embed(op: Op, given: list[Array], *_: None) -> Array:
 def recurrent(op: Op, given: list[Array], weight: Array, bias: Array | None) -> Array:
     """One direction of an LSTM or GRU, from the gates that its inputs make."""
     gates, units = given[0].reshape(given[0].shape[0], -1), weight.shape[1]
-    h, c = given[1:] if len(given) == 3 else (*given[1:], np.zeros(units), np.zeros(units))[:2]
+    h, c = (*given[1:], np.zeros(units), np.zeros(units))[:2]
     y = np.zeros((units * (2 if op["cells"] else 1), gates.shape[1]))
     order = range(gates.shape[1])
     for t in reversed(order) if op["reverse"] else order:

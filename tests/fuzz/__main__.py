@@ -21,9 +21,14 @@ from types import ModuleType
 
 from billhook import native
 
-from . import coded, layers, programs
+from . import coded, layers, programs, steps
 
-KINDS: dict[str, ModuleType] = {"coded": coded, "programs": programs, "layers": layers}
+KINDS: dict[str, ModuleType] = {
+    "coded": coded,
+    "programs": programs,
+    "layers": layers,
+    "steps": steps,
+}
 MEMORY = 4 << 30  # beyond which an allocation fails: nothing here needs a hundredth of it
 SECONDS = 60  # for one file, after which the process ends
 

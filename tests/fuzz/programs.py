@@ -33,6 +33,7 @@ __all__ = [
     "prune",
     "saved",
     "seeds",
+    "set_text",
 ]
 
 TOLERANCE = 1e-4
@@ -162,11 +163,12 @@ def saved(fast: nn.Module, folder: Path, encoding: Any) -> File:
     text = next(t for t in file.tensors if t.name == "program")
     program = json.loads(text.data)
     program.pop("example", None)
-    _set_text(text, program)
+    set_text(text, program)
     return file
 
 
-def _set_text(text: Tensor, program: dict[str, Any]) -> None:
+def set_text(text: Tensor, program: dict[str, Any]) -> None:
+    """Makes a program's text another one."""
     text.data = json.dumps(program).encode()
     text.shape = [len(text.data)]
     text.record = f"dense U8 [{len(text.data)}]"
@@ -192,7 +194,7 @@ def changed(
         program = json.loads(text.data)
         for _ in range(rng.choice((1, 1, 1, 2, 3))):
             change_text(rng, program)
-        _set_text(text, program)
+        set_text(text, program)
     if kind >= both:
         tensor = rng.choice(file.tensors)
         changes = _change_numbers if rng.random() < 0.8 else flip

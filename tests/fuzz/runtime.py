@@ -22,23 +22,25 @@ def _runtime() -> dict[str, Any]:
     return runpy.run_path(str(ROOT / "runtime/billhook_runtime/__init__.py"))
 
 
-def check(path: Path) -> None:
-    """Nothing, where ``make runtime`` has not been run."""
+def check(path: Path) -> str:
+    """ "refused" or "ran"; "" where ``make runtime`` has not been run."""
     if not LIBRARY.exists():
-        return
+        return ""
     own = _runtime()
     try:
-        program = own["load"](path, threads=2)
+        opened = [own["load"](path, threads=threads) for threads in (1, 2)]
     except (own["ProgramError"], MemoryError):
-        return
-    ports = [*program.inputs.values(), *program.outputs.values()]
+        return "refused"
+    ports = [*opened[0].inputs.values(), *opened[0].outputs.values()]
     if sum(int(np.prod(port.shape)) for port in ports) > LARGEST:
-        return
+        return "too large to run"
     rng, inputs = np.random.default_rng(0), []
-    for port in program.inputs.values():
+    for port in opened[0].inputs.values():
         shape = (*port.shape[: port.axis], 2, *port.shape[port.axis :])
         inputs.append((rng.random(shape, np.float32) * 4).astype(port.dtype))
-    try:
-        program(*inputs)
-    except own["ProgramError"] as error:  # an index beyond its table
-        assert "beyond the rows" in str(error)  # noqa: PT017
+    for program in opened:
+        try:
+            program(*inputs)
+        except own["ProgramError"] as error:  # an index beyond its table
+            assert "beyond the rows" in str(error)  # noqa: PT017
+    return "ran"

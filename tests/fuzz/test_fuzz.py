@@ -8,7 +8,7 @@ import pytest
 
 from billhook.inference import kernels
 
-from . import coded, layers, programs
+from . import coded, layers, programs, runtime, steps
 from .files import build, parse
 
 
@@ -39,3 +39,15 @@ def test_changed_programs(kind: ModuleType, tmp_path: Path) -> None:
     ]
     assert results.count("ran") > 10
     assert results.count("refused") > 50
+
+
+@pytest.mark.skipif(not runtime.LIBRARY.exists(), reason="`make runtime` has not been run")
+def test_changed_steps(tmp_path: Path) -> None:
+    seeds = steps.seeds(tmp_path)
+    assert {steps.check(tmp_path / "file", build(file)) for file in seeds} == {"ran"}
+    results = [
+        steps.check(tmp_path / "file", steps.make(random.Random(f"test/{i}"), seeds))
+        for i in range(400)
+    ]
+    assert results.count("ran") > 50
+    assert results.count("refused") > 100

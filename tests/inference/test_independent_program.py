@@ -18,7 +18,10 @@ from .zoo import ZOO, saved
 
 ROOT = Path(__file__).parents[2]
 VECTORS = sorted((ROOT / "runtime/tests/vectors").glob("*.safetensors"))
-READER = runpy.run_path(str(ROOT / "tests/format/independent_program.py"))
+READER, STEPS = (
+    runpy.run_path(str(ROOT / f"tests/format/independent_{what}.py"))
+    for what in ("program", "steps")
+)
 
 
 @pytest.mark.skipif(not kernels.available(), reason="no native kernels")
@@ -30,8 +33,9 @@ def test_the_independent_reader_agrees(name: str, tmp_path: Path) -> None:
     billhook.save(fast, path)
     x = torch.randn(2, *shape)
     wanted = fast(x).numpy()
-    (given,) = READER["run"](path.read_bytes(), x.numpy())
-    _near(given, wanted)
+    for reader in (READER, STEPS):
+        (given,) = reader["run"](path.read_bytes(), x.numpy())
+        _near(given, wanted)
 
 
 def _near(given: Any, wanted: Any) -> None:
@@ -45,9 +49,11 @@ def test_the_independent_reader_agrees_on_the_zoo(name: str, tmp_path: Path) -> 
     path = tmp_path / "program.billhook.safetensors"
     network, batches = saved(name, path, "portable")
     batch = batches[-1]
-    given = READER["run"](path.read_bytes(), *(x.numpy() for x in leaves(batch) if x is not None))
-    for y, wanted in zip(given, network(*batch), strict=True):
-        _near(y, wanted.numpy())
+    inputs = [x.numpy() for x in leaves(batch) if x is not None]
+    for reader in (READER, STEPS):
+        given = reader["run"](path.read_bytes(), *inputs)
+        for y, wanted in zip(given, network(*batch), strict=True):
+            _near(y, wanted.numpy())
 
 
 @pytest.mark.parametrize("path", VECTORS, ids=lambda path: path.name.split(".")[0])
@@ -58,5 +64,6 @@ def test_the_vectors_are_what_the_independent_reader_computes(path: Path) -> Non
         [np.load(path.with_name(f"{path.name.split('.')[0]}.{way}.{p['name']}.npy")) for p in ports]
         for way, ports in (("in", text["inputs"]), ("out", text["outputs"]))
     )
-    for given, wanted in zip(READER["run"](file, *inputs), outputs, strict=True):
-        _near(given, wanted)
+    for reader in (READER, STEPS):
+        for given, wanted in zip(reader["run"](file, *inputs), outputs, strict=True):
+            _near(given, wanted)

@@ -31,6 +31,7 @@ ENCODINGS = ["auto", "dense", "bitmask", "blocks", "relative_index", "entropy"]
 BUILT = ROOT / "build/runtime"
 LIBRARY = BUILT / "make/libbillhook.so"
 EXAMPLE, NUMPY_ALONE = BUILT / "example", BUILT / "venv/bin/python"
+SPARSE = {"kernel": "sparse", "vectors": 1}
 pytestmark = [
     pytest.mark.skipif(not LIBRARY.exists(), reason="`make runtime` has not been run"),
     pytest.mark.skipif(not kernels.available(), reason="no native kernels"),
@@ -148,6 +149,20 @@ def test_a_model_of_the_zoo_gives_the_same_bits(name: str, tmp_path: Path) -> No
     assert bits(from_c(path, program, named, threads)) == bits(wanted)
     assert bits(without_torch(path, named)) == bits(wanted)
     assert own["measure"](path)["session"] >= 4 * network.lowering.placed.size
+
+
+def test_a_matrix_of_more_columns_than_two_bytes_count(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(140_000, 9)
+    layer.weight.data *= torch.rand(9, 140_000) < 0.02
+    model = nn.Sequential(layer, nn.ReLU()).eval()
+    plan = {"version": 1, "mode": "network", "isa": "portable", "layers": {"0": SPARSE}}
+    x = torch.randn(2, 140_000)
+    fast, path = billhook.compile(model, x, plan=plan), tmp_path / "wide.billhook.safetensors"
+    billhook.save(fast, path)
+    program = runtime()["load"](path)
+    assert np.array_equal(program(x.numpy()), fast(x).numpy())
+    assert runtime()["measure"](path)["weights"] >= fast.nbytes
 
 
 def test_module_programs_are_refused_with_what_to_do(tmp_path: Path) -> None:
