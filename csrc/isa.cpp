@@ -1,6 +1,10 @@
 #include "isa.h"
 
 #include "abi.h"
+#if defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 namespace billhook {
 
@@ -16,6 +20,14 @@ struct InstructionSet {
 };
 
 bool always() { return true; }
+
+#if defined(__aarch64__) && defined(__linux__)
+bool neondot() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
+#elif defined(__aarch64__) && defined(__APPLE__)
+bool neondot() { return true; }  // of every processor of these machines
+#else
+bool neondot() { return false; }
+#endif
 
 #if defined(__x86_64__)
 bool avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
@@ -42,6 +54,7 @@ constexpr InstructionSet kTable[kIsaCount] = {
     {"avxvnni", avxvnni, kAvx2, 8, false, true},
     {"avx512vnni", avx512vnni, kAvx512, 16, false, true},
     {"avx512vbmi", avx512vbmi, kAvx512Vnni, 16, false, true},
+    {"neondot", neondot, kPortable, 8, false, true},
 };
 
 bool in_table(int64_t isa) { return isa >= 0 && isa < kIsaCount; }

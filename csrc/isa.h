@@ -18,7 +18,8 @@ enum Isa : int64_t {
   kAvxVnni = 3,     // 256-bit vpdpbusd in VEX encoding, with AVX2
   kAvx512Vnni = 4,  // 512-bit vpdpbusd, with kAvx512
   kAvx512Vbmi = 5,  // vpermb and vpexpandb (VBMI and VBMI2), with kAvx512Vnni
-  kIsaCount = 6
+  kNeonDot = 6,     // 128-bit sdot (dotprod of ARMv8.2)
+  kIsaCount = 7
 };
 
 // The name of an instruction set in files, plans and reports; null for what is not in the table.
@@ -52,6 +53,18 @@ Kernel version_for(int64_t isa, std::initializer_list<Version<Kernel>> versions)
       if (version.isa == isa) return version.kernel;
   return versions.begin()->kernel;
 }
+
+// Versions that only compilers for one kind of processor make.
+#if defined(__x86_64__)
+#define BILLHOOK_X86(...) , __VA_ARGS__
+#else
+#define BILLHOOK_X86(...)
+#endif
+#if defined(__aarch64__)
+#define BILLHOOK_ARM(...) , __VA_ARGS__
+#else
+#define BILLHOOK_ARM(...)
+#endif
 
 // The same of an fp32 kernel's three versions, which have one name in three namespaces.
 #define BILLHOOK_FP32(Kernel, name, isa)                                \

@@ -15,10 +15,10 @@
 namespace billhook {
 
 U8Spmv u8s8_spmv_for(int64_t isa) {
-  return version_for<U8Spmv>(isa, {{kPortable, portable::u8s8_spmv},
-                                   {kAvx2, avx2::u8s8_spmv},
-                                   {kAvxVnni, avxvnni::u8s8_spmv},
-                                   {kAvx512Vnni, avx512vnni::u8s8_spmv}});
+  return version_for<U8Spmv>(isa, {{kPortable, portable::u8s8_spmv}
+      BILLHOOK_X86({kAvx2, avx2::u8s8_spmv}, {kAvxVnni, avxvnni::u8s8_spmv},
+                   {kAvx512Vnni, avx512vnni::u8s8_spmv})
+      BILLHOOK_ARM({kNeonDot, neondot::u8s8_spmv})});
 }
 
 namespace {

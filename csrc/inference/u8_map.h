@@ -59,6 +59,9 @@ extern const U8Map u8_map;
 namespace avx512vnni {
 extern const U8Map u8_map;
 }
+namespace neondot {
+extern const U8Map u8_map;
+}
 
 const U8Map& u8_map_for(int64_t isa);
 

@@ -11,24 +11,24 @@
 namespace billhook {
 
 U8SpmmTile u8s8_spmm_for(int64_t isa) {
-  return version_for<U8SpmmTile>(isa, {{kPortable, portable::u8s8_spmm},
-                                       {kAvx2, avx2::u8s8_spmm},
-                                       {kAvxVnni, avxvnni::u8s8_spmm},
-                                       {kAvx512Vnni, avx512vnni::u8s8_spmm}});
+  return version_for<U8SpmmTile>(isa, {{kPortable, portable::u8s8_spmm}
+      BILLHOOK_X86({kAvx2, avx2::u8s8_spmm}, {kAvxVnni, avxvnni::u8s8_spmm},
+                   {kAvx512Vnni, avx512vnni::u8s8_spmm})
+      BILLHOOK_ARM({kNeonDot, neondot::u8s8_spmm})});
 }
 
 U8Depthwise u8s8_depthwise_for(int64_t isa) {
-  return version_for<U8Depthwise>(isa, {{kPortable, portable::u8s8_depthwise},
-                                        {kAvx2, avx2::u8s8_depthwise},
-                                        {kAvxVnni, avxvnni::u8s8_depthwise},
-                                        {kAvx512Vnni, avx512vnni::u8s8_depthwise}});
+  return version_for<U8Depthwise>(isa, {{kPortable, portable::u8s8_depthwise}
+      BILLHOOK_X86({kAvx2, avx2::u8s8_depthwise}, {kAvxVnni, avxvnni::u8s8_depthwise},
+                   {kAvx512Vnni, avx512vnni::u8s8_depthwise})
+      BILLHOOK_ARM({kNeonDot, neondot::u8s8_depthwise})});
 }
 
 const U8Map& u8_map_for(int64_t isa) {
-  return *version_for<const U8Map*>(isa, {{kPortable, &portable::u8_map},
-                                          {kAvx2, &avx2::u8_map},
-                                          {kAvxVnni, &avxvnni::u8_map},
-                                          {kAvx512Vnni, &avx512vnni::u8_map}});
+  return *version_for<const U8Map*>(isa, {{kPortable, &portable::u8_map}
+      BILLHOOK_X86({kAvx2, &avx2::u8_map}, {kAvxVnni, &avxvnni::u8_map},
+                   {kAvx512Vnni, &avx512vnni::u8_map})
+      BILLHOOK_ARM({kNeonDot, &neondot::u8_map})});
 }
 
 int64_t split_groups(const BlockRows& rows, int64_t part, int64_t parts) {

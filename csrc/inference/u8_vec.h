@@ -1,8 +1,10 @@
 // Vectors of pixels in 8 bits: kPixels pixels of four channels (a "quad") in one vector.
 //
 // Every 128-bit lane holds four pixels, and nearly all operations stay within lanes, so that the same
-// kernels run on one lane (portable), two (AVX2, AVX-VNNI) and four (AVX-512 VNNI). A kernel file
+// kernels run on one lane (portable, NEON), two (AVX2, AVX-VNNI) and four (AVX-512 VNNI). A kernel file
 // defines BILLHOOK_NAMESPACE before it includes this and is compiled once for each instruction set.
+// What weights look like follows from the set that it is of, whatever else the compiler may use:
+// BILLHOOK_PORTABLE, BILLHOOK_WORDS (AVX2) and BILLHOOK_SIGNED (NEON) say so.
 //
 // All sets give the same bits: sums are exact in 32 bits, and a sum becomes a byte by one conversion to
 // float, multiplications and additions that are never contracted, and rounding half to even.
@@ -10,8 +12,20 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#if defined(__AVX2__)
+#if defined(BILLHOOK_PORTABLE)
+#define BILLHOOK_LANES 0
+#elif defined(BILLHOOK_SIGNED)
+#define BILLHOOK_LANES 1
+#include <arm_neon.h>
+#elif defined(__AVX512VNNI__) && !defined(BILLHOOK_WORDS)
+#define BILLHOOK_LANES 4
 #include <immintrin.h>
+#elif defined(__AVX2__)
+#define BILLHOOK_LANES 2
+#include <immintrin.h>
+#else
+#define BILLHOOK_LANES 0
+#undef BILLHOOK_WORDS
 #endif
 
 namespace billhook::BILLHOOK_NAMESPACE {
@@ -27,7 +41,7 @@ BILLHOOK_INLINE uint8_t saturated(float value) {
 // dot: adds four products of u8 and s8 to each sum. It takes bytes as `operand` and `weights` make them,
 // so that what AVX2 needs to be exact is done once: it multiplies words, of even bytes and of odd ones.
 // transpose: 4x4 bytes in each lane.
-#if defined(__AVX512VNNI__)
+#if BILLHOOK_LANES == 4
 
 constexpr int kPixels = 16;
 typedef __m512i Bytes;
@@ -95,7 +109,7 @@ BILLHOOK_INLINE Bytes even_pixels(const uint8_t* p) {
       load(p + 64));
 }
 
-#elif defined(__AVX2__)
+#elif BILLHOOK_LANES == 2
 
 constexpr int kPixels = 8;
 typedef __m256i Bytes;
@@ -114,12 +128,11 @@ BILLHOOK_INLINE Bytes splat_lane(const void* p) {
 }
 BILLHOOK_INLINE Floats as_floats(Bytes v) { return _mm256_castsi256_ps(v); }
 BILLHOOK_INLINE Sums add(Sums a, Sums b) { return _mm256_add_epi32(a, b); }
-#if defined(__AVXVNNI__)
+#if !defined(BILLHOOK_WORDS)
 BILLHOOK_INLINE void dot(Sums& sums, Bytes x, Bytes weights) {
   asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums) : "x"(x), "x"(weights));
 }
 #else
-#define BILLHOOK_WORDS
 // Of bytes the even ones and the odd ones, as words: vpmaddubsw would saturate where it adds two.
 struct Operand {
   Bytes even, odd;
@@ -178,6 +191,76 @@ BILLHOOK_INLINE void store_in_order(uint8_t* p, Bytes v) {
 BILLHOOK_INLINE Bytes even_pixels(const uint8_t* p) {
   const __m256 both = _mm256_shuffle_ps(as_floats(load(p)), as_floats(load(p + 32)), 0x88);
   return _mm256_permute4x64_epi64(_mm256_castps_si256(both), 0xd8);
+}
+
+#elif BILLHOOK_LANES == 1
+
+constexpr int kPixels = 4;
+typedef uint8x16_t Bytes;
+typedef int32x4_t Sums;
+typedef float32x4_t Floats;
+struct PixelMask {
+  int64_t first, last;
+};
+// Dot products are of s8 alone: an operand is its bytes less 128, for which biases make up.
+typedef int8x16_t Operand;
+typedef int8x16_t Weights;
+
+BILLHOOK_INLINE Bytes load(const void* p) { return vld1q_u8(static_cast<const uint8_t*>(p)); }
+BILLHOOK_INLINE void store(void* p, Bytes v) { vst1q_u8(static_cast<uint8_t*>(p), v); }
+BILLHOOK_INLINE Sums splat(int32_t v) { return vdupq_n_s32(v); }
+BILLHOOK_INLINE Bytes splat_bytes(int32_t v) { return vreinterpretq_u8_s32(vdupq_n_s32(v)); }
+BILLHOOK_INLINE Floats splat_float(float v) { return vdupq_n_f32(v); }
+BILLHOOK_INLINE Bytes splat_lane(const void* p) { return load(p); }
+BILLHOOK_INLINE Floats as_floats(Bytes v) { return vreinterpretq_f32_u8(v); }
+BILLHOOK_INLINE Sums sums_of(Bytes v) { return vreinterpretq_s32_u8(v); }
+BILLHOOK_INLINE Operand operand(Bytes x) {
+  return vreinterpretq_s8_u8(veorq_u8(x, vdupq_n_u8(0x80)));
+}
+BILLHOOK_INLINE Weights weights(Bytes w) { return vreinterpretq_s8_u8(w); }
+BILLHOOK_INLINE void dot(Sums& sums, Operand x, Weights w) { sums = vdotq_s32(sums, x, w); }
+BILLHOOK_INLINE Sums add(Sums a, Sums b) { return vaddq_s32(a, b); }
+BILLHOOK_INLINE Floats to_floats(Sums a) { return vcvtq_f32_s32(a); }
+BILLHOOK_INLINE Floats multiply(Floats a, Floats b) { return vmulq_f32(a, b); }
+BILLHOOK_INLINE Floats add(Floats a, Floats b) { return vaddq_f32(a, b); }
+BILLHOOK_INLINE Floats at_most(Floats a, Floats b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+BILLHOOK_INLINE bool any_nan(Floats a) { return vminvq_u32(vceqq_f32(a, a)) == 0; }
+BILLHOOK_INLINE Floats load_floats(const float* p) { return vld1q_f32(p); }
+BILLHOOK_INLINE Sums rounded(Floats a) { return vcvtnq_s32_f32(a); }
+BILLHOOK_INLINE Sums channel(Bytes x, int index) {
+  const uint32x4_t moved = vshlq_u32(vreinterpretq_u32_u8(x), vdupq_n_s32(-8 * index));
+  return vreinterpretq_s32_u32(vandq_u32(moved, vdupq_n_u32(255)));
+}
+BILLHOOK_INLINE Bytes transpose(Bytes x) {
+  static const uint8_t kOrder[16] = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
+  return vqtbl1q_u8(x, vld1q_u8(kOrder));
+}
+typedef int16x8_t Pair;
+BILLHOOK_INLINE Pair pair(Sums s0, Sums s1) { return vcombine_s16(vqmovn_s32(s0), vqmovn_s32(s1)); }
+BILLHOOK_INLINE Bytes join(Pair s01, Pair s23) {
+  return vcombine_u8(vqmovun_s16(s01), vqmovun_s16(s23));
+}
+BILLHOOK_INLINE void store_floats(float* p, Floats v) { vst1q_f32(p, v); }
+BILLHOOK_INLINE PixelMask pixels_between(int64_t first, int64_t last) { return {first, last}; }
+BILLHOOK_INLINE Bytes load_where(const uint8_t* p, PixelMask mask, Bytes otherwise) {
+  if (mask.first <= 0 && mask.last >= 4) return load(p);
+  uint8_t v[16];
+  store(v, otherwise);
+  for (int64_t i = 0; i < 4; ++i)
+    if (i >= mask.first && i < mask.last) std::memcpy(v + 4 * i, p + 4 * i, 4);
+  return load(v);
+}
+BILLHOOK_INLINE void store_where(uint8_t* p, PixelMask mask, Bytes v) {
+  uint8_t from[16];
+  store(from, v);
+  for (int64_t i = 0; i < 4; ++i)
+    if (i >= mask.first && i < mask.last) std::memcpy(p + 4 * i, from + 4 * i, 4);
+}
+BILLHOOK_INLINE Bytes evens_then_odds(Bytes v) { return v; }
+BILLHOOK_INLINE void store_in_order(uint8_t* p, Bytes v) { store(p, v); }
+BILLHOOK_INLINE Bytes even_pixels(const uint8_t* p) {
+  const uint32x4x2_t both = vld2q_u32(reinterpret_cast<const uint32_t*>(p));
+  return vreinterpretq_u8_u32(both.val[0]);
 }
 
 #else
@@ -306,7 +389,7 @@ BILLHOOK_INLINE Bytes even_pixels(const uint8_t* p) {
 
 #endif
 
-#if defined(__AVX2__)
+#if BILLHOOK_LANES >= 2
 BILLHOOK_INLINE Bytes splat_bytes(int32_t v) { return splat(v); }
 BILLHOOK_INLINE Sums sums_of(Bytes v) { return v; }
 #endif
@@ -326,11 +409,15 @@ BILLHOOK_INLINE Weights weights_at(const int8_t* p, int64_t i) {
   return {splat_four(p + 8 * i), splat_four(p + 8 * i + 4)};
 }
 #else
+#if !defined(BILLHOOK_SIGNED)
 typedef Bytes Operand;
 typedef Bytes Weights;
 BILLHOOK_INLINE Operand operand(Bytes x) { return x; }
 BILLHOOK_INLINE Weights weights(Bytes w) { return w; }
-BILLHOOK_INLINE Weights weights_at(const int8_t* p, int64_t i) { return splat_four(p + 4 * i); }
+#endif
+BILLHOOK_INLINE Weights weights_at(const int8_t* p, int64_t i) {
+  return weights(splat_four(p + 4 * i));
+}
 #endif
 
 BILLHOOK_INLINE Sums quantised(Sums sums, Floats scale) {

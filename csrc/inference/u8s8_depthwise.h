@@ -35,6 +35,9 @@ void u8s8_depthwise(const DepthwiseQuads&, int64_t quad, const uint8_t* x, uint8
 namespace avx512vnni {
 void u8s8_depthwise(const DepthwiseQuads&, int64_t quad, const uint8_t* x, uint8_t* y);
 }
+namespace neondot {
+void u8s8_depthwise(const DepthwiseQuads&, int64_t quad, const uint8_t* x, uint8_t* y);
+}
 
 U8Depthwise u8s8_depthwise_for(int64_t isa);
 

@@ -1,2 +1,3 @@
+#define BILLHOOK_PORTABLE
 #define BILLHOOK_NAMESPACE portable
 #include "u8s8_depthwise_kernel.h"

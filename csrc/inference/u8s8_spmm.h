@@ -56,6 +56,9 @@ void u8s8_spmm(const BlockRows&, int64_t first, int64_t last, const QuadTile&);
 namespace avx512vnni {
 void u8s8_spmm(const BlockRows&, int64_t first, int64_t last, const QuadTile&);
 }
+namespace neondot {
+void u8s8_spmm(const BlockRows&, int64_t first, int64_t last, const QuadTile&);
+}
 
 struct WindowRows;
 

@@ -148,7 +148,7 @@ template <Output kOutput>
 const Kernels& kernels_for(int64_t group) {
 #define BILLHOOK_SINGLE(N) single_rows<N, kOutput>
 #define BILLHOOK_GROUPED(R, N) grouped_rows<R, N, kOutput>
-#if defined(__AVX2__)
+#if BILLHOOK_LANES > 0
   static constexpr Kernels single = {
       8,
       {BILLHOOK_SINGLE(1), BILLHOOK_SINGLE(2), BILLHOOK_SINGLE(3), BILLHOOK_SINGLE(4),
@@ -156,7 +156,7 @@ const Kernels& kernels_for(int64_t group) {
 #else
   static constexpr Kernels single = {1, {BILLHOOK_SINGLE(1)}};
 #endif
-#if defined(__AVX512VNNI__)
+#if BILLHOOK_LANES == 4 || BILLHOOK_LANES == 1  // 32 registers
   static constexpr Kernels four = {
       6,
       {BILLHOOK_GROUPED(4, 1), BILLHOOK_GROUPED(4, 2), BILLHOOK_GROUPED(4, 3),
@@ -164,7 +164,7 @@ const Kernels& kernels_for(int64_t group) {
   static constexpr Kernels eight = {
       3, {BILLHOOK_GROUPED(8, 1), BILLHOOK_GROUPED(8, 2), BILLHOOK_GROUPED(8, 3)}};
 #else
-#if defined(__AVX2__)
+#if BILLHOOK_LANES == 2
   static constexpr Kernels four = {2, {BILLHOOK_GROUPED(4, 1), BILLHOOK_GROUPED(4, 2)}};
 #else
   static constexpr Kernels four = {1, {BILLHOOK_GROUPED(4, 1)}};

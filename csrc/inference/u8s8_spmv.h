@@ -41,6 +41,10 @@ namespace avx512vnni {
 void u8s8_spmv(const VectorRows&, int64_t first, int64_t last, const uint8_t* x, float step,
                float* y);
 }
+namespace neondot {
+void u8s8_spmv(const VectorRows&, int64_t first, int64_t last, const uint8_t* x, float step,
+               float* y);
+}
 
 U8Spmv u8s8_spmv_for(int64_t isa);
 

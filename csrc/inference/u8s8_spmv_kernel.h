@@ -85,7 +85,7 @@ BILLHOOK_INLINE int32_t four_at(const uint8_t* x, int64_t column) {
 template <int R>
 BILLHOOK_INLINE Operand operand_for(const uint8_t* x, const uint16_t* column,
                                     [[maybe_unused]] int part) {
-#if defined(__AVX512VNNI__)
+#if BILLHOOK_LANES == 4
   if constexpr (R == 1) {
     const __m256i columns = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(column));
     return _mm512_i32gather_epi32(_mm512_cvtepu16_epi32(columns), x, 4);
@@ -98,7 +98,7 @@ BILLHOOK_INLINE Operand operand_for(const uint8_t* x, const uint16_t* column,
     v = _mm512_mask_set1_epi32(v, 0xf000, four_at(x, column[3]));
   }
   return v;
-#elif defined(__AVX2__)
+#elif BILLHOOK_LANES == 2
   column += part * kPixels / R;
   if constexpr (R == 1) {
     const __m128i columns = _mm_loadu_si128(reinterpret_cast<const __m128i*>(column));
@@ -110,10 +110,9 @@ BILLHOOK_INLINE Operand operand_for(const uint8_t* x, const uint16_t* column,
                             _mm_set1_epi32(four_at(x, column[0])));
   return splat(four_at(x, column[0]));
 #else
-  Bytes v;
-  for (int p = 0; p < kPixels; ++p)
-    std::memcpy(v.v + 4 * p, x + 4 * column[(part * kPixels + p) / R], 4);
-  return v;
+  int32_t fours[kPixels];
+  for (int p = 0; p < kPixels; ++p) fours[p] = four_at(x, column[(part * kPixels + p) / R]);
+  return operand(load(fours));
 #endif
 }
 

@@ -124,25 +124,25 @@ def test_a_pointwise_convolution_with_an_addend_equals_the_reference(data: st.Da
     equal_everywhere(program, choices, inputs(rng, 2, shape))
 
 
+@st.composite
+def vectors(draw: st.DrawFn) -> Any:
+    """A program of one linear layer on a vector, and its input."""
+    shape = (draw(st.integers(1, 70)), 1, draw(st.integers(1, 9)))
+    rows, columns = draw(st.integers(1, 90)), shape[0] * shape[2]
+    own = draw(ranges())
+    flat = Flatten("flat", (INPUT,), (columns,), own)
+    relu = draw(st.booleans())
+    linear = Linear("fc", (0,), (rows,), None, **draw(layer((rows, columns))), relu=relu)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    return Program(shape, (rows,), own, (flat, linear)), inputs(rng, 2, shape)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_a_linear_layer_equals_the_reference(data: st.DataObject) -> None:
-    shape = (data.draw(st.integers(1, 70)), 1, data.draw(st.integers(1, 9)))
-    rows, columns = data.draw(st.integers(1, 90)), shape[0] * shape[2]
-    own = data.draw(ranges())
-    flat = Flatten("flat", (INPUT,), (columns,), own)
-    linear = Linear(
-        "fc",
-        (0,),
-        (rows,),
-        None,
-        **data.draw(layer((rows, columns))),
-        relu=data.draw(st.booleans()),
-    )
-    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    program, x = data.draw(vectors())
     kernel = data.draw(st.sampled_from([k for k in MATRICES if k != "all_blocks"]))
-    program = Program(shape, (rows,), own, (flat, linear))
-    equal_everywhere(program, {"fc": Choice(kernel)}, inputs(rng, 2, shape))
+    equal_everywhere(program, {"fc": Choice(kernel)}, x)
 
 
 @settings(max_examples=25, deadline=None)

@@ -31,6 +31,7 @@ from billhook.inference.int8.packing import (
     pack_depthwise,
     pack_vector,
     pack_windows,
+    rows_for,
 )
 from billhook.inference.int8.reference import add_scales
 from billhook.inference.int8.workspace import LINE, SLACK, Region, place, plane_bytes
@@ -259,7 +260,8 @@ class _Lowering:
         channels, in_height, in_width = self.program.shape(source)
         common = {"channels": channels, "pixels": op.shape[1] * op.shape[2]}
         if choice.kernel == "depthwise":
-            rows = Rows(op.weight.reshape(len(op.weight), 9), op.bias, op.scale)
+            taps = op.weight.reshape(len(op.weight), 9)
+            rows = rows_for(self.isa, Rows(taps, op.bias, op.scale))
             geometry = dict(
                 zip(
                     ("in_height", "in_width", "height", "width", "stride", "pad_top", "pad_left"),
@@ -293,7 +295,7 @@ class _Lowering:
         self.result.of_layer[op.name] = step
 
     def _product(self, op: Conv | Linear, choice: Choice) -> dict[str, int]:
-        rows = Rows(matrix_of(op), op.bias, op.scale)
+        rows = rows_for(self.isa, Rows(matrix_of(op), op.bias, op.scale))
         if choice.kernel == "windows" and self.isa == "avx512vbmi":
             return {"windows": self._keep(pack_windows(rows, stream=False))}
         group = group_of(choice)
@@ -310,7 +312,7 @@ class _Lowering:
             rows = Rows(op.weight, op.bias, op.scale)
             matrix.vector_windows = self._keep(pack_windows(rows, stream=True))
         else:
-            rows = Rows(op.weight, op.bias, op.scale)
+            rows = rows_for(self.isa, Rows(op.weight, op.bias, op.scale))
             group = 16 if choice.kernel == "all_blocks" else group_of(choice)
             matrix.vector = self._keep(pack_vector(rows, group, words=self.isa == "avx2"))
         self.result.packed.append(Packed(matrix))

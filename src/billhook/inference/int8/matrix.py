@@ -13,7 +13,14 @@ from billhook.errors import ConfigurationError
 from billhook.inference import isa, kernels
 from billhook.inference.int8 import bindings
 from billhook.inference.int8.choices import group_of, lines_of
-from billhook.inference.int8.packing import Packed, Rows, pack_blocks, pack_vector, pack_windows
+from billhook.inference.int8.packing import (
+    Packed,
+    Rows,
+    pack_blocks,
+    pack_vector,
+    pack_windows,
+    rows_for,
+)
 from billhook.inference.int8.quantise import quantise_weight
 from billhook.inference.plan import Choice
 
@@ -96,7 +103,8 @@ class Int8Matrix:
                 f"rows of {weight.shape[1]} columns have sums beyond 32 bits: "
                 "they have no form in 8 bits"
             )
-        self.rows = Rows(weight.value, (-ZERO * sums).astype(np.int32), weight.step, bias)
+        own = Rows(weight.value, (-ZERO * sums).astype(np.int32), weight.step, bias)
+        self.rows = rows_for(instruction_set, own)
         self.struct = bindings.MatrixStruct(
             offset=kernels.pointer(bias), rows=weight.shape[0], columns=weight.shape[1]
         )

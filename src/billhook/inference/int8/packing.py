@@ -4,7 +4,7 @@ Which packing runs never changes a result: sums are exact integers.
 """
 
 import ctypes
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ __all__ = [
     "pack_depthwise",
     "pack_vector",
     "pack_windows",
+    "rows_for",
 ]
 
 GROUPS = (1, 4, 8, 16)  # rows that may share their columns
@@ -44,6 +45,14 @@ class Rows:
     bias: NDArray[np.int32]
     scale: NDArray[np.float32]
     offset: NDArray[np.float32] | None = None
+
+
+def rows_for(isa: str, rows: Rows) -> Rows:
+    """The rows with the biases that an instruction set needs: NEON multiplies x - 128."""
+    if isa != "neondot":
+        return rows
+    sums = rows.value.reshape(len(rows.value), -1).astype(np.int64).sum(axis=1)
+    return replace(rows, bias=(rows.bias + 128 * sums).astype(np.int32))
 
 
 @dataclass

@@ -1,0 +1,5 @@
+#if defined(__ARM_FEATURE_DOTPROD)
+#define BILLHOOK_SIGNED
+#define BILLHOOK_NAMESPACE neondot
+#include "u8s8_depthwise_kernel.h"
+#endif
