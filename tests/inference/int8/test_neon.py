@@ -35,10 +35,18 @@ pytestmark = [
     ),
 ]
 ROOT = Path(__file__).parents[3]
-FLAGS = "-std=c++20 -O1 -static -pthread -ffp-contract=off -fno-math-errno -Wno-psabi".split()
+FLAGS = [
+    "-std=c++20",
+    "-O1",
+    "-static",
+    "-pthread",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-Wno-psabi",
+]
 DOTPROD = "-march=armv8.2-a+dotprod"
 KERNELS = ("u8_map", "u8s8_depthwise", "u8s8_spmm", "u8s8_spmv")
-OTHERS = "abi isa inference/f32_panel inference/u8_steps inference/u8_linear".split()
+OTHERS = ["abi", "isa", "inference/f32_panel", "inference/u8_steps", "inference/u8_linear"]
 LSTM = [f"inference/u8_lstm_{isa}" for isa in ("portable", "avx2", "avx512")]
 
 
@@ -78,7 +86,7 @@ def case(
     steps = (bindings.Step * len(lowered.steps))(*lowered.steps)
     size = ctypes.sizeof(bindings.Step)
     blocks = [(ctypes.addressof(steps), bytes(steps))]
-    places = [(0, i * size + at, to) for i, s in enumerate(steps) for at, to in pointers(s)]
+    places = [(0, i * size + at, to) for i in range(len(steps)) for at, to in pointers(steps[i])]
     for packed in lowered.packed:
         places += [(len(blocks), at, to) for at, to in pointers(packed.struct)]
         blocks.append((ctypes.addressof(packed.struct), bytes(packed.struct)))
@@ -93,11 +101,11 @@ def case(
     for _, block in blocks:
         data += struct.pack("<q", len(block)) + block
     data += struct.pack("<q", len(places))
-    for block, at, to in places:
+    for index, at, to in places:
         target = next(
             i for i, (begin, own) in enumerate(blocks) if begin <= to < begin + max(len(own), 1)
         )
-        data += struct.pack("<4q", block, at, target, to - blocks[target][0])
+        data += struct.pack("<4q", index, at, target, to - blocks[target][0])
     return data + x.tobytes()
 
 
@@ -129,7 +137,9 @@ def test_neon_equals_the_reference(runner: Path, data: st.DataObject) -> None:
         for _, op in program.layers():
             depthwise = not isinstance(op, Linear) and op.depthwise
             names = [*INT8_KERNELS, *["depthwise"] * (8 * depthwise)]
-            choices[op.name] = Choice(data.draw(st.sampled_from(names)), data.draw(st.integers(1, 16)))
+            choices[op.name] = Choice(
+                data.draw(st.sampled_from(names)), data.draw(st.integers(1, 16))
+            )
         for isa in ("neondot", "portable"):
             text += case(program, choices, x, isa, pixels)
             expected.append((isa, np.ascontiguousarray(wanted, np.float32)))
