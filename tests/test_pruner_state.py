@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from billhook import Cubic, OneShot, Pruner
+from billhook import Cubic, Global, OneShot, Pruner
 from billhook.errors import StateError
 
 from .test_pruner import _model, _sgd, _train
@@ -173,3 +173,24 @@ def test_a_detached_pruner_loads_nothing() -> None:
     pruner.finalize()
     with pytest.raises(StateError, match="detached"):
         pruner.load_state_dict(state)
+
+
+@pytest.mark.parametrize("groups", [(), ("0.*",)])
+def test_masks_that_are_ranked_together_keep_as_many_as_the_schedule_says(
+    groups: tuple[str, ...],
+) -> None:
+    def fresh() -> tuple[nn.Module, torch.optim.Optimizer, Pruner]:
+        model = _model(0)
+        optimizer = _sgd(model)
+        schedule = Cubic(0.8, 0, 18, frequency=3)
+        return model, optimizer, Pruner(model, optimizer, schedule, allocation=Global(groups))
+
+    model, optimizer, pruner = fresh()
+    _train(model, optimizer, 10)
+    state = copy.deepcopy(pruner.state_dict())
+    fresh()[2].load_state_dict(state)
+    entry = state["weights"]["0.weight"]
+    entry["mask"] = torch.zeros_like(entry["mask"])  # all of it is masked, with values to return
+    entry["aside"] = (model.get_parameter("0.weight").detach().flatten().clone(),)
+    with pytest.raises(StateError, match=r"ranked together keep \d+ weights at step 10"):
+        fresh()[2].load_state_dict(state)

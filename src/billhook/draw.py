@@ -174,6 +174,31 @@ class MaskDrawer:
             counts |= {name: count for name, count in found.items() if last[name] == each}
         return counts
 
+    def due_together(
+        self, weights: Sequence[MaskedWeight], step: int
+    ) -> list[tuple[list[str], int]]:
+        """The survivors, in sum, of tensors that are ranked together, after the updates up to
+        ``step``: known where single weights are pruned and all of them are updated at once."""
+        members = getattr(self.allocation, "members", None)
+        single = isinstance(self.granularity, Unstructured)
+        if members is None or self.regrow is False or not single:
+            return []
+        tensors = {
+            w.name: PrunableTensor(w.parameter.shape, w.schedule, self.granularity)
+            for w in weights
+            if not w.schedule.holds_zeros
+        }
+        found = []
+        for names in members(list(tensors)):
+            group = [tensors[name] for name in names]
+            updates = group[0].schedule.updates
+            if any(each.schedule.updates != updates for each in group):
+                continue
+            done = bisect_right(updates, step)
+            kept = [t.kept(updates[done - 1]) if done else t.numel for t in group]
+            found.append((names, sum(kept)))
+        return found
+
     def _counts(
         self,
         step: int,

@@ -280,6 +280,7 @@ class Pruner:
             self._weights,
             regrow=self.regrow is True,
             due=lambda step: self._drawer.due(self._weights, step),
+            due_together=lambda step: self._drawer.due_together(self._weights, step),
         )
         self._statistics.load_state_dict(state.get("statistics"))
         self._steps = StepCount(state["step"])

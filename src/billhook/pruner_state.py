@@ -58,8 +58,10 @@ def read_state(
     state: Mapping[str, Any],
     configuration: Mapping[str, Any],
     weights: Sequence[MaskedWeight],
+    *,
     regrow: bool,
     due: Callable[[int], Mapping[str, int]],
+    due_together: Callable[[int], list[tuple[list[str], int]]],
 ) -> list[tuple[Mask, Tensor | None]]:
     """The masks and values aside of ``state``, once all of it fits these weights.
 
@@ -69,6 +71,7 @@ def read_state(
         weights: the weights of this pruner.
         regrow: whether values are kept aside, up to the last mask update of a weight.
         due: the survivors of each weight after the updates up to a step, as far as they are known.
+        due_together: the same in sum for weights that are ranked together.
 
     Raises:
         StateError: the message names what differs.
@@ -92,10 +95,30 @@ def read_state(
                 f"the pruner state of {weight.name!r} lacks the values aside, which may return up "
                 f"to step {end}: the checkpoint is damaged"
             )
+    if not any(is_sharded(weight.parameter) for weight in weights):
+        kept = {w.name: mask.kept for w, (mask, _) in zip(weights, restored, strict=True)}
+        _check_sums(state, kept, due_together)
     return [
         (mask, aside if state["step"] < end else None)
         for (mask, aside), end in zip(restored, ends, strict=True)
     ]
+
+
+def _check_sums(
+    state: Mapping[str, Any],
+    kept: Mapping[str, int],
+    due_together: Callable[[int], list[tuple[list[str], int]]],
+) -> None:
+    """See that weights that are ranked together have as many survivors as the schedule says."""
+    sums = due_together(state["updated"]), due_together(state["step"])
+    for (names, after), (_, now) in zip(*sums, strict=True):
+        found = sum(kept[name] for name in names)
+        if after == now != found:  # where they differ an update may have been interrupted
+            raise StateError(
+                f"the pruner state's masks of {len(names)} tensors that are ranked together keep "
+                f"{found} weights at step {state['step']}, the schedule {after}: the checkpoint is "
+                "damaged"
+            )
 
 
 def _check_version(state: object) -> None:

@@ -1,4 +1,4 @@
-"""``billhook train``: Ctrl-C, and folders that hold another run."""
+"""``billhook train``: Ctrl-C and TERM, and folders that hold another run."""
 
 import json
 import os
@@ -17,7 +17,10 @@ from billhook.errors import StateError
 SMALL = ["train", "mobilenet_v1", "--width", "0.1", "--epochs", "0.2"]
 
 
-def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_to_stop_saves_a_checkpoint_and_says_how_to_go_on(
+    tmp_path: Path, sent: signal.Signals
+) -> None:
     command = ["train", "mobilenet_v1", "--width", "0.1", "--epochs", "100", "--out", "my run"]
     process = subprocess.Popen(
         [sys.executable, "-m", "billhook", *command],
@@ -31,7 +34,7 @@ def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None
     deadline = time.monotonic() + 100
     while not metrics.exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     out, err = process.communicate(timeout=100)
     assert process.returncode == 130, out + err
     assert "Traceback" not in out + err

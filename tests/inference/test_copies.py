@@ -232,3 +232,25 @@ def test_a_compiled_model_takes_no_other_weights(name: str, strict: bool) -> Non
     model, x = MODELS[name]()
     with pytest.raises(ConfigurationError, match="load it into the dense model and compile again"):
         forced(model, x).load_state_dict(model.state_dict(), strict=strict)
+
+
+@pytest.mark.parametrize("name", ["network", "linear"])
+def test_a_compiled_model_inside_another_is_never_lost(name: str, tmp_path: Path) -> None:
+    model, x = MODELS[name]()
+    inside = forced(model, x)
+    around = nn.Sequential(inside, nn.Linear(4, 4)).eval()
+    with pytest.raises(ConfigurationError, match=r"0 is a compiled model, .* writes it by itself"):
+        billhook.save(around, tmp_path / "lost")
+    for again in (around, inside):
+        with pytest.raises(ConfigurationError, match="compiled already"):
+            billhook.compile(again, x)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+def test_weights_that_torch_holds_sparse_stay_dense_with_a_reason() -> None:
+    layer = nn.Linear(8, 8, bias=False)
+    layer.weight = nn.Parameter(torch.eye(8).to_sparse_csr(), requires_grad=False)
+    layers = {"0": {"kernel": "sparse"}}
+    plan = {"version": 1, "mode": "modules", "isa": "portable", "layers": layers}
+    with pytest.raises(CompileError, match="sparse tensors of torch: make them dense"):
+        billhook.compile(nn.Sequential(layer).eval(), torch.randn(2, 8), plan=plan)

@@ -39,7 +39,10 @@ def _shipped() -> list[str]:
 
 Name = Annotated[
     str,
-    typer.Argument(help="A study that ships (digits), or a TOML file.", autocompletion=_shipped),
+    typer.Argument(
+        help="A study that ships (see billhook study list), or a TOML file.",
+        autocompletion=_shipped,
+    ),
 ]
 Folder = Annotated[Path, typer.Argument(help="The results folder of a study.")]
 Workers = Annotated[

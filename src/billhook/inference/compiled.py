@@ -78,8 +78,18 @@ class CompiledModel(nn.Module):
             )
         return super().train(False)
 
-    def state_dict(self, *_: Any, **__: Any) -> Any:
-        """The program as tensors, for :func:`billhook.save`; ``load_compiled`` reads them."""
+    def state_dict(self, *_: Any, **around: Any) -> Any:
+        """The program as tensors, for :func:`billhook.save`; ``load_compiled`` reads them.
+
+        Raises:
+            ConfigurationError: It is part of another module, whose state_dict would lack it.
+        """
+        if around.get("destination") is not None:
+            raise ConfigurationError(
+                f"{around.get('prefix', '').rstrip('.') or 'a part'} is a compiled model, which is "
+                "not in the state_dict of a module around it: billhook.save(compiled, path) writes "
+                "it by itself"
+            )
         if isinstance(self.program, Int8Network):
             sample: Described = [{"shape": [1, *self.program.sample_shape], "dtype": "F32"}]
             return int8_network_tensors(self.program, self._plan, example_of(self, sample))

@@ -22,7 +22,7 @@ from billhook.inference.int8.compiler import compile_int8
 from billhook.inference.int8.ranges import Calibration
 from billhook.inference.isa import best, name_of
 from billhook.inference.layers.architecture import describe
-from billhook.inference.layers.base import foreign_hooks
+from billhook.inference.layers.base import SparseLayer, foreign_hooks
 from billhook.inference.layers.race import choose_modules
 from billhook.inference.layers.replacement import replace_modules
 from billhook.inference.lengths import takes_other_lengths
@@ -159,6 +159,13 @@ def _check_kind(model: object) -> None:
         raise ConfigurationError(
             f"{name or 'the model'} is a TorchScript module, whose layers cannot be replaced: "
             "compile the model that was scripted or traced"
+        )
+    parts = model.named_modules()
+    name = next((n for n, m in parts if isinstance(m, CompiledModel | SparseLayer)), None)
+    if name is not None:
+        raise ConfigurationError(
+            f"{name or 'the model'} is compiled already, and its weights are packed: compile the "
+            "dense model as a whole"
         )
 
 

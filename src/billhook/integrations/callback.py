@@ -1,9 +1,10 @@
 """What the callbacks share: a Pruner made in the middle of a framework's training loop."""
 
+import functools
 import inspect
 import logging
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import nn
@@ -12,6 +13,7 @@ from torch.optim import Optimizer
 from billhook import Pruner
 from billhook.arguments import check_parts
 from billhook.errors import ConfigurationError, StateError
+from billhook.integrations.run_length import RunLength
 from billhook.schedule import Schedule
 
 __all__ = ["AttachesPruner"]
@@ -22,17 +24,31 @@ _log = logging.getLogger("billhook")
 class AttachesPruner:
     """Base of the callbacks: takes what a Pruner takes, and makes one when training starts.
 
+    The schedule may be a function of the :class:`RunLength`: it is called when the run starts. A
+    run that goes on from a checkpoint is given the length with which it began, so that its
+    schedule stays the same.
+
     Raises:
         TypeError: an option that Pruner does not have, long before one is made.
-        ConfigurationError: the schedule is not a Schedule.
+        ConfigurationError: the schedule is neither a Schedule nor a function.
     """
 
     _all: ClassVar["weakref.WeakSet[AttachesPruner]"] = weakref.WeakSet()
 
-    def __init__(self, schedule: Schedule, **options: Any) -> None:
+    schedule: Schedule
+    """Sparsity over the optimizer steps; made when training starts if a function was given."""
+
+    def __init__(
+        self, schedule: Schedule | Callable[[RunLength], Schedule], **options: Any
+    ) -> None:
         inspect.signature(Pruner).bind(None, None, schedule, **options)
-        check_parts(schedule=schedule)
-        self.schedule = schedule
+        self._function: Callable[[RunLength], Schedule] | None = None
+        if inspect.isroutine(schedule) or isinstance(schedule, functools.partial):
+            self._function = schedule
+        else:
+            check_parts(schedule=schedule)
+            self.schedule = schedule  # type: ignore[assignment]
+        self._length: RunLength | None = None  # of the run that the function was called for
         self.options = options
         #: The pruner of the present or last run.
         self.pruner: Pruner | None = None
@@ -54,6 +70,8 @@ class AttachesPruner:
         *,
         run: object,
         steps_left: float,
+        length: RunLength | None,
+        began: Mapping[str, Any] | None,
     ) -> Pruner:
         """A Pruner for a new run, or with a ``state`` for one that goes on from a checkpoint.
 
@@ -65,13 +83,17 @@ class AttachesPruner:
             state: the pruner's, or None.
             run: the framework's own object for this run, the same for all its callbacks.
             steps_left: how many steps the first optimizer is going to take at most.
+            length: of this run, None if the framework does not know it.
+            began: the length that :meth:`_saved_length` gave for the checkpoint.
 
         Raises:
-            ConfigurationError: the run ends before ``end_step``.
+            ConfigurationError: the run ends before ``end_step``, or the schedule is a function and
+                the run's length is not known.
             StateError: the state is not a pruner's, is another model's or configuration's, or was
                 not saved together with these weights.
         """
         self._stop()
+        self._settle(length if began is None else RunLength(**began))
         taken = state["step"] if state else 0
         if self.end_step > taken + steps_left:
             raise ConfigurationError(
@@ -92,6 +114,23 @@ class AttachesPruner:
                 self.pruner.detach()
                 raise
         return self.pruner
+
+    def _settle(self, length: RunLength | None) -> None:
+        """Make the schedule, if it is a function of the run's length."""
+        if self._function is None:
+            return
+        if length is None:
+            raise ConfigurationError(
+                "the schedule is a function of the run's length, which is not known here: give "
+                "the trainer a number of steps or epochs, or the schedule its steps"
+            )
+        self.schedule = self._function(length)
+        check_parts(schedule=self.schedule)
+        self._length = length
+
+    def _saved_length(self) -> dict[str, Any]:
+        """What a checkpoint has beside the pruner's state."""
+        return {} if self._length is None else {"length": self._length.to_dict()}
 
     def _stop(self) -> None:
         """Detach from a run that ended early; keep the state, from which a later one may go on."""

@@ -2,13 +2,14 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from billhook.errors import StateError
 from billhook.integrations.callback import AttachesPruner
+from billhook.integrations.run_length import RunLength
 from billhook.schedule import Schedule
 
 try:
@@ -37,7 +38,7 @@ class PruningCallback(AttachesPruner, Callback):
     the first epoch where nothing is validated: no score measured on a denser model counts.
 
     Args:
-        schedule: sparsity over the optimizer steps.
+        schedule: sparsity over the optimizer steps, or a function of the :class:`RunLength`.
         options: the keyword options of :class:`billhook.Pruner`.
 
     Raises:
@@ -47,7 +48,9 @@ class PruningCallback(AttachesPruner, Callback):
             something, such as weight averaging, wrote over the zeros.
     """
 
-    def __init__(self, schedule: Schedule, **options: Any) -> None:
+    def __init__(
+        self, schedule: Schedule | Callable[[RunLength], Schedule], **options: Any
+    ) -> None:
         super().__init__(schedule, **options)
         self._restored: Mapping[str, Any] | None = None
         self._fitting = False
@@ -72,7 +75,7 @@ class PruningCallback(AttachesPruner, Callback):
         if self.pruner is None:
             return {}
         state = self.pruner.state_dict() if self._stopped is None else self._stopped
-        return {"pruner": state, "best_from": self._best_from}
+        return {"pruner": state, "best_from": self._best_from, **self._saved_length()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = state_dict
@@ -90,6 +93,8 @@ class PruningCallback(AttachesPruner, Callback):
             state.get("pruner"),
             run=trainer,
             steps_left=_steps_left(trainer, pl_module),
+            length=_length(trainer, pl_module),
+            began=state.get("length"),
         )
         self._best_from = state.get("best_from", 0)
         self._restored = None
@@ -162,6 +167,16 @@ def _steps_left(trainer: Trainer, pl_module: LightningModule) -> float:
     if trainer.fast_dev_run or not pl_module.automatic_optimization:  # type: ignore[attr-defined]
         return math.inf
     return float(trainer.estimated_stepping_batches) - trainer.global_step
+
+
+def _length(trainer: Trainer, pl_module: LightningModule) -> RunLength | None:
+    """The whole fit's, None where nobody knows it; a dry run's is long enough for any window."""
+    steps, batches = float(trainer.estimated_stepping_batches), float(trainer.num_training_batches)
+    if not pl_module.automatic_optimization or not math.isfinite(steps):
+        return None
+    epoch = math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) else None
+    dry = 100 if trainer.fast_dev_run else 0  # type: ignore[attr-defined]
+    return RunLength(max(int(steps), dry), epoch)
 
 
 def _best_trackers(trainer: Trainer) -> list[Any]:

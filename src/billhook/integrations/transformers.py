@@ -1,7 +1,9 @@
 """Gradual pruning in the Hugging Face Trainer."""
 
 import logging
+import math
 import os
+from collections.abc import Callable, Sized
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from billhook import Teacher
 from billhook.atomic import replacing
 from billhook.errors import ConfigurationError, StateError
 from billhook.integrations.callback import AttachesPruner
+from billhook.integrations.run_length import RunLength
 from billhook.schedule import Schedule
 
 try:
@@ -49,7 +52,7 @@ class PruningCallback(AttachesPruner, TrainerCallback):
     checkpoint are forgotten, so that ``load_best_model_at_end`` loads a sparse model.
 
     Args:
-        schedule: sparsity over the optimizer steps.
+        schedule: sparsity over the optimizer steps, or a function of the :class:`RunLength`.
         options: the keyword options of :class:`billhook.Pruner`.
 
     Several callbacks, each with ``rules`` that leave the others' weights dense, prune side by side;
@@ -61,7 +64,9 @@ class PruningCallback(AttachesPruner, TrainerCallback):
             when it ends, if ``end_step`` was not reached.
     """
 
-    def __init__(self, schedule: Schedule, **options: Any) -> None:
+    def __init__(
+        self, schedule: Schedule | Callable[[RunLength], Schedule], **options: Any
+    ) -> None:
         super().__init__(schedule, **options)
         self._ended = False
         self._name = PRUNER_NAME
@@ -78,16 +83,18 @@ class PruningCallback(AttachesPruner, TrainerCallback):
         name = PRUNER_NAME
         if beside := len(self._beside(state)):
             name = f"{beside + 1}".join(os.path.splitext(name))
-        restored = _read(args, state, name) if state.global_step else None
+        saved = _read(args, state, name) if state.global_step else {}
         optimizer = kwargs["optimizer"]
         while isinstance(optimizer, AcceleratedOptimizer):
             optimizer = optimizer.optimizer
         pruner = self._attach(
             kwargs["model"],
             [optimizer],
-            restored,
+            saved.get("pruner"),
             run=state,
             steps_left=state.max_steps - state.global_step,
+            length=RunLength(state.max_steps, _epoch(args, kwargs.get("train_dataloader"))),
+            began=saved.get("length"),
         )
         self._name = name
         self._ended = pruner.step_count >= self.end_step
@@ -117,7 +124,8 @@ class PruningCallback(AttachesPruner, TrainerCallback):
         if args.should_save:
             path = os.path.join(_folder(args, state), self._name)
             with replacing(path) as file:
-                torch.save({"step": state.global_step, "pruner": self.pruner.state_dict()}, file)
+                saved = {"step": state.global_step, "pruner": self.pruner.state_dict()}
+                torch.save(saved | self._saved_length(), file)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -202,6 +210,15 @@ class DistillingTrainer(Trainer):
         return share
 
 
+def _epoch(args: TrainingArguments, data: object) -> int | None:
+    """Optimizer steps of one pass through the data, None where it has no length."""
+    try:
+        batches = len(data) if isinstance(data, Sized) else 0
+    except TypeError:  # of an iterable dataset
+        return None
+    return math.ceil(batches / args.gradient_accumulation_steps) or None
+
+
 def _folder(args: TrainingArguments, state: TrainerState) -> str:
     assert args.output_dir is not None  # TrainingArguments gives it a default
     return os.path.join(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
@@ -223,5 +240,4 @@ def _read(args: TrainingArguments, state: TrainerState, name: str) -> dict[str, 
             f"{saved['step']}: TrainingArguments(resume_from_checkpoint=...) and "
             "train(resume_from_checkpoint=...) name different folders"
         )
-    pruner: dict[str, Any] = saved["pruner"]
-    return pruner
+    return saved

@@ -1,4 +1,4 @@
-"""Ctrl-C as a request: the current step ends first, so that the checkpoint is complete."""
+"""Ctrl-C and TERM as requests: the step ends first, so that the checkpoint is complete."""
 
 import contextlib
 import signal
@@ -11,7 +11,8 @@ __all__ = ["stop_requests"]
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """A function that says whether Ctrl-C was pressed within the block; a second one interrupts.
+    """A function that says whether the process was asked to stop within the block: by Ctrl-C, or by
+    TERM, which a machine sends before it shuts down. A second request interrupts.
 
     Signals reach a program's main thread alone: in any other the function always says no.
 
@@ -32,8 +33,9 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
             signal.default_int_handler(number, frame)
         asked = True
 
-    before = signal.signal(signal.SIGINT, ask)
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -86,6 +86,8 @@ def obstacle(module: nn.Module) -> str | None:
     """Why a layer of one of ``KINDS`` has no sparse form, if so."""
     if any(p.dtype != torch.float32 for p in module.parameters()):
         return "its weights are not fp32"
+    if any(p.layout != torch.strided for p in module.parameters()):
+        return "its weights are sparse tensors of torch: make them dense with zeros"
     if foreign_hooks(module):
         return "it has forward hooks, which a replacement would lose"
     return kind_of(module).obstacle(module)
