@@ -7,8 +7,8 @@
 
 namespace billhook::BILLHOOK_NAMESPACE {
 
-// Called, and not part of each kernel: only some convolutions have one of these.
-[[gnu::noinline]] inline void apply_gate(int64_t function, Vec* acc, int count) {
+// One function that is called, not a part or a clone of each kernel: few convolutions have one of these.
+[[gnu::noinline, gnu::noclone]] inline void apply_gate(int64_t function, Vec* acc, int count) {
   const auto each = [=](const auto& f) {
     for (int i = 0; i < count; ++i) acc[i] = f(acc[i]);
   };
