@@ -1,5 +1,9 @@
 """Each of torch's private names does what billhook takes it for."""
 
+import contextlib
+import weakref
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -39,6 +43,37 @@ def test_version_counts_writes_in_place_of_a_tensor_and_its_views() -> None:
     assert private.version(tensor) == before + 1
 
 
+def test_versions_of_many() -> None:
+    tensors = [torch.zeros(1), torch.zeros(1).add_(1)]
+    assert private.versions([*tensors, None]) == [0, 1, -1]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        None,
+        torch.zeros(3, 2),
+        torch.zeros(3, 3),
+        torch.zeros(2, 3).t(),
+        torch.zeros(2, 3, 1),
+        torch.zeros(2, 3, dtype=torch.float64),
+        torch.zeros(2, 3, dtype=torch.bfloat16),
+        torch.zeros(2, 3, device="meta"),
+        torch.zeros(2, 3).to_sparse(),
+        nn.Parameter(torch.zeros(2, 3)),
+        torch.zeros(2, 6)[:, ::2],
+        torch.zeros(3, 2).t(),
+    ],
+)
+def test_what_is_not_alike(other: Tensor | None) -> None:
+    alike = private.alike([torch.zeros(2, 3), torch.zeros(1)])
+    assert alike([torch.ones(2, 3), torch.ones(1)])
+    assert alike([torch.ones(3, 3)[:2], torch.ones(2)[1:]])  # wherever it lies
+    with torch.no_grad():
+        assert alike([torch.ones(2, 3), torch.ones(1)])
+    assert not alike([other, torch.ones(1)])
+
+
 def test_the_parts_of_a_sparse_tensor_are_its_own() -> None:
     places, numbers = torch.tensor([[1, 0, 1]]), torch.tensor([1.0, 2.0, 4.0])
     tensor = torch.sparse_coo_tensor(places, numbers, (3,), check_invariants=True)
@@ -64,6 +99,7 @@ def test_what_a_module_owns() -> None:
     module = nn.Sequential(child, child, norm)
     assert dict(private.children_of(module)) == {"0": child, "1": child, "2": norm}
     assert dict(private.parameters_of(child)) == {"weight": child.weight, "bias": None}
+    assert private.parameters_at([child, child], ["weight", "gone"]) == [child.weight, None]
     own = private.buffers_of(norm)
     assert set(own) == {"running_mean", "running_var", "num_batches_tracked"}
     own["running_mean"] = torch.ones(2)
@@ -111,11 +147,9 @@ def test_padding_by_side() -> None:
 
 def test_callbacks_at_the_end_of_a_backward_pass() -> None:
     calls: list[str] = []
-    passes: list[int] = []
 
     def hook(parameter: Tensor) -> None:
         assert private.in_backward()
-        passes.append(private.backward_pass())
         private.call_after_backward(lambda: calls.append(f"end, {parameter.grad is not None}"))
         calls.append("hook")
 
@@ -125,9 +159,30 @@ def test_callbacks_at_the_end_of_a_backward_pass() -> None:
     (2 * parameter).backward()
     assert calls == ["hook", "end, True"]
     assert not private.in_backward()
-    assert private.backward_pass() == -1
-    parameter.sum().backward()
-    assert -1 < passes[0] < passes[1]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_callback_lives_as_long_as_its_backward_pass_whether_that_fails_or_not(
+    fails: bool,
+) -> None:
+    found: list[weakref.ref[Any]] = []
+    alive: list[bool] = []
+
+    def hook(parameter: Tensor) -> None:
+        def callback() -> None:
+            alive.append(found[0]() is not None)
+
+        found.append(weakref.ref(callback))
+        private.call_after_backward(callback)
+        if fails:
+            raise ValueError("out of memory")
+
+    parameter = nn.Parameter(torch.ones(1))
+    parameter.register_post_accumulate_grad_hook(hook)
+    with pytest.raises(ValueError, match="memory") if fails else contextlib.nullcontext():
+        (2 * parameter).backward()
+    assert found[0]() is None
+    assert alive == ([] if fails else [True])
 
 
 class Wrapper(Tensor):

@@ -45,10 +45,31 @@ class Batches:
             else:
                 ready.setdefault(tensor.device, []).append(Zero(mask.bits, tensor, layout))
         for device, group in ready.items():
-            if self._attempt(device, group, functools.partial(_zero, check=check)) is None:
+            work = functools.partial(triton.Batch.zero, check=check)
+            if self._attempt(device, work, group) is None:
                 for mask, tensor in jobs:
                     if tensor.device == device:
                         mask.zero_(tensor)
+
+    def prepare(
+        self, jobs: Sequence[tuple[Mask, Tensor]]
+    ) -> Callable[[Sequence[Tensor]], bool] | None:
+        """What does :meth:`zero` for other tensors under the same masks in one launch.
+
+        It is valid for tensors of the same layouts and device, as long as no mask moves, and until
+        the next one is prepared. It says whether it was done. None if one launch is not enough.
+        """
+        device = jobs[0][1].device
+        if not self.takes(device) or len({(each.device, each.dtype) for _, each in jobs}) > 1:
+            return None
+        ready = []
+        for mask, tensor in jobs:
+            if (layout := triton.layout_of(tensor)) is None:
+                return None
+            ready.append(Zero(mask.bits, tensor, layout))
+        if (zero := self._attempt(device, triton.Batch.prepare, ready)) is None:
+            return None
+        return lambda tensors: bool(self._attempt(device, lambda _: zero(tensors)))
 
     def rank(self, tensors: Sequence[Held]) -> list[tuple[Tensor, Tensor] | None]:
         """Of each tensor the bits of its largest raw magnitudes and the number of NaNs.
@@ -73,7 +94,8 @@ class Batches:
                 ready.setdefault(item.weight.device, []).append(i)
         results: list[_Result | None] = [None] * len(items)
         for device, places in ready.items():
-            found = self._attempt(device, [items[i] for i in places], work)
+            mine = [items[i] for i in places]
+            found = self._attempt(device, work, mine)
             for i, result in zip(places, found or [], strict=found is not None):
                 results[i] = result
         return results
@@ -85,25 +107,17 @@ class Batches:
         return self._of[device]
 
     def _attempt(
-        self,
-        device: torch.device,
-        items: list[Any],
-        work: Callable[[triton.Batch, list[Any]], list[_Result]],
-    ) -> list[_Result] | None:
+        self, device: torch.device, work: Callable[..., _Result], *given: Any
+    ) -> _Result | None:
         """The result, or None from the first failure of the device's kernels on."""
         batch = self._of[device]
         if batch is None:
             return None
         try:
-            return work(batch, items)
+            return work(batch, *given)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever a compiler or a driver raises
             triton.log_failure(device, error)
             self._of[device] = None
             return None
-
-
-def _zero(batch: triton.Batch, jobs: list[Zero], *, check: bool) -> list[bool]:
-    batch.zero(jobs, check=check)
-    return [True] * len(jobs)

@@ -10,7 +10,7 @@ issues the same collectives in the same order.
 
 import sys
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeGuard
 
 import torch
@@ -35,6 +35,7 @@ __all__ = [
     "mean_over",
     "part",
     "part_like",
+    "reader_of_parts",
     "region",
     "replica_groups",
     "row_major_strides",
@@ -42,6 +43,8 @@ __all__ = [
     "total",
     "whole",
 ]
+
+_Tensors = Sequence[Tensor | None]
 
 
 def is_sharded(tensor: Tensor) -> TypeGuard["DTensor"]:
@@ -65,6 +68,21 @@ def part(tensor: Tensor) -> Tensor:
         return tensor
     with torch.no_grad():
         return tensor.to_local()
+
+
+def reader_of_parts(parameters: Iterable[Tensor | None]) -> Callable[[_Tensors], _Tensors]:
+    """A function that gives what this rank holds of each of these parameters, or their gradients.
+
+    It costs nothing where none is a DTensor: then it gives them back.
+    """
+    if not any(each is not None and is_sharded(each) for each in parameters):
+        return lambda tensors: tensors
+
+    @torch.no_grad()
+    def parts(tensors: _Tensors) -> _Tensors:
+        return [None if each is None else part(each) for each in tensors]
+
+    return parts
 
 
 def whole(local: Tensor, like: Tensor) -> Tensor:

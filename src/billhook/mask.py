@@ -1,5 +1,7 @@
 """Scores to exact masks, and masks of one bit per weight."""
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -99,6 +101,9 @@ class Mask:
     tensor([[1., 0., 3.]])
     """
 
+    #: How often any mask was changed or moved: what was made of masks holds until then.
+    changes: ClassVar[int] = 0
+
     def __init__(self, alive: Tensor, kept: int | None = None) -> None:
         self.shape = alive.shape
         self.kept = int(alive.sum()) if kept is None else kept
@@ -160,18 +165,21 @@ class Mask:
         """Become ``other``, at the same address: a CUDA graph that reads the bits stays valid."""
         self.bits.copy_(other.bits)
         self.kept = other.kept
+        Mask.changes += 1
         if self._masked is not None:
             self._masked.copy_(~other.alive() if other._masked is None else other._masked)
 
     def changed(self, kept: int) -> None:
         """The bits were rewritten by a kernel and keep so many now."""
         self.kept, self._masked = kept, None
+        Mask.changes += 1
 
     def move_to(self, device: torch.device) -> "Mask":
         """Move the bits, if they are not there, and return this mask."""
         if self.bits.device != device:
             self.bits = _with_room(self.bits.to(device))
             self._masked = None
+            Mask.changes += 1
         return self
 
     def zero_(self, tensor: Tensor) -> None:

@@ -58,6 +58,7 @@ class MaskedWeight:
         replicas: tuple["ProcessGroup", ...] = (),
     ) -> None:
         self.weight = weight
+        self.parameter = weight.parameter  #: the one that the model sees
         self.schedule = schedule
         self.replicas = replicas
         self._is_sharded = is_sharded(weight.parameter)
@@ -67,21 +68,15 @@ class MaskedWeight:
         self.aside: Tensor | None = None
         self._optimizers = tuple(optimizers)
         self._copies = Copies()
-        self._version = torch_private.version(self.part)
+        self.version = torch_private.version(self.part)  # when it was last known to be zero there
         self._as_attached: Tensor | None = None
         self._ceiling = self._next_ceiling = native.NO_CEILING  # of the magnitudes aside
         self._ranked: weakref.ref[Mask] | None = None
-        self._is_settled = False  # gradient and state are zero where the weight is masked
 
     @property
     def name(self) -> str:
         """The canonical name."""
         return self.weight.name
-
-    @property
-    def parameter(self) -> torch.nn.Parameter:
-        """The parameter the model sees."""
-        return self.weight.parameter
 
     @property
     def part(self) -> Tensor:
@@ -130,7 +125,7 @@ class MaskedWeight:
         return Mask(torch.where(nans_there == 0, alive, ~masked), count), nans_there
 
     @torch.no_grad()
-    def set_mask(self, drawn: Drawn, *, keep_aside: bool) -> None:
+    def set_mask(self, drawn: Drawn, *, keep_aside: bool, settled: bool) -> None:
         """Put a mask in force: values come back where it keeps, go aside where it does not.
 
         Interrupted at any point, it leaves the raw values whole, so that it can be done again.
@@ -138,15 +133,16 @@ class MaskedWeight:
         Args:
             drawn: the mask.
             keep_aside: whether what becomes masked may return.
+            settled: whether gradient and state are zero where the weight is masked now.
         """
         new = self.local(drawn)
         if keep_aside:
             self.make_room()
-        settled = self._settle_leaving(new)
+        settles = settled and self._settle_leaving(new)
         self._exchange(new)
         self.changed(drawn.kept, keep_aside=keep_aside)
-        if settled:
-            self._version = torch_private.version(self.part)
+        if settles:
+            self.version = torch_private.version(self.part)
         else:
             self.gradient.mask()
             self.hold()
@@ -172,10 +168,8 @@ class MaskedWeight:
         if not keep_aside:
             self.aside = None
 
-    def settle_jobs(self) -> list[tuple[Mask, Tensor]] | None:
-        """What is to be zeroed in gradient and state after a new mask; None: more than zeros."""
-        if not self._is_settled:
-            return None
+    def settle_jobs(self) -> list[tuple[Mask, Tensor]]:
+        """What is to be zeroed after a new mask, if gradient and state were zero by the old one."""
         return [*self.gradient.jobs(), *((self.mask, state) for state in self._state())]
 
     def settled(self) -> None:
@@ -185,7 +179,7 @@ class MaskedWeight:
 
     def checked(self) -> None:
         """The weight is zero where it is masked, until it is written."""
-        self._version = torch_private.version(self.part)
+        self.version = torch_private.version(self.part)
 
     def make_room(self) -> None:
         """Room for the values aside, which then neither grows nor moves."""
@@ -210,11 +204,11 @@ class MaskedWeight:
         mask.zero_(mine)
 
     def _settle_leaving(self, new: Mask) -> bool:
-        """Zeros in gradient and optimizer state where weights leave; False if that is not enough.
+        """Zeros in gradient and optimizer state where weights leave, if all was zero before.
 
-        It is where all was zero at masked places before: right after a step.
+        False if native passes cannot do it.
         """
-        if not self._is_settled or not native.is_available() or self.gradient.was_written:
+        if not native.is_available() or self.gradient.was_written:
             return False
         tensors = self._state()
         if self.parameter.grad is not None:
@@ -268,33 +262,24 @@ class MaskedWeight:
             return None
         return self.aside[~self._mask_here().alive()]
 
-    def after_step(self, *, fixed: bool, settled: bool) -> None:
-        """Hold the zeros after a step, doing only what could have an effect.
+    def hold_if_moved(self) -> None:
+        """Hold the zeros if a weight in main memory has moved where it is masked.
 
-        An optimizer that leaves masked weights alone by itself (``fixed``) is held only if a weight
-        has moved all the same: then a gradient was written behind torch's back. ``settled``: all
-        optimizers of this weight leave it alone.
+        That is after the step of an optimizer that leaves masked weights alone by itself: then a
+        gradient was written behind torch's back.
         """
-        mine = self.part
-        if not fixed:
-            self.hold()
-        elif self._moved(mine):
+        if self.mask.keeps_all or not self._is_native(self.part):
+            return
+        if native.zero(self.part, self._mask_here().bits):
             self.gradient.mask()
             self.hold()
-        self._version = torch_private.version(mine)
-        self._is_settled = settled
-
-    def _moved(self, mine: Tensor) -> bool:
-        """Write zeros at masked places; whether others stood there. Off the CPU nobody looks."""
-        looks = mine.is_cpu and not self.mask.keeps_all and self._is_native(mine)
-        return looks and native.zero(mine, self._mask_here().bits)
 
     def hold(self) -> None:
         """Zeros in the weight and its optimizer state wherever it is masked."""
         mask = self._mask_here()
         mask.zero_(self.part)
         self.hold_state()
-        self._version = torch_private.version(self.part)
+        self.version = torch_private.version(self.part)
 
     def hold_state(self) -> None:
         """Fresh optimizer state wherever the weight is masked."""
@@ -315,7 +300,7 @@ class MaskedWeight:
                     "values into the old one with copy_(), or detach() and attach a new Pruner; "
                     "fully_shard and other wrappers that replace parameters come before the Pruner"
                 )
-        self._as_attached, self._is_settled = None, False
+        self._as_attached = None
         self._mask_here()
 
     def written_at_masked(self) -> Tensor | None:
@@ -366,7 +351,7 @@ class MaskedWeight:
     @property
     def was_written(self) -> bool:
         """Whether the weight changed since :meth:`hold`, outside of an optimizer step."""
-        return torch_private.version(self.part) != self._version
+        return torch_private.version(self.part) != self.version
 
     def _raw_part(self) -> Tensor:
         mine, mask = self.part.detach(), self._mask_here()

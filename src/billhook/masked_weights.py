@@ -1,21 +1,24 @@
 """All pruned tensors of a model, and what is done to them together."""
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from billhook import torch_private
+from billhook.backends import native
 from billhook.backends.nans import LateCheck, nan_scores
 from billhook.batches import Batches
-from billhook.distributed import check_replicas, part, total
+from billhook.distributed import check_replicas, part, reader_of_parts, total
 from billhook.errors import ConfigurationError, MaskError, StateError
 from billhook.fixed_points import is_fixed_point
 from billhook.mask import Mask
-from billhook.masked_gradient import EndOfBackward
+from billhook.masked_gradients import MaskedGradients
 from billhook.masked_weight import Drawn, MaskedWeight
 from billhook.optimizer_hooks import parameters_of, with_parts
+from billhook.places import Places
 from billhook.reparametrised import check_rows
 from billhook.report import PruningReport, TensorReport
 from billhook.schedule import Schedule
@@ -36,6 +39,8 @@ class MaskedWeights(Sequence[MaskedWeight]):
         self, weights: Sequence[MaskedWeight], optimizers: Sequence[Optimizer] = ()
     ) -> None:
         self._weights = tuple(weights)
+        self._parameters: list[Tensor] = [weight.parameter for weight in weights]
+        self._parts = reader_of_parts(self._parameters)
         self._optimizers = list(optimizers)
         self._keepers = with_parts(optimizers)
         self._batches = Batches()
@@ -43,9 +48,9 @@ class MaskedWeights(Sequence[MaskedWeight]):
             self._batches.takes(weight.part.device)
         #: What devices have not reported yet: NaN scores, and weights written at masked places.
         self.checks = LateCheck()
-        end = EndOfBackward(self.mask_gradients)
-        for weight in self._weights:
-            weight.gradient.mask_at(end)
+        self.gradients = MaskedGradients([weight.gradient for weight in weights], self._batches)
+        self._places = Places([weight.weight for weight in weights])
+        self._is_settled = False  # gradients and state are zero where weights are masked
 
     def __len__(self) -> int:
         return len(self._weights)
@@ -76,16 +81,6 @@ class MaskedWeights(Sequence[MaskedWeight]):
         moved = set().union(*map(parameters_of, self._optimizers[1:])) - mine
         return [weight for weight in self._weights if id(weight.parameter) not in moved]
 
-    def mask_gradients(self, weights: Iterable[MaskedWeight] | None = None) -> None:
-        """Mask the gradients, of all weights or of some, that were written since they were."""
-        mine = self._weights if weights is None else weights
-        written = [weight.gradient for weight in mine if weight.gradient.was_written]
-        if not written:
-            return
-        self._batches.zero([job for gradient in written for job in gradient.jobs()])
-        for gradient in written:
-            gradient.note()
-
     def check(self, weights: Sequence[MaskedWeight]) -> None:
         """Before a step, see that weights are the model's and zero at masked places.
 
@@ -95,9 +90,15 @@ class MaskedWeights(Sequence[MaskedWeight]):
             StateError: another Parameter stands in a weight's place, or weights were written that
                 are not zero where the mask is; off the CPU at the next step that knows.
         """
+        self._is_settled = False
+        every = len(weights) == len(self)
+        if not (every and self._places.are_as_noted()):
+            for weight in weights:
+                weight.check()
+            if every:
+                self._places.note()
         late = {}
-        for weight in weights:
-            weight.check()
+        for weight in self._written(weights):
             if (count := weight.written_at_masked()) is None:
                 continue
             if not count.is_cpu:
@@ -106,7 +107,10 @@ class MaskedWeights(Sequence[MaskedWeight]):
                 raise _written(weight.name, found)
             weight.checked()
         self.checks.expect(late, _written)
-        self.mask_gradients(weights)
+        if every:
+            self.gradients.mask()
+        else:
+            self.gradients.mask_some(weight.gradient for weight in weights)
 
     def check_zeros(self) -> None:
         """See that every masked weight is zero. Waits for the devices.
@@ -134,8 +138,29 @@ class MaskedWeights(Sequence[MaskedWeight]):
         """Hold the zeros after a step of ``optimizer``."""
         fixed = is_fixed_point(optimizer)
         settled = fixed and all(map(is_fixed_point, self._keepers))
-        for weight in self.moved_by(optimizer):
-            weight.after_step(fixed=fixed, settled=settled)
+        weights = self.moved_by(optimizer)
+        if not fixed:
+            for weight in weights:
+                weight.hold()
+        elif self._places.in_main_memory:
+            for weight in weights:
+                if native.in_main_memory(weight.parameter):
+                    weight.hold_if_moved()
+        for weight, version in zip(weights, self._versions(weights), strict=True):
+            weight.version = version
+        self._is_settled = settled
+
+    def _written(self, weights: Sequence[MaskedWeight]) -> list[MaskedWeight]:
+        """Those that were written since they were known to be zero where they are masked."""
+        now, then = self._versions(weights), [weight.version for weight in weights]
+        if now == then:
+            return []
+        return [w for w, a, b in zip(weights, now, then, strict=True) if a != b]
+
+    def _versions(self, weights: Sequence[MaskedWeight]) -> list[int]:
+        every = len(weights) == len(self)
+        parameters = self._parameters if every else [weight.parameter for weight in weights]
+        return torch_private.versions(self._parts(parameters))
 
     def rank(self, counts: Mapping[str, int], step: int) -> dict[str, Drawn]:
         """The masks of the largest raw magnitudes of tensors that are not sharded.
@@ -265,19 +290,17 @@ class MaskedWeights(Sequence[MaskedWeight]):
         self._settle(moved)
         for weight in drawn:
             if weight not in moved:
-                weight.set_mask(drawn[weight], keep_aside=keep_aside)
+                weight.set_mask(drawn[weight], keep_aside=keep_aside, settled=self._is_settled)
 
     def _settle(self, weights: Sequence[MaskedWeight]) -> None:
         """Zeros in gradients and optimizer state where the masks in force do not keep."""
-        jobs = []
-        for weight in weights:
-            mine = weight.settle_jobs()
-            if mine is None:
+        if self._is_settled:
+            jobs = [job for weight in weights for job in weight.settle_jobs()]
+            self._batches.zero(jobs, check=True)
+        else:
+            for weight in weights:
                 weight.gradient.mask()
                 weight.hold()
-            else:
-                jobs += mine
-        self._batches.zero(jobs, check=True)
         for weight in weights:
             weight.settled()
 

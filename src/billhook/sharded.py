@@ -4,14 +4,16 @@ A radix select over the bit pattern of the fp32 scores finds each tensor's thres
 three digits of :data:`DIGIT` bits, one message adds up the ranks' histograms of all tensors. Where
 a threshold cuts through equal scores, a second select over their row-major indices in the whole
 tensor finds the last that survives, so the split of a tensor over the ranks makes no difference.
-That is at most six messages, whatever the number of tensors and however large they are.
+That is at most six messages, whatever the number of tensors and however large they are. Where all
+tensors are ranked together first, three messages find the one threshold for both.
 """
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, distributed
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from billhook.distributed import is_sharded, part, region, row_major_strides, shard_groups, whole
 
@@ -25,6 +27,18 @@ __all__ = ["largest_in_each", "select_together"]
 DIGIT = 11
 _BINS = 1 << DIGIT
 _LOWEST = torch.iinfo(torch.int32).min
+
+
+class _Threshold(NamedTuple):
+    """Of a tensor as a whole."""
+
+    key: int
+    below: int  #: how many keys are smaller
+    equal: int  #: how many are equal
+
+
+#: Thresholds of scores that were ranked together: the numbers say for which counts they are right.
+_KNOWN: MutableMapping[Tensor, _Threshold] = WeakTensorKeyDictionary()
 
 
 def select_together(
@@ -42,33 +56,44 @@ def select_together(
         The numbers of NaNs, and the masks, laid out as the scores; those of tensors with a NaN
         mean nothing.
     """
-    ranks = [min(max(kept, 1), max(1, s.numel())) for kept, s in zip(counts, scores, strict=True)]
-    found = _search(_keys(scores), ranks, 32, scores, beside=_nans(scores))
-    masks, ties = [], []
-    for each, key in zip(scores, found.keys, strict=True):
+    thresholds, nans = _thresholds(scores, counts)
+    masks, ties, among = [], [], []
+    for each, threshold, kept in zip(scores, thresholds, counts, strict=True):
         order = _descending(part(each))
-        masks.append(order < key + _LOWEST)
-        ties.append((order == key + _LOWEST).nonzero())
-    among = [rank - below for rank, below in zip(ranks, found.below, strict=True)]
-    cut = [i for i, (some, all_) in enumerate(zip(among, found.equal, strict=True)) if some < all_]
+        masks.append(order < threshold.key + _LOWEST)
+        among.append(kept - threshold.below)
+        equal = order == threshold.key + _LOWEST
+        ties.append((equal if among[-1] > 0 else equal.zero_()).nonzero())
+    cut = [i for i, (k, t) in enumerate(zip(among, thresholds, strict=True)) if 0 < k < t.equal]
     if cut:
         indices = [_row_major(ties[i], scores[i]) for i in cut]
         bits = max(scores[i].numel() for i in cut).bit_length()
         last = _search(indices, [among[i] for i in cut], bits, [scores[i] for i in cut])
         for i, index, bound in zip(cut, indices, last.keys, strict=True):
             ties[i] = ties[i][index <= bound]
-    for mask, places, kept in zip(masks, ties, counts, strict=True):
+    for mask, places in zip(masks, ties, strict=True):
         mask[places.unbind(1)] = True
-        if kept == 0:
-            mask.zero_()
-    return found.beside, [whole(m, s) for m, s in zip(masks, scores, strict=True)]
+    return nans, [whole(m, s) for m, s in zip(masks, scores, strict=True)]
+
+
+def _thresholds(
+    scores: Sequence["DTensor"], counts: Sequence[int]
+) -> tuple[list[_Threshold], list[int]]:
+    """Of each tensor the key of the last that survives, if any does, and the number of NaNs."""
+    known = [_KNOWN.pop(each, None) for each in scores]
+    if all(t and t.below <= n <= t.below + t.equal for t, n in zip(known, counts, strict=True)):
+        return [each for each in known if each], [0] * len(scores)
+    ranks = [min(max(kept, 1), max(1, s.numel())) for kept, s in zip(counts, scores, strict=True)]
+    found = _search(_keys(scores), ranks, 32, scores, beside=_nans(scores))
+    return list(map(_Threshold, found.keys, found.below, found.equal)), found.beside
 
 
 def largest_in_each(scores: Sequence[Tensor], count: int) -> tuple[int, list[int]]:
     """The number of NaNs, and how many of the ``count`` largest scores of all tensors lie in each.
 
     Of equal scores those of the earlier tensor are the larger. Sharded tensors are ranked as the
-    wholes that they are parts of; three messages.
+    wholes that they are parts of. That takes three messages, which :func:`select_together` then
+    does not need for these counts.
 
     Args:
         scores: fp32 tensors on any devices, DTensors among them.
@@ -81,6 +106,10 @@ def largest_in_each(scores: Sequence[Tensor], count: int) -> tuple[int, list[int
         taken = min(left, equal)
         left -= taken
         result.append(below + taken)
+    if not any(found.beside):
+        for each, *threshold in zip(scores, found.keys, found.below, found.equal, strict=True):
+            if is_sharded(each):
+                _KNOWN[each] = _Threshold(*threshold)
     return sum(found.beside), result
 
 

@@ -5,7 +5,7 @@ Such a name may go with any release of torch. Each has a test of its own in
 which; ``tests/test_architecture.py`` keeps the names out of the other files.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ __all__ = [
     "ConvNd",
     "ConvTransposeNd",
     "Norm",
-    "backward_pass",
+    "alike",
     "buffers_of",
     "call_after_backward",
     "children_of",
@@ -37,11 +37,13 @@ __all__ = [
     "map_leaves",
     "no_torch_function",
     "padding_by_side",
+    "parameters_at",
     "parameters_of",
     "schema_of",
     "sparse_parts",
     "unflatten",
     "version",
+    "versions",
     "wrapper",
 ]
 
@@ -59,6 +61,20 @@ no_torch_function: Any = torch._C._disabled_torch_function_impl
 def version(tensor: Tensor) -> int:
     """How often a tensor's elements were written to in place; its views share the count."""
     return tensor._version
+
+
+def versions(tensors: Iterable[Tensor | None]) -> list[int]:
+    """The versions of many tensors; -1 where there is none."""
+    return [-1 if each is None else each._version for each in tensors]
+
+
+def alike(tensors: Iterable[Tensor | None]) -> Callable[[Sequence[Tensor | None]], bool]:
+    """A function that says of as many others whether each has the class, dtype, device, shape and
+    strides of the one at its place: one call for all of them."""
+    guards = torch._C._dynamo.guards.TensorGuards(
+        *tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None
+    )
+    return lambda others: guards.check(*others)
 
 
 def sparse_parts(tensor: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,6 +105,13 @@ def schema_of(operator: Any) -> Any:
 def parameters_of(module: nn.Module) -> dict[str, nn.Parameter | None]:
     """A module's own parameters by attribute; None where it could have one and has not."""
     return module._parameters
+
+
+def parameters_at(
+    modules: Iterable[nn.Module], attributes: Iterable[str]
+) -> list[nn.Parameter | None]:
+    """The parameter of each module at one attribute."""
+    return [module._parameters.get(name) for module, name in zip(modules, attributes, strict=True)]
 
 
 def buffers_of(module: nn.Module) -> dict[str, Tensor | None]:
@@ -137,14 +160,9 @@ def padding_by_side(conv: nn.Module) -> list[int]:
     return list(conv._reversed_padding_repeated_twice)  # type: ignore[arg-type]
 
 
-def backward_pass() -> int:
-    """The number of the backward pass that this thread is in; -1: none."""
-    return torch._C._current_graph_task_id()
-
-
 def in_backward() -> bool:
     """Whether this thread is in a backward pass."""
-    return backward_pass() != -1
+    return torch._C._current_graph_task_id() != -1
 
 
 def call_after_backward(callback: Callable[[], None]) -> None:

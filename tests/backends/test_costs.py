@@ -1,9 +1,12 @@
 """What an update needs beside what is there, and what a step takes of the host's time."""
 
-import statistics
-import time
+import gc
+import sys
+from collections import Counter
 from collections.abc import Callable
-from unittest.mock import Mock
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 import torch
@@ -11,12 +14,11 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 import billhook
-from billhook import masked_gradient, masked_weight
-from billhook.backends import nans, triton
-from tests.backends.stand_in import Accelerator, DoneEvent
+from tests.backends.host_time import Step, without_kernels
+from tests.backends.stand_in import Accelerator
 from tests.backends.test_pruner_on_device import TRITON
 
-TENSORS = 200
+SOURCE = str(Path(billhook.__file__).parent)
 
 
 def peak(call: Callable[[], object]) -> int:
@@ -63,42 +65,31 @@ def test_an_update_by_kernels_makes_no_room_but_once() -> None:
     assert (found[5] - found[6]) / (8 * 256 * 256) < 0.1
 
 
-def _steps(pruned: bool) -> Callable[[], float]:
-    """Thread time, in ms, of a backward pass to 200 small tensors and of a step."""
-    model = nn.ModuleList(nn.Linear(4, 4, bias=False) for _ in range(TENSORS))
-    weights = list(model.parameters())
-    optimizer = torch.optim.SGD(weights, lr=1e-3, foreach=True)
-    if pruned:
-        billhook.Pruner(model, optimizer, billhook.OneShot(0.5, 0, 1_000, frequency=500))
+def calls(step: Step) -> Counter[str]:
+    """How often each of billhook's functions is called in a step like the ones before it."""
+    found: Counter[str] = Counter()
 
-    def step() -> float:
-        for weight in weights:
-            weight.grad = None
-        grads = [torch.ones_like(weight) for weight in weights]
-        start = time.thread_time()
-        torch.autograd.backward(weights, grads)
-        optimizer.step()
-        return (time.thread_time() - start) * 1e3
+    def count(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and SOURCE in frame.f_code.co_filename:
+            found[frame.f_code.co_qualname] += 1
 
-    return step
+    gc.collect()  # pruners from before are asked about the steps of this optimizer
+    for _ in range(3):
+        step()
+    sys.setprofile(count)
+    step()
+    sys.setprofile(None)
+    return found
 
 
-def test_a_step_takes_little_of_the_hosts_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the host does for 200 tensors before it launches one kernel for all of them.
-
-    The kernels themselves are left out, so this needs no Triton.
-    """
-    kernels = Mock(BLOCK=1024, PIECE=8192, BINS=2048, DIGITS=((20, 11), (10, 10), (0, 10)))
-    monkeypatch.setattr(triton, "_kernels", lambda: kernels)
-    monkeypatch.setattr(triton, "_int", lambda size: size)
-    monkeypatch.setattr(triton, "log_failure", Mock(side_effect=AssertionError("it failed")))
-    monkeypatch.setattr(nans, "record_event", lambda device: DoneEvent())
-    monkeypatch.setattr(triton, "is_available", lambda device: True)
-    monkeypatch.setattr(triton.Batch, "_launch", lambda *args, **constants: None)
-    monkeypatch.setattr(masked_gradient, "_in_main_memory", lambda parameter: False)
-    monkeypatch.setattr(masked_weight.MaskedWeight, "_moved", lambda weight, mine: False)
-    plain, pruned = _steps(False), _steps(True)
-    times = [(plain(), pruned()) for _ in range(40)][5:]
-    added = statistics.median(with_masks - without for without, with_masks in times)
-    torchs = statistics.median(without for without, _ in times)
-    assert added < min(5, 1.5 * torchs)  # 0.7 of torch's own time is usual
+@pytest.mark.parametrize("first", [0, 50_000])
+def test_a_step_calls_one_function_for_each_tensor_the_hook(
+    first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_kernels(monkeypatch)
+    few = calls(Step(20, first=first))
+    many = calls(Step(50, first=first))
+    assert many - few == {"_Knowledge.hook.<locals>.masked": 30}
+    masked = 0 if first else 1
+    assert few["MaskedGradients.mask"] == 2  # after the backward pass, and before the step
+    assert few["Batch._prepare.<locals>.zero"] == masked

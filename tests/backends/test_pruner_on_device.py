@@ -191,6 +191,40 @@ def test_an_update_waits_for_nothing(step: int, regrow: bool, kernels: bool) -> 
     assert cost.launches <= (20 if kernels else 35 * LAYERS)
 
 
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_gradients_are_masked_at_the_end_of_every_backward_pass(kernels: bool) -> None:
+    """Whichever layers take part, after a pass that failed, and where gradients are kept."""
+    with Accelerator(kernels=kernels) as device:
+        model = device.module(make())
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        pruner = billhook.Pruner(model, optimizer, billhook.OneShot(0.5))
+        assert isinstance(model, nn.Sequential)
+        failing = False
+
+        def fail(parameter: Tensor) -> None:
+            if failing:
+                raise RuntimeError(f"out of memory for {tuple(parameter.shape)}")
+
+        model.get_parameter("1.weight").register_post_accumulate_grad_hook(fail)
+        for step, layers in enumerate([(0, 1, 2), (0, 1, 2), (1,), (2, 0), (0, 1, 2), (0, 1, 2)]):
+            if step == 4:
+                failing = True
+                with pytest.raises(RuntimeError, match="out of memory"):
+                    model(device.tensor(inputs(step))).square().mean().backward()
+                failing = False
+            x = device.tensor(inputs(step))
+            for layer in layers:
+                x = model[layer](x)
+            x.square().mean().backward()
+            for name, keep in pruner.masks.items():
+                grad = model.get_parameter(name).grad
+                if grad is not None:
+                    assert torch.equal(here(grad) != 0, here(keep))
+            if step % 2:
+                optimizer.step()
+                optimizer.zero_grad()
+
+
 def touch(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     with torch.no_grad():
         for weight in model.parameters():

@@ -17,6 +17,7 @@ __all__ = [
     "NO_CEILING",
     "exchange",
     "fits",
+    "in_main_memory",
     "is_available",
     "select",
     "select_raw",
@@ -44,6 +45,11 @@ _MAGNITUDES = {torch.float32: 1, torch.bfloat16: 2, torch.float16: 3, torch.floa
 def is_available() -> bool:
     """Whether this installation has the kernels."""
     return native.library() is not None
+
+
+def in_main_memory(tensor: Tensor) -> bool:
+    """Whether the host computes on it, so that masking it at once finds it in the cache."""
+    return tensor.is_cpu
 
 
 def fits(tensor: Tensor) -> bool:

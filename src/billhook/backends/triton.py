@@ -10,10 +10,11 @@ import functools
 import importlib
 import importlib.util
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -183,7 +184,7 @@ class Batch:
         self._tables: dict[str, tuple[list[int], Tensor]] = {}
         self._captured: list[tuple[Tensor, Tensor]] = []  # read again by every replay
 
-    def zero(self, jobs: Sequence[Zero], *, check: bool) -> None:
+    def zero(self, jobs: Sequence[Zero], *, check: bool) -> bool:
         """Write +0.0 where the bits are 0: a launch for each item size.
 
         Args:
@@ -191,28 +192,47 @@ class Batch:
             check: read first and write only what is not zero yet, which pays where that is rare.
         """
         for size in sorted({job.tensor.itemsize for job in jobs}):
-            self._zero([job for job in jobs if job.tensor.itemsize == size], size, check)
+            mine = [job for job in jobs if job.tensor.itemsize == size]
+            name = f"zero {size} {check} {len(mine)}"
+            self._prepare(name, mine, check=check)([job.tensor for job in mine])
+        return True
 
-    def _zero(self, jobs: Sequence[Zero], size: int, check: bool) -> None:
-        kernels, name = _kernels(), f"zero {size} {check} {len(jobs)}"
+    def prepare(self, jobs: Sequence[Zero]) -> Callable[[Sequence[Tensor]], bool]:
+        """What does :meth:`zero` for other tensors like these under the same masks: one launch.
+
+        The item size of all is the same. Valid until the next one is prepared.
+        """
+        return self._prepare("prepared", jobs, check=False)
+
+    def _prepare(
+        self, name: str, jobs: Sequence[Zero], *, check: bool
+    ) -> Callable[[Sequence[Tensor]], bool]:
+        kernels = _kernels()
         pieces = self._cut(tuple(job.tensor.numel() for job in jobs))
-        addresses = [job.tensor.data_ptr() for job in jobs]
-        tables = (
-            self._table(f"{name} tensors", addresses),
-            self._table(f"{name} bits", [job.bits.data_ptr() for job in jobs]),
-        )
-        aligned = not any(address % 16 for address in addresses)
+        bits = self._table(f"{name} bits", [job.bits.data_ptr() for job in jobs])
+        layout = self._table(f"{name} layouts", [n for job in jobs for n in job.layout])
         strided = any(job.layout != (1, 1) for job in jobs)
-        numbers = {"INT": _int(size), "BLOCK": kernels.BLOCK, "PIECE": kernels.PIECE}
-        if aligned and not strided and not check:
-            where = pieces.numel, pieces.slot, pieces.start
-            self._launch(kernels.zero_dense, pieces.count, *tables, *where, **numbers)
-        else:
-            layout = self._table(f"{name} layouts", [n for job in jobs for n in job.layout])
-            there = pieces.numel, layout, pieces.slot, pieces.start
-            how = {"CHECK": check, "STRIDED": strided, **numbers}
-            self._launch(kernels.zero_masked, pieces.count, *tables, *there, **how)
-        torch.autograd.graph.increment_version([job.tensor for job in jobs])
+        cut = {"BLOCK": kernels.BLOCK, "PIECE": kernels.PIECE}
+        numbers = {"INT": _int(jobs[0].tensor.itemsize), **cut}
+        how = {"CHECK": check, "STRIDED": strided, **numbers}
+        where = pieces.slot, pieces.start
+        known: list[int] = []
+        aligned = True
+
+        def zero(tensors: Sequence[Tensor]) -> bool:
+            nonlocal known, aligned
+            addresses = [tensor.data_ptr() for tensor in tensors]
+            tables = self._table(f"{name} tensors", addresses), bits, pieces.numel
+            if addresses != known:
+                known, aligned = addresses, not np.any(np.array(addresses) % 16)
+            if aligned and not strided and not check:
+                self._launch(kernels.zero_dense, pieces.count, *tables, *where, **numbers)
+            else:
+                self._launch(kernels.zero_masked, pieces.count, *tables, layout, *where, **how)
+            torch.autograd.graph.increment_version(tensors)
+            return True
+
+        return zero
 
     def rank(self, tensors: Sequence[Held]) -> list[tuple[Tensor, Tensor]]:
         """Of each tensor the bits of its largest raw magnitudes, and its number of NaNs.
@@ -329,7 +349,7 @@ class Batch:
         known = self._tables.get(name)
         if known is not None and known[0] == numbers and not is_capturing():
             return known[1]
-        source = portable.pinned(torch.tensor(numbers, dtype=torch.int64), self._device)
+        source = portable.pinned(torch.from_numpy(np.array(numbers, np.int64)), self._device)
         if is_capturing():
             table = torch.empty(len(numbers), dtype=torch.int64, device=self._device)
             self._captured.append((source, table))
