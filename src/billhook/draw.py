@@ -18,6 +18,7 @@ from billhook.criterion import Criterion, Magnitude, check_scores
 from billhook.distributed import gathered, is_sharded, part, part_like, total
 from billhook.errors import ConfigurationError, MaskError
 from billhook.granularity import Granularity, Unstructured, nearest_kept
+from billhook.mask import Mask
 from billhook.masked_weight import Drawn, MaskedWeight
 from billhook.masked_weights import MaskedWeights
 from billhook.regrowth import GradientRegrowth
@@ -147,7 +148,9 @@ class MaskDrawer:
                         mask = mask.reshape(weight.parameter.shape)
             except MaskError as error:
                 raise MaskError(f"no mask for {weight.name!r} at step {step}: {error}") from None
-            masks[weight.name] = Drawn(mask, count)
+            # A bit for each weight, before the next mask is drawn.
+            packed = mask if is_sharded(weight.parameter) else Mask(mask, count)
+            masks[weight.name] = Drawn(packed, count)
         masks |= weights.rank(ranked, step)
         masks |= _select_split(split, counts, step)
         weights.expect_no_nans(nans, step)

@@ -108,7 +108,7 @@ class Mask:
         self.shape = alive.shape
         self.kept = int(alive.sum()) if kept is None else kept
         self.bits = _pack(alive)
-        self._masked = None if alive.device.type == "cpu" else ~alive
+        self._masked: Tensor | None = None  # as bools, of a mask in force
 
     @classmethod
     def of_all(cls, tensor: Tensor) -> "Mask":
@@ -158,8 +158,13 @@ class Mask:
             known = torch.empty_strided(
                 like.shape, like.stride(), dtype=torch.bool, device=like.device
             )
-            self._masked = known.copy_(~self.alive())
+            self._masked = known.copy_(self._masked_now())
         return known
+
+    def _masked_now(self) -> Tensor:
+        if self.bits.device.type == "cpu":
+            return ~self.alive()
+        return portable.unpack_masked(self.bits, self.shape)
 
     def assign(self, other: "Mask") -> None:
         """Become ``other``, at the same address: a CUDA graph that reads the bits stays valid."""
@@ -167,7 +172,7 @@ class Mask:
         self.kept = other.kept
         Mask.changes += 1
         if self._masked is not None:
-            self._masked.copy_(~other.alive() if other._masked is None else other._masked)
+            self._masked.copy_(self._masked_now())
 
     def changed(self, kept: int) -> None:
         """The bits were rewritten by a kernel and keep so many now."""

@@ -138,14 +138,13 @@ class MaskedWeight:
         new = self.local(drawn)
         if keep_aside:
             self.make_room()
-        settles = settled and self._settle_leaving(new)
+        settles = settled and self._is_native(self.part) and self._settle_leaving(new)
         self._exchange(new)
         self.changed(drawn.kept, keep_aside=keep_aside)
-        if settles:
-            self.version = torch_private.version(self.part)
-        else:
+        if not settles:
             self.gradient.mask()
-            self.hold()
+            self.hold_state()
+        self.checked()
 
     def local(self, drawn: Drawn) -> Mask:
         """The mask of this rank's part."""
@@ -208,7 +207,7 @@ class MaskedWeight:
 
         False if native passes cannot do it.
         """
-        if not native.is_available() or self.gradient.was_written:
+        if self.gradient.was_written:
             return False
         tensors = self._state()
         if self.parameter.grad is not None:

@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 import billhook
 from tests.backends.host_time import Step, without_kernels
 from tests.backends.stand_in import Accelerator
-from tests.backends.test_pruner_on_device import TRITON
+from tests.backends.test_pruner_on_device import KERNELS, TRITON
 
 SOURCE = str(Path(billhook.__file__).parent)
 
@@ -93,3 +93,22 @@ def test_a_step_calls_one_function_for_each_tensor_the_hook(
     masked = 0 if first else 1
     assert few["MaskedGradients.mask"] == 2  # after the backward pass, and before the step
     assert few["Batch._prepare.<locals>.zero"] == masked
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("criterion", [billhook.Magnitude(), billhook.Random()])
+def test_further_tensors_need_room_for_their_masks_alone(criterion: Any, kernels: bool) -> None:
+    found = []
+    for tensors in (3, 11):
+        with Accelerator(kernels=kernels, runs=False) as device:
+            layers = [nn.Linear(64, 64, bias=False) for _ in range(tensors)]
+            model = device.module(nn.ModuleList(layers))
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1, foreach=False)
+            schedule = billhook.Cubic(0.9, 1, 7, frequency=2)
+            billhook.Pruner(model, optimizer, schedule, criterion=criterion)
+            for _ in range(4):
+                grads_of(model)
+                optimizer.step()
+            grads_of(model)
+            found.append(peak(optimizer.step))
+    assert (found[1] - found[0]) / (8 * 64 * 64) < 0.2  # an eighth of a byte each

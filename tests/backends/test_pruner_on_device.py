@@ -225,6 +225,12 @@ def test_gradients_are_masked_at_the_end_of_every_backward_pass(kernels: bool) -
                 optimizer.zero_grad()
 
 
+@pytest.mark.parametrize("allocation", [billhook.Global(), billhook.LAMP()])
+def test_one_ranking_of_all_tensors_waits_twice(allocation: Any) -> None:
+    waits = Cost(SCHEDULE, 8, kernels=False, allocation=allocation).waits
+    assert waits == {"copy to the host": 2}
+
+
 def touch(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     with torch.no_grad():
         for weight in model.parameters():

@@ -8,7 +8,17 @@ tensor's own layout, True = masked.
 import torch
 from torch import Tensor
 
-__all__ = ["complete", "new_bits", "pack", "pinned", "select", "there", "unpack", "zero"]
+__all__ = [
+    "complete",
+    "new_bits",
+    "pack",
+    "pinned",
+    "select",
+    "there",
+    "unpack",
+    "unpack_masked",
+    "zero",
+]
 
 
 def select(scores: Tensor, kept: int) -> tuple[Tensor, Tensor]:
@@ -68,14 +78,23 @@ def new_bits(count: int, device: torch.device) -> Tensor:
 
 def pack(alive: Tensor) -> Tensor:
     """The bits of a mask (True = kept) as uint8 in row-major order: bit i % 8 of byte i // 8."""
-    flat = alive.flatten().to(torch.uint8)
-    padded = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).view(-1, 8)
+    flat = alive.flatten().view(torch.uint8)
+    if missing := -flat.numel() % 8:
+        flat = torch.nn.functional.pad(flat, (0, missing))
     shifts = torch.arange(8, dtype=torch.uint8, device=alive.device)
-    return (padded << shifts).sum(dim=1, dtype=torch.uint8)
+    return (flat.view(-1, 8) << shifts).sum(dim=1, dtype=torch.uint8)
 
 
 def unpack(bits: Tensor, shape: torch.Size) -> Tensor:
     """The bools of ``pack``'s bits."""
+    return _single_bits(bits, shape) != 0
+
+
+def unpack_masked(bits: Tensor, shape: torch.Size) -> Tensor:
+    """The opposite: True where the bit is 0."""
+    return _single_bits(bits, shape) == 0
+
+
+def _single_bits(bits: Tensor, shape: torch.Size) -> Tensor:
     shifts = torch.arange(8, dtype=torch.uint8, device=bits.device)
-    flat = (bits.unsqueeze(1) >> shifts & 1).flatten()[: shape.numel()]
-    return flat.to(torch.bool).view(shape)
+    return (bits.unsqueeze(1) >> shifts & 1).flatten()[: shape.numel()].view(shape)
