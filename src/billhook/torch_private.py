@@ -129,6 +129,13 @@ def forward_hooks(module: nn.Module) -> Iterable[Callable[..., Any]]:
     return module._forward_hooks.values()
 
 
+def remove_forward_hooks(module: nn.Module, which: Callable[[Any], bool]) -> None:
+    """Takes away those hooks that run after a module's forward and that ``which`` names."""
+    for key, hook in list(module._forward_hooks.items()):
+        if which(hook):
+            del module._forward_hooks[key]
+
+
 def forward_pre_hooks(module: nn.Module) -> Iterable[Callable[..., Any]]:
     """The hooks that run before it."""
     return module._forward_pre_hooks.values()

@@ -12,9 +12,11 @@ from torch import nn
 from billhook.errors import FormatError
 from billhook.onnx.file import Constant, File, Node, read_file
 from billhook.onnx.layers import LAYERS, layer_name
-from billhook.onnx.operators import OPERATORS, Operator, ints, softmax_for
+from billhook.onnx.operators import Operator, ints, softmax_for
 from billhook.onnx.patterns import simplified
+from billhook.onnx.rearrange import OPERATORS
 from billhook.onnx.shapes import NUMBERS
+from billhook.torch_private import children_of
 
 __all__ = ["OnnxModel", "load_onnx"]
 
@@ -114,7 +116,7 @@ class OnnxModel(nn.Module):
         wanted = [part or "_" for part in layer_name(node).split(".")]
         parent: nn.Module = self
         for part in wanted[:-1]:
-            inner = parent._modules.get(part)
+            inner = children_of(parent).get(part)
             if inner is None:
                 inner = nn.Module()
                 parent.add_module(part if not hasattr(parent, part) else f"{part}_", inner)

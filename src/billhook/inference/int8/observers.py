@@ -10,6 +10,7 @@ from torch import nn
 
 from billhook.inference.int8.inputs import maps_of
 from billhook.inference.int8.ops import Shape
+from billhook.torch_private import children_of, remove_forward_hooks
 
 __all__ = ["Observed", "found_in", "observers_of", "plain"]
 
@@ -75,7 +76,7 @@ def _bounds(observer: Any) -> Bounds:
 
 def _without(model: nn.Module) -> nn.Module:
     """The model with plain layers for those of torch.ao, and nothing for observers and stubs."""
-    for name, child in list(model._modules.items()):  # shared ones too
+    for name, child in list(children_of(model).items()):  # shared ones too
         if child is None:
             continue
         own = type(child).__module__.startswith("torch.ao.")
@@ -88,10 +89,7 @@ def _without(model: nn.Module) -> nn.Module:
             setattr(model, name, nn.Identity())
         else:
             _without(child)
-    hooks = model._forward_hooks
-    for key, hook in list(hooks.items()):
-        if str(getattr(hook, "__module__", "")).startswith("torch.ao."):
-            del hooks[key]
+    remove_forward_hooks(model, lambda h: str(getattr(h, "__module__", "")).startswith("torch.ao."))
     return model
 
 
