@@ -184,12 +184,11 @@ class MaskDrawer:
         ``step``: known where single weights are pruned and all of them are updated at once."""
         members = getattr(self.allocation, "members", None)
         single = isinstance(self.granularity, Unstructured)
-        if members is None or self.regrow is False or not single:
+        held = any(w.schedule.holds_zeros for w in weights)  # with the survivors they came with
+        if members is None or self.regrow is False or not single or held:
             return []
         tensors = {
-            w.name: PrunableTensor(w.parameter.shape, w.schedule, self.granularity)
-            for w in weights
-            if not w.schedule.holds_zeros
+            w.name: PrunableTensor(w.parameter.shape, w.schedule, self.granularity) for w in weights
         }
         found = []
         for names in members(list(tensors)):
