@@ -112,6 +112,9 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
         run(tiny("ptb_lstm"), tmp_path, Sparsity(0.5))
 
 
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU has no bfloat16 LSTM"
+)
 @pytest.mark.usefixtures("other_precision")
 def test_bf16_trains_in_bfloat16_and_keeps_weights_and_evaluation_in_fp32(tmp_path: Path) -> None:
     recipe = tiny("ptb_lstm", steps=2, checkpoint_every=1).changed(training={"bf16": True})
