@@ -37,6 +37,7 @@ CORE = {
     "places",
     "optimizer_hooks",
     "optimizer_state",
+    "places",
     "plan",
     "pruner",
     "pruner_state",

@@ -99,7 +99,6 @@ def test_what_a_module_owns() -> None:
     module = nn.Sequential(child, child, norm)
     assert dict(private.children_of(module)) == {"0": child, "1": child, "2": norm}
     assert dict(private.parameters_of(child)) == {"weight": child.weight, "bias": None}
-    assert private.parameters_at([child, child], ["weight", "gone"]) == [child.weight, None]
     own = private.buffers_of(norm)
     assert set(own) == {"running_mean", "running_var", "num_batches_tracked"}
     own["running_mean"] = torch.ones(2)

@@ -68,7 +68,7 @@ class MaskedWeight:
         self.aside: Tensor | None = None
         self._optimizers = tuple(optimizers)
         self._copies = Copies()
-        self.version = torch_private.version(self.part)  # when it was last known to be zero there
+        self._versions, self._place = [torch_private.version(self.part)], 0
         self._as_attached: Tensor | None = None
         self._ceiling = self._next_ceiling = native.NO_CEILING  # of the magnitudes aside
         self._ranked: weakref.ref[Mask] | None = None
@@ -124,6 +124,11 @@ class MaskedWeight:
         nans_there, alive = portable.select(scores, count)
         return Mask(torch.where(nans_there == 0, alive, ~masked), count), nans_there
 
+    def join(self, versions: list[int], place: int) -> None:
+        """Note in ``versions``, at this place, when it was last known to be zero where masked."""
+        versions[place] = self._versions[self._place]
+        self._versions, self._place = versions, place
+
     @torch.no_grad()
     def set_mask(self, drawn: Drawn, *, keep_aside: bool, settled: bool) -> None:
         """Put a mask in force: values come back where it keeps, go aside where it does not.
@@ -178,7 +183,7 @@ class MaskedWeight:
 
     def checked(self) -> None:
         """The weight is zero where it is masked, until it is written."""
-        self.version = torch_private.version(self.part)
+        self._versions[self._place] = torch_private.version(self.part)
 
     def make_room(self) -> None:
         """Room for the values aside, which then neither grows nor moves."""
@@ -278,7 +283,7 @@ class MaskedWeight:
         mask = self._mask_here()
         mask.zero_(self.part)
         self.hold_state()
-        self.version = torch_private.version(self.part)
+        self.checked()
 
     def hold_state(self) -> None:
         """Fresh optimizer state wherever the weight is masked."""
@@ -350,7 +355,7 @@ class MaskedWeight:
     @property
     def was_written(self) -> bool:
         """Whether the weight changed since :meth:`hold`, outside of an optimizer step."""
-        return torch_private.version(self.part) != self.version
+        return torch_private.version(self.part) != self._versions[self._place]
 
     def _raw_part(self) -> Tensor:
         mine, mask = self.part.detach(), self._mask_here()

@@ -43,6 +43,9 @@ class MaskedWeights(Sequence[MaskedWeight]):
         self._parts = reader_of_parts(self._parameters)
         self._optimizers = list(optimizers)
         self._keepers = with_parts(optimizers)
+        self._noted = [0] * len(weights)  # the versions when they were known to be zero
+        for place, weight in enumerate(weights):
+            weight.join(self._noted, place)
         self._batches = Batches()
         for weight in self._weights:  # kernels are compiled now, not at the first update
             self._batches.takes(weight.part.device)
@@ -71,10 +74,10 @@ class MaskedWeights(Sequence[MaskedWeight]):
         """The number of weights of all tensors."""
         return sum(self.sizes.values())
 
-    def moved_by(self, optimizer: Optimizer) -> list[MaskedWeight]:
+    def moved_by(self, optimizer: Optimizer) -> Sequence[MaskedWeight]:
         """The weights this optimizer may move, and after the first those that none moves yet."""
         if [optimizer] == self._optimizers:
-            return list(self._weights)
+            return self._weights
         mine = parameters_of(optimizer)
         if optimizer is not self._optimizers[0]:
             return [weight for weight in self._weights if id(weight.parameter) in mine]
@@ -146,21 +149,21 @@ class MaskedWeights(Sequence[MaskedWeight]):
             for weight in weights:
                 if native.in_main_memory(weight.parameter):
                     weight.hold_if_moved()
-        for weight, version in zip(weights, self._versions(weights), strict=True):
-            weight.version = version
+        if len(weights) == len(self):
+            self._noted[:] = self._versions()
+        else:
+            for weight in weights:
+                weight.checked()
         self._is_settled = settled
 
     def _written(self, weights: Sequence[MaskedWeight]) -> list[MaskedWeight]:
         """Those that were written since they were known to be zero where they are masked."""
-        now, then = self._versions(weights), [weight.version for weight in weights]
-        if now == then:
+        if len(weights) == len(self) and self._versions() == self._noted:
             return []
-        return [w for w, a, b in zip(weights, now, then, strict=True) if a != b]
+        return [weight for weight in weights if weight.was_written]
 
-    def _versions(self, weights: Sequence[MaskedWeight]) -> list[int]:
-        every = len(weights) == len(self)
-        parameters = self._parameters if every else [weight.parameter for weight in weights]
-        return torch_private.versions(self._parts(parameters))
+    def _versions(self) -> list[int]:
+        return torch_private.versions(self._parts(self._parameters))
 
     def rank(self, counts: Mapping[str, int], step: int) -> dict[str, Drawn]:
         """The masks of the largest raw magnitudes of tensors that are not sharded.

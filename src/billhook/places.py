@@ -25,7 +25,7 @@ class Places:
         self._parts = reader_of_parts(self._parameters)
         owners = [(weight.parameter, *owner) for weight in weights for owner in weight.owners]
         self._expected = [parameter for parameter, _, _ in owners]
-        self._modules = [module for _, module, _ in owners]
+        self._owned = [torch_private.parameters_of(module) for _, module, _ in owners]
         self._attributes = [attribute for _, _, attribute in owners]
         self._alike: Callable[[Sequence[Tensor | None]], bool] | None = None
         #: Whether some lie in main memory, as noted.
@@ -33,7 +33,7 @@ class Places:
 
     def are_as_noted(self) -> bool:
         """Whether every parameter stands in its place, with the device, type and layout noted."""
-        there = torch_private.parameters_at(self._modules, self._attributes)
+        there = map(dict.get, self._owned, self._attributes)
         return (
             self._alike is not None
             and all(map(operator.is_, there, self._expected))

@@ -37,7 +37,6 @@ __all__ = [
     "map_leaves",
     "no_torch_function",
     "padding_by_side",
-    "parameters_at",
     "parameters_of",
     "schema_of",
     "sparse_parts",
@@ -105,13 +104,6 @@ def schema_of(operator: Any) -> Any:
 def parameters_of(module: nn.Module) -> dict[str, nn.Parameter | None]:
     """A module's own parameters by attribute; None where it could have one and has not."""
     return module._parameters
-
-
-def parameters_at(
-    modules: Iterable[nn.Module], attributes: Iterable[str]
-) -> list[nn.Parameter | None]:
-    """The parameter of each module at one attribute."""
-    return [module._parameters.get(name) for module, name in zip(modules, attributes, strict=True)]
 
 
 def buffers_of(module: nn.Module) -> dict[str, Tensor | None]:
