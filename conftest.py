@@ -10,6 +10,9 @@ import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
+# Triton looks at this when it is first imported, by whichever file is collected first.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 #: Doctests are collected by importing; these modules need an extra that may not be installed.
 _NEEDS = {
     "triton": ["src/billhook/backends/triton_kernels.py", "tests/backends/compile_kernels.py"],

@@ -5,7 +5,6 @@ Once with torch's own operations, and once with the GPU kernels in Triton's inte
 
 import copy
 import importlib.util
-import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -20,8 +19,6 @@ from billhook.errors import MaskError, StateError
 from tests.backends.stand_in import Accelerator, OnDevice
 
 TRITON = importlib.util.find_spec("triton") is not None
-if TRITON:
-    os.environ["TRITON_INTERPRET"] = "1"
 #: Whether the device has kernels of its own.
 KERNELS = [False, pytest.param(True, marks=pytest.mark.skipif(not TRITON, reason="no triton"))]
 LAYERS, WIDTH = 3, 16
@@ -330,10 +327,10 @@ def step_twice(optimizer: torch.optim.Optimizer) -> None:
 
 @pytest.mark.skipif(not TRITON, reason="no triton")
 def test_where_kernels_fail_torch_takes_over_with_one_line_in_the_log(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     log_failure = triton.log_failure
-    with Accelerator(kernels=True) as device:
+    with Accelerator(kernels=True) as device, pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(triton, "log_failure", log_failure)
         mine, schedule = make(), billhook.OneShot(0.5, 1, 5, frequency=2)
         theirs = device.module(copy.deepcopy(mine))

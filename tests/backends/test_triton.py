@@ -1,7 +1,6 @@
 """The GPU kernels in Triton's interpreter, on tensors of the CPU, against the native passes."""
 
 import importlib.util
-import os
 
 import pytest
 import torch
@@ -9,7 +8,6 @@ from torch import Tensor
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed: make test-triton", allow_module_level=True)
-os.environ["TRITON_INTERPRET"] = "1"
 
 from billhook.backends import native, portable, triton, triton_kernels
 
