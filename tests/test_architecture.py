@@ -37,7 +37,6 @@ CORE = {
     "places",
     "optimizer_hooks",
     "optimizer_state",
-    "places",
     "plan",
     "pruner",
     "pruner_state",
