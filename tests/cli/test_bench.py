@@ -60,7 +60,7 @@ def test_ratios_are_of_the_medians_and_of_the_fastest_rounds() -> None:
     model = torch.nn.Linear(4, 4).eval()
     compiled = bench("tiny", model, (torch.ones(1, 4),), peers=[], rounds=1).compiled
     times = {"billhook": [1.0, 2.0, 9.0], "eager": [3.0, 8.0, 8.0]}
-    assert Result("tiny", 1, times, compiled, ()).ratios("eager") == (4.0, 3.0)
+    assert Result("tiny", 1, times, compiled, {}).ratios("eager") == (4.0, 3.0)
 
 
 def test_limits_grow_with_work() -> None:

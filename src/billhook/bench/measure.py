@@ -1,14 +1,16 @@
 """``billhook bench``: a model beside its dense forms, each layer beside the machine's limits."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from billhook.bench.peers import PEERS, missing, peer
+from billhook.bench.peers import PEERS, peer
+from billhook.errors import ConfigurationError
+from billhook.inference import isa
 from billhook.inference.compiled import CompiledModel
 from billhook.inference.compiler import compile
 from billhook.inference.race import interleaved_times
@@ -18,20 +20,28 @@ __all__ = [
     "Limits",
     "Result",
     "bench",
+    "instruction_set",
     "layer_table",
     "measure_limits",
+    "processor_times",
 ]
+
+Key = TypeVar("Key")
+_SHORTEST = 2e-3  # seconds of processor time that each call's part of a round lasts at least
 
 
 @dataclass(frozen=True)
 class Result:
-    """Milliseconds of each form of one model, in rounds in which they took turns, sorted."""
+    """Milliseconds of each form of one model, in rounds in which they took turns, sorted.
+
+    ``left_out`` has the reason for each form that did not run.
+    """
 
     workload: str
     threads: int
     times: dict[str, list[float]]
     compiled: CompiledModel
-    absent: tuple[str, ...]
+    left_out: dict[str, str]
 
     def median(self, form: str) -> float:
         """The median round's milliseconds of one form."""
@@ -55,7 +65,7 @@ class Result:
             "model": self.workload,
             "threads": self.threads,
             "times": times,
-            "not_installed": list(self.absent),
+            "left_out": self.left_out,
         }
 
     def __str__(self) -> str:
@@ -67,7 +77,7 @@ class Result:
                 f"  {form:<38} {self.median(form):>7.3f} ms {self.best(form):>7.3f} ms "
                 f"{ratio:>7.2f} {of_best:>7.2f}"
             )
-        lines += [f"  {name:<38} not installed" for name in self.absent]
+        lines += [f"  {name:<38} left out: {why}" for name, why in self.left_out.items()]
         return "\n".join(lines)
 
 
@@ -92,19 +102,40 @@ def bench(
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    absent = tuple(name for name in peers if missing(name))
+    left_out: dict[str, str] = {}
     try:
         with torch.no_grad():
             compiled = model if isinstance(model, CompiledModel) else compile(model, inputs)
             calls: dict[str, Callable[[], object]] = {"billhook": lambda: compiled(*inputs)}
             for name in peers:
-                if name not in absent:
+                try:
                     calls[name] = peer(name, model, inputs, threads)
+                except ConfigurationError as error:
+                    left_out[name] = str(error)
             calls |= extra or {}
             times = interleaved_times(calls, rounds, repeats)
     finally:
         torch.set_num_threads(before)
-    return Result(workload, threads, times, compiled, absent)
+    return Result(workload, threads, times, compiled, left_out)
+
+
+def processor_times(
+    calls: Mapping[Key, Callable[[], object]], rounds: int = 25
+) -> dict[Key, float]:
+    """Median milliseconds of processor time of each call, all of which take turns.
+
+    With one thread that is the time of a call on a core that nobody else uses, but for what others
+    displace from the caches.
+    """
+    fastest = min((_seconds(call, time.process_time) for call in calls.values()), default=1.0)
+    repeats = 1 + int(_SHORTEST / max(fastest, 1e-6))
+    times = interleaved_times(calls, rounds, repeats, time.process_time)
+    return {key: values[len(values) // 2] for key, values in times.items()}
+
+
+def instruction_set() -> str:
+    """The best one that this processor and this billhook have, such as "avx512vnni"."""
+    return isa.best("int8")
 
 
 @dataclass(frozen=True)
@@ -132,10 +163,10 @@ def measure_limits() -> Limits:
     return Limits(2 * len(a) ** 3 / product / 1e9, 4 * len(flat) / reading / 1e9)
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def _seconds(call: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    start = clock()
     call()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def layer_table(layers: Sequence[LayerReport], limits: Limits) -> str:

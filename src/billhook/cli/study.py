@@ -1,4 +1,4 @@
-"""``billhook study plan | run | report | compare | status``; each imports what it needs."""
+"""``billhook study plan | run | latency | report | ...``; each imports what it needs."""
 
 import contextlib
 import functools
@@ -179,6 +179,45 @@ def _report(
     _say_where(console, store)
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def latency(
+    study: Name,
+    *,
+    results: Annotated[
+        Path | None, typer.Option(help="The study's results folder; runs/NAME unless given.")
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Time the chosen networks so far, by billhook in fp32 and 8 bits and by others.
+
+    Dense networks are also run by ONNX Runtime and OpenVINO, where those are installed. Programs
+    in 8 bits are measured on test data. Stopped at any time, the same command continues with the
+    seeds that are not in latency.csv; then it reports.
+    """
+    from billhook.render import terminal
+    from billhook.study.grid import plan
+    from billhook.study.records.store import Store
+    from billhook.study.report.output import print_report, write_report
+    from billhook.study.report.report import load_report
+    from billhook.study.run.latency import measure_latency
+
+    console = terminal()
+    spec, place = _load(study, data)
+    grid = plan(spec, place)
+    store = Store(Path("runs") / grid.study.name if results is None else results)
+    store.check_runs([trial.identity for trial in grid.trials])
+
+    def watch(seed: int, networks: int) -> None:
+        console.print(f"seed {seed}: {networks} networks", highlight=False)
+
+    if reason := measure_latency(store, grid, place, every=True, watch=watch):
+        raise ConfigurationError(f"nothing was timed: {reason}")
+    finished = load_report(store)
+    write_report(finished, store)
+    print_report(finished, console)
+    _say_where(console, store)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from billhook.data.images import ImageData, ImageSet
 from billhook.errors import ConfigurationError, DataError
 from billhook.tasks.families import FAMILIES
 from billhook.tasks.recipe import Data, Recipe
-from billhook.tasks.task import ALONE, Metric, Shard, Task, epoch_order
+from billhook.tasks.task import ALONE, CALIBRATED, Metric, Shard, Task, epoch_order
 
 __all__ = ["Classification", "top_k_correct"]
 
@@ -113,6 +113,20 @@ class Classification(Task):
         settings = self.recipe.data
         batch = self.data.train.batch(row, settings.pixels, None, crop=settings.crop)
         return (_for_model(batch),)
+
+    def calibration(self) -> list[tuple[torch.Tensor, ...]]:
+        """Training pictures as the model takes them, not augmented."""
+        settings, size = self.recipe.data, 32
+        chosen = [self.train_rows[i : i + size] for i in range(0, CALIBRATED, size)]
+        return [
+            (
+                _for_model(
+                    self.data.train.batch(rows.tolist(), settings.pixels, None, crop=settings.crop)
+                ),
+            )
+            for rows in chosen
+            if len(rows)
+        ]
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float | str]:
         """``top1`` and ``top5`` in percent, mean ``loss`` without smoothing."""

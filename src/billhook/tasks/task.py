@@ -14,6 +14,10 @@ from billhook.errors import ConfigurationError
 __all__ = ["ALONE", "Metric", "Shard", "Task", "epoch_order"]
 
 
+#: Examples from which ranges are found, at least, where there are as many.
+CALIBRATED = 256
+
+
 @dataclasses.dataclass(frozen=True)
 class Shard:
     """This process among those that train together: it sees each ``world``-th row of a batch."""
@@ -105,6 +109,20 @@ class Task(abc.ABC):
     def example_inputs(self) -> tuple[torch.Tensor, ...] | None:
         """The model's inputs for one example, by which its latency is measured; None: it is not."""
         return None
+
+    def calibration(self) -> list[tuple[torch.Tensor, ...]]:
+        """Some hundred training examples as the model takes them, in batches.
+
+        They give the ranges of activations in 8 bits. Here: what batches begin with, as many
+        tensors as :meth:`example_inputs` has.
+        """
+        inputs = self.example_inputs() or ()
+        batches: list[tuple[torch.Tensor, ...]] = []
+        for batch in self.batches(0, 0, torch.device("cpu")):
+            batches.append(tuple(batch[: len(inputs)]))
+            if len(batches) >= 2 and sum(len(each[0]) for each in batches) >= CALIBRATED:
+                break
+        return batches
 
     def examples(self, model: nn.Module) -> list[dict[str, str]]:  # noqa: ARG002 - most have none
         """A few inputs and outputs to read, for the result."""

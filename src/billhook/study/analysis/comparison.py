@@ -26,9 +26,11 @@ __all__ = [
     "Design",
     "Difference",
     "Scores",
+    "average",
     "compare",
     "contrast",
     "crossovers",
+    "difference_of",
     "scores",
     "summary",
 ]
@@ -156,7 +158,7 @@ def compare(
         pruned = next(r for r in rows if (r.arm, r.point, r.scheme) == (SPARSE, point, scheme))
         if not dense or not sparse:
             continue
-        difference = _difference(metric, design, against, sparse, dense)
+        difference = difference_of(metric, design, against, sparse, dense)
         found.append(
             Comparison(
                 scheme=scheme,
@@ -187,10 +189,10 @@ def contrast(
     if not pairs:
         return None
     weights = log_weights(points)
-    dense, sparse = (_average([pair[arm] for pair in pairs], weights) for arm in (0, 1))
+    dense, sparse = (average([pair[arm] for pair in pairs], weights) for arm in (0, 1))
     if not dense or not sparse:
         return None
-    return _difference(metric, design, against, sparse, dense)
+    return difference_of(metric, design, against, sparse, dense)
 
 
 def crossovers(comparisons: Sequence[Comparison]) -> list[tuple[Comparison, Comparison, float]]:
@@ -223,9 +225,10 @@ def _pair(
     return dense, scores(rows, metric, SPARSE, point=point, scheme=scheme)
 
 
-def _difference(
+def difference_of(
     metric: Metric, design: Design, against: str, sparse: Scores, dense: Scores
 ) -> Difference:
+    """Sparse minus dense; without a claim where there are too few seeds."""
     seeds = design.seeds(sparse, dense)
     if seeds >= CLAIM_SEEDS:
         estimate = design.difference(sparse, dense)
@@ -243,7 +246,7 @@ def _corrected(comparisons: list[Comparison]) -> list[Comparison]:
     return comparisons
 
 
-def _average(sizes: Sequence[Scores], weights: Sequence[float]) -> dict[int, float]:
+def average(sizes: Sequence[Scores], weights: Sequence[float]) -> dict[int, float]:
     """Each seed's weighted mean over the sizes, of seeds that have them all."""
     seeds = [seed for seed in sizes[0] if all(seed in size for size in sizes)]
     return {

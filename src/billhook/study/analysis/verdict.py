@@ -11,7 +11,7 @@ from billhook.study.analysis.minimal_loss import largest_at_minimal_loss
 from billhook.study.analysis.statistics import LEVEL
 from billhook.study.grid import DENSE, SPARSE, scheme_label
 
-__all__ = ["advice", "at_point", "headline", "saved", "verdict"]
+__all__ = ["advice", "at_point", "headline", "lead", "saved", "verdict"]
 
 _NOTHING = "no size has runs of both arms to compare"
 _DEMONSTRATION = "a demonstration, no interval claimed"
@@ -49,12 +49,12 @@ def verdict(findings: Findings) -> list[str]:
     if len(comparisons) > 1 and findings.contrast is not None:
         lines.append(
             f"at equal steps, the mean over log-bytes {_range(comparisons)}: "
-            f"{_lead(findings.contrast)}"
+            f"{lead(findings.contrast)}"
         )
     if findings.control_contrast is not None:
         lines.append(
             "at equal operations, the small dense networks trained as many as the large one, "
-            f"{_range(findings.control)}: {_lead(findings.control_contrast)}"
+            f"{_range(findings.control)}: {lead(findings.control_contrast)}"
         )
         lines.append(advice(findings.control, " if a small network may train as long as the large"))
     if len(comparisons) > 1:  # of the only size the headline says all
@@ -115,7 +115,7 @@ def at_point(comparison: Comparison) -> str:
 
     Such as "at 4,952 bytes large-sparse wins by 0.93 points (95% interval 0.41 to 1.45, 10 seeds)".
     """
-    return f"at {comparison.point:,} bytes {_lead(comparison.difference)}"
+    return f"at {comparison.point:,} bytes {lead(comparison.difference)}"
 
 
 def saved(reading: Reading) -> str:
@@ -126,15 +126,15 @@ def saved(reading: Reading) -> str:
     return f"{factor} ({_factor(reading.low, reading)} to {_factor(reading.high, reading)})"
 
 
-def _lead(difference: Difference) -> str:
+def lead(difference: Difference) -> str:
     """Who is ahead and by how much, or that it is undecided."""
     metric, against = difference.metric, difference.against
     shown = difference.interval.scaled(metric.scale)
     size = metric.with_unit(f"{abs(shown.mean):.{metric.digits}f}")
     if not difference.claimed:
         ahead = difference.ahead
-        lead = "the arms are equal" if ahead is None else f"{ahead} is ahead by {size}"
-        return f"{lead} ({difference.seeds} seeds: {_DEMONSTRATION})"
+        words = "the arms are equal" if ahead is None else f"{ahead} is ahead by {size}"
+        return f"{words} ({difference.seeds} seeds: {_DEMONSTRATION})"
     seeds = f"{LEVEL:.0%} interval {{}}, {difference.seeds} seeds"
     if difference.winner is None:
         mean = metric.with_unit(f"{shown.mean:+.{metric.digits}f}")

@@ -39,7 +39,16 @@ def notes(report: StudyReport) -> list[str]:
     if not report.latency:
         lines.append(
             "Latency is left out: `billhook study run` measures it when the last run has ended, "
-            "where billhook's kernels are built and the networks' files are still in runs/."
+            "where billhook's kernels are built and the networks' files are still in runs/; "
+            "`billhook study latency` measures more forms at any time."
+        )
+    elif report.equal_latency:
+        lines.append(
+            "At equal latency a sparse network is compared with what dense networks score in its "
+            "time, by interpolation over log(milliseconds); one that is slower than a wider one is "
+            "left out, and beyond the slowest that one counts. Programs of billhook in 8 bits have "
+            "the test metric that they compute themselves; the forms of others in 8 bits have that "
+            "of fp32, which favours them. The verdict at equal latency was not declared beforehand."
         )
     failed = sum(1 for row in rows if row.failure)
     if failed:

@@ -20,19 +20,19 @@ from billhook.study.analysis.cells import Cell, series_name
 from billhook.study.analysis.energy import SOURCE, energy
 from billhook.study.analysis.variants import variants
 from billhook.study.grid import DENSE, LARGE, SPARSE
-from billhook.study.report.charts.axes import shown
 from billhook.study.report.charts.networks import dots, stacked, tensors
 from billhook.study.report.charts.over_bytes import (
     over_bytes,
-    over_latency,
     over_nonzeros,
     over_steps,
     published_points,
 )
+from billhook.study.report.charts.over_latency import over_latency
 from billhook.study.report.charts.over_sparsity import over_sparsity
 from billhook.study.report.charts.theme import config
 from billhook.study.report.charts.variants import over_frequency, over_settings
 from billhook.study.report.glossary import GLOSSARY
+from billhook.study.report.latency_sheets import conditions
 from billhook.study.report.notes import notes
 from billhook.study.report.report import StudyReport
 from billhook.study.report.sheets import CODINGS, NANOJOULES
@@ -123,6 +123,13 @@ def _of_results(report: StudyReport) -> list[_Drawn]:
             [over_bytes(findings) for findings in report.findings],
         ),
         (
+            "Accuracy against milliseconds",
+            f"Of one example: {conditions(report.latency)}. In each form of billhook every layer "
+            "runs sparse or dense, whichever is faster. Forms in 8 bits of others have the metric "
+            "of fp32, which favours them.",
+            [over_latency(metric, report.timed)] if report.timed else [],
+        ),
+        (
             "How far can the large network be pruned?",
             "Its mean over the share of zeros, beside itself left dense; the broken line is "
             f"{report.study.margin:.0%} worse than that.",
@@ -154,7 +161,6 @@ def _of_results(report: StudyReport) -> list[_Drawn]:
 def _of_networks(report: StudyReport) -> list[_Drawn]:
     """What the networks look like, and what they cost."""
     first = report.findings[0][0]
-    metric = first.metric
     return [
         (
             "Sparsity of every layer",
@@ -165,12 +171,6 @@ def _of_networks(report: StudyReport) -> list[_Drawn]:
             "Bytes in every coding",
             "Of the same networks; where a tensor is smaller dense it is counted so.",
             [dots(_codings(first.cells), "size of the file", "B", "coding")],
-        ),
-        (
-            "Latency",
-            f"Of one example on one thread: {_machine(report)}. Compiled, every layer is sparse or "
-            "dense, whichever is faster.",
-            _latency(report, first.cells, metric),
         ),
         (
             "Energy of one inference: a model, not measured",
@@ -199,28 +199,6 @@ def _variants(report: StudyReport, found: Sequence[Cell], metric: Metric) -> lis
             charts.append(over_frequency(metric, frequencies, dense))
         charts.append(over_settings(metric, [e for e in here if e not in frequencies], dense))
     return charts
-
-
-def _latency(report: StudyReport, found: Sequence[Cell], metric: Metric) -> list[Any]:
-    place = {run: cell for cell in found for run in cell.runs}
-    records: list[dict[str, Any]] = [
-        {
-            "series": place[line["run"]].series,
-            "label": place[line["run"]].label,
-            "by": by,
-            "milliseconds": float(line[column]),
-            "seeds": place[line["run"]].seeds,
-            **shown(metric, place[line["run"]].score),
-        }
-        for by, column in (("billhook.compile", "compiled_ms"), ("torch eager", "eager_ms"))
-        for line in report.latency
-        if line["run"] in place and line[column]
-    ]
-    return [over_latency(metric, records)] if records else []
-
-
-def _machine(report: StudyReport) -> str:
-    return ", ".join(dict.fromkeys(line["machine"] for line in report.latency))
 
 
 def _curves(report: StudyReport, metric: Metric) -> list[Any]:

@@ -1,27 +1,32 @@
 """The report of a study: everything that its folder says so far, weighed."""
 
 import dataclasses
-import math
-from pathlib import Path
 
 from billhook.errors import FormatError, StateError
 from billhook.study.analysis.comparison import Design
+from billhook.study.analysis.equal_latency import EqualLatency, Timed, equal_latency, timed
 from billhook.study.analysis.findings import Findings, find
+from billhook.study.analysis.latency_verdict import latency_verdict
 from billhook.study.analysis.rounded import rounded
 from billhook.study.analysis.variants import variants, what_mattered
 from billhook.study.analysis.verdict import verdict
+from billhook.study.grid import DENSE, LONGER
 from billhook.study.published import PublishedTable, published_table
 from billhook.study.records.details import read_curves, read_layers, read_values
-from billhook.study.records.reading import LATENCY, read_table
+from billhook.study.records.latency import Timing, read_latency
 from billhook.study.records.rows import RunRow, runs_of
 from billhook.study.records.store import Store
+from billhook.study.report.latency_sheets import (
+    equal_latency_sheet,
+    latency_failure_sheet,
+    latency_sheet,
+)
 from billhook.study.report.sheet import Sheet
 from billhook.study.report.sheets import (
     comparison_sheet,
     control_sheet,
     cost_sheet,
     failure_sheet,
-    latency_sheet,
     loss_sheet,
     published_sheet,
     reading_sheet,
@@ -52,7 +57,7 @@ class StudyReport:
     findings: list[list[Findings]]
     curves: Table
     layers: Table
-    latency: Table
+    latency: list[Timing]
     values: Table
     published: PublishedTable | None
 
@@ -76,10 +81,30 @@ class StudyReport:
     def verdicts(self) -> list[list[str]]:
         """The words of every metric and scheme, the headline first."""
         words = [verdict(each) for findings in self.findings for each in findings]
+        words += latency_verdict(self.equal_latency, self.metric)
         for findings in self.findings:
             metric = findings[0].metric
             words += what_mattered(variants(self.rows, metric), metric, self.design)
         return words
+
+    @property
+    def metric(self) -> Metric:
+        """The study's own, which the verdict is about."""
+        return self.findings[0][0].metric
+
+    @property
+    def timed(self) -> list[Timed]:
+        """Every network by every form that ran it."""
+        return timed(self.rows, self.latency, self.metric)
+
+    @property
+    def equal_latency(self) -> list[EqualLatency]:
+        """The arms at equal latency, and against the controls where there are some."""
+        return [
+            each
+            for against in (DENSE, LONGER)
+            for each in equal_latency(self.timed, self.metric, self.design, against)
+        ]
 
     @property
     def rounded(self) -> dict[str, list[RunRow]]:
@@ -98,8 +123,10 @@ class StudyReport:
         sheets += [reading_sheet(each) for each in flat]
         sheets += [values_sheet(each, self.design, self.rounded) for each in flat]
         sheets += [variant_sheet(each[0].metric, self.rows) for each in self.findings]
-        sheets += [size_sheet(cells), cost_sheet(cells), latency_sheet(cells, self.latency)]
-        sheets.append(failure_sheet(self.rows))
+        sheets += [size_sheet(cells), cost_sheet(cells)]
+        sheets += [equal_latency_sheet(self.metric, each) for each in self.equal_latency]
+        sheets.append(latency_sheet(self.metric, self.timed, self.latency))
+        sheets += [latency_failure_sheet(self.latency, self.rows), failure_sheet(self.rows)]
         if self.published is not None:
             sheets.append(published_sheet(self.published))
         return [sheet for sheet in sheets if sheet.rows]
@@ -132,7 +159,7 @@ def load_report(store: Store) -> StudyReport:
         ],
         curves=read_curves(store.folder, [m.name for m in study.metrics if not m.test_only]),
         layers=read_layers(store.folder),
-        latency=_latency(store.folder / LATENCY),
+        latency=read_latency(store.folder),
         values=read_values(store.folder, [metric.name for metric in metrics]),
         published=published_table(study.family),
     )
@@ -155,24 +182,3 @@ def _reported(study: Study, rows: list[RunRow]) -> list[Metric]:
     measured = {name for row in rows for name in row.test}
     metrics = [metric for metric in study.metrics if metric.name in measured]
     return sorted(metrics, key=lambda metric: metric.name != study.metric)
-
-
-def _latency(path: Path) -> Table:
-    """The networks' latencies; none where the file is not there."""
-    texts = dict.fromkeys(("run", "input", "eager_ms", "compiled_ms", "failure", "machine"), str)
-    lines = read_table(path, texts) if path.exists() else []
-    for line in lines:
-        times = [line["eager_ms"], line["compiled_ms"]]
-        if times != ["", ""] and not all(_positive(time) for time in times):
-            raise FormatError(
-                f"{path} is damaged ({line['run']} takes {times} ms): restore it, or delete it and "
-                "run the study again"
-            )
-    return lines
-
-
-def _positive(text: str) -> bool:
-    try:
-        return 0.0 < float(text) < math.inf
-    except ValueError:
-        return False

@@ -25,7 +25,6 @@ __all__ = [
     "control_sheet",
     "cost_sheet",
     "failure_sheet",
-    "latency_sheet",
     "loss_sheet",
     "published_sheet",
     "reading_sheet",
@@ -77,7 +76,7 @@ def loss_sheet(findings: Findings) -> Sheet:
 
 def reading_sheet(findings: Findings) -> Sheet:
     """How many times the bytes dense networks need for the same metric."""
-    rows = [(f"{reading.bytes:,}", saved(reading)) for reading in findings.readings]
+    rows = [(f"{reading.cost:,.0f}", saved(reading)) for reading in findings.readings]
     headings = "bytes of the sparse file", "times the bytes, dense, for the same metric"
     return Sheet(_title(findings, "at equal quality: bytes saved"), headings, tuple(rows))
 
@@ -91,7 +90,7 @@ def values_sheet(
     lines = []
     for kind, rows in kinds.items():
         readings = read_across(rows, metric, design, scheme=scheme)
-        factors = {reading.bytes: saved(reading) for reading in readings}
+        factors = {reading.cost: saved(reading) for reading in readings}
         for cell in cells_of(rows, metric):
             if cell.row.scheme in ("", scheme):
                 pruned = cell.row.arm == SPARSE
@@ -167,27 +166,6 @@ def variant_sheet(metric: Metric, rows: Sequence[RunRow]) -> Sheet:
         *("less the recipe's own, 95% interval", "p (Holm)"),
     )
     return Sheet(f"Variants of the pruning: test {metric.label}", headings, tuple(lines))
-
-
-def latency_sheet(cells: Sequence[Cell], lines: Sequence[Mapping[str, str]]) -> Sheet:
-    """The time of one example, compiled and in eager torch."""
-    labels = {run: cell.label for cell in cells for run in cell.runs}
-    rows = [
-        (
-            labels[line["run"]],
-            line["input"],
-            line["eager_ms"],
-            line["compiled_ms"],
-            f"{float(line['eager_ms']) / float(line['compiled_ms']):.2f}"
-            if line["compiled_ms"]
-            else line["failure"],
-        )
-        for line in lines
-        if line["run"] in labels
-    ]
-    headings = "network", "input", "torch eager, ms", "billhook.compile, ms", "times as fast"
-    machine = lines[0]["machine"] if lines else ""
-    return Sheet(f"Latency: medians of one thread, {machine}", headings, tuple(rows))
 
 
 def failure_sheet(rows: Sequence[RunRow]) -> Sheet:

@@ -1,110 +1,209 @@
-"""How fast the chosen networks are: ``billhook.compile`` beside eager torch, in ``latency.csv``.
+"""How fast the chosen networks are, each by several forms, into ``latency.csv``.
 
-One line per network, of the first seed whose file is there: run, input, eager_ms, compiled_ms
-(medians of one thread), failure, machine. It is measured once a study is complete, when nothing of
-it runs any more, and is kept, so that reports can be made without the models.
+``billhook study run`` times eager torch and the program in fp32 of the first seed's networks when
+nothing of the study runs any more; ``billhook study latency`` every form of every seed's. The forms
+of all networks of a seed take turns in one fresh process, so that what else the machine does hits
+all of them alike; a seed is written when it is measured, and is not measured again.
 """
 
 import concurrent.futures
 import contextlib
+import itertools
+import logging
 import multiprocessing
 import os
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+import billhook
 from billhook.atomic import write_text
-from billhook.bench.measure import bench
+from billhook.bench.measure import instruction_set, processor_times
 from billhook.bench.memory import STEADY_MALLOC
-from billhook.errors import BillhookError
+from billhook.bench.peers import peer
+from billhook.errors import ConfigurationError
 from billhook.native import library
-from billhook.study.grid import Plan, Trial
-from billhook.study.records.details import Line, as_csv
+from billhook.study.grid import SPARSE, Plan, Trial
+from billhook.study.records.latency import (
+    EAGER,
+    FP32,
+    INT8,
+    Timing,
+    latency_csv,
+    read_latency,
+)
 from billhook.study.records.provenance import provenance
 from billhook.study.records.reading import LATENCY
 from billhook.study.records.store import Store
-from billhook.study.run.trial import load_network
+from billhook.study.run.trial import evaluated_as, load_task
 from billhook.study.subject import Place
+from billhook.tasks.task import Task
 from billhook.training.loop import MODEL_FILE
 
-__all__ = ["measure_latency"]
+__all__ = ["ALL_FORMS", "measure_latency"]
 
-_SHORTEST = 2e-3  # seconds of eager torch that a round lasts at least
+_BASIC = (EAGER, FP32)
+#: Of networks without zeros, which are what others run.
+_PEERS = (
+    *("onnxruntime", "onnxruntime int8", "onnxruntime int8 dynamic"),
+    *("openvino", "openvino int8"),
+)
+ALL_FORMS = (EAGER, FP32, INT8, *_PEERS)
 
 
-def measure_latency(store: Store, plan: Plan, place: Place) -> str:
-    """Write ``latency.csv`` unless it is there; what kept it from that, or "".
+def measure_latency(
+    store: Store,
+    plan: Plan,
+    place: Place,
+    *,
+    every: bool = False,
+    watch: Callable[[int, int], None] = lambda _, __: None,
+) -> str:
+    """Bring ``latency.csv`` up to date; what kept it from that, or "".
 
-    The networks are loaded and timed in a fresh process.
+    Args:
+        store: of the study, whose rows say which networks were chosen.
+        plan: its trials.
+        place: where the data are, on which programs in 8 bits are calibrated and tested.
+        every: all forms of all seeds; else, unless the file is there, the first seed's basic ones.
+        watch: is told the seed and how many networks of it will be measured.
     """
-    if (store.folder / LATENCY).exists():
+    if not every and (store.folder / LATENCY).exists():
         return ""
     if library() is None:
         return "this billhook was built without its kernels"
     trials = _networks(store, plan)
     if not trials:
         return f"the networks' files are not in {store.folder / 'runs'} any more"
+    known = read_latency(store.folder)
+    forms = ALL_FORMS if every else _BASIC
+    for seed, group in itertools.groupby(trials, key=lambda trial: trial.seed):
+        own = list(group)
+        wanted = {(trial.identity, form) for trial in own for form in _forms(trial, forms)}
+        if wanted <= {(each.run, each.form) for each in known}:
+            continue
+        watch(seed, len(own))
+        folders = [store.run_folder(trial) for trial in own]
+        new = _in_fresh_process(_timings, own, folders, place, forms)
+        measured = {each.run for each in new}
+        known = [*(each for each in known if each.run not in measured), *new]
+        metrics = [metric.name for metric in plan.study.metrics]
+        write_text(store.folder / LATENCY, latency_csv(known, metrics))
+        if not every:
+            break
+    return ""
+
+
+def _networks(store: Store, plan: Plan) -> list[Trial]:
+    """The chosen trials whose files are there, seed by seed; of variants too."""
+    rows = store.records.by_run()
+    found = [
+        trial
+        for trial in plan.trials
+        if trial.identity in rows and rows[trial.identity].chosen
+        if (store.run_folder(trial) / MODEL_FILE).exists()
+    ]
+    return sorted(found, key=lambda trial: plan.study.seeds.index(trial.seed))
+
+
+def _forms(trial: Trial, forms: Sequence[str]) -> list[str]:
+    return [form for form in forms if trial.arm != SPARSE or form not in _PEERS]
+
+
+def _timings(
+    trials: Sequence[Trial], folders: Sequence[Path], place: Place, forms: Sequence[str]
+) -> list[Timing]:
+    """Every form of the networks of one seed, timed in turn."""
+    torch.set_num_threads(1)
+    logging.getLogger("billhook").setLevel(logging.WARNING)
+    calls: dict[tuple[str, str], Callable[[], object]] = {}
+    made: list[tuple[Trial, str, str, str, dict[str, float]]] = []
+    with torch.no_grad():
+        for trial, folder in zip(trials, folders, strict=True):
+            task = load_task(trial, folder, place)
+            shapes = " ".join("x".join(map(str, x.shape)) for x in task.example_inputs() or ())
+            for form in _forms(trial, forms):
+                test: dict[str, float] = {}
+                failure = ""
+                try:
+                    call, test = _made(form, task)
+                    call()
+                    calls[trial.identity, form] = call
+                except Exception as error:  # of whatever library
+                    failure = _reason(error)
+                made.append((trial, form, shapes, failure, test))
+        medians = processor_times(calls)
+    machine = provenance()["machine"]
+    return [
+        Timing(
+            run=trial.identity,
+            form=form,
+            input=shapes,
+            milliseconds=_digits(medians.get((trial.identity, form))),
+            clock="cpu",
+            machine=machine,
+            isa=instruction_set(),
+            threads=1,
+            failure=failure,
+            test=test,
+        )
+        for trial, form, shapes, failure, test in made
+    ]
+
+
+def _made(form: str, task: Task) -> tuple[Callable[[], object], dict[str, float]]:
+    """A call of the task's network by a form, and its test metrics where they are its own."""
+    model, inputs = task.model, task.example_inputs()
+    if inputs is None:
+        raise ConfigurationError("the task has no example_inputs")
+    if form == FP32:
+        program = billhook.compile(model, inputs)
+        return lambda: program(*inputs), {}
+    if form == INT8:
+        batches = [each if len(each) > 1 else each[0] for each in task.calibration()]
+        program = billhook.compile(model, inputs, precision="int8", calibration=batches)
+        return lambda: program(*inputs), evaluated_as(task, _Stand(program))
+    return peer(form, model, inputs, 1, task.calibration()), {}
+
+
+class _Stand(nn.Module):
+    """A program in a network's place, with a parameter by which tasks see where it is."""
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self.program, self.place = program, nn.Parameter(torch.empty(0))
+
+    def forward(self, *args: Any) -> Any:
+        return self.program(*args)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self._modules["program"], name)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what went wrong, with its kind where the library is not billhook."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return first if isinstance(error, ConfigurationError) else f"{type(error).__name__}: {first}"
+
+
+def _digits(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else float(f"{milliseconds:.4g}")
+
+
+def _in_fresh_process(function: Callable[..., list[Timing]], *arguments: object) -> list[Timing]:
+    """Its result, in a process whose allocator keeps its memory."""
     context = multiprocessing.get_context("spawn")
     with (
         _environment(STEADY_MALLOC),
         concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as process,
     ):
-        lines = list(
-            process.map(_line, trials, map(store.run_folder, trials), [place] * len(trials))
-        )
-    write_text(store.folder / LATENCY, as_csv(lines))
-    return ""
-
-
-def _networks(store: Store, plan: Plan) -> list[Trial]:
-    """One chosen trial per arm, scheme and point: of the first seed whose file is there."""
-    rows = store.records.by_run()
-    found: dict[tuple[str, str, str, int], Trial] = {}
-    for trial in plan.trials:
-        row = rows.get(trial.identity)
-        there = (store.run_folder(trial) / MODEL_FILE).exists()
-        if row is not None and row.chosen and not trial.variant and there:
-            found.setdefault(trial.group[:-1], trial)
-    return list(found.values())
-
-
-def _line(trial: Trial, folder: Path, place: Place) -> Line:
-    model, inputs = load_network(trial, folder, place)
-    shapes = "" if inputs is None else " ".join("x".join(map(str, each.shape)) for each in inputs)
-    eager = compiled = failure = ""
-    if inputs is None:
-        failure = "the task has no example_inputs"
-    else:
-        torch.set_num_threads(1)
-        repeats = _repeats(model, inputs)
-        try:
-            result = bench(trial.identity, model, inputs, repeats=repeats, peers=("eager",))
-        except BillhookError as error:
-            failure = f"{type(error).__name__}: {error}"
-        else:
-            eager, compiled = (f"{result.median(form):.4g}" for form in ("eager", "billhook"))
-    return {
-        "run": trial.identity,
-        "input": shapes,
-        "eager_ms": eager,
-        "compiled_ms": compiled,
-        "failure": failure,
-        "machine": provenance()["machine"],
-    }
-
-
-def _repeats(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> int:
-    """How many calls a round needs to last long enough for the clock."""
-    with torch.no_grad():
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            model(*inputs)
-            times.append(time.perf_counter() - start)
-    return 1 + int(_SHORTEST / max(min(times), 1e-7))
+        return process.submit(function, *arguments).result()
 
 
 @contextlib.contextmanager

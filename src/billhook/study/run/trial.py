@@ -24,7 +24,7 @@ from billhook.training.loop import MODEL_FILE, Sparsity, test_metrics, train
 from billhook.training.parts import SCHEMES
 from billhook.training.precision import accelerator_for
 
-__all__ = ["evaluated_on_test", "load_network", "measure_test", "run_trial"]
+__all__ = ["evaluated_as", "evaluated_on_test", "load_task", "measure_test", "run_trial"]
 
 _SLACK = 0.005  # by which a file may exceed the bytes expected of random masks
 
@@ -105,13 +105,19 @@ def evaluated_on_test(trial: Trial, folder: Path, place: Place) -> dict[str, flo
     return _numbers(test_metrics(_task(trial, place), folder, torch.device("cpu")))
 
 
-def load_network(
-    trial: Trial, folder: Path, place: Place
-) -> tuple[nn.Module, tuple[torch.Tensor, ...] | None]:
-    """A finished trial's network from its file, in evaluation mode, and inputs of one example."""
-    task = _task(trial, place)
+def load_task(trial: Trial, folder: Path, place: Place) -> Task:
+    """The task of a finished trial, its network as read back from the file, in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):
+        task = _task(trial, place)
     task.model.load_state_dict(billhook.load(folder / MODEL_FILE))
-    return task.model.eval(), task.example_inputs()
+    task.model.eval()
+    return task
+
+
+def evaluated_as(task: Task, program: nn.Module) -> dict[str, float]:
+    """The test metrics of a program that stands in for the task's network."""
+    with torch.no_grad():
+        return _numbers(task.evaluate(program, "test"))
 
 
 def _task(trial: Trial, place: Place) -> Task:

@@ -21,7 +21,7 @@ from billhook.study.report.charts.axes import (
 )
 from billhook.tasks.task import Metric
 
-__all__ = ["over_bytes", "over_latency", "over_nonzeros", "over_steps", "published_points"]
+__all__ = ["means", "over_bytes", "over_nonzeros", "over_steps", "published_points"]
 
 
 def over_bytes(findings: Sequence[Findings]) -> Any:
@@ -79,32 +79,6 @@ def published_points(table: PublishedTable) -> Any:
     )
 
 
-def over_latency(metric: Metric, records: ChartRows) -> Any:
-    """A metric of every network over the time of one example, compiled and in eager torch.
-
-    ``records``: label, series, by, milliseconds, seeds, mean, low, high.
-    """
-    import altair as alt
-
-    x_axis = log_axis("median latency of one example", [r["milliseconds"] for r in records], "ms")
-    axis = score_axis(metric)
-    forms = list(dict.fromkeys(record["by"] for record in records))
-    scale, legend = alt.Scale(domain=forms), alt.Legend(columns=2)
-    base = alt.Chart(alt.InlineData(values=records)).encode(
-        x=alt.X("milliseconds:Q", **x_axis),
-        color=by_series(alt, records)["color"],
-        tooltip=[
-            alt.Tooltip("label:N", title="network"),
-            alt.Tooltip("by:N", title="run by"),
-            alt.Tooltip("milliseconds:Q", format=",.3~r"),
-            *tooltips(metric),
-        ],
-    )
-    dash = alt.StrokeDash("by:N", scale=scale, legend=legend)
-    shape = alt.Shape("by:N", scale=scale, legend=legend)
-    return _means(alt, base, axis, shape, strokeDash=dash).properties(width=2 * WIDTH, height=270)
-
-
 def _scores(metric: Metric, cells: Sequence[Cell], place: str, x_axis: dict[str, Any]) -> Any:
     """Means with their intervals, one line per arm."""
     import altair as alt
@@ -133,11 +107,11 @@ def _scores(metric: Metric, cells: Sequence[Cell], place: str, x_axis: dict[str,
         ],
     )
     band = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", axis=y_axis), y2="high:Q")
-    means = _means(alt, base, y_axis, series["shape"])
-    return (band + means).properties(width=WIDTH, height=270)
+    scores = means(alt, base, y_axis, series["shape"])
+    return (band + scores).properties(width=WIDTH, height=270)
 
 
-def _means(alt: Any, base: Any, axis: Any, shape: Any, **line: Any) -> Any:
+def means(alt: Any, base: Any, axis: Any, shape: Any, **line: Any) -> Any:
     """Means as a line with points, and their intervals, wherever ``base`` places them."""
     y = alt.Y("mean:Q", scale=alt.Scale(zero=False), axis=axis)
     bars = base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", axis=axis), y2="high:Q")
