@@ -165,3 +165,15 @@ def test_variants_of_the_pruning_are_compared_by_themselves() -> None:
     blocks = [each for each in found if each.way == FP32][1].networks[0]
     assert blocks.sparse.label == "large-sparse, granularity=block-1x4 90.0%"
     assert math.isclose(blocks.sparse.score.mean, 4.5)
+
+
+def test_scores_of_all_seeds_count_where_a_form_computes_what_was_trained() -> None:
+    rows, timings = study({**DENSE_NETWORKS, (SPARSE, 64.0, 200): (4.0, 4.0)})
+    first = [each for each in timings if each.run.endswith("-0")]
+    assert only(compared(rows, first)).sparse.scores == only(compared(rows, timings)).sparse.scores
+    one = rows[-5]
+    own = timed(rows, [*first, timing(one, INT8, 3.0, perplexity=4.5)], METRIC)
+    assert {each.form: len(each.scores) for each in own if each.row.arm == SPARSE} == {
+        FP32: 5,
+        INT8: 1,
+    }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,12 +42,23 @@ def store(grid: Plan, study_results: Path, tmp_path_factory: pytest.TempPathFact
     return Store(folder)
 
 
+def here(function: Callable[..., list[Timing]], *arguments: object) -> list[Timing]:
+    """In this process, which needs not start another."""
+    threads = torch.get_num_threads()
+    try:
+        return function(*arguments)
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def full(grid: Plan, store: Store, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Every form of every seed."""
     folder = tmp_path_factory.mktemp("every") / "results"
     shutil.copytree(store.folder, folder)
-    assert measure_latency(Store(folder), grid, Place(), every=True) == ""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "_in_fresh_process", here)
+        assert measure_latency(Store(folder), grid, Place(), every=True) == ""
     return Store(folder)
 
 
@@ -96,8 +108,9 @@ def test_the_metric_in_8_bits_is_that_of_the_program(grid: Plan, full: Store) ->
 
 
 def test_what_was_interrupted_continues_with_the_missing_seed(
-    grid: Plan, full: Store, tmp_path: Path
+    grid: Plan, full: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(latency, "_in_fresh_process", here)
     folder = tmp_path / "results"
     shutil.copytree(full.folder, folder)
     rows = full.records.by_run()

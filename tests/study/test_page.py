@@ -107,7 +107,7 @@ def test_markup_in_the_results_stays_text(browser: Any) -> None:
     text = browser.execute_script("return document.body.textContent")
     assert text.count(HOSTILE) >= 2  # the machine, and a failed run's reason
     assert "<script>" in browser.execute_script(
-        "return document.getElementById('chart-5-0').textContent"  # an axis of layers
+        "return document.getElementById('chart-6-0').textContent"  # an axis of layers
     )
 
 

@@ -28,6 +28,8 @@ __all__ = ["FASTEST", "WAYS", "AtLatency", "EqualLatency", "Timed", "equal_laten
 FASTEST = "the fastest form of each"
 WAYS = (FP32, INT8, FASTEST)
 
+_Place = tuple[str, str, str, int]
+
 
 @dataclasses.dataclass(frozen=True)
 class Timed:
@@ -88,26 +90,25 @@ class EqualLatency:
 def timed(rows: Sequence[RunRow], timings: Sequence[Timing], metric: Metric) -> list[Timed]:
     """Every chosen arm and size by every form that ran it; in the order of the rows.
 
-    Where a form has numbers of its own, those count, else the network's as it was trained.
+    A form that has numbers of its own has the scores of the seeds that it ran; of others, which
+    compute what was trained, every seed's scores count, whichever seeds were timed.
     """
     chosen = {row.run: row for row in rows if row.chosen}
-    groups: dict[tuple[str, ...], list[tuple[RunRow, Timing]]] = defaultdict(list)
+    seeds: dict[_Place, list[RunRow]] = defaultdict(list)
+    for row in chosen.values():
+        seeds[_place(row)].append(row)
+    groups: dict[tuple[_Place, str], list[Timing]] = defaultdict(list)
     for each in timings:
-        row = chosen.get(each.run)
-        if row is not None and each.milliseconds is not None:
-            key = row.arm, row.scheme, row.variant, str(row.point), each.form
-            groups[key].append((row, each))
-    return [
-        Timed(
-            row=group[0][0],
-            form=form,
-            milliseconds=statistics.median(each.milliseconds or 0.0 for _, each in group),
-            scores={
-                row.seed: each.test.get(metric.name, row.test[metric.name]) for row, each in group
-            },
-        )
-        for (*_, form), group in groups.items()
-    ]
+        if each.run in chosen and each.milliseconds is not None:
+            groups[_place(chosen[each.run]), each.form].append(each)
+    found = []
+    for (place, form), group in groups.items():
+        scores = {row.seed: row.test[metric.name] for row in seeds[place]}
+        if any(each.test for each in group):
+            scores = {chosen[each.run].seed: each.test[metric.name] for each in group}
+        time = statistics.median(each.milliseconds or 0.0 for each in group)
+        found.append(Timed(seeds[place][0], form, time, scores))
+    return found
 
 
 def equal_latency(
@@ -128,14 +129,18 @@ def equal_latency(
     return compared
 
 
+def _place(row: RunRow) -> _Place:
+    """Arm, scheme, variant and size: what the seeds have in common."""
+    return row.arm, row.scheme, row.variant, row.point
+
+
 def _by(way: str, found: Sequence[Timed]) -> list[Timed]:
     """The networks as this way runs them."""
     if way != FASTEST:
         return [each for each in found if each.form == way]
-    best: dict[tuple[str, str, str, int], Timed] = {}
+    best: dict[_Place, Timed] = {}
     for each in found:
-        row = each.row
-        key = row.arm, row.scheme, row.variant, row.point
+        key = _place(each.row)
         if key not in best or each.milliseconds < best[key].milliseconds:
             best[key] = each
     return list(best.values())
