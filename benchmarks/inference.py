@@ -3,7 +3,8 @@
 ``--weights FILE --width 0.5 --pixels 96`` measures trained masks beside random ones.
 Every figure in docs/inference.md comes from here. Forms of one workload take turns; the median and
 the fastest round of each are printed, with their ratios to ours.
-ONNX Runtime and OpenVINO are measured where the extra ``bench`` is installed.
+ONNX Runtime and OpenVINO are measured where the extra ``bench`` is installed, and torchao where it
+is; a form that does not run is named with its reason. ``--isa avx2`` holds every form that can be.
 """
 
 import copy
@@ -18,8 +19,10 @@ from torch.nn import functional as F
 from torch.utils import mkldnn
 
 import billhook
+from billhook.bench.held import with_held
 from billhook.bench.measure import Result, bench, layer_table, measure_limits
 from billhook.bench.memory import with_steady_memory
+from billhook.bench.peers import PEERS
 from billhook.models import inception_v3, mobilenet_v1
 
 Shape = tuple[int, ...]
@@ -155,16 +158,17 @@ def _lstm(units: int, batch: int) -> Workload:
     return lambda s, uneven: (prune(Recurrent(units), s, uneven), (35, batch, units))
 
 
-ALL = ("eager", "torch.compile", "onnxruntime", "openvino")
+#: torch.compile unrolls the steps of an LSTM, which takes it minutes.
+RECURRENT = tuple(name for name in PEERS if not name.startswith("torch"))
 # Model, peers, rounds, and timed calls in a row a round.
 WORKLOADS: dict[str, tuple[Workload, tuple[str, ...], int, int]] = {
-    "mobilenet": (_mobilenet, ALL, 15, 3),
-    "inception": (_inception, ALL, 7, 2),
-    "linear-1": (_linear(1), ALL, 21, 10),
-    "linear-16": (_linear(16), ALL, 11, 5),
-    "lstm-650": (_lstm(650, 1), ("eager", "onnxruntime", "openvino"), 7, 2),
-    "lstm-1500": (_lstm(1500, 1), ("eager", "onnxruntime", "openvino"), 5, 1),
-    "lstm-1500-20": (_lstm(1500, 20), ("eager", "onnxruntime", "openvino"), 3, 1),
+    "mobilenet": (_mobilenet, PEERS, 15, 3),
+    "inception": (_inception, PEERS, 7, 2),
+    "linear-1": (_linear(1), PEERS, 21, 10),
+    "linear-16": (_linear(16), PEERS, 11, 5),
+    "lstm-650": (_lstm(650, 1), RECURRENT, 7, 2),
+    "lstm-1500": (_lstm(1500, 1), RECURRENT, 5, 1),
+    "lstm-1500-20": (_lstm(1500, 20), RECURRENT, 3, 1),
 }
 
 
@@ -204,10 +208,12 @@ def main(
     weights: Annotated[
         Path | None, typer.Option(help="Instead: MobileNetV1 as trained, and with random masks.")
     ] = None,
+    isa: Annotated[str, typer.Option(help="Hold every form to it, such as avx2.")] = "",
     width: Annotated[float, typer.Option(help="Of the file's MobileNetV1.")] = 1.0,
     pixels: Annotated[int, typer.Option(help="Of its images.")] = 224,
 ) -> None:
     """Runs the workloads and prints ratios."""
+    with_held(isa)
     if weights is not None:
         for count in threads or [1, 2]:
             run_trained(weights, width, pixels, count)

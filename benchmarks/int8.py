@@ -4,18 +4,17 @@ Every figure in docs/inference.md on 8 bits comes from here. All forms of one wo
 one process; a ratio is a form's median over billhook's. The peers are dense, of the same weights
 before pruning: ONNX Runtime in fp32, in int8 with static ranges (QDQ, per channel) and with dynamic
 ones; OpenVINO in fp32, as it comes (on a processor with AMX that is bf16) and in int8 from the same
-QDQ model; torch. They are of the extra ``bench``.
+QDQ model; torch.compile in fp32 and bf16, and torchao's int8. They are of the extra ``bench``, but
+for torchao; ``--form`` picks some of them.
 
-``--isa avx2`` holds billhook's programs and OpenVINO to an instruction set; ONNX Runtime has no
-such switch and is left out. ``--clock cpu`` compares processor time, for a core that others use
-too. Weights are random, activations those of random inputs after batch norm was settled on them:
-speed only.
+``--isa avx2`` holds all of them to an instruction set but ONNX Runtime, which has no such switch
+and is left out where the processor has more. ``--clock cpu`` compares processor time, for a core
+that others use too. Weights are random, activations those of random inputs after batch norm was
+settled on them: speed only.
 """
 
-import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,21 +23,17 @@ import typer
 from torch import nn
 
 import billhook
+from billhook.bench.held import with_held
 from billhook.bench.memory import with_steady_memory
+from billhook.bench.peers import PEERS, peer
 from billhook.inference import isa
+from billhook.inference.race import interleaved_times
 from billhook.models import inception_v3, mobilenet_v1
 
 #: On a core that others use as well, the processor time of a process with one thread is what its
 #: wall time would be without them, but for what they displace from the caches.
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-FASTEST = isa.best("int8")  # of this processor, whatever the forms are held to
-#: What OpenVINO's oneDNN is held to for each of ours.
-ONEDNN = {
-    "avx2": "AVX2",
-    "avxvnni": "AVX2_VNNI",
-    "avx512vnni": "AVX512_CORE_VNNI",
-    "avx512vbmi": "AVX512_CORE_VNNI",
-}
+DENSE = tuple(name for name in PEERS if not name.startswith("billhook"))
 
 
 def pruned(matrix: torch.Tensor, pattern: str, sparsity: float) -> torch.Tensor:
@@ -133,89 +128,22 @@ WORKLOADS = {
 }
 
 
-def onnx_files(workload: Workload, folder: Path) -> dict[str, Path]:
-    """The dense model as ONNX: "fp32", "int8" (QDQ) and, where it is common, "int8 dynamic"."""
-    import onnxruntime
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        QuantFormat,
-        QuantType,
-        quantize_dynamic,
-        quantize_static,
-    )
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    x = torch.randn(workload.shape)
-    fp32 = folder / "fp32.onnx"
-    torch.onnx.export(workload.model("1x4", 0.0), (x,), str(fp32), dynamo=False)
-    name = onnxruntime.InferenceSession(str(fp32)).get_inputs()[0].name
-    files = {"fp32": fp32}
-    if workload.dynamic:
-        files["int8 dynamic"] = folder / "dynamic.onnx"
-        quantize_dynamic(str(fp32), str(files["int8 dynamic"]), weight_type=QuantType.QInt8)
-    if workload.make is Recurrent:  # static ranges of an LSTM are not what people use
-        return files
-
-    class Batches(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.batches = iter([{name: torch.randn(workload.shape).numpy()} for _ in range(4)])
-
-        def get_next(self) -> Any:
-            return next(self.batches, None)
-
-    quant_pre_process(str(fp32), str(folder / "prepared.onnx"))
-    files["int8"] = folder / "int8.onnx"
-    quantize_static(
-        str(folder / "prepared.onnx"),
-        str(files["int8"]),
-        Batches(),
-        quant_format=QuantFormat.QDQ,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-    )
-    return files
-
-
-def peers(workload: Workload, x: torch.Tensor, folder: Path, held: bool) -> dict[str, Any]:
-    """A call of each peer, by name."""
-    import onnxruntime
-    import openvino
-
-    files, array = onnx_files(workload, folder), x.numpy()
-    calls: dict[str, Any] = {}
-    for kind, file in files.items() if not held else ():
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        session = onnxruntime.InferenceSession(
-            str(file), options, providers=["CPUExecutionProvider"]
-        )
-        feed = {session.get_inputs()[0].name: array}
-        calls[f"ONNX Runtime {kind}"] = lambda session=session, feed=feed: session.run(None, feed)
-    core = openvino.Core()
-    forms = {"fp32": ("fp32", "f32"), "as it comes": ("fp32", None), "int8": ("int8", None)}
-    for name, (kind, hint) in forms.items():
-        if kind not in files:
-            continue
-        read = core.read_model(str(files[kind]))
-        read.reshape({read.inputs[0]: list(x.shape)})
-        settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
-        if hint is not None:
-            settings["INFERENCE_PRECISION_HINT"] = hint
+def peers(workload: Workload, x: torch.Tensor, forms: Sequence[str]) -> dict[str, Any]:
+    """A call of each of the dense forms, by name."""
+    batches = [(torch.randn(workload.shape),) for _ in range(4)]
+    model, calls = workload.model("1x4", 0.0), {}
+    for name in forms:
         try:
-            request = core.compile_model(read, "CPU", settings).create_infer_request()
-        except RuntimeError as error:  # bf16 held to a set that has none
-            print(f"OpenVINO {name} does not run: {str(error).strip().splitlines()[-1]}")
-            continue
-        calls[f"OpenVINO {name}"] = lambda request=request: request.infer(
-            [array], share_inputs=True, share_outputs=True
-        )
+            calls[name] = peer(name, model, (x,), 1, batches)
+            calls[name]()
+        except Exception as error:  # not installed, does not run the model, cannot be held
+            calls.pop(name, None)
+            print(f"{name} is left out: {(str(error).strip().splitlines() or [''])[0]}")
     return calls
 
 
 def ours(
-    workload: Workload, patterns: list[str], sparsity: float, x: torch.Tensor, instruction_set: str
+    workload: Workload, patterns: list[str], sparsity: float, x: torch.Tensor
 ) -> Iterator[tuple[str, Any, Any]]:
     """A call of each program in 8 bits and its report, and billhook's in fp32."""
     batches = [torch.randn(2, *x.shape[1:]) if x.dim() == 4 else x for _ in range(3)]
@@ -224,9 +152,8 @@ def ours(
         calibration = billhook.Calibration(batches, bound=1e9)  # random networks are not accurate
         program = billhook.compile(model, x, precision="int8", calibration=calibration)
         yield f"billhook int8 {pattern}", lambda p=program: p(x), program
-    if instruction_set == FASTEST:
-        program = billhook.compile(model, x)
-        yield "billhook fp32", lambda p=program: p(x), program
+    program = billhook.compile(model, x)
+    yield "billhook fp32", lambda p=program: p(x), program
 
 
 def flags() -> str:
@@ -250,44 +177,24 @@ def noise() -> float:
     return times[180] / times[0] - 1
 
 
-def timed(
-    calls: dict[str, Callable[[], object]], rounds: int, repeats: int, clock: Callable[[], float]
-) -> dict[str, list[float]]:
-    """Milliseconds of one call of each form in every round, sorted; all take turns.
-
-    In each round a form first runs untimed as often as timed, in its own steady state.
-    """
-    times: dict[str, list[float]] = {form: [] for form in calls}
-    for _ in range(rounds):
-        for form, call in calls.items():
-            for _ in range(repeats):
-                call()
-            start = clock()
-            for _ in range(repeats):
-                call()
-            times[form].append((clock() - start) / repeats * 1e3)
-    return {form: sorted(values) for form, values in times.items()}
-
-
 def run(
     name: str,
     patterns: list[str],
     sparsity: float,
     *,
-    instruction_set: str,
+    forms: Sequence[str],
     rounds: int | None,
     clock: str,
 ) -> None:
     """One workload: a line for each form."""
     workload = WORKLOADS[name]
     x = torch.randn(workload.shape)
-    held = instruction_set != FASTEST
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        forms = list(ours(workload, patterns, sparsity, x, instruction_set))
-        calls = {form: call for form, call, _ in forms}
-        calls |= peers(workload, x, Path(folder), held)
+    with torch.no_grad():
+        own_forms = list(ours(workload, patterns, sparsity, x))
+        calls = {form: call for form, call, _ in own_forms} | peers(workload, x, forms)
         before = noise()
-        times = timed(calls, rounds or workload.rounds, workload.repeats, CLOCKS[clock])
+        turns = rounds or workload.rounds
+        times = interleaved_times(calls, turns, workload.repeats, CLOCKS[clock])
     noisy = max(before, noise())
     print(f"\n{name}, {sparsity:.0%} zeros, noise of this core {noisy:.0%}")
     median = {form: values[len(values) // 2] for form, values in times.items()}
@@ -300,7 +207,7 @@ def run(
             f" {median[form] / median[o]:.2f} ({best[form] / best[o]:.2f}) |" for o in own
         )
         print(f"| {form} | {median[form]:.3f} | {best[form]:.3f} |{ratios}", flush=True)
-    for form, _, program in forms:
+    for form, _, program in own_forms:
         report = program.report()
         if report.accuracy is not None:
             kernels = {f"{layer.chosen.split(',')[0]}" for layer in report.layers}
@@ -319,27 +226,25 @@ def main(
     instruction_set: Annotated[str, typer.Option("--isa", help="Hold every form to it.")] = "",
     rounds: Annotated[int | None, typer.Option(help="Of turns.")] = None,
     *,
+    form: Annotated[
+        list[str] | None, typer.Option(help="Of the peers; all unless given. May be repeated.")
+    ] = None,
     clock: Annotated[
         str, typer.Option(help="wall, or cpu: the time of this process alone.")
     ] = "wall",
 ) -> None:
     """Runs the workloads and prints a table for each."""
+    with_held(instruction_set)
     torch.set_num_threads(1)
-    chosen = instruction_set or FASTEST
-    if chosen != FASTEST:
-        os.environ["ONEDNN_MAX_CPU_ISA"] = ONEDNN[chosen]
-        isa.index_of(chosen, "int8")
-        fp32 = isa.supported("fp32")
-        isa.supported = lambda kind: fp32 if kind == "fp32" else (chosen, "portable")
-    print(f"{flags()}; kernels {chosen}, one thread")
+    print(f"{flags()}; kernels {isa.best('int8')}, one thread")
     for name in only or WORKLOADS:
-        default = ["1x4", "8x4", "unstructured"] if WORKLOADS[name].dynamic else ["1x4", "4x4"]
+        default = ["1x4", "8x4" if WORKLOADS[name].dynamic else "4x4", "unstructured"]
         for share in sparsity or [0.9]:
             run(
                 name,
                 pattern or default,
                 share,
-                instruction_set=chosen,
+                forms=form or DENSE,
                 rounds=rounds,
                 clock=clock,
             )

@@ -109,9 +109,15 @@ def bench(
             calls: dict[str, Callable[[], object]] = {"billhook": lambda: compiled(*inputs)}
             for name in peers:
                 try:
-                    calls[name] = peer(name, model, inputs, threads)
+                    call = peer(name, model, inputs, threads)
+                    call()
                 except ConfigurationError as error:
                     left_out[name] = str(error)
+                except Exception as error:  # of whatever library
+                    first = (str(error).strip().splitlines() or [""])[0]
+                    left_out[name] = f"{type(error).__name__}: {first}"
+                else:
+                    calls[name] = call
             calls |= extra or {}
             times = interleaved_times(calls, rounds, repeats)
     finally:

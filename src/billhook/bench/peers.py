@@ -1,4 +1,6 @@
-"""Other ways to run a model on the CPU, to be measured beside billhook, all of them dense.
+"""Other ways to run a model on the CPU, to be measured beside billhook's program in fp32.
+
+All but billhook in 8 bits are dense.
 
 ONNX Runtime and OpenVINO come with the extra ``bench``, torchao is a package of its own. A form
 that is not installed, or that does not run the model, is left out, and the benchmark says why.
@@ -16,9 +18,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+import billhook
+from billhook.bench.held import obstacle
 from billhook.errors import ConfigurationError
 
-__all__ = ["INT8", "PEERS", "peer"]
+__all__ = ["PEERS", "peer"]
 
 Call = Callable[[], object]
 Inputs = tuple[torch.Tensor, ...]
@@ -45,6 +49,8 @@ def peer(name: str, model: nn.Module, inputs: Inputs, threads: int, batches: Bat
     for module in modules:
         if importlib.util.find_spec(module) is None:
             raise ConfigurationError(f"{module} is not installed")
+    if reason := obstacle(name):
+        raise ConfigurationError(reason)
     return make(model, inputs, threads, batches or [inputs])
 
 
@@ -71,6 +77,14 @@ def _compiled_bf16(model: nn.Module, inputs: Inputs, threads: int, batches: Batc
             return model(*x)
 
     return _compiled(cast(nn.Module, forward), inputs, threads, batches)
+
+
+def _billhook_int8(model: nn.Module, inputs: Inputs, _: int, batches: Batches) -> Call:
+    """Speed only: whatever the outputs lose is accepted."""
+    given = [batch if len(batch) > 1 else batch[0] for batch in batches]
+    calibration = billhook.Calibration(given, bound=float("inf"))
+    program = billhook.compile(model, inputs, precision="int8", calibration=calibration)
+    return lambda: program(*inputs)
 
 
 def _torchao(model: nn.Module, inputs: Inputs, threads: int, batches: Batches) -> Call:
@@ -215,6 +229,7 @@ def _input_names(onnx: bytes) -> list[str]:
 _ORT, _OPENVINO = ("onnx", "onnxruntime"), ("onnx", "openvino")
 _Maker = Callable[[nn.Module, Inputs, int, Batches], Call]
 _FORMS: dict[str, tuple[tuple[str, ...], _Maker]] = {
+    "billhook int8": ((), _billhook_int8),
     "eager": ((), _eager),
     "torch.compile": ((), _compiled),
     "torch.compile bf16": ((), _compiled_bf16),
@@ -227,6 +242,5 @@ _FORMS: dict[str, tuple[tuple[str, ...], _Maker]] = {
     "openvino int8": ((*_OPENVINO, "onnxruntime"), partial(_openvino, (_static, None))),
 }
 
-#: Every form, and those in 8 bits. "As it comes" is bf16 on a processor with AMX, fp32 elsewhere.
+#: Every form. "As it comes" is bf16 on a processor with AMX, fp32 elsewhere.
 PEERS = tuple(_FORMS)
-INT8 = tuple(name for name in PEERS if "int8" in name)

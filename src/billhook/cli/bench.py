@@ -30,14 +30,20 @@ def bench_command(
     vocabulary: Vocabulary = None,
     *,
     threads: Annotated[int, typer.Option(min=1, help="For every form of the model.")] = 1,
+    isa: Annotated[
+        str,
+        typer.Option(help="Hold every form to an instruction set, such as avx2.", metavar="NAME"),
+    ] = "",
     json: Json = False,
 ) -> None:
     """Time a sparse model compiled, beside torch and others, and every layer of it.
 
     The weights come from --weights; or --sparsity zeroes that share of random ones.
     """
+    from billhook.bench.held import with_held
     from billhook.bench.memory import with_steady_memory
 
+    with_held(isa)
     with_steady_memory()
     from billhook.cli.bodies.bench import run
 

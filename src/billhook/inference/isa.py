@@ -1,13 +1,38 @@
 """The instruction sets of the kernels, from the native library's table (``csrc/isa.cpp``)."""
 
+import os
 from typing import Literal
 
 from billhook import native
 from billhook.errors import CompileError, ConfigurationError
 
-__all__ = ["Precision", "best", "index_of", "lanes", "name_of", "names", "set_for", "supported"]
+__all__ = [
+    "HELD",
+    "MAX_ISA",
+    "Precision",
+    "best",
+    "index_of",
+    "lanes",
+    "name_of",
+    "names",
+    "set_for",
+    "supported",
+]
 
 Precision = Literal["fp32", "int8"]
+
+#: The environment variable that holds a process to an instruction set.
+MAX_ISA = "BILLHOOK_MAX_ISA"
+_AVX2 = ("portable", "avx2")
+#: The sets that a processor runs which has none better than the first.
+HELD = {
+    "portable": ("portable",),
+    "avx2": _AVX2,
+    "avxvnni": (*_AVX2, "avxvnni"),
+    "avx512": (*_AVX2, "avx512"),
+    "avx512vnni": (*_AVX2, "avx512", "avx512vnni"),
+    "avx512vbmi": (*_AVX2, "avx512", "avx512vnni", "avx512vbmi"),
+}
 
 
 def names(precision: Precision) -> tuple[str, ...]:
@@ -16,8 +41,19 @@ def names(precision: Precision) -> tuple[str, ...]:
 
 
 def supported(precision: Precision) -> tuple[str, ...]:
-    """Those that this processor runs."""
+    """Those that this processor runs, or is held to by the variable ``BILLHOOK_MAX_ISA``.
+
+    Raises:
+        ConfigurationError: The variable names none.
+    """
     runs = {row.name for row in native.instruction_sets() if row.runs}
+    limit = os.environ.get(MAX_ISA)
+    if limit:
+        if limit not in HELD:
+            raise ConfigurationError(
+                f"{MAX_ISA} is {limit!r}: it can be {', '.join(HELD)}, or not set"
+            )
+        runs &= set(HELD[limit])
     return tuple(name for name in names(precision) if name in runs)
 
 

@@ -95,9 +95,7 @@ def run(
     model = _onnx(target, weights, sparsity) if is_onnx else _model(target, weights, sparsity)
     inputs = (example_input(shape, vocabulary),)
     check_input(target, model, inputs[0])
-    # Recurrent models are measured beside eager torch alone, which always runs them.
-    usable = peers if vocabulary is None else ("eager",)
-    result = bench(target, model, inputs, threads=threads, rounds=rounds, peers=usable)
+    result = bench(target, model, inputs, threads=threads, rounds=rounds, peers=peers)
     yield result
     yield Mode(result.compiled.plan.mode, result.compiled.report().reason)
     yield Layers(result.compiled.report().layers, measure_limits())
