@@ -10,19 +10,22 @@ import torch
 
 import billhook
 from billhook.errors import CompileError, FormatError
+from billhook.inference.int8.choices import candidates, pattern_of
 from billhook.native import library
 from billhook.study.grid import SPARSE, Plan, plan
 from billhook.study.records.latency import EAGER, FP32, INT8, Timing, latency_csv, read_latency
 from billhook.study.records.reading import LATENCY
 from billhook.study.records.store import Store
 from billhook.study.report.notes import notes
+from billhook.study.report.output import write_report
 from billhook.study.report.page import page
 from billhook.study.report.report import load_report
 from billhook.study.run import latency
 from billhook.study.run.latency import measure_latency
-from billhook.study.run.trial import evaluated_as, load_task
-from billhook.study.spec import Study
+from billhook.study.run.trial import evaluated_as, load_task, run_trial
+from billhook.study.spec import Study, load_study
 from billhook.study.subject import Place
+from tests.study.conftest import TINY
 
 pytestmark = pytest.mark.skipif(library() is None, reason="built without kernels")
 
@@ -134,6 +137,9 @@ def test_the_report_needs_no_models_for_it(full: Store, tmp_path: Path) -> None:
     equal = [each for each in report.sheets if "at equal latency" in each.title]
     assert len(equal) == 3  # fp32, 8 bits, each by its fastest form
     assert any("accuracy at equal latency, billhook int8" in words[0] for words in report.verdicts)
+    write_report(report, Store(tmp_path))
+    assert (tmp_path / "milliseconds.png").read_bytes().startswith(b"\x89PNG")
+    assert "(milliseconds.png)" in (tmp_path / "report.md").read_text()
     html = page(report, tmp_path)
     assert "Accuracy against milliseconds" in html
     assert "billhook int8" in html
@@ -163,6 +169,23 @@ def test_a_network_that_does_not_compile_says_why(
     assert eager.milliseconds is not None
     assert fp32.failure == "CompileError: the outputs would differ"
     assert fp32.milliseconds is None
+
+
+def test_blocks_of_1x4_are_a_variant_whose_weights_their_kernels_take(tmp_path: Path) -> None:
+    file = tmp_path / "blocks.toml"
+    variants = 'variants = [{ granularity = "block-1x4" }]'
+    file.write_text(TINY.replace('choose_by = "cross_entropy"', variants))
+    trial = next(trial for trial in plan(load_study(str(file))).trials if trial.variant)
+    run_trial(trial, tmp_path, lambda _: None)
+    model = load_task(trial, tmp_path, Place()).model
+    patterns = {
+        pattern_of(weight.detach().ne(0).to(torch.int8).numpy())
+        for weight in model.parameters()
+        if weight.dim() == 2
+    }
+    assert patterns == {"1x4"}
+    weight = next(weight for weight in model.parameters() if weight.dim() == 2)
+    assert "1x4" in candidates(weight.detach().ne(0).to(torch.int8).numpy(), "avx2", vector=True)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from rich.console import Console
 from billhook.atomic import write_bytes, write_text
 from billhook.study.records.store import Store
 from billhook.study.report.charts.over_bytes import over_bytes
+from billhook.study.report.charts.over_latency import over_latency
 from billhook.study.report.charts.theme import png, svg
 from billhook.study.report.notes import notes
 from billhook.study.report.page import page
@@ -17,7 +18,8 @@ from billhook.study.report.sheet import escaped
 
 __all__ = ["FILES", "markdown", "print_report", "write_report"]
 
-#: What :func:`write_report` writes, the last one when all else is there.
+#: What :func:`write_report` writes, the last one when all else is there; with latencies also
+#: milliseconds.png.
 FILES = "comparison.csv", "plot.png", "plot.svg", "report.html", "report.md"
 
 
@@ -44,6 +46,8 @@ def markdown(report: StudyReport) -> str:
         if number == 0:
             parts.append("![Both arms over the bytes of the file, and their difference](plot.png)")
         parts.append("\n".join(f"- {escaped(line)}" for line in rest))
+    if report.timed:
+        parts.append("![Every network over the milliseconds of one example](milliseconds.png)")
     parts += [f"## {escaped(sheet.title)}\n\n{sheet.markdown()}" for sheet in report.sheets]
     parts.append(
         "## How to read this\n\n" + "\n".join(f"- {escaped(line)}" for line in notes(report))
@@ -65,6 +69,9 @@ def write_report(report: StudyReport, store: Store) -> None:
     write_text(store.folder / "comparison.csv", _comparison_csv(report))
     write_bytes(store.folder / "plot.png", png(plot))
     write_text(store.folder / "plot.svg", svg(plot))
+    if report.timed:
+        chart = over_latency(report.metric, report.timed)
+        write_bytes(store.folder / "milliseconds.png", png(chart))
     write_text(store.folder / "report.html", page(report, store.folder))
     write_text(store.folder / "report.md", markdown(report))
 
