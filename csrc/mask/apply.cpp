@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cstring>
 
 #include "abi.h"
@@ -32,10 +33,10 @@ void for_changed(int64_t begin, int64_t end, const Change& change, const Visit& 
   for (int64_t i = begin; i < end; i += 8) {
     const uint8_t now = change.now[i >> 3];
     unsigned changed = now ^ change.before[i >> 3];
-    if (changed == 0) continue;
     if (end - i < 8) changed &= (1u << (end - i)) - 1;
-    for (int lane = 0; lane < 8; ++lane) {
-      if (changed >> lane & 1) visit(i + lane, (now >> lane & 1) != 0);
+    for (; changed != 0; changed &= changed - 1) {
+      const int lane = std::countr_zero(changed);
+      visit(i + lane, (now >> lane & 1) != 0);
     }
   }
 }
@@ -52,14 +53,8 @@ template <class Word>
 void exchange(void* weight, void* aside, int64_t begin, int64_t end, const Change& change) {
   auto* weights = static_cast<Word*>(weight);
   auto* values = static_cast<Word*>(aside);
-  for_changed(begin, end, change, [&](int64_t i, bool returns) {
-    if (returns) {
-      weights[i] = values[i];
-    } else {
-      values[i] = weights[i];
-      weights[i] = 0;
-    }
-  });
+  for_changed(begin, end, change,
+              [&](int64_t i, bool returns) { exchange_one(weights, values, i, returns); });
 }
 
 const Apply* versions_of(int64_t isa, int64_t itemsize) {

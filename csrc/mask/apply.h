@@ -20,6 +20,17 @@ using ZeroLeaving = void (*)(void* data, int64_t begin, int64_t end, const Chang
 using Exchange = void (*)(void* weight, void* aside, int64_t begin, int64_t end,
                           const Change& change);
 
+// Exchange of one weight. Static: each instruction set has its own.
+template <class Word>
+static inline void exchange_one(Word* weights, Word* aside, int64_t i, bool returns) {
+  if (returns) {
+    weights[i] = aside[i];
+  } else {
+    aside[i] = weights[i];
+    weights[i] = 0;
+  }
+}
+
 struct Apply {
   Zero zero;
   ZeroLeaving zero_leaving;

@@ -13,6 +13,7 @@ struct Lanes;
 
 template <>
 struct Lanes<2> {
+  using Word = uint16_t;
   static constexpr int count = 16;
   static __m256i of(unsigned bits) {
     const __m256i lanes = _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096,
@@ -24,6 +25,7 @@ struct Lanes<2> {
 
 template <>
 struct Lanes<4> {
+  using Word = uint32_t;
   static constexpr int count = 8;
   static __m256i of(unsigned bits) {
     const __m256i lanes = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
@@ -34,6 +36,7 @@ struct Lanes<4> {
 
 template <>
 struct Lanes<8> {
+  using Word = uint64_t;
   static constexpr int count = 4;
   static __m256i of(unsigned bits) {
     const __m256i lanes = _mm256_setr_epi64x(1, 2, 4, 8);
@@ -72,20 +75,31 @@ bool zero(void* data, int64_t begin, int64_t end, const uint8_t* bits) {
   return apply_portable(itemsize)->zero(data, i, end, bits) || found;
 }
 
-// Calls visit(i, before, now) for every vector of elements some of whose mask bits changed; returns
-// where the vectors end.
-template <int count, class Visit>
-int64_t for_changed(int64_t begin, int64_t end, const Change& change, const Visit& visit) {
+// Calls one(i, kept now) for every element whose mask bit changed, or many(i, before, now) for the
+// vectors of 64 elements most of whose cache lines are touched anyway; returns where the 64s end.
+// Between two updates few weights change: their addresses then follow from the bits alone, so loads
+// and stores of many lines are under way at once.
+template <int count, class One, class Many>
+int64_t for_changed(int64_t begin, int64_t end, const Change& change, const One& one,
+                    const Many& many) {
+  constexpr int kFew = 8;
   int64_t i = begin;
   for (; i + 64 <= end; i += 64) {
     uint64_t before, now;
     __builtin_memcpy(&before, change.before + (i >> 3), 8);
     __builtin_memcpy(&now, change.now + (i >> 3), 8);
-    if (before == now) continue;
+    uint64_t changed = before ^ now;
+    if (__builtin_popcountll(changed) <= kFew) {
+      for (; changed != 0; changed &= changed - 1) {
+        const int lane = __builtin_ctzll(changed);
+        one(i + lane, (now >> lane & 1) != 0);
+      }
+      continue;
+    }
     for (int64_t j = 0; j < 64; j += count) {
       const auto was = static_cast<unsigned>(before >> j & ((1u << count) - 1));
       const auto is = static_cast<unsigned>(now >> j & ((1u << count) - 1));
-      if (was != is) visit(i + j, was, is);
+      if (was != is) many(i + j, was, is);
     }
   }
   return i;
@@ -94,27 +108,34 @@ int64_t for_changed(int64_t begin, int64_t end, const Change& change, const Visi
 template <int itemsize>
 void zero_leaving(void* data, int64_t begin, int64_t end, const Change& change) {
   using L = Lanes<itemsize>;
-  const int64_t rest =
-      for_changed<L::count>(begin, end, change, [&](int64_t i, unsigned was, unsigned is) {
-        if ((was & ~is) == 0) return;
-        __m256i* at = place<itemsize>(data, i);
-        _mm256_storeu_si256(at, _mm256_andnot_si256(L::of(was & ~is), _mm256_loadu_si256(at)));
-      });
+  auto* words = static_cast<typename L::Word*>(data);
+  const auto one = [&](int64_t i, bool returns) {
+    if (!returns) words[i] = 0;
+  };
+  const auto many = [&](int64_t i, unsigned was, unsigned is) {
+    if ((was & ~is) == 0) return;
+    __m256i* at = place<itemsize>(data, i);
+    _mm256_storeu_si256(at, _mm256_andnot_si256(L::of(was & ~is), _mm256_loadu_si256(at)));
+  };
+  const int64_t rest = for_changed<L::count>(begin, end, change, one, many);
   apply_portable(itemsize)->zero_leaving(data, rest, end, change);
 }
 
 template <int itemsize>
 void exchange(void* weight, void* aside, int64_t begin, int64_t end, const Change& change) {
   using L = Lanes<itemsize>;
-  const int64_t rest =
-      for_changed<L::count>(begin, end, change, [&](int64_t i, unsigned was, unsigned is) {
-        __m256i* at = place<itemsize>(weight, i);
-        __m256i* beside = place<itemsize>(aside, i);
-        const __m256i raw = _mm256_blendv_epi8(_mm256_loadu_si256(beside),
-                                               _mm256_loadu_si256(at), L::of(was));
-        _mm256_storeu_si256(at, _mm256_and_si256(raw, L::of(is)));
-        if ((was & ~is) != 0) _mm256_storeu_si256(beside, raw);
-      });
+  auto* weights = static_cast<typename L::Word*>(weight);
+  auto* values = static_cast<typename L::Word*>(aside);
+  const auto one = [&](int64_t i, bool returns) { exchange_one(weights, values, i, returns); };
+  const auto many = [&](int64_t i, unsigned was, unsigned is) {
+    __m256i* at = place<itemsize>(weight, i);
+    __m256i* beside = place<itemsize>(aside, i);
+    const __m256i raw = _mm256_blendv_epi8(_mm256_loadu_si256(beside), _mm256_loadu_si256(at),
+                                           L::of(was));
+    _mm256_storeu_si256(at, _mm256_and_si256(raw, L::of(is)));
+    if ((was & ~is) != 0) _mm256_storeu_si256(beside, raw);
+  };
+  const int64_t rest = for_changed<L::count>(begin, end, change, one, many);
   apply_portable(itemsize)->exchange(weight, aside, rest, end, change);
 }
 

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <functional>
+#include <optional>
 
 #include "abi.h"
 #include "isa.h"
@@ -50,7 +51,7 @@ class Selection {
   // are ranked afterwards. Should the sample mislead, or too many be equal, a radix select gives
   // the same result.
   int64_t run() {
-    const Bracket bracket = bracket_by_sample();
+    const Bracket bracket = bracket_of_threshold();
     const int64_t room = n_ / 16 + 64, blocks = (n_ + kBlock - 1) / kBlock;
     const Scan scan =
         version_for<Scan>(isa_, {{kPortable, scan_portable(kind)}, {kAvx2, scan_avx2(kind)}});
@@ -95,24 +96,53 @@ class Selection {
 
   uint32_t unsigned_key(int64_t i) const { return static_cast<uint32_t>(key(i)) ^ 0x80000000u; }
 
-  // The threshold's rank in a strided sample, give or take four standard deviations.
-  Bracket bracket_by_sample() const {
-    const int64_t stride = std::max<int64_t>(kRun, n_ / (kSample / kRun));
-    std::vector<int32_t> sample;
-    sample.reserve(static_cast<size_t>(std::min(n_, 2 * kSample)));
-    for (int64_t run = 0; run < n_; run += stride) {
-      for (int64_t i = run; i < std::min(run + kRun, n_); ++i) sample.push_back(key(i));
+  // Where nothing that is aside can survive, kept weights alone are asked: there are fewer of them, and
+  // nearly all survive, so that a small sample makes a narrower bracket.
+  Bracket bracket_of_threshold() const {
+    const int64_t kept = raw_.held == nullptr ? n_ : count_kept();
+    if (keep_ < kept && kept < n_) {
+      const Raw present{raw_.weight, nullptr, raw_.held};
+      const auto among_kept = bracket_by_sample(present, kept, kSample / 16);
+      if (among_kept && (raw_.aside == nullptr || ceiling < among_kept->low)) return *among_kept;
     }
-    const double size = static_cast<double>(sample.size());
-    const double share = static_cast<double>(keep_) / static_cast<double>(n_);
-    const double spread = 4.0 * std::sqrt(size * share * (1.0 - share)) + 4.0;
+    return bracket_by_sample(raw_, n_, kSample).value();
+  }
+
+  int64_t count_kept() const {
+    int64_t kept = 0, i = 0;
+    for (; i + 64 <= n_; i += 64) {
+      uint64_t bits;
+      std::memcpy(&bits, raw_.held + i / 8, sizeof bits);
+      kept += std::popcount(bits);
+    }
+    for (; i < n_; ++i) kept += billhook::kept(raw_.held, i);
+    return kept;
+  }
+
+  // The threshold's rank in a strided sample of about `size` of the `present` elements that are not
+  // absent, give or take four standard deviations. None if the sample is empty.
+  std::optional<Bracket> bracket_by_sample(const Raw& raw, int64_t present, int64_t size) const {
+    const auto stride = std::max<int64_t>(kRun, kRun * present / size);
+    std::vector<int32_t> sample;
+    sample.reserve(static_cast<size_t>(2 * std::min(present, size)));
+    for (int64_t run = 0; run < n_; run += stride) {
+      for (int64_t i = run; i < std::min(run + kRun, n_); ++i) {
+        bool nan = false;
+        const int32_t key = key_of<kind>(raw, i, nan);
+        if (key != kAbsent || present == n_) sample.push_back(key);
+      }
+    }
+    if (sample.empty()) return std::nullopt;
+    const double count = static_cast<double>(sample.size());
+    const double share = static_cast<double>(keep_) / static_cast<double>(present);
+    const double spread = 4.0 * std::sqrt(count * share * (1.0 - share)) + 4.0;
     const auto place = [&](double rank) {
-      return sample.begin() + static_cast<int64_t>(std::clamp(rank, 0.0, size - 1.0));
+      return sample.begin() + static_cast<int64_t>(std::clamp(rank, 0.0, count - 1.0));
     };
-    const auto low = place(size * share + spread), high = place(size * share - spread);
+    const auto low = place(count * share + spread), high = place(count * share - spread);
     std::nth_element(sample.begin(), low, sample.end(), std::greater<>());
     std::nth_element(sample.begin(), high, low + 1, std::greater<>());
-    return {*low, *high};
+    return Bracket{*low, *high};
   }
 
   // Finishes the mask from the candidates. False if the threshold is not among them.

@@ -40,6 +40,14 @@ inline __m256i score_keys(__m256i bits) {
 
 inline int lanes(__m256i mask) { return _mm256_movemask_ps(_mm256_castsi256_ps(mask)); }
 
+// The lanes of four such masks, in order.
+inline uint32_t lanes(const __m256i (&masks)[4]) {
+  const __m256i halves = _mm256_packs_epi16(_mm256_packs_epi32(masks[0], masks[1]),
+                                            _mm256_packs_epi32(masks[2], masks[3]));
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_permutevar8x32_epi32(halves, order)));
+}
+
 // Key and NaN test of eight elements from i on.
 template <Kind kind>
 inline __m256i keys8(const Raw& raw, int64_t i, __m256i& largest) {
@@ -62,24 +70,30 @@ inline __m256i keys8(const Raw& raw, int64_t i, __m256i& largest) {
 template <Kind kind>
 void scan_block(const Raw& raw, int64_t begin, int64_t end, Bracket bracket, int64_t room,
                 Found& found, uint8_t* bits) {
-  constexpr int64_t kPiece = 2048;
+  constexpr int64_t kGroup = 32, kPiece = 2048;
   const __m256i low = _mm256_set1_epi32(bracket.low), high = _mm256_set1_epi32(bracket.high);
   __m256i largest = _mm256_setzero_si256();
   Candidate inside[kPiece];
   int64_t i = begin, above_all = 0;
-  while (i + 8 <= end && static_cast<int64_t>(found.candidates.size()) <= room) {
-    const int64_t stop = end - i < kPiece ? i + (end - i) / 8 * 8 : i + kPiece;
+  while (i + kGroup <= end && static_cast<int64_t>(found.candidates.size()) <= room) {
+    const int64_t stop = end - i < kPiece ? i + (end - i) / kGroup * kGroup : i + kPiece;
     int64_t count = 0;
-    for (; i < stop; i += 8) {
-      const __m256i key = keys8<kind>(raw, i, largest);
-      const auto above = static_cast<unsigned>(lanes(_mm256_cmpgt_epi32(key, high)));
-      const auto below = static_cast<unsigned>(lanes(_mm256_cmpgt_epi32(low, key)));
-      bits[i >> 3] = static_cast<uint8_t>(above);
+    for (; i < stop; i += kGroup) {
+      __m256i key[4], over[4], under[4];
+      for (int64_t j = 0; j < 4; ++j) {
+        key[j] = keys8<kind>(raw, i + 8 * j, largest);
+        over[j] = _mm256_cmpgt_epi32(key[j], high);
+        under[j] = _mm256_cmpgt_epi32(low, key[j]);
+      }
+      const uint32_t above = lanes(over);
+      __builtin_memcpy(bits + (i >> 3), &above, sizeof above);
       above_all += __builtin_popcount(above);
-      unsigned between = ~(above | below) & 0xff;
+      uint32_t between = ~(above | lanes(under));
       if (between == 0) continue;  // nearly always
-      alignas(32) int32_t keys[8];
-      _mm256_store_si256(reinterpret_cast<__m256i*>(keys), key);
+      alignas(32) int32_t keys[kGroup];
+      for (int64_t j = 0; j < 4; ++j) {
+        _mm256_store_si256(reinterpret_cast<__m256i*>(keys + 8 * j), key[j]);
+      }
       for (; between != 0; between &= between - 1) {
         const int lane = __builtin_ctz(between);
         inside[count++] = {i + lane, keys[lane]};

@@ -153,6 +153,24 @@ def test_what_lies_below_the_ceiling_need_not_be_read(version: str, dtype: torch
     assert read < 9
 
 
+@pytest.mark.parametrize("kept_at", ["nowhere in the sample", "large in the sample"])
+def test_a_sample_that_misleads_costs_time_and_not_the_result(version: str, kept_at: str) -> None:
+    """Kept weights are sampled in runs of 8 at a stride: here that shows none, or the largest."""
+    place = torch.arange(2**20)
+    raw = torch.randn(len(place), generator=torch.Generator().manual_seed(0))
+    if kept_at == "nowhere in the sample":
+        held = place % 64 >= 48  # 2**18 of them: a stride of 256
+    else:
+        held = place % 4 == 0
+        raw[place % 256 < 8] *= 100
+    weight, aside = torch.where(held, raw, 0.0), torch.where(held, torch.nan, 0.0)
+    keep = int(held.sum()) * 9 // 10
+    ceiling = 0  # the bits of +0.0
+    nans, bits, _ = native.select_raw(weight, aside, packed(held), keep, ceiling)
+    assert nans == 0
+    assert torch.equal(unpacked(bits, len(place)), largest(weight.abs(), keep))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_results_do_not_depend_on_the_number_of_threads(dtype: torch.dtype) -> None:
     raw = torch.randn(2**20 + 5, generator=torch.Generator().manual_seed(0)).to(dtype)
