@@ -22,7 +22,7 @@ import billhook
 from billhook.bench.held import obstacle
 from billhook.errors import ConfigurationError
 
-__all__ = ["PEERS", "peer"]
+__all__ = ["PEERS", "peer", "quantised_onnx"]
 
 Call = Callable[[], object]
 Inputs = tuple[torch.Tensor, ...]
@@ -114,7 +114,7 @@ def _onnx(model: nn.Module, inputs: Inputs) -> bytes:
     return buffer.getvalue()
 
 
-def _static(model: nn.Module, inputs: Inputs, batches: Batches) -> bytes:
+def quantised_onnx(model: nn.Module, inputs: Inputs, batches: Batches) -> bytes:
     """The ONNX model in 8 bits: QDQ, static ranges, a scale for each output channel."""
     _no_recurrence(model, "static ranges of an LSTM are not what people use")
     quantization: Any = importlib.import_module("onnxruntime.quantization")
@@ -134,7 +134,7 @@ def _static(model: nn.Module, inputs: Inputs, batches: Batches) -> bytes:
         fp32, prepared, int8 = (Path(folder) / f"{name}.onnx" for name in ("a", "b", "c"))
         fp32.write_bytes(_onnx(model, inputs))
         prepare.quant_pre_process(str(fp32), str(prepared))
-        quantization.quantize_static(
+        quantization.quantizequantised_onnx(
             str(prepared),
             str(int8),
             Reader(),
@@ -235,11 +235,11 @@ _FORMS: dict[str, tuple[tuple[str, ...], _Maker]] = {
     "torch.compile bf16": ((), _compiled_bf16),
     "torchao int8": (("torchao",), _torchao),
     "onnxruntime": (_ORT, partial(_onnxruntime, _plain)),
-    "onnxruntime int8": (_ORT, partial(_onnxruntime, _static)),
+    "onnxruntime int8": (_ORT, partial(_onnxruntime, quantised_onnx)),
     "onnxruntime int8 dynamic": (_ORT, partial(_onnxruntime, _dynamic)),
     "openvino": (_OPENVINO, partial(_openvino, (_plain, "f32"))),
     "openvino as it comes": (_OPENVINO, partial(_openvino, (_plain, None))),
-    "openvino int8": ((*_OPENVINO, "onnxruntime"), partial(_openvino, (_static, None))),
+    "openvino int8": ((*_OPENVINO, "onnxruntime"), partial(_openvino, (quantised_onnx, None))),
 }
 
 #: Every form. "As it comes" is bf16 on a processor with AMX, fp32 elsewhere.
