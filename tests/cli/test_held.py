@@ -19,16 +19,17 @@ pytestmark = pytest.mark.skipif(library() is None, reason="built without kernels
 def test_a_program_is_compiled_for_the_set_it_is_held_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(isa.MAX_ISA, "portable")
     assert isa.supported("int8") == ("portable",)
-    weight = torch.eye(64).repeat(2, 1)
-    model = torch.nn.Sequential(torch.nn.Linear(64, 128)).eval()
+    layer = torch.nn.Linear(64, 128)
     with torch.no_grad():
-        model[0].weight.copy_(weight)
+        layer.weight.copy_(torch.eye(64).repeat(2, 1))
+    model = torch.nn.Sequential(layer).eval()
     assert billhook.compile(model, torch.rand(1, 64)).report().isa == "portable"
 
 
 @pytest.mark.parametrize("limit", isa.HELD)
 def test_a_limit_never_adds_a_set(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    free = {kind: isa.supported(kind) for kind in ("fp32", "int8")}
+    kinds: tuple[isa.Precision, ...] = ("fp32", "int8")
+    free = {kind: isa.supported(kind) for kind in kinds}
     monkeypatch.setenv(isa.MAX_ISA, limit)
     for kind, sets in free.items():
         assert isa.supported(kind) == tuple(each for each in sets if each in isa.HELD[limit])
