@@ -74,9 +74,13 @@ Isa extended_by(int64_t isa) { return in_table(isa) ? kTable[isa].extends : kPor
 
 int64_t lanes_of(int64_t isa) { return kTable[in_table(isa) ? isa : kPortable].lanes; }
 
-Isa best_isa() {
+bool has_kernels(int64_t isa, bool int8) {
+  return in_table(isa) && (int8 ? kTable[isa].int8 : kTable[isa].fp32);
+}
+
+Isa best_isa(bool int8) {
   int64_t best = kIsaCount - 1;
-  while (!kTable[best].fp32 || !supports(best)) --best;
+  while (!has_kernels(best, int8) || !supports(best)) --best;
   return static_cast<Isa>(best);
 }
 

@@ -35,8 +35,11 @@ Isa extended_by(int64_t isa);
 // Floats in a vector of the fp32 kernels that run for a set.
 int64_t lanes_of(int64_t isa);
 
-// The best instruction set of the fp32 kernels that this processor runs.
-Isa best_isa();
+// Whether a set has kernels of its own in 8 bits, or else in fp32.
+bool has_kernels(int64_t isa, bool int8);
+
+// The best instruction set of these kernels that this processor runs.
+Isa best_isa(bool int8 = false);
 
 template <typename Kernel>
 struct Version {

@@ -6,6 +6,7 @@
 #include "abi.h"
 #include "f32_pack.h"
 #include "steps.h"
+#include "u8_pack.h"
 #include "u8_steps.h"
 
 namespace {
@@ -104,6 +105,16 @@ constexpr Field kLayout[] = {
     BILLHOOK_FIELD(Taps, groups),
     BILLHOOK_FIELD(Taps, plane),
     BILLHOOK_FIELD(Taps, pitch),
+    BILLHOOK_STRUCT(S8Matrix),
+    BILLHOOK_FIELD(S8Matrix, rows),
+    BILLHOOK_FIELD(S8Matrix, columns),
+    BILLHOOK_FIELD(S8Matrix, value),
+    BILLHOOK_STRUCT(S8Filters),
+    BILLHOOK_FIELD(S8Filters, rows),
+    BILLHOOK_FIELD(S8Filters, inputs),
+    BILLHOOK_FIELD(S8Filters, taps),
+    BILLHOOK_FIELD(S8Filters, groups),
+    BILLHOOK_FIELD(S8Filters, value),
     BILLHOOK_STRUCT(BlockRows),
     BILLHOOK_FIELD(BlockRows, rows),
     BILLHOOK_FIELD(BlockRows, group),

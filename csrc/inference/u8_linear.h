@@ -25,6 +25,8 @@ struct QuadPanel {
   const float* steps;
 };
 
+constexpr int64_t kChunkRows = 64;  // whose sums lie in scratch memory
+
 // y[s][row] of the samples of a panel, rows of y `y_stride` floats apart; readable in whole lines. Of
 // `relu` what is negative becomes 0.
 void u8_multiply_panel(const U8Matrix& m, const QuadPanel& panel, bool relu, float* y,

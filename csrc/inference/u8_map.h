@@ -18,6 +18,27 @@ struct Window2d {
 // Lines of a panel (16 pixels of a quad) that a copy of pixels may overrun.
 constexpr int64_t kSlack = 64;  // bytes
 
+// Buffers of a thread, each for one use: see scratch() in f32_panel.h.
+enum U8Slot : int {
+  kSumsSlot = 0,   // of products as floats
+  kPanelSlot = 1,  // an operand
+  kRowSlot = 2,    // a row of pixels that pools read, or windows of columns
+  kCountSlot = 3,  // sums of average pools, and how many pixels each has
+  kRunSlot = 4,    // what a panel's rows are copied from
+  kWordSlot = 5,   // a vector as words
+  kBytesSlot = 6,  // rows or vectors of bytes
+  kStepSlot = 7    // of samples
+};
+uint8_t* byte_scratch(U8Slot slot, int64_t bytes);
+// In kWordSlot, of so many columns; in kRowSlot, of so many windows.
+static constexpr int64_t word_bytes(int64_t columns) { return 2 * columns + 128; }
+static constexpr int64_t turned_bytes(int64_t windows) { return 1024 * windows; }
+constexpr int64_t kRunBytes = 24;
+// In kRunSlot, for `count` pixels of rows of `width`.
+static constexpr int64_t run_bytes(int64_t width, int64_t count) {
+  return 3 * kRunBytes * (count / width + 2);
+}
+
 struct U8Map {
   // y[p][c] = u8(x[c][p] * inverse + zero) of up to four channels `x_plane` floats apart. Returns
   // whether all were finite.

@@ -1,7 +1,7 @@
 // The kernels of u8_map.h, for the instruction set of the file that includes it.
 #include <algorithm>
-#include <vector>
 
+#include "f32_panel.h"
 #include "u8_map.h"
 #include "u8_vec.h"
 
@@ -234,11 +234,11 @@ void for_taps(const Window2d& w, const uint8_t* x, int64_t row, uint8_t* buffer,
 }
 
 void max_pool(const Window2d& w, const uint8_t* x, uint8_t* y) {
-  std::vector<uint8_t> buffer(static_cast<size_t>(4 * w.width + kSlack));
+  uint8_t* buffer = byte_scratch(kRowSlot, 4 * w.width + kSlack);
   for (int64_t row = 0; row < w.height; ++row) {
     uint8_t* out = y + 4 * row * w.width;
     std::fill(out, out + 4 * w.width, uint8_t{0});
-    for_taps(w, x, row, buffer.data(), [&](const uint8_t* from, Span columns) {
+    for_taps(w, x, row, buffer, [&](const uint8_t* from, Span columns) {
       uint8_t* to = out + 4 * columns.first;
       for (int64_t b = 0; b < 4 * (columns.last - columns.first); ++b)
         to[b] = std::max(to[b], from[b]);
@@ -247,25 +247,25 @@ void max_pool(const Window2d& w, const uint8_t* x, uint8_t* y) {
 }
 
 void average_pool(const Window2d& w, bool count_padding, const uint8_t* x, uint8_t* y) {
-  std::vector<uint8_t> buffer(static_cast<size_t>(4 * w.width + kSlack));
-  std::vector<int32_t> sums(static_cast<size_t>(4 * w.width)), taps(static_cast<size_t>(w.width));
+  uint8_t* buffer = byte_scratch(kRowSlot, 4 * w.width + kSlack);
+  auto* sums = reinterpret_cast<int32_t*>(scratch(kCountSlot, 5 * w.width));
+  int32_t* taps = sums + 4 * w.width;
   const int32_t window = static_cast<int32_t>(w.kernel_height * w.kernel_width);
   for (int64_t row = 0; row < w.height; ++row) {
-    std::fill(sums.begin(), sums.end(), 0);
-    std::fill(taps.begin(), taps.end(), 0);
-    for_taps(w, x, row, buffer.data(), [&](const uint8_t* from, Span columns) {
-      int32_t* to = sums.data() + 4 * columns.first;
+    std::fill(sums, sums + 5 * w.width, 0);
+    for_taps(w, x, row, buffer, [&](const uint8_t* from, Span columns) {
+      int32_t* to = sums + 4 * columns.first;
       for (int64_t b = 0; b < 4 * (columns.last - columns.first); ++b) to[b] += from[b];
-      for (int64_t p = columns.first; p < columns.last; ++p) ++taps[static_cast<size_t>(p)];
+      for (int64_t p = columns.first; p < columns.last; ++p) ++taps[p];
     });
     uint8_t* out = y + 4 * row * w.width;
     for (int64_t p = 0; p < w.width; ++p) {
-      const int32_t own = taps[static_cast<size_t>(p)];
+      const int32_t own = taps[p];
       const int32_t padding = count_padding ? (window - own) * static_cast<int32_t>(w.zero) : 0;
       const float share = 1.0f / static_cast<float>(count_padding ? window : own);
       for (int64_t c = 0; c < 4; ++c)
         out[4 * p + c] =
-            saturated(static_cast<float>(sums[static_cast<size_t>(4 * p + c)] + padding) * share);
+            saturated(static_cast<float>(sums[4 * p + c] + padding) * share);
     }
   }
 }
@@ -275,14 +275,14 @@ struct Run {
   int64_t from, to, count;
 };
 
-// The runs of result pixels [first, first + count) for one tap.
-void find_runs(const Window2d& w, int64_t ky, int64_t kx, int64_t first, int64_t count,
-               std::vector<Run>& runs) {
-  runs.clear();
+static_assert(sizeof(Run) == kRunBytes);
+
+// The runs of result pixels [first, first + count) for one tap, at most three a row; their end.
+Run* find_runs(const Window2d& w, int64_t ky, int64_t kx, int64_t first, int64_t count, Run* runs) {
   const int64_t offset = kx * w.dilation_width - w.pad_left;
   const Span valid = inside(offset, w.stride_width, w.in_width, w.width);
   const auto push = [&](int64_t from, int64_t to, int64_t n) {
-    if (n > 0) runs.push_back({from, to, n});
+    if (n > 0) *runs++ = {from, to, n};
   };
   for (int64_t p = first; p < first + count;) {
     const int64_t row = p / w.width, begin = p % w.width;
@@ -297,24 +297,25 @@ void find_runs(const Window2d& w, int64_t ky, int64_t kx, int64_t first, int64_t
     push(-1, at + to, end - to);
     p += end - begin;
   }
+  return runs;
 }
 
 void gather(const Window2d& w, const uint8_t* x, int64_t x_plane, int64_t quads, int64_t first,
             int64_t count, uint8_t* panel, int64_t width) {
-  static thread_local std::vector<Run> runs;
+  auto* runs = reinterpret_cast<Run*>(byte_scratch(kRunSlot, run_bytes(w.width, count)));
   const Bytes padding = splat_bytes(static_cast<int32_t>(0x01010101u * static_cast<uint32_t>(w.zero)));
   for (int64_t ky = 0; ky < w.kernel_height; ++ky)
     for (int64_t kx = 0; kx < w.kernel_width; ++kx) {
-      find_runs(w, ky, kx, first, count, runs);
+      const Run* last = find_runs(w, ky, kx, first, count, runs);
       for (int64_t q = 0; q < quads; ++q, panel += 4 * width) {
         const uint8_t* plane = x + q * x_plane;
         // In ascending order: what one run overruns, the next or the next row writes anew.
-        for (const Run& run : runs) {
-          if (run.from >= 0) {
-            copy_pixels(plane + 4 * run.from, w.stride_width, run.count, panel + 4 * run.to);
+        for (const Run* run = runs; run != last; ++run) {
+          if (run->from >= 0) {
+            copy_pixels(plane + 4 * run->from, w.stride_width, run->count, panel + 4 * run->to);
           } else {
-            for (int64_t i = 0; i < run.count; i += kPixels)
-              store(panel + 4 * (run.to + i), padding);
+            for (int64_t i = 0; i < run->count; i += kPixels)
+              store(panel + 4 * (run->to + i), padding);
           }
         }
       }

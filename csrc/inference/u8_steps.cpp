@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "abi.h"
+#include "f32_panel.h"
 #include "isa.h"
 #include "parallel.h"
 
@@ -51,14 +52,6 @@ uint8_t* at(const U8View& view, const Context& context) {
   return view.buffer < 0 ? nullptr : context.bases[view.buffer] + view.offset;
 }
 
-uint8_t* panel_scratch(int64_t bytes) {
-  static thread_local std::vector<uint8_t> buffer;
-  if (buffer.size() < static_cast<size_t>(bytes + 64))
-    buffer.resize(static_cast<size_t>(bytes + 64));
-  return reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(buffer.data()) + 63) &
-                                    ~static_cast<uintptr_t>(63));
-}
-
 // The groups of rows, or packs, of one part of a product.
 void multiply_part(const U8Step& step, int64_t part, int64_t parts, const QuadTile& tile,
                    U8SpmmTile kernel) {
@@ -92,7 +85,7 @@ void run_conv(const U8Step& step, const Context& context) {
     tile.x = x + 4 * first;
     tile.x_plane = step.x.plane;
     if (step.gather != 0) {
-      uint8_t* panel = panel_scratch(4 * width * quads * taps + kSlack);
+      uint8_t* panel = byte_scratch(kPanelSlot, 4 * width * quads * taps + kSlack);
       context.map.gather(step.window, x, step.x.plane, quads, first,
                          std::min(width, step.pixels - first), panel, width);
       tile.x = panel;
@@ -174,15 +167,16 @@ bool quantise_rows(const U8Step& step, const Context& context) {
   const int64_t quads = (step.channels + 3) / 4, groups = (step.pixels + 7) / 8;
   std::atomic<bool> finite{true};
   parallel_ranges(groups, context.threads, [&](int64_t first, int64_t last) {
-    std::vector<uint8_t> bytes(static_cast<size_t>(8 * 4 * quads + kSlack));
+    uint8_t* bytes = byte_scratch(kBytesSlot, 8 * 4 * quads + kSlack);
+    std::fill(bytes, bytes + 8 * 4 * quads, uint8_t{0});
     for (int64_t s = 8 * first; s < std::min(8 * last, step.pixels); s += 8) {
       const int64_t count = std::min<int64_t>(8, step.pixels - s);
       for (int64_t i = 0; i < count; ++i)
         if (!context.map.quantise_vector(x + (s + i) * step.channels, step.channels,
                                          static_cast<float>(step.scale),
-                                         static_cast<float>(step.shift), &bytes[4 * quads * i]))
+                                         static_cast<float>(step.shift), bytes + 4 * quads * i))
           finite = false;
-      context.map.turn(bytes.data(), 4 * quads, count, quads, y + 4 * s, step.y.plane / 4);
+      context.map.turn(bytes, 4 * quads, count, quads, y + 4 * s, step.y.plane / 4);
     }
   });
   return finite;
@@ -204,8 +198,9 @@ bool run_quantise(const U8Step& step, const Context& context) {
 void run_linear(const U8Step& step, const Context& context) {
   auto* y = reinterpret_cast<float*>(at(step.y, context));
   if (step.matrix->vector == nullptr && step.matrix->vector_windows == nullptr) {
-    const std::vector<float> steps(static_cast<size_t>(step.pixels), 1.0f);
-    const QuadPanel panel{at(step.x, context), step.x.plane, step.pixels, steps.data()};
+    float* steps = scratch(kStepSlot, step.pixels);
+    std::fill(steps, steps + step.pixels, 1.0f);
+    const QuadPanel panel{at(step.x, context), step.x.plane, step.pixels, steps};
     return u8_multiply_panel(*step.matrix, panel, step.relu != 0, y, step.matrix->rows,
                              context.threads, context.isa);
   }
@@ -231,6 +226,17 @@ bool run_step(const U8Step& step, const Context& context) {
 
 }  // namespace
 
+bool run_u8_steps(const U8Step* steps, int64_t count, uint8_t* const* bases, int64_t pixels,
+                  int64_t threads, int64_t isa) {
+  const Context context{bases, threads, isa, u8_map_for(isa)};
+  for (int64_t i = 0; i < count; ++i) {
+    U8Step step = steps[i];
+    if (pixels != 0) step.pixels = pixels;
+    if (!run_step(step, context)) return false;
+  }
+  return true;
+}
+
 }  // namespace billhook
 
 // Runs the steps for each of `samples` samples; buffer b of sample s starts `s * sample_strides[b]`
@@ -241,20 +247,11 @@ BILLHOOK_API int64_t billhook_u8_run(const billhook::U8Step* steps, int64_t coun
                                      uint8_t* const* buffers, const int64_t* sample_strides,
                                      int64_t buffer_count, int64_t samples, int64_t pixels,
                                      int64_t threads, int64_t isa) try {
-  using namespace billhook;
-  std::vector<U8Step> fewer;
-  if (pixels != 0) {
-    fewer.assign(steps, steps + count);
-    for (U8Step& step : fewer) step.pixels = pixels;
-    steps = fewer.data();
-  }
   std::vector<uint8_t*> bases(static_cast<size_t>(buffer_count));
-  const Context context{bases.data(), threads, isa, u8_map_for(isa)};
   for (int64_t s = 0; s < samples; ++s) {
     for (int64_t b = 0; b < buffer_count; ++b)
       bases[static_cast<size_t>(b)] = buffers[b] + s * sample_strides[b];
-    for (int64_t i = 0; i < count; ++i)
-      if (!run_step(steps[i], context)) return 0;
+    if (!billhook::run_u8_steps(steps, count, bases.data(), pixels, threads, isa)) return 0;
   }
   return 1;
 } catch (...) {

@@ -53,4 +53,9 @@ struct U8Step {
   const U8Matrix* matrix;      // kU8Linear
 };
 
+// Runs the steps for one sample, or where pixels are samples for `pixels` of them (0: as planned). False
+// if fp32 that was read was not finite; the results are undefined then.
+bool run_u8_steps(const U8Step* steps, int64_t count, uint8_t* const* bases, int64_t pixels,
+                  int64_t threads, int64_t isa);
+
 }  // namespace billhook

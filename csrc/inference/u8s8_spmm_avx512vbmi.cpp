@@ -2,8 +2,7 @@
 // once for all rows: [columns / 64][pixels][64], so that a vector is a window of one pixel.
 #if defined(__AVX512VBMI__)
 #define BILLHOOK_NAMESPACE avx512vbmi
-#include <vector>
-
+#include "u8_map.h"
 #include "u8_vec.h"
 #include "u8s8_spmm.h"
 #include "u8s8_spmv.h"
@@ -96,11 +95,7 @@ void store_pack(const WindowRows& w, int64_t pack, const QuadTile& tile, int64_t
 }  // namespace
 
 void u8s8_spmm(const WindowRows& w, int64_t first, int64_t last, const QuadTile& tile) {
-  static thread_local std::vector<uint8_t> turned;
-  if (turned.size() < static_cast<size_t>(1024 * w.windows + 64))
-    turned.resize(static_cast<size_t>(1024 * w.windows + 64));
-  auto* windows = reinterpret_cast<uint8_t*>(
-      (reinterpret_cast<uintptr_t>(turned.data()) + 63) & ~static_cast<uintptr_t>(63));
+  uint8_t* windows = byte_scratch(kRowSlot, turned_bytes(w.windows));
   const int64_t quads = (w.columns + 3) / 4;
   for (int64_t line = 0; line < tile.lines; ++line) {
     const int64_t at = 16 * line;

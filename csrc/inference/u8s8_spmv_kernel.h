@@ -1,6 +1,5 @@
 // The kernel of u8s8_spmv.h for groups of rows, for the instruction set of the file that includes it.
-#include <vector>
-
+#include "u8_map.h"
 #include "u8_vec.h"
 #include "u8s8_spmv.h"
 
@@ -16,9 +15,7 @@ constexpr int kParts = kPack / kPixels;  // vectors of a pack
 // The operand as words: of each quad bytes 0 and 2, then 1 and 3. Of `columns` bytes, readable as the
 // vectors that hold them.
 const uint8_t* widened(const uint8_t* x, int64_t columns) {
-  static thread_local std::vector<uint8_t> buffer;
-  buffer.resize(static_cast<size_t>(2 * columns + 128));
-  uint8_t* y = buffer.data();
+  uint8_t* y = byte_scratch(kWordSlot, word_bytes(columns));
   for (int64_t i = 0; i < columns; i += 32) {
     const Operand words = operand(load(x + i));
     const __m256i low = _mm256_unpacklo_epi32(words.even, words.odd);

@@ -253,14 +253,17 @@ int billhook_run(billhook_session* session, const void* const* inputs, float* co
   billhook::lend(&session->lent[0]);
   billhook::Pool::use(session->pool.get());
   const int status = guarded([&] {
-    for (size_t s = 0; s < samples; ++s) {
+    const auto at_once = static_cast<size_t>(program.at_once());
+    for (size_t s = 0; s < samples; s += at_once) {
       float** next = bases + kFirstInput;
       for (size_t i = 0; i < program.inputs().size(); ++i)
         *next++ = sample(const_cast<void*>(inputs[i]), program.inputs()[i], s);
       for (size_t i = 0; i < program.outputs().size(); ++i)
         *next++ = sample(outputs[i], program.outputs()[i], s);
-      billhook::run_steps(program.steps().data(), static_cast<int64_t>(program.steps().size()), bases,
-                          static_cast<int64_t>(session->lent.size()), program.isa());
+      const auto count = static_cast<int64_t>(std::min(at_once, samples - s));
+      need(program.run(bases, count, static_cast<int64_t>(session->lent.size())),
+           "the input, or a value of fp32 within the network, is NaN or infinite: a program in 8 bits "
+           "cannot represent it");
     }
   });
   billhook::Pool::use(nullptr);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "kinds.h"
 #include "refusal.h"
 
 namespace billhook {
@@ -20,8 +19,7 @@ Limits Limits::of(int64_t file_bytes, int64_t input_bytes) {
           kWorkPerByte * both};
 }
 
-void Checker::check(Plan& plan) {
-  plan.kind->check(*this, plan);
+void Checker::within_limits() const {
   require(work_ <= limits_.work, "its steps take more work than the sizes of the file and of its inputs "
                                  "allow: the file may be hostile");
 }

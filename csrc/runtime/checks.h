@@ -36,7 +36,11 @@ class Checker {
   Checker(const Container& file, std::vector<Buffer> buffers, const Limits& limits, int64_t isa)
       : isa(isa), file_(file), buffers_(std::move(buffers)), limits_(limits) {}
   // A step, and whether it and those before it take no more than the limits.
-  void check(Plan& plan);
+  template <typename AnyPlan>
+  void check(AnyPlan& plan) {
+    plan.kind->check(*this, plan);
+    within_limits();
+  }
 
   // Elements [first, last) from a view on lie in its buffer of floats.
   void inside(const View& view, __int128 first, __int128 last, Access access) const;
@@ -55,6 +59,7 @@ class Checker {
   // A weight of so many dimensions and its bias; counts what reading it takes.
   Matrix matrix(const Weight& weight, size_t dimensions);
   const Tensor& tensor(const Weight& weight) const { return file_.tensor(weight.tensor); }
+  const Tensor& tensor(const std::string& name) const { return file_.tensor(name); }
 
   // A buffer of scratch memory that running takes, of so many floats.
   void room(int slot, __int128 floats);
@@ -69,6 +74,7 @@ class Checker {
   int64_t scratch[kSlots] = {};
 
  private:
+  void within_limits() const;
   const Buffer& buffer(const View& view) const;
   const Container& file_;
   std::vector<Buffer> buffers_;

@@ -26,7 +26,8 @@ int64_t product(const std::vector<int64_t>& shape) {
 }
 
 int64_t width_of(const std::string& dtype) {
-  constexpr std::pair<const char*, int64_t> kWidths[] = {{"F32", 4}, {"U8", 1}};
+  constexpr std::pair<const char*, int64_t> kWidths[] = {
+      {"F32", 4}, {"U8", 1}, {"I8", 1}, {"I32", 4}};
   for (const auto& [name, width] : kWidths)
     if (dtype == name) return width;
   return 0;
@@ -377,6 +378,16 @@ std::vector<uint8_t> Container::bytes(const Tensor& tensor) const {
 
 void Container::floats(const Tensor& tensor, float* to) const {
   require(tensor.dtype == "F32", "a bias or constant is of another type than F32");
+  dense(tensor, to);
+}
+
+void Container::values(const Tensor& tensor, int8_t* to) const {
+  require(tensor.dtype == "I8", "a weight in 8 bits is of another type than I8");
+  dense(tensor, to);
+}
+
+void Container::values(const Tensor& tensor, int32_t* to) const {
+  require(tensor.dtype == "I32", "a bias in 8 bits is of another type than I32");
   dense(tensor, to);
 }
 

@@ -38,9 +38,11 @@ class Container {
   bool has(std::string_view name) const;
   int64_t size() const { return source_->size(); }
 
-  // What a tensor holds, its CRC checked: all elements of U8 and F32, the nonzeros of F32.
+  // What a tensor holds, its CRC checked: all elements of U8, F32, I8 and I32, the nonzeros of F32.
   std::vector<uint8_t> bytes(const Tensor& tensor) const;
   void floats(const Tensor& tensor, float* to) const;  // as many as it has elements
+  void values(const Tensor& tensor, int8_t* to) const;
+  void values(const Tensor& tensor, int32_t* to) const;
   Nonzeros<float> nonzeros(const Tensor& tensor) const;
 
  private:

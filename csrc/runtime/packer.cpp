@@ -7,9 +7,9 @@
 namespace billhook {
 
 OwnCsr Packer::csr(const Weight& weight) const {
-  const Tensor& tensor = file_.tensor(weight.tensor);
+  const Tensor& tensor = file.tensor(weight.tensor);
   const int64_t rows = tensor.shape[0], columns = tensor.elements() / rows;
-  Nonzeros<float> found = file_.nonzeros(tensor);
+  Nonzeros<float> found = file.nonzeros(tensor);
   OwnCsr own;
   own.value = std::move(found.values);
   own.nonzeros = static_cast<int64_t>(own.value.size());
@@ -29,9 +29,9 @@ OwnCsr Packer::csr(const Weight& weight) const {
 
 const float* Packer::bias(const Weight& weight) {
   if (weight.bias.empty()) return nullptr;
-  const Tensor& tensor = file_.tensor(weight.bias);
+  const Tensor& tensor = file.tensor(weight.bias);
   auto* own = take<float>(tensor.elements());
-  file_.floats(tensor, own);
+  file.floats(tensor, own);
   return own;
 }
 

@@ -22,7 +22,7 @@ class Packer {
  public:
   // `held` takes the memory, which lives as long as the steps.
   Packer(const Container& file, int64_t isa, std::deque<std::vector<uint64_t>>& held)
-      : isa(isa), file_(file), held_(held) {}
+      : isa(isa), file(file), held_(held) {}
 
   OwnCsr csr(const Weight& weight) const;
   const float* bias(const Weight& weight);  // null if it has none
@@ -37,9 +37,9 @@ class Packer {
   }
 
   const int64_t isa;
+  const Container& file;
 
  private:
-  const Container& file_;
   std::deque<std::vector<uint64_t>>& held_;
 };
 

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 VERSION = 1  # of programs whose weights are three tensors each
-CODED = 2  # of those whose weights are one tensor each, in the codings of the file format
+CODED = 2  # of those whose weights are one tensor each, in the codings of the file format, with steps
 TEXT = "program"
 PARTS = ("row_ptr", "column", "value")
 
@@ -69,8 +69,7 @@ def read_text(file: Reader) -> tuple[dict[str, Any], Plan]:
     if not isinstance(data, dict):
         raise ValueError("its text is not a JSON object")
     plan = Plan.from_dict(data["plan"])
-    whole = plan.mode == "network" and plan.precision == "fp32"
-    versions = (VERSION, CODED) if whole else (VERSION,)
+    versions = (VERSION, CODED) if plan.mode == "network" else (VERSION,)
     if data.get("version") not in versions or type(data["version"]) is not int:
         raise ConfigurationError(
             f"the program has version {data.get('version')!r}, this billhook reads "

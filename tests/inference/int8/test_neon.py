@@ -47,14 +47,13 @@ FLAGS = [
 DOTPROD = "-march=armv8.2-a+dotprod"
 KERNELS = ("u8_map", "u8s8_depthwise", "u8s8_spmm", "u8s8_spmv")
 OTHERS = ["abi", "isa", "inference/f32_panel", "inference/u8_steps", "inference/u8_linear"]
-LSTM = [f"inference/u8_lstm_{isa}" for isa in ("portable", "avx2", "avx512")]
 
 
 @pytest.fixture(scope="module")
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The kernels and tests/inference/int8/cross.cpp, for ARM."""
     folder = tmp_path_factory.mktemp("neon")
-    sources = [f"csrc/{name}.cpp" for name in (*OTHERS, *LSTM)]
+    sources = [f"csrc/{name}.cpp" for name in OTHERS]
     sources += [f"csrc/inference/{name}_portable.cpp" for name in KERNELS]
     own = [f"csrc/inference/{name}_neondot.cpp" for name in KERNELS]
     objects = [str(folder / (Path(name).stem + ".o")) for name in own]

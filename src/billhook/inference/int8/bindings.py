@@ -4,6 +4,7 @@ Arrays that a structure points to must outlive it; each packed weight keeps its 
 """
 
 import ctypes
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from billhook import native
 from billhook.inference.kernels import Array, lstm_arguments, steps_arguments
 
 __all__ = [
+    "OPS",
     "BlockRowsStruct",
     "DepthwiseStruct",
     "MatrixStruct",
@@ -89,7 +91,10 @@ class Window(ctypes.Structure):
 
 
 class Step(ctypes.Structure):
-    """One operation of a program; see ``u8_steps.h``."""
+    """One operation of a program; see ``u8_steps.h``. ``note`` is what files say in place of the
+    pointers."""
+
+    note: Mapping[str, Any] = {}
 
     _fields_ = (
         ("op", _I),
@@ -102,6 +107,11 @@ class Step(ctypes.Structure):
     )
 
 
+OPS = (
+    *("quantise", "dequantise", "conv", "depthwise", "max_pool", "average_pool", "mean", "add"),
+    *("copy", "flatten", "linear", "quantise_vector"),
+)
+"""The names of steps in files; a step's number is its place here."""
 (
     QUANTISE,
     DEQUANTISE,
@@ -115,7 +125,7 @@ class Step(ctypes.Structure):
     FLATTEN,
     LINEAR,
     QUANTISE_VECTOR,
-) = range(12)
+) = range(len(OPS))
 
 #: By the names that csrc/ has for them; compared with the library when it is first used.
 STRUCTURES = {

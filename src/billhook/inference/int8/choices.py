@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from billhook.inference.int8.ops import Conv, Linear
-from billhook.inference.int8.packing import GROUPS, blocks_of
+from billhook.inference.int8.packing import GROUPS, as_matrix
 from billhook.inference.plan import Choice
 
 __all__ = [
@@ -50,18 +50,16 @@ def quads_of(op: Conv | Linear) -> int:
 
 
 def matrix_of(op: Conv | Linear) -> NDArray[np.int8]:
-    """(M, K) in the order that operands lie in: of a convolution taps, then channels by four."""
-    if isinstance(op, Linear):
-        return op.weight
-    rows, inputs, kh, kw = op.weight.shape
-    padded = -(-inputs * op.groups // 4) * 4
-    full = np.zeros((rows, kh, kw, padded), np.int8)
-    per_group = rows // op.groups
-    for group in range(op.groups):
-        own = slice(group * per_group, (group + 1) * per_group)
-        taps = op.weight[own].transpose(0, 2, 3, 1)
-        full[own, :, :, group * inputs : (group + 1) * inputs] = taps
-    return full.reshape(rows, -1)
+    """(M, K) as the kernels multiply it."""
+    return op.weight if isinstance(op, Linear) else as_matrix(op.weight, op.groups)
+
+
+def blocks_of(value: NDArray[np.int8], group: int) -> NDArray[np.int8]:
+    """(groups, quads, group, 4): the matrix in blocks, filled up with zeros."""
+    rows, columns = value.shape
+    full = np.zeros((-(-rows // group) * group, -(-columns // 4) * 4), np.int8)
+    full[:rows, :columns] = value
+    return full.reshape(-1, group, full.shape[1] // 4, 4).transpose(0, 2, 1, 3)
 
 
 def pattern_of(matrix: NDArray[np.int8]) -> str:

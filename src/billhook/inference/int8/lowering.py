@@ -4,6 +4,7 @@ import ctypes
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,14 +54,17 @@ class Lowered:
     of_layer: dict[str, Step] = field(default_factory=dict)
 
 
-def lower(program: Program, choices: Mapping[str, Choice], isa: str) -> Lowered:
-    """The steps for one sample; buffers are the workspace, the input and the result."""
+def lower(program: Program, choices: Mapping[str, Choice], isa: str | None) -> Lowered:
+    """The steps for one sample; buffers are the workspace, the input and the result.
+
+    Without an instruction set nothing is packed, and steps point to nothing.
+    """
     return _Lowering(program, choices, isa).run()
 
 
 def workspace_bytes(program: Program) -> int:
     """Bytes of the workspace of one sample."""
-    return _Lowering(program, {}, "portable").result.size
+    return _Lowering(program, {}, None).result.size
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def value_bytes(shape: Shape, floats: bool) -> int:
 
 
 class _Lowering:
-    def __init__(self, program: Program, choices: Mapping[str, Choice], isa: str) -> None:
+    def __init__(self, program: Program, choices: Mapping[str, Choice], isa: str | None) -> None:
         self.program, self.choices, self.isa = program, choices, isa
         self.result = Lowered()
         self.places = self._places()
@@ -255,77 +259,93 @@ class _Lowering:
 
     def _conv(self, index: int, op: Conv) -> None:
         choice, source = self.choices[op.name], op.inputs[0]
-        zero = self.program.bytes_range(source).zero
-        x, y = self.view(source), self.view(index)
-        channels, in_height, in_width = self.program.shape(source)
-        common = {"channels": channels, "pixels": op.shape[1] * op.shape[2]}
+        window = self._window(
+            source,
+            op,
+            kernel=op.weight.shape[2:],
+            stride=op.stride,
+            dilation=op.dilation,
+            padding=op.padding,
+        )
+        common: dict[str, Any] = {
+            "channels": self.program.shape(source)[0],
+            "pixels": op.shape[1] * op.shape[2],
+            "window": window,
+        }
         if choice.kernel == "depthwise":
-            taps = op.weight.reshape(len(op.weight), 9)
-            rows = rows_for(self.isa, Rows(taps, op.bias, op.scale))
-            geometry = dict(
-                zip(
-                    ("in_height", "in_width", "height", "width", "stride", "pad_top", "pad_left"),
-                    (in_height, in_width, *op.shape[1:], op.stride[0], *op.padding[:2]),
-                    strict=True,
-                )
-            )
-            filters = self._keep(pack_depthwise(rows, {**geometry, "zero": zero}))
-            step = self._step(bindings.DEPTHWISE, x, y, **common, depthwise=filters)
+            step = self._step(bindings.DEPTHWISE, self.view(source), self.view(index), **common)
         else:
-            window = self._window(
-                source,
-                op,
-                kernel=op.weight.shape[2:],
-                stride=op.stride,
-                dilation=op.dilation,
-                padding=op.padding,
-            )
             step = self._step(
                 bindings.CONV,
-                x,
-                y,
+                self.view(source),
+                self.view(index),
                 **common,
                 addend=self.view(op.inputs[1]) if op.inputs[1:] else NONE,
                 addend_scale=op.addend_scale,
-                window=window,
                 gather=int(not op.pointwise),
                 lines=lines_of(choice),
-                **self._product(op, choice),
             )
-        self.result.of_layer[op.name] = step
-
-    def _product(self, op: Conv | Linear, choice: Choice) -> dict[str, int]:
-        rows = rows_for(self.isa, Rows(matrix_of(op), op.bias, op.scale))
-        if choice.kernel == "windows" and self.isa == "avx512vbmi":
-            return {"windows": self._keep(pack_windows(rows, stream=False))}
-        group = group_of(choice)
-        dense, words = choice.kernel == "all_blocks", self.isa == "avx2"
-        return {"rows": self._keep(pack_blocks(rows, group, dense=dense, words=words))}
+        self._layer(index, op, step)
 
     def _linear(self, index: int, op: Linear) -> None:
-        choice, pixels = self.choices[op.name], math.prod(op.shape[1:])
-        matrix = bindings.MatrixStruct(rows=len(op.weight), columns=op.weight.shape[1])
-        if len(op.shape) > 1:
-            for name, packed in self._product(op, choice).items():
-                setattr(matrix, {"rows": "batch", "windows": "batch_windows"}[name], packed)
-        elif choice.kernel == "windows" and self.isa == "avx512vbmi":
-            rows = Rows(op.weight, op.bias, op.scale)
-            matrix.vector_windows = self._keep(pack_windows(rows, stream=True))
-        else:
-            rows = rows_for(self.isa, Rows(op.weight, op.bias, op.scale))
-            group = 16 if choice.kernel == "all_blocks" else group_of(choice)
-            matrix.vector = self._keep(pack_vector(rows, group, words=self.isa == "avx2"))
-        self.result.packed.append(Packed(matrix))
         step = self._step(
             bindings.LINEAR,
             self.view(op.inputs[0]),
             self.view(index),
             channels=op.weight.shape[1],
-            pixels=pixels,
+            pixels=math.prod(op.shape[1:]),
             relu=int(op.relu),
-            matrix=_address(matrix),
         )
+        self._layer(index, op, step)
+
+    def _layer(self, index: int, op: Conv | Linear, step: Step) -> None:
+        """Gives a step its weight, by name and packed."""
+        choice = self.choices[op.name]
+        tensors = {"weight": "weight", "bias": "bias", "factors": "scale"}
+        note = {name: f"{index}.{own}" for name, own in tensors.items()}
+        if choice.kernel != "depthwise":
+            note["kernel"] = choice.kernel
+        step.note = note | ({"groups": op.groups} if isinstance(op, Conv) else {})
         self.result.of_layer[op.name] = step
+        if self.isa is None:
+            return
+        if choice.kernel == "depthwise":
+            step.depthwise = self._filters(op, step.window, self.isa)
+        elif isinstance(op, Linear):
+            step.matrix = self._matrix(op, choice, self.isa)
+        else:
+            name, packed = self._product(op, choice, self.isa)
+            setattr(step, name, packed)
+
+    def _filters(self, op: Conv | Linear, window: Window, isa: str) -> int:
+        """Three by three taps of each channel."""
+        names = ("in_height", "in_width", "height", "width", "pad_top", "pad_left", "zero")
+        geometry = {name: getattr(window, name) for name in names}
+        rows = rows_for(isa, Rows(op.weight.reshape(len(op.weight), 9), op.bias, op.scale))
+        return self._keep(pack_depthwise(rows, {**geometry, "stride": window.stride_height}))
+
+    def _product(self, op: Conv | Linear, choice: Choice, isa: str) -> tuple[str, int]:
+        """A packing for maps, and the step's name for it."""
+        rows = rows_for(isa, Rows(matrix_of(op), op.bias, op.scale))
+        if choice.kernel == "windows" and isa == "avx512vbmi":
+            return "windows", self._keep(pack_windows(rows, stream=False))
+        group = group_of(choice)
+        dense, words = choice.kernel == "all_blocks", isa == "avx2"
+        return "rows", self._keep(pack_blocks(rows, group, dense=dense, words=words))
+
+    def _matrix(self, op: Linear, choice: Choice, isa: str) -> int:
+        matrix = bindings.MatrixStruct(rows=len(op.weight), columns=op.weight.shape[1])
+        if len(op.shape) > 1:
+            name, packed = self._product(op, choice, isa)
+            setattr(matrix, {"rows": "batch", "windows": "batch_windows"}[name], packed)
+        elif choice.kernel == "windows" and isa == "avx512vbmi":
+            rows = Rows(op.weight, op.bias, op.scale)
+            matrix.vector_windows = self._keep(pack_windows(rows, stream=True))
+        else:
+            rows = rows_for(isa, Rows(op.weight, op.bias, op.scale))
+            group = 16 if choice.kernel == "all_blocks" else group_of(choice)
+            matrix.vector = self._keep(pack_vector(rows, group, words=isa == "avx2"))
+        return self._keep(Packed(matrix))
 
     def _keep(self, packed: Packed) -> int:
         """The address of a packing, which lives as long as the steps."""

@@ -168,6 +168,7 @@ class Program:
     input_range: Range
     ops: tuple[Op, ...]
     takes: Shape = ()
+    input_name: str = "x"
 
     @property
     def by_sample(self) -> bool:

@@ -1,4 +1,5 @@
-"""Weights in 8 bits as the kernels read them: blocks of rows by four columns, packs, windows.
+"""Weights in 8 bits as the kernels read them, by ``csrc/inference/u8_pack.h``: blocks of rows by four
+columns, packs, windows.
 
 Which packing runs never changes a result: sums are exact integers.
 """
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from billhook import native
 from billhook.inference.int8 import bindings
 from billhook.inference.kernels import pointer
 
@@ -17,6 +19,7 @@ __all__ = [
     "GROUPS",
     "Packed",
     "Rows",
+    "as_matrix",
     "pack_blocks",
     "pack_depthwise",
     "pack_vector",
@@ -27,10 +30,50 @@ __all__ = [
 GROUPS = (1, 4, 8, 16)  # rows that may share their columns
 PACK = 16  # rows of a pack
 WINDOW = 64  # columns of a window
+STEP = 64  # bytes of a step of a pack
+QUAD = 96  # bytes of four filters of three by three taps
 SLACK = 64  # bytes that a kernel may read beyond an array
 
 Bytes = NDArray[np.int8]
 Array = NDArray[Any]
+
+
+class MatrixStruct(ctypes.Structure):
+    """A matrix of s8; see ``u8_pack.h``."""
+
+    _fields_ = (
+        ("rows", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+        ("value", ctypes.c_void_p),
+    )
+
+
+class FiltersStruct(ctypes.Structure):
+    """A convolution's weights; see ``u8_pack.h``."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("rows", "inputs", "taps", "groups")),
+        ("value", ctypes.c_void_p),
+    )
+
+
+#: By the names that csrc/ has for them; compared with the library when it is first used.
+STRUCTURES = {"S8Matrix": MatrixStruct, "S8Filters": FiltersStruct}
+_native = native.Functions(
+    {
+        "billhook_s8_matrix": "PP",
+        "billhook_s8_shift_biases": "PPP",
+        "billhook_s8_count_blocks": "PqqP",
+        "billhook_s8_fill_blocks": "PqqqPP",
+        "billhook_s8_pack_steps": "PqPP",
+        "billhook_s8_fill_packs": "PqqPPPP",
+        "billhook_s8_window_steps": "PP",
+        "billhook_s8_fill_windows": "PPPP",
+        "billhook_s8_fill_stream": "PPPPP",
+        "billhook_s8_fill_quads": "PqP",
+    },
+    STRUCTURES,
+)
 
 
 @dataclass(frozen=True)
@@ -47,12 +90,35 @@ class Rows:
     offset: NDArray[np.float32] | None = None
 
 
+class _Matrix:
+    """Rows' values as the library takes them."""
+
+    def __init__(self, value: Bytes) -> None:
+        self.value = np.ascontiguousarray(value)
+        self.rows, self.columns = self.value.shape
+        self.struct = MatrixStruct(self.rows, self.columns, pointer(self.value))
+        self.address = ctypes.addressof(self.struct)
+
+
+def as_matrix(weight: Bytes, groups: int) -> Bytes:
+    """(M, K) of a convolution in the order that operands lie in: taps, then channels by four."""
+    rows, inputs, kh, kw = weight.shape
+    own = np.ascontiguousarray(weight)
+    struct = FiltersStruct(rows, inputs, kh * kw, groups, pointer(own))
+    columns = _native["billhook_s8_matrix"](ctypes.addressof(struct), None)
+    matrix = np.empty((rows, columns), np.int8)
+    _native["billhook_s8_matrix"](ctypes.addressof(struct), pointer(matrix))
+    return matrix
+
+
 def rows_for(isa: str, rows: Rows) -> Rows:
     """The rows with the biases that an instruction set needs: NEON multiplies x - 128."""
     if isa != "neondot":
         return rows
-    sums = rows.value.reshape(len(rows.value), -1).astype(np.int64).sum(axis=1)
-    return replace(rows, bias=(rows.bias + 128 * sums).astype(np.int32))
+    matrix, bias = _Matrix(rows.value), np.ascontiguousarray(rows.bias, np.int32)
+    shifted = np.empty_like(bias)
+    _native["billhook_s8_shift_biases"](matrix.address, pointer(bias), pointer(shifted))
+    return replace(rows, bias=shifted)
 
 
 @dataclass
@@ -74,29 +140,20 @@ def _packed(struct: Any, integers: dict[str, int], arrays: dict[str, Array | Non
     return Packed(struct(**integers, **pointers), kept)
 
 
-def _padded(array: Array, length: int, value: float = 0) -> Array:
-    """The array with its first axis filled up to ``length``."""
-    result = np.full((length, *array.shape[1:]), value, array.dtype)
+def _padded(array: Array, length: int) -> Array:
+    """The array with its first axis filled up to ``length`` by zeros."""
+    result = np.zeros((length, *array.shape[1:]), array.dtype)
     result[: len(array)] = array
     return result
 
 
-def _with_slack(array: Array) -> Array:
-    """A flat copy that kernels may read a little beyond."""
-    flat = np.ascontiguousarray(array).reshape(-1)
-    return _padded(flat, len(flat) + SLACK // flat.itemsize)
+def _room(count: int, dtype: Any) -> Array:
+    """An array that kernels may read a little beyond."""
+    return np.zeros(count + SLACK // np.dtype(dtype).itemsize, dtype)
 
 
 def _up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
-
-
-def blocks_of(value: Bytes, group: int, least: int = 4) -> NDArray[np.int8]:
-    """(groups, quads, group, 4): the matrix in blocks, filled up with zeros."""
-    rows, columns = value.shape
-    full = np.zeros((_up(rows, max(group, least)), _up(columns, 4)), np.int8)
-    full[:rows, :columns] = value
-    return full.reshape(-1, group, full.shape[1] // 4, 4).transpose(0, 2, 1, 3)
 
 
 def pack_blocks(rows: Rows, group: int, *, dense: bool = False, words: bool = False) -> Packed:
@@ -104,23 +161,23 @@ def pack_blocks(rows: Rows, group: int, *, dense: bool = False, words: bool = Fa
 
     ``words``: values as words, of each four the even ones first, as AVX2 multiplies them.
     """
-    blocks = blocks_of(rows.value, group)
-    groups, quads = blocks.shape[:2]
-    used = np.ones((groups, quads), bool) if dense else blocks.any(axis=(2, 3))
-    at_group, at_quad = np.nonzero(used)
-    values = blocks[at_group, at_quad]
-    if words:
-        values = values[..., [0, 2, 1, 3]].astype(np.int16)
-    counts = np.bincount(at_group, minlength=groups)
-    length = groups * group
+    matrix = _Matrix(rows.value)
+    length = _up(matrix.rows, max(group, 4))
+    ptr = np.empty(length // group + 1, np.int32)
+    count = _native["billhook_s8_count_blocks"](matrix.address, group, dense, pointer(ptr))
+    column = _room(count, np.uint16)
+    value = _room(count * group * 4, np.int16 if words else np.int8)
+    _native["billhook_s8_fill_blocks"](
+        matrix.address, group, dense, words, pointer(column), pointer(value)
+    )
     arrays: dict[str, Array | None] = {
-        "ptr": np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
-        "column": _with_slack(at_quad.astype(np.uint16)),
-        "value": _with_slack(values),
+        "ptr": ptr,
+        "column": column,
+        "value": value,
         "bias": _padded(rows.bias.astype(np.int32), length),
         "scale": _padded(rows.scale.astype(np.float32), length),
     }
-    integers = {"rows": len(rows.value), "group": group, "groups": groups}
+    integers = {"rows": matrix.rows, "group": group, "groups": length // group}
     return _packed(bindings.BlockRowsStruct, integers, arrays)
 
 
@@ -129,40 +186,27 @@ def pack_vector(rows: Rows, group: int, *, words: bool = False) -> Packed:
 
     ``words``: of eight rows the even values, then the odd ones, which AVX2 makes words.
     """
-    blocks = blocks_of(rows.value, group, PACK)
-    used: NDArray[np.bool_] = np.asarray(blocks.any(axis=(2, 3)))
-    lengths = used.sum(axis=1)
-    order = np.argsort(-lengths, kind="stable") if group < PACK else np.arange(len(lengths))
-    per_pack = PACK // group
-    packs = len(order) // per_pack
-    steps = lengths[order].reshape(packs, per_pack).max(axis=1)
-    ptr = np.concatenate([[0], np.cumsum(steps)])
-    column = np.zeros((int(ptr[-1]), per_pack), np.uint16)
-    value = np.zeros((int(ptr[-1]), per_pack, group, 4), np.int8)
-    # Position p of the order lies in pack p // per_pack; its k-th block in that pack's k-th step.
-    at_position, at_quad = np.nonzero(used[order])
-    ordered = lengths[order]
-    nth = np.arange(len(at_position)) - np.repeat(np.cumsum(ordered) - ordered, ordered)
-    step = ptr[at_position // per_pack] + nth
-    column[step, at_position % per_pack] = at_quad
-    value[step, at_position % per_pack] = blocks[order][at_position, at_quad]
-    if words:
-        value = value.reshape(-1, 2, PACK // 2, 2, 2).transpose(0, 1, 4, 2, 3)
-    row = (order[:, None] * group + np.arange(group)).reshape(-1)
-    inside = row < len(rows.value)
-    pick = np.where(inside, row, 0)
+    matrix = _Matrix(rows.value)
+    packs = _up(matrix.rows, PACK) // PACK
+    ptr, row = np.empty(packs + 1, np.int32), np.empty(packs * PACK, np.int32)
+    steps = _native["billhook_s8_pack_steps"](matrix.address, group, pointer(ptr), pointer(row))
+    column, value = _room(steps * PACK // group, np.uint16), _room(steps * STEP, np.int8)
+    _native["billhook_s8_fill_packs"](
+        *(matrix.address, group, words, pointer(ptr), pointer(row)),
+        *(pointer(column), pointer(value)),
+    )
+    inside, pick = row >= 0, np.maximum(row, 0)
     arrays: dict[str, Array | None] = {
-        "ptr": ptr.astype(np.int32),
-        "column": _with_slack(column),
-        "value": _with_slack(value),
-        "row": np.where(inside, row, -1).astype(np.int32),
+        "ptr": ptr,
+        "column": column,
+        "value": value,
+        "row": row,
         "bias": np.where(inside, rows.bias[pick], 0).astype(np.int32),
         "scale": np.where(inside, rows.scale[pick], 0).astype(np.float32),
         "offset": None if rows.offset is None else rows.offset[pick].astype(np.float32),
     }
-    size = {"rows": len(rows.value), "columns": rows.value.shape[1]}
-    integers = {**size, "group": group, "packs": packs}
-    return _packed(bindings.VectorRowsStruct, integers, arrays)
+    size = {"rows": matrix.rows, "columns": matrix.columns}
+    return _packed(bindings.VectorRowsStruct, {**size, "group": group, "packs": packs}, arrays)
 
 
 def pack_windows(rows: Rows, *, stream: bool) -> Packed:
@@ -170,74 +214,51 @@ def pack_windows(rows: Rows, *, stream: bool) -> Packed:
 
     ``stream``: without the unused places, for vectors; else with them, for maps.
     """
-    count, columns = rows.value.shape
-    packs, windows = _up(count, PACK) // PACK, max(1, _up(columns, WINDOW) // WINDOW)
-    full = np.zeros((packs * PACK, windows * WINDOW), np.int8)
-    full[:count, :columns] = rows.value
-    cells = full.reshape(packs, PACK, windows, WINDOW).transpose(0, 2, 1, 3)
-    pack, window, row, column = np.nonzero(cells)
-    cell = (pack * windows + window) * PACK + row
-    lengths = np.bincount(cell, minlength=packs * windows * PACK)
-    nth = np.arange(len(cell)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    steps = _up_all(lengths, 4).reshape(-1, PACK).max(axis=1) // 4
-    ptr = np.concatenate([[0], np.cumsum(steps)])
-    total = int(ptr[-1])
-    place = (ptr[pack * windows + window] + nth // 4) * 64 + row * 4 + nth % 4
-    index, value = np.zeros(total * 64, np.uint8), np.zeros(total * 64, np.int8)
-    index[place], value[place] = column, cells[pack, window, row, column]
+    matrix = _Matrix(rows.value)
+    packs = _up(matrix.rows, PACK) // PACK
+    windows = max(1, _up(matrix.columns, WINDOW) // WINDOW)
+    ptr = np.empty(packs * windows + 1, np.int32)
+    steps = _native["billhook_s8_window_steps"](matrix.address, pointer(ptr))
+    made = (_stream if stream else _places)(matrix, ptr, steps, packs)
     length = packs * PACK
     arrays: dict[str, Array | None] = {
-        "ptr": ptr.astype(np.int32),
-        **(_stream(index, value, place, ptr[::windows]) if stream else _places(index, value)),
+        "ptr": ptr,
+        **dict.fromkeys(("mask", "stream", "begin", "index", "value")),
+        **made,
         "bias": _padded(rows.bias.astype(np.int32), length),
         "scale": _padded(rows.scale.astype(np.float32), length),
         "offset": None if rows.offset is None else _padded(rows.offset.astype(np.float32), length),
     }
-    integers = {"rows": count, "columns": columns, "packs": packs, "windows": windows}
-    return _packed(bindings.WindowRowsStruct, integers, arrays)
+    size = {"rows": matrix.rows, "columns": matrix.columns}
+    return _packed(bindings.WindowRowsStruct, {**size, "packs": packs, "windows": windows}, arrays)
 
 
-def _up_all(values: Array, multiple: int) -> Array:
-    return -(-values // multiple) * multiple
+def _places(matrix: _Matrix, ptr: Array, steps: int, _: int) -> dict[str, Array]:
+    index, value = _room(steps * STEP, np.uint8), _room(steps * STEP, np.int8)
+    _native["billhook_s8_fill_windows"](
+        matrix.address, pointer(ptr), pointer(index), pointer(value)
+    )
+    return {"index": index, "value": value}
 
 
-def _places(index: Array, value: Array) -> dict[str, Array | None]:
-    empty: dict[str, Array | None] = {"mask": None, "stream": None, "begin": None}
-    return {**empty, "index": _with_slack(index), "value": _with_slack(value)}
-
-
-def _stream(index: Array, value: Array, place: Array, first: Array) -> dict[str, Array | None]:
+def _stream(matrix: _Matrix, ptr: Array, steps: int, packs: int) -> dict[str, Array]:
     """One mask per step, then the columns and the values of its used places."""
-    total = len(index) // 64
-    used = np.zeros(total * 64, bool)
-    used[place] = True
-    mask = np.packbits(used.reshape(total, 64), axis=1, bitorder="little").view(np.uint64)
-    counts = used.reshape(total, 64).sum(axis=1)
-    begin = np.concatenate([[0], np.cumsum(2 * counts)])
-    at = np.flatnonzero(used)
-    step = at // 64
-    nth = np.arange(len(at)) - np.repeat(np.cumsum(counts) - counts, counts)
-    stream = np.zeros(int(begin[-1]) + 4 * SLACK, np.uint8)
-    stream[begin[step] + nth] = index[at]
-    stream[begin[step] + counts[step] + nth] = value[at].view(np.uint8)
-    return {
-        "mask": _with_slack(mask.reshape(-1)),
-        "stream": stream,
-        "begin": begin[first].astype(np.int64),
-        "index": None,
-        "value": None,
-    }
+    mask, begin = _room(steps, np.uint64), np.empty(packs + 1, np.int64)
+    stream = np.zeros(2 * int(np.count_nonzero(matrix.value)) + 4 * SLACK, np.uint8)
+    _native["billhook_s8_fill_stream"](
+        matrix.address, pointer(ptr), pointer(mask), pointer(begin), pointer(stream)
+    )
+    return {"mask": mask, "stream": stream, "begin": begin}
 
 
 def pack_depthwise(rows: Rows, geometry: dict[str, int]) -> Packed:
     """Filters (channels, 9) of three by three taps; ``geometry`` as in ``DepthwiseQuads``."""
-    channels = len(rows.value)
-    length = _up(channels, 4)
-    taps = _padded(rows.value.reshape(channels, 3, 3), length).reshape(-1, 4, 3, 3)
-    value = np.zeros((len(taps), 3, 2, 4, 4), np.int8)
-    value[:, :, 0, :, 0:3] = value[:, :, 1, :, 1:4] = taps.transpose(0, 2, 1, 3)
+    matrix = _Matrix(rows.value)
+    length = _up(matrix.rows, 4)
+    value = _room(length // 4 * QUAD, np.int8)
+    _native["billhook_s8_fill_quads"](pointer(matrix.value), matrix.rows, pointer(value))
     arrays: dict[str, Array | None] = {
-        "value": _with_slack(value),
+        "value": value,
         "bias": _padded(rows.bias.astype(np.int32), length),
         "scale": _padded(rows.scale.astype(np.float32), length),
     }

@@ -1,7 +1,7 @@
 """A network in 8 bits as tensors for ``billhook.save``, and back from a file.
 
 The text lists the operations with their ranges and the plan. Operation i has ``i.weight``
-(s8), ``i.bias`` (s32) and ``i.scale`` (fp32).
+(s8), ``i.bias`` (s32) and ``i.scale`` (fp32). Version 1 had no steps.
 """
 
 import math
@@ -37,9 +37,10 @@ from billhook.inference.int8.ops import (
     Shape,
 )
 from billhook.inference.int8.quantise import check_sums
+from billhook.inference.int8.steps import describe, ports
 from billhook.inference.limits import Limits
 from billhook.inference.plan import INT8_KERNELS, Choice, Plan
-from billhook.inference.program_file import program_text, read_dense
+from billhook.inference.program_file import CODED, program_text, read_dense
 
 __all__ = ["check_program", "int8_network_tensors", "read_int8_network", "takes_at_most"]
 
@@ -63,11 +64,14 @@ def int8_network_tensors(
     return tensors | program_text(
         plan,
         example,
+        CODED,
+        **ports(program),
         shape=program.input_shape,
         takes=program.sample_shape,
         output_shape=program.output_shape,
         input_range=[own.step, own.zero],
         ops=[{"type": type(op).__name__, **_settings(op)} for op in program.ops],
+        run=describe(program, plan.layers),
     )
 
 
@@ -92,7 +96,10 @@ def read_int8_network(file: Reader, plan: Plan, data: Mapping[str, Any]) -> Prog
     ops = tuple(_op(file, index, dict(settings)) for index, settings in enumerate(data["ops"]))
     shape = (channels, height, width)
     takes = _takes(tuple(data.get("takes", shape)), shape)
-    program = Program(shape, tuple(data["output_shape"]), _range(data["input_range"]), ops, takes)
+    program = Program(
+        *(shape, tuple(data["output_shape"]), _range(data["input_range"]), ops, takes),
+        input_name=str(data["inputs"][0]["name"]) if "inputs" in data else "x",
+    )
     check_program(program, plan.layers)
     limits.check("running it", _work(program), limits.work)
     limits.check("one sample", workspace_bytes(program) // 4, limits.workspace)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -106,7 +106,8 @@ def quantise(
     """
     channels, height, width = network.inputs[0].form
     shape = (channels, height, width)
-    return _Builder(network.ops, shape, network.outputs[0].shape, ranges, takes).run()
+    made = _Builder(network.ops, shape, network.outputs[0].shape, ranges, takes).run()
+    return replace(made, input_name=network.inputs[0].name)
 
 
 def quantise_weight(

@@ -1,0 +1,138 @@
+// Steps in 8 bits without weights: borders to fp32, pools, sums, copies.
+#include <algorithm>
+
+#include "kinds.h"
+#include "refusal.h"
+#include "u8_kinds.h"
+
+namespace billhook {
+
+namespace {
+
+constexpr int64_t kLineBytes = 4 * kLine, kTurnedRows = 8;
+
+__int128 size_of(const U8Step& step) { return static_cast<__int128>(step.channels) * step.pixels; }
+
+void quantise(Checker& check, U8Plan& plan) {
+  const U8Step& step = plan.step;
+  check_map(check, step.y, step.channels, step.pixels, kWritten);
+  check_floats(check, step.x, size_of(step), kRead);
+  require(step.by_sample <= 1, "a step reads samples in an order that does not exist");
+  if (step.by_sample == 1)
+    check.room(kBytesSlot, kTurnedRows * static_cast<__int128>(step.channels + 3) + kSlack);
+  check.work(size_of(step));
+}
+
+void dequantise(Checker& check, U8Plan& plan) {
+  const U8Step& step = plan.step;
+  check_map(check, step.x, step.channels, step.pixels, kRead);
+  check_floats(check, step.y, size_of(step), kWritten);
+  check.work(size_of(step));
+}
+
+void quantise_vector(Checker& check, U8Plan& plan) {
+  const U8Step& step = plan.step;
+  check_floats(check, step.x, step.channels, kRead);
+  check_bytes(check, step.y, step.channels, kWritten);
+  check.work(step.channels);
+}
+
+void pool(Checker& check, U8Plan& plan) {
+  const U8Step& step = plan.step;
+  const Window2d& w = step.window;
+  check_window(w);
+  check_map(check, step.x, step.channels, static_cast<__int128>(w.in_height) * w.in_width, kRead);
+  check_map(check, step.y, step.channels, static_cast<__int128>(w.height) * w.width, kWritten);
+  const __int128 taps = static_cast<__int128>(w.kernel_height) * w.kernel_width;
+  require(255 * taps <= kMost, "a pool's window has more elements than are summed");
+  check.room(kRowSlot, static_cast<__int128>(w.width) + kSlack);
+  check.room(kCountSlot, 5 * static_cast<__int128>(w.width));
+  check.work(static_cast<__int128>(step.channels) * w.height *
+             (w.width + std::min(w.kernel_height, w.in_height) * static_cast<__int128>(w.width) *
+                            w.kernel_width));
+}
+
+void mean(Checker& check, U8Plan& plan) {
+  const U8Step& step = plan.step;
+  check_map(check, step.x, step.channels, step.pixels, kRead);
+  check_bytes(check, step.y, static_cast<__int128>(step.channels) + 3, kWritten);
+  check.work(size_of(step));
+}
+
+void add(Checker& check, U8Plan& plan) {
+  const U8Step& step = plan.step;
+  check_map(check, step.x, step.channels, step.pixels, kRead);
+  if (step.addend.buffer >= 0) check_map(check, step.addend, step.channels, step.pixels, kRead);
+  check_map(check, step.y, step.channels, step.pixels, kWritten);
+  check.work(2 * size_of(step));
+}
+
+void copy(Checker& check, U8Plan& plan) {
+  const U8Step& step = plan.step;
+  check_map(check, step.x, step.channels, step.pixels, kRead);
+  require(step.first <= kMost - step.channels, "a copy goes further than is counted");
+  check_map(check, step.y, step.first + step.channels, step.pixels, kWritten);
+  check.work(size_of(step));
+}
+
+void flatten(Checker& check, U8Plan& plan) {
+  const U8Step& step = plan.step;
+  check_map(check, step.x, step.channels, step.pixels, kRead);
+  check_bytes(check, step.y, size_of(step), kWritten);
+  check.work(size_of(step));
+}
+
+constexpr U8Kind kKinds[] = {{"quantise", kU8Quantise, quantise, nullptr, true},
+                             {"dequantise", kU8Dequantise, dequantise, nullptr, true},
+                             {"quantise_vector", kU8QuantiseVector, quantise_vector},
+                             {"max_pool", kU8MaxPool, pool},
+                             {"average_pool", kU8AveragePool, pool},
+                             {"mean", kU8Mean, mean},
+                             {"add", kU8Add, add, nullptr, true},
+                             {"copy", kU8Copy, copy, nullptr, true},
+                             {"flatten", kU8Flatten, flatten}};
+
+}  // namespace
+
+std::span<const U8Kind> u8_map_kinds() { return kKinds; }
+
+const U8Kind& u8_kind_of(const std::string& name) {
+  for (const auto family : {u8_map_kinds(), u8_matrix_kinds()})
+    for (const U8Kind& kind : family)
+      if (kind.name == name) return kind;
+  refuse_unknown("operation in 8 bits", name);
+}
+
+void check_bytes(const Checker& check, const U8View& view, __int128 count, Access access) {
+  require(view.buffer == 0, "a step in 8 bits works on bytes outside of the workspace");
+  require(count > 0, "a step in 8 bits works on nothing");
+  check.inside({0, view.offset, 0, 0}, 0, count + kSlack, access);
+}
+
+void check_map(const Checker& check, const U8View& view, int64_t channels, __int128 pixels,
+               Access access) {
+  require(channels > 0 && pixels > 0, "a step works on a map of no size");
+  const __int128 lines = (pixels + kLine - 1) / kLine, quads = (static_cast<__int128>(channels) + 3) / 4;
+  check_bytes(check, view, (quads - 1) * view.plane + lines * kLineBytes, access);
+}
+
+void check_floats(const Checker& check, const U8View& view, __int128 count, Access access) {
+  require(view.offset % 4 == 0, "floats begin at a byte that is not a multiple of four");
+  require(count > 0, "a step works on no floats");
+  check.inside({view.buffer, view.offset, 0, 0}, 0, 4 * count, access);
+}
+
+void check_window(const Window2d& w) {
+  require(std::min({w.in_height, w.in_width, w.height, w.width, w.kernel_height, w.kernel_width,
+                    w.stride_height, w.stride_width, w.dilation_height, w.dilation_width}) > 0 &&
+              w.zero <= 255,
+          "a window has no size, stride or dilation");
+  const auto reach = [](int64_t size, int64_t stride, int64_t kernel, int64_t dilation, int64_t pad) {
+    return static_cast<__int128>(size) * stride + static_cast<__int128>(kernel) * dilation + pad <= kMost;
+  };
+  require(reach(w.height, w.stride_height, w.kernel_height, w.dilation_height, w.pad_top) &&
+              reach(w.width, w.stride_width, w.kernel_width, w.dilation_width, w.pad_left),
+          "a window reaches further than is counted");
+}
+
+}  // namespace billhook
