@@ -61,7 +61,7 @@ std::vector<uint8_t> decode_mask(const uint8_t* index, size_t bytes,
     table[i] = share(static_cast<int>(i) + index[5] - kLimit);
   std::vector<uint8_t> mask(static_cast<size_t>((elements + 7) / 8));
   const int64_t used =
-      billhook_rans_decode(next, end - next, int64_t{1} << index[0], row.classes.data(), rows,
+      rans_decode(next, end - next, int64_t{1} << index[0], row.classes.data(), rows,
                            column.classes.data(), columns, elements / (rows * columns),
                            table.data(), mask.data());
   require(used >= 0, "an entropy-coded mask is cut off, or does not end where it should");

@@ -15,6 +15,11 @@ from torch.utils import _pytree as pytree
 import billhook
 from billhook.inference.compiled import CompiledModel
 from billhook.inference.graph import Layer, capture_graph
+from billhook.inference.int8 import reference
+from billhook.inference.int8.inputs import captured, maps_of
+from billhook.inference.int8.network import Int8Network
+from billhook.inference.int8.quantise import calibrate, quantise
+from billhook.inference.int8.ranges import Calibration
 from billhook.inference.network.network import Network
 from billhook.inference.plan import Choice, Plan
 from billhook.inference.report import CompileReport
@@ -79,6 +84,26 @@ class Picture(nn.Module):
         return z.log_softmax(3), F.interpolate(x, (7, 5), mode="bilinear", align_corners=True)
 
 
+class Bytes(nn.Module):
+    """In 8 bits: strides, a depthwise layer, a sum, a concatenation, pools, a mean, vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.deep = nn.Conv2d(3, 12, 3, 2, 1), nn.Conv2d(12, 12, 3, 1, 1, groups=12)
+        self.wide, self.odd = nn.Conv2d(12, 12, 1), nn.Conv2d(12, 7, (1, 3), padding=(0, 1))
+        self.last = nn.Conv2d(31, 20, 3, dilation=2)
+        self.first, self.second = nn.Linear(20, 30), nn.Linear(30, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).relu()
+        x = F.relu6(self.wide(F.relu6(self.deep(x))) + x)
+        pooled = F.avg_pool2d(F.max_pool2d(x, 3, 1, 1), 3, 1, 1)
+        x = torch.cat([x, self.odd(x), pooled], 1)
+        x = self.last(x).relu().mean((2, 3))
+        y: torch.Tensor = self.second(self.first(x).relu())
+        return y
+
+
 Inputs = tuple[torch.Tensor, ...]
 Kernels = dict[str, str]
 
@@ -124,15 +149,49 @@ def compiled(model: nn.Module, inputs: Inputs, kernels: Kernels) -> CompiledMode
     return CompiledModel(Network(graph, layers, 0), plan, CompileReport.of(plan, ""), {})
 
 
+def in_8_bits() -> dict[str, tuple[nn.Module, torch.Tensor, Kernels]]:
+    """Each with its input; layers that are not named run by the kernel 1x4."""
+    rows = nn.Sequential(nn.Linear(9, 20), nn.ReLU(), nn.Linear(20, 3))
+    kernels = {"stem": "all_blocks", "deep": "depthwise", "wide": "8x4", "odd": "windows"}
+    kernels |= {"last": "4x4", "first": "16x4", "second": "windows"}
+    return {
+        "bytes": (Bytes(), torch.randn(2, 3, 13, 11), kernels),
+        "rows": (rows, torch.randn(130, 9), {"0": "8x4", "2": "all_blocks"}),
+    }
+
+
+def write_in_8_bits(name: str, model: nn.Module, x: torch.Tensor, kernels: Kernels) -> None:
+    """A program calibrated on its input; its outputs are those of the integer reference."""
+    pruned(model)
+    with torch.no_grad():
+        graph, takes = captured(model, x)
+        ranges = calibrate(graph.ops, [maps_of(x, takes)], Calibration([]))
+        program = quantise(graph, ranges, takes)
+    layers = {op.name: Choice(kernels.get(op.name, "1x4"), 3) for _, op in program.layers()}
+    plan = Plan("network", "portable", layers, "int8")
+    network = Int8Network(program, layers, "portable")
+    fast = CompiledModel(network, plan, CompileReport.of(plan, ""), {})
+    billhook.save(fast, FOLDER / f"{name}.billhook.safetensors", gzip=False)
+    np.save(FOLDER / f"{name}.in.{program.input_name}.npy", x.numpy())
+    y = np.stack([reference.evaluate(program, m.numpy()) for m in maps_of(x, takes)])
+    y = y[0, :, 0].T[: len(x)] if program.by_sample else y
+    np.save(FOLDER / f"{name}.out.y0.npy", np.ascontiguousarray(y))
+
+
+def pruned(model: nn.Module) -> None:
+    """Weights of normal numbers, of which matrices lose most; always the same."""
+    torch.manual_seed(0)
+    for weight in model.eval().parameters():
+        nn.init.normal_(weight, std=0.5)
+        weight.data *= torch.rand_like(weight) < (0.3 if weight.dim() > 1 else 1.0)
+
+
 def main() -> None:
     """Writes a program for each model, and its inputs and outputs."""
     FOLDER.mkdir(exist_ok=True)
     torch.manual_seed(0)
     for name, (model, inputs, kernels) in {**images(), **sequences()}.items():
-        torch.manual_seed(0)
-        for weight in model.eval().parameters():
-            nn.init.normal_(weight, std=0.5)
-            weight.data *= torch.rand_like(weight) < (0.3 if weight.dim() > 1 else 1.0)
+        pruned(model)
         fast = compiled(model, inputs, kernels)
         billhook.save(fast, FOLDER / f"{name}.billhook.safetensors", gzip=False)
         with torch.no_grad():
@@ -142,6 +201,9 @@ def main() -> None:
             np.save(FOLDER / f"{name}.in.{own}.npy", x.numpy())
         for k, y in enumerate(pytree.tree_leaves(wanted)):
             np.save(FOLDER / f"{name}.out.y{k}.npy", y.float().numpy())
+    torch.manual_seed(0)
+    for name, (model, x, kernels) in in_8_bits().items():
+        write_in_8_bits(name, model, x, kernels)
 
 
 if __name__ == "__main__":

@@ -232,7 +232,8 @@ def test_hostile_texts():
         "'" + "?" * 9: [lambda t: t["run"]["steps"][0].update(op="\x1b" * 2000)],
         "lacks run": [lambda t: t.pop("run")],
         "it is not a whole network": [lambda t: t["plan"].update(mode="modules")],
-        "8 bits": [lambda t: t["plan"].update(precision="int8")],
+        "lacks at_once": [lambda t: t["plan"].update(precision="int8")],
+        "precision is 'int4'": [lambda t: t["plan"].update(precision="int4")],
         "another version": [lambda t: t.update(version=1)],
         "gives F32": [
             lambda t: t["inputs"][0].update(dtype="F16"),
@@ -316,6 +317,64 @@ HOSTILE_STEPS = {  # of a vector, the first step of an operation: settings, and 
         ("softmax", {"function": "mean"}, "does not know"),
     ],
 }
+
+
+WIDE_VIEW = [0, BIG, 64]
+WINDOW = {"in_height": 13, "in_width": 11, "height": 7, "width": 6, "kernel_height": 3}
+WINDOW |= {"kernel_width": 3, "stride_height": 2, "stride_width": 2, "dilation_height": 1}
+WINDOW |= {"dilation_width": 1, "pad_top": 1, "pad_left": 1, "zero": 128}
+HOSTILE_STEPS["bytes"] = [
+    ("quantise", {"x": [1, 2, 0]}, "multiple of four"),
+    ("quantise", {"x": [1, 4, 0]}, "outside of its buffer"),
+    ("quantise", {"y": [1, 0, 64]}, "bytes outside of the workspace"),
+    ("quantise", {"y": WIDE_VIEW}, "outside of its buffer"),
+    ("quantise", {"channels": 0}, "no size"),
+    ("quantise", {"by_sample": 2}, "does not exist"),
+    ("quantise", {"scale": 1e300}, "no finite float"),
+    ("quantise", {"shift": float("inf")}, "no finite float"),
+    ("conv", {"x": WIDE_VIEW}, "outside of its buffer"),
+    ("conv", {"y": [0, 0, BIG]}, "outside of its buffer"),
+    ("conv", {"addend": WIDE_VIEW}, "outside of its buffer"),
+    ("conv", {"lines": 9}, "does not fit its weight"),
+    ("conv", {"lines": 0}, "does not fit its weight"),
+    ("conv", {"groups": 2}, "does not fit"),
+    ("conv", {"channels": 4}, "does not fit its weight"),
+    ("conv", {"pixels": 43}, "does not fit its windows"),
+    ("conv", {"kernel": "2x2"}, "does not know"),
+    ("conv", {"weight": "0.bias"}, "another type"),
+    ("conv", {"bias": "0.scale"}, "do not fit their weight"),
+    ("conv", {"factors": "0.bias"}, "do not fit their weight"),
+    ("conv", {"gather": 0}, "larger than a pixel"),
+    ("conv", {"addend_scale": -1.0}, "negative factor"),
+    ("conv", {"addend_scale": 1e37}, "leave 32 bits"),
+    ("conv", {"window": WINDOW | {"in_height": BIG}}, "outside of its buffer"),
+    ("conv", {"window": WINDOW | {"stride_width": 0}}, "no size, stride"),
+    ("conv", {"window": WINDOW | {"dilation_height": BIG}}, "further than is counted"),
+    ("conv", {"window": WINDOW | {"zero": 256}}, "no size, stride"),
+    ("conv", {"window": WINDOW | {"colour": 1}}, "does not know"),
+    ("depthwise", {"groups": 6}, "does not fit its weight"),
+    ("depthwise", {"window": WINDOW | {"in_width": 2**20}}, "outside of its buffer"),
+    ("depthwise", {"window": WINDOW | {"stride_width": 1}}, "without a kernel"),
+    ("depthwise", {"y": WIDE_VIEW}, "outside of its buffer"),
+    ("max_pool", {"window": WINDOW | {"width": BIG, "stride_width": 1}}, "counted"),
+    ("average_pool", {"window": WINDOW | {"kernel_width": 2**25}}, "are summed"),
+    ("copy", {"first": BIG}, "further than is counted"),
+    ("copy", {"first": 2**20}, "outside of its buffer"),
+    ("mean", {"pixels": BIG}, "outside of its buffer"),
+    ("linear", {"channels": 19}, "does not fit its operand"),
+    ("linear", {"y": [0, 2, 4]}, "multiple of four"),
+    ("linear", {"x": WIDE_VIEW}, "outside of its buffer"),
+    ("linear", {"pixels": 2**20}, "outside of its buffer"),
+    ("linear", {"relu": 2}, "does not fit its operand"),
+    ("quantise_vector", {"x": [9, 0, 4]}, "does not exist"),
+    ("quantise_vector", {"channels": BIG}, "outside of its buffer"),
+]
+HOSTILE_STEPS["rows"] = [
+    ("quantise", {"pixels": 127}, "fewer samples than are planned"),
+    ("conv", {"gather": 1}, "fewer samples than are planned"),
+    ("linear", {"op": "mean"}, "fewer samples than are planned"),
+    ("linear", {"y": [2, 4, 4]}, "outside of its buffer"),
+]
 
 
 def test_hostile_steps():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import programs, runtime
-from .files import File, Tensor, build, number
+from .files import File, Tensor, build, number, parse
 
 __all__ = ["check", "make", "seeds"]
 
@@ -20,6 +20,7 @@ OPS = (
     *("copy", "spmm", "max_pool", "average_pool", "mean", "add", "linear", "depthwise", "fill"),
     *("rearrange", "pointwise", "binary", "normalise", "softmax", "reduce", "matmul", "attention"),
     *("embed", "cast", "resize", "lstm", "gru"),
+    *("quantise", "dequantise", "conv", "flatten", "quantise_vector"),
 )
 FUNCTIONS = (
     *("affine", "gelu", "log", "choose", "add", "div", "masked_fill", "rdiv", "I64", "I32", "BOOL"),
@@ -31,12 +32,18 @@ SETTINGS = (
     *("stride_height", "stride_width", "pad_top", "pad_left", "count_padding", "dims", "pixels"),
     *("vectors", "packed", "first_column", "size", "from", "to", "parameters", "keep", "taps"),
     *("x", "y", "addend", "extra", "mask", "weight", "bias", "activation", "fill", "function"),
+    *("first", "window", "gather", "lines", "relu", "by_sample", "scale", "addend_scale", "shift"),
+    *("kernel", "groups", "factors"),
 )
 
 
+VECTORS = Path(__file__).parents[2] / "runtime/tests/vectors"
+
+
 def seeds(folder: Path) -> list[File]:
-    """The programs of the other fuzzer."""
-    return programs.seeds(folder)
+    """The programs of the other fuzzer, and the runtime's in 8 bits."""
+    files = [VECTORS / f"{name}.billhook.safetensors" for name in ("bytes", "rows")]
+    return [*programs.seeds(folder), *(parse(file.read_bytes()) for file in files)]
 
 
 def make(rng: random.Random, files: list[File]) -> bytes:
@@ -73,6 +80,8 @@ def _change(rng: random.Random, program: dict[str, Any]) -> None:
         del steps[rng.randrange(len(steps))]
     elif kind == 6:
         program["plan"]["isa"] = rng.choice(programs.ISAS)
+    elif kind == 7:
+        run["at_once"] = rng.choice((1, 2, 128, 129, 4096))
     else:
         _change_step(rng, rng.choice(steps), rng.choice(steps))
 

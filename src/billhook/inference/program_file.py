@@ -32,7 +32,9 @@ __all__ = [
 ]
 
 VERSION = 1  # of programs whose weights are three tensors each
-CODED = 2  # of those whose weights are one tensor each, in the codings of the file format, with steps
+CODED = (
+    2  # of those whose weights are one tensor each, in the codings of the file format, with steps
+)
 TEXT = "program"
 PARTS = ("row_ptr", "column", "value")
 

@@ -140,6 +140,10 @@ def quads(taps: Matrix) -> list[int]:
         for row in range(3):
             for form in (0, 1):
                 for c in range(4 * quad, 4 * quad + 4):
-                    own = [int(v) for v in taps[c, 3 * row : 3 * row + 3]] if c < len(taps) else [0] * 3
+                    own = (
+                        [int(v) for v in taps[c, 3 * row : 3 * row + 3]]
+                        if c < len(taps)
+                        else [0] * 3
+                    )
                     made += [0, *own] if form else [*own, 0]
     return made

@@ -1,5 +1,6 @@
-"""Weights in 8 bits as the kernels read them, by ``csrc/inference/u8_pack.h``: blocks of rows by four
-columns, packs, windows.
+"""Weights in 8 bits as the kernels read them: blocks of rows by four columns, packs, windows.
+
+``csrc/inference/u8_pack.h`` makes them, for the runtime too.
 
 Which packing runs never changes a result: sums are exact integers.
 """
