@@ -68,7 +68,8 @@ class Machine:
 
     def map(self, view: list[int], channels: int, pixels: int) -> Array:
         """Its bytes."""
-        return self.buffers[0][self.places(view, channels, pixels)]
+        found: Array = self.buffers[0][self.places(view, channels, pixels)]
+        return found
 
     def put(self, view: list[int], values: Array) -> None:
         """Bytes, in a map."""
