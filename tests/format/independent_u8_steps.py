@@ -47,7 +47,8 @@ def run(file: bytes, x: Array) -> Array:
 
 def to_bytes(values: Array) -> Array:
     """The nearest byte, even ones where two are as near."""
-    return np.rint(np.clip(values, f32(0), f32(255))).astype(np.uint8)
+    nearest: Array = np.rint(np.clip(values, f32(0), f32(255))).astype(np.uint8)
+    return nearest
 
 
 class Machine:
