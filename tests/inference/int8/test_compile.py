@@ -18,6 +18,7 @@ from billhook.inference.int8 import compiler, reference
 from billhook.inference.int8.choices import pattern_of
 from billhook.inference.int8.network import Int8Network
 from billhook.inference.int8.ranges import Histogram
+from billhook.models import inception_v3
 
 from ..test_example import rewritten
 from .test_network import Branches
@@ -51,6 +52,15 @@ def fast() -> billhook.CompiledModel:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiler, "race", lambda calls: {"dense": 2.0, "compiled": 1.0})
         return compiled()
+
+
+def test_inception_v3_is_one_program_in_8_bits() -> None:
+    torch.manual_seed(0)
+    model = inception_v3(num_classes=10, depth_multiplier=0.1).eval()
+    x = torch.randn(1, 3, 107, 107)
+    work = compiler._Work(model, (x,), Calibration([x]), isa.best("int8"), [])
+    program, _ = work._quantised()  # an UnsupportedError would make it layer by layer
+    assert len(list(program.layers())) == 95  # 94 convolutions and the classifier
 
 
 def test_a_compiled_network_equals_the_reference_and_reports_every_layer(
