@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import billhook
-from billhook.errors import CompileError, FormatError
+from billhook.cli.app import app
+from billhook.errors import CompileError, ConfigurationError, FormatError
 from billhook.inference.int8.choices import candidates, pattern_of
 from billhook.native import library
 from billhook.study.grid import SPARSE, Plan, plan
@@ -143,6 +145,23 @@ def test_the_report_needs_no_models_for_it(full: Store, tmp_path: Path) -> None:
     html = page(report, tmp_path)
     assert "Accuracy against milliseconds" in html
     assert "billhook int8" in html
+
+
+def test_the_command_reports_what_is_measured_already(
+    full: Store, tiny_file: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "results"
+    shutil.copytree(full.folder, folder)
+    before = (folder / LATENCY).read_bytes()
+    command = ["study", "latency", str(tiny_file), "--results", str(folder)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert "at equal latency" in result.output
+    assert (folder / LATENCY).read_bytes() == before
+    shutil.rmtree(folder / "runs")
+    result = CliRunner().invoke(app, command)
+    assert isinstance(result.exception, ConfigurationError)
+    assert "nothing was timed" in str(result.exception)
 
 
 def test_without_files_it_is_left_out_with_a_note(
