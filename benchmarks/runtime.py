@@ -29,7 +29,7 @@ begin_open = time.process_time()
 program = billhook_runtime.load(sys.argv[1])
 opened = time.process_time()
 peak = resident("VmHWM") - before
-x = numpy.zeros((1, *next(iter(program.inputs.values()))), numpy.float32)
+x = numpy.zeros((1, *next(iter(program.inputs.values())).shape), numpy.float32)
 program(x)
 begin_run = time.process_time()
 program(x)

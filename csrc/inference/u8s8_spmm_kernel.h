@@ -6,8 +6,6 @@ namespace billhook::BILLHOOK_NAMESPACE {
 
 namespace {
 
-enum Output { kBytes, kBytesWithAddend, kFloats };
-
 // The sums of one row for N vectors of pixels. Several chains hide the latency of the products where
 // a tile has few vectors.
 template <int N>
@@ -41,11 +39,10 @@ BILLHOOK_INLINE void row_sums(const BlockRows& w, int64_t row, const QuadTile& t
 }
 
 // Row r of quad q as integers yet to be saturated; `at` is the pixel of the vector.
-template <Output kOutput>
 BILLHOOK_INLINE Sums finished(Sums sums, const BlockRows& w, int64_t q, int r,
                               const QuadTile& tile, int64_t at) {
   Floats v = multiply(to_floats(sums), splat_float(w.scale[4 * q + r]));
-  if (kOutput == kBytesWithAddend) {
+  if (tile.addend != nullptr) {
     const Bytes addend = load(tile.addend + q * tile.addend_plane + 4 * at);
     v = add(v, multiply(to_floats(channel(addend, r)), splat_float(tile.addend_scale)));
   }
@@ -65,7 +62,7 @@ BILLHOOK_INLINE void store_quad(Pair s01, Pair s23, int64_t q, const QuadTile& t
 
 // Rows of 1x4 blocks, four of them (one quad of the result) together. Each is finished before the
 // next is summed, so that the registers hold one row's sums and the halves of a quad.
-template <int N, Output kOutput>
+template <int N>
 void single_rows(const BlockRows& w, int64_t first, int64_t last, const QuadTile& tile,
                  int64_t at) {
   const uint8_t* x = tile.x + 4 * at;
@@ -79,11 +76,11 @@ void single_rows(const BlockRows& w, int64_t first, int64_t last, const QuadTile
 #pragma GCC unroll 8
       for (int i = 0; i < N; ++i) {
         const int64_t p = at + kPixels * i;
-        if (kOutput == kFloats) {
+        if (tile.bytes == nullptr) {
           store_row(sums[i], w, 4 * q + r, tile, p);
           continue;
         }
-        const Sums done = finished<kOutput>(sums[i], w, q, r, tile, p);
+        const Sums done = finished(sums[i], w, q, r, tile, p);
         if (r % 2 == 0) even[i] = done;
         else if (r == 1) s01[i] = pair(even[i], done);
         else store_quad(s01[i], pair(even[i], done), q, tile, p);
@@ -93,7 +90,7 @@ void single_rows(const BlockRows& w, int64_t first, int64_t last, const QuadTile
 }
 
 // Groups of R rows: a vector of the operand is loaded once for all of them.
-template <int R, int N, Output kOutput>
+template <int R, int N>
 void grouped_rows(const BlockRows& w, int64_t first, int64_t last, const QuadTile& tile,
                   int64_t at) {
   const uint8_t* x = tile.x + 4 * at;
@@ -122,14 +119,14 @@ void grouped_rows(const BlockRows& w, int64_t first, int64_t last, const QuadTil
 #pragma GCC unroll 8
       for (int i = 0; i < N; ++i) {
         const int64_t p = at + kPixels * i;
-        if (kOutput == kFloats) {
+        if (tile.bytes == nullptr) {
           for (int r = 0; r < 4; ++r) store_row(sums[4 * k + r][i], w, 4 * q + r, tile, p);
           continue;
         }
-        store_quad(pair(finished<kOutput>(sums[4 * k][i], w, q, 0, tile, p),
-                        finished<kOutput>(sums[4 * k + 1][i], w, q, 1, tile, p)),
-                   pair(finished<kOutput>(sums[4 * k + 2][i], w, q, 2, tile, p),
-                        finished<kOutput>(sums[4 * k + 3][i], w, q, 3, tile, p)),
+        store_quad(pair(finished(sums[4 * k][i], w, q, 0, tile, p),
+                        finished(sums[4 * k + 1][i], w, q, 1, tile, p)),
+                   pair(finished(sums[4 * k + 2][i], w, q, 2, tile, p),
+                        finished(sums[4 * k + 3][i], w, q, 3, tile, p)),
                    q, tile, p);
       }
     }
@@ -144,10 +141,9 @@ struct Kernels {
 };
 
 // As many vectors as the registers hold.
-template <Output kOutput>
 const Kernels& kernels_for(int64_t group) {
-#define BILLHOOK_SINGLE(N) single_rows<N, kOutput>
-#define BILLHOOK_GROUPED(R, N) grouped_rows<R, N, kOutput>
+#define BILLHOOK_SINGLE(N) single_rows<N>
+#define BILLHOOK_GROUPED(R, N) grouped_rows<R, N>
 #if BILLHOOK_LANES > 0
   static constexpr Kernels single = {
       8,
@@ -177,9 +173,10 @@ const Kernels& kernels_for(int64_t group) {
   return group == 1 ? single : group == 4 ? four : group == 8 ? eight : sixteen;
 }
 
-template <Output kOutput>
-void all_pixels(const BlockRows& w, int64_t first, int64_t last, const QuadTile& tile) {
-  const Kernels& kernels = kernels_for<kOutput>(w.group);
+}  // namespace
+
+void u8s8_spmm(const BlockRows& w, int64_t first, int64_t last, const QuadTile& tile) {
+  const Kernels& kernels = kernels_for(w.group);
   const int64_t vectors = tile.lines * kLine / kPixels;
   const int64_t tiles = (vectors + kernels.widest - 1) / kernels.widest;
   for (int64_t t = 0; t < tiles; ++t) {
@@ -188,12 +185,5 @@ void all_pixels(const BlockRows& w, int64_t first, int64_t last, const QuadTile&
   }
 }
 
-}  // namespace
-
-void u8s8_spmm(const BlockRows& w, int64_t first, int64_t last, const QuadTile& tile) {
-  if (tile.bytes == nullptr) return all_pixels<kFloats>(w, first, last, tile);
-  if (tile.addend != nullptr) return all_pixels<kBytesWithAddend>(w, first, last, tile);
-  all_pixels<kBytes>(w, first, last, tile);
-}
 
 }  // namespace billhook::BILLHOOK_NAMESPACE
