@@ -5,7 +5,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check
 KERNELS := CMakeLists.txt $(wildcard csrc/*.* csrc/*/*)
 SOURCES := pyproject.toml constraints.txt $(KERNELS)
 
-.PHONY: help build demo docs wheel runtime runtime-test runtime-cross test test-all test-triton check format sanitize fuzz fuzz-sanitize
+.PHONY: help build demo docs wheel runtime runtime-test runtime-cross runtime-wasm test test-all test-triton check format sanitize fuzz fuzz-sanitize
 
 help:
 	@echo "make demo      one network through the whole chain, then the paper's question"
@@ -20,6 +20,7 @@ help:
 	@echo "make wheel     a wheel in dist/, tried out in a bare environment"
 	@echo "make runtime   libbillhook, billhook.h and the wheel billhook-runtime in dist/, without torch"
 	@echo "make runtime-test  the runtime where numpy is all there is; make runtime-cross: for aarch64, in qemu"
+	@echo "make runtime-wasm  the runtime for web pages, with a page that runs a program"
 	@echo "make build     (re)build the native kernels into .venv"
 
 .venv/.installed: $(SOURCES)
@@ -56,7 +57,9 @@ RUNTIME := build/runtime
 RUNTIME_PYTHON := $(RUNTIME)/venv/bin/python
 CMAKE = $(firstword $(wildcard $(BIN)/cmake) $(shell command -v cmake) $(RUNTIME)/venv/bin/cmake)
 INSTALL_WHEEL = $(RUNTIME_PYTHON) $(INSTALL) --no-index --no-deps --force-reinstall dist/billhook_runtime-*.whl
-RUNTIME_SOURCES := $(KERNELS) $(wildcard runtime/*.py runtime/billhook_runtime/* runtime/tests/*.c)
+C_EXAMPLES := runtime/tests/example.c $(wildcard runtime/examples/*.c)
+RUNTIME_SOURCES := $(KERNELS) $(wildcard runtime/*.py runtime/billhook_runtime/* runtime/tests/*.c) $(C_EXAMPLES)
+COMPILE_C = -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O2
 
 $(RUNTIME)/venv/.installed:
 	$(PYTHON) -m venv $(RUNTIME)/venv
@@ -70,8 +73,8 @@ $(RUNTIME)/.built: $(RUNTIME_SOURCES) $(RUNTIME)/venv/.installed
 	mkdir -p dist
 	cp $(RUNTIME)/make/libbillhook.so $(RUNTIME)/make/libbillhook.a csrc/runtime/billhook.h dist/
 	$(RUNTIME_PYTHON) runtime/make_wheel.py dist/libbillhook.so dist
-	$(CC) -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O2 -Idist runtime/tests/example.c dist/libbillhook.a \
-		-lstdc++ -lm -pthread -o $(RUNTIME)/example
+	set -e; for source in $(C_EXAMPLES); do $(CC) $(COMPILE_C) -Idist $$source dist/libbillhook.a \
+		-lstdc++ -lm -pthread -o $(RUNTIME)/$$(basename $$source .c); done
 	touch $@
 
 runtime: $(RUNTIME)/.built
@@ -80,11 +83,12 @@ runtime-test: $(RUNTIME)/.built
 	$(CC) -std=c11 -Wall -Wextra -Werror -O2 -shared -fPIC runtime/tests/counting.c -o $(RUNTIME)/counting.so
 	$(INSTALL_WHEEL)
 	$(RUNTIME_PYTHON) runtime/tests/test_runtime.py $(RUNTIME)/example
+	$(RUNTIME_PYTHON) runtime/tests/test_stream.py $(RUNTIME)/stream
 	LD_PRELOAD=$(RUNTIME)/counting.so $(RUNTIME_PYTHON) runtime/tests/counting.py
 
-# Another processor: ARCH=aarch64, arm (hard floats) or riscv64, by Debian's compiler, in qemu-user.
+# Another processor of 64 bits: ARCH=aarch64 or riscv64, by Debian's compiler, in qemu-user.
 ARCH ?= aarch64
-TRIPLE := $(ARCH)-linux-gnu$(if $(filter arm,$(ARCH)),eabihf)
+TRIPLE := $(ARCH)-linux-gnu
 CROSS := build/runtime-$(ARCH)
 runtime-cross: $(RUNTIME)/.built
 	@if ! command -v $(TRIPLE)-g++ > /dev/null || ! command -v qemu-$(ARCH) > /dev/null; then \
@@ -93,10 +97,28 @@ runtime-cross: $(RUNTIME)/.built
 	$(CMAKE) -S . -B $(CROSS) -DBILLHOOK_RUNTIME=ON -DCMAKE_BUILD_TYPE=Release -DCMAKE_SYSTEM_NAME=Linux \
 		-DCMAKE_SYSTEM_PROCESSOR=$(ARCH) -DCMAKE_CXX_COMPILER=$(TRIPLE)-g++ > /dev/null; \
 	$(CMAKE) --build $(CROSS) --target billhook billhook_static > /dev/null; \
-	$(TRIPLE)-gcc -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O2 -static -Icsrc/runtime runtime/tests/example.c \
-		$(CROSS)/libbillhook.a -lstdc++ -lm -pthread -o $(CROSS)/example; \
+	for source in $(C_EXAMPLES); do $(TRIPLE)-gcc $(COMPILE_C) -static -Icsrc/runtime $$source \
+		$(CROSS)/libbillhook.a -lstdc++ -lm -pthread -o $(CROSS)/$$(basename $$source .c); done; \
 	$(INSTALL_WHEEL); \
-	$(RUNTIME_PYTHON) runtime/tests/test_runtime.py qemu-$(ARCH) $(CROSS)/example
+	$(RUNTIME_PYTHON) runtime/tests/test_runtime.py qemu-$(ARCH) $(CROSS)/example; \
+	$(RUNTIME_PYTHON) runtime/tests/test_stream.py qemu-$(ARCH) $(CROSS)/stream
+
+# WebAssembly with SIMD, by Debian's emscripten, and the page that runs a program.
+WASM := build/runtime-wasm
+WASM_NAMES := open_memory close input_count output_count input output session_open session_close run error
+runtime-wasm: $(RUNTIME)/venv/.installed
+	@if ! command -v emcmake > /dev/null; then \
+		echo "not built for WebAssembly: apt-get install emscripten has what it takes"; exit 0; fi; \
+	set -e; \
+	emcmake $(CMAKE) -S . -B $(WASM)/make -DBILLHOOK_RUNTIME=ON -DCMAKE_BUILD_TYPE=Release \
+		-DCMAKE_CXX_FLAGS="-msimd128 -fexceptions" > /dev/null; \
+	$(CMAKE) --build $(WASM)/make --target billhook_static > /dev/null; \
+	names=_malloc,_free; for name in $(WASM_NAMES); do names=$$names,_billhook_$$name; done; \
+	NODE_PATH=/usr/share/nodejs em++ -O2 -fexceptions $(WASM)/make/libbillhook.a -o $(WASM)/billhook.js -sSINGLE_FILE=1 -sALLOW_MEMORY_GROWTH=1 \
+		-sMODULARIZE=1 -sEXPORT_NAME=billhookRuntime -sEXPORTED_FUNCTIONS=$$names \
+		-sEXPORTED_RUNTIME_METHODS=UTF8ToString,getValue; \
+	cp runtime/web/* $(WASM)/; \
+	echo "open $(WASM)/index.html"
 
 # A file at a time: the blocks of a page build on each other.
 test: build

@@ -7,6 +7,7 @@
 #include "abi.h"
 #include "isa.h"
 #include "f32_panel.h"
+#include "f32_recurrent.h"
 #include "parallel.h"
 
 namespace billhook {
@@ -65,6 +66,26 @@ BILLHOOK_API int64_t billhook_lstm_vector(const billhook::LaneRows* recurrent, c
     const int64_t t = reverse ? time_steps - 1 - k : k;
     spmv(*recurrent, h, inputs + t * 4 * units, gates, threads, isa);
     cell(gates, gates + units, gates + 2 * units, gates + 3 * units, c, h, units);
+    std::memcpy(outputs + t * output_stride, h, static_cast<size_t>(units) * sizeof(float));
+  }
+  return 0;
+} catch (...) {
+  return billhook::failure();
+}
+
+// The same for a GRU: rows of 3 * units, the recurrent matrix with its own bias, and no c.
+BILLHOOK_API int64_t billhook_gru_vector(const billhook::LaneRows* recurrent, const float* inputs,
+                                      float* h, float* outputs, int64_t output_stride,
+                                      int64_t time_steps, int64_t reverse, int64_t threads,
+                                      int64_t isa) try {
+  using namespace billhook;
+  const int64_t units = recurrent->columns;
+  const auto cell = BILLHOOK_FP32(GruCell, gru_cell, isa);
+  float* sums = scratch(1, 3 * units);
+  for (int64_t k = 0; k < time_steps; ++k) {
+    const int64_t t = reverse ? time_steps - 1 - k : k;
+    spmv(*recurrent, h, nullptr, sums, threads, isa);
+    cell(inputs + t * 3 * units, sums, h, units);
     std::memcpy(outputs + t * output_stride, h, static_cast<size_t>(units) * sizeof(float));
   }
   return 0;

@@ -17,7 +17,7 @@ void spmv(const LaneRows& w, const float* x, const float* addend, float* y, int6
   operand[w.columns] = 0.0f;
   const int64_t parts = threads == 1 ? 1 : 4 * threads;
   const int64_t steps = w.group_ptr[w.groups];
-  const auto start_of = [&](int64_t part) {
+  const auto start_of = [&](int64_t part) -> int64_t {
     if (part >= parts) return w.groups;
     return std::lower_bound(w.group_ptr, w.group_ptr + w.groups, steps * part / parts) -
            w.group_ptr;

@@ -75,6 +75,20 @@ def test_a_gru_without_a_batch() -> None:
     compare(pruned(nn.GRU(3, 4, 2)), Choice("sparse"), torch.randn(5, 3), torch.randn(2, 4))
 
 
+def test_a_sample_alone_is_the_sample_among_others() -> None:
+    """One native call for all steps, and one for each step."""
+    for both in (False, True):
+        dense = pruned(nn.GRU(7, 70, 2, bidirectional=both), 0.8)
+        x, state = torch.randn(9, 3, 7), torch.randn(2 * (1 + both), 3, 70)
+        fast = make_sparse(dense, Choice("sparse"), ISAS[-1])
+        together, ends = fast(x, state)
+        for sample in range(3):
+            own = slice(sample, sample + 1)
+            alone, end = fast(x[:, own], state[:, own].contiguous())
+            torch.testing.assert_close(alone, together[:, own], rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(end, ends[:, own], rtol=1e-4, atol=1e-6)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_attention_equals_torch(data: st.DataObject) -> None:

@@ -1,6 +1,5 @@
 """The examples run as their first lines say."""
 
-import importlib
 import json
 import os
 import re
@@ -10,11 +9,8 @@ import warnings
 from pathlib import Path
 
 import pytest
-import torch
-from torch import nn
 from typer.testing import CliRunner
 
-import billhook
 from billhook.cli.app import app
 
 ROOT = Path(__file__).parents[2]
@@ -69,28 +65,6 @@ def test_hugging_face(tmp_path: Path) -> None:
 def test_lightning(tmp_path: Path) -> None:
     shown = _run(str(EXAMPLES / "lightning_digits.py"), "--epochs", "2", cwd=tmp_path)
     assert re.search(r"accuracy \d+\.\d%, file [5-9]\.\d times smaller", shown)
-
-
-def test_a_compiled_model_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("fastapi")
-    testclient = pytest.importorskip("fastapi.testclient")
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10)).eval()
-    plan = {
-        "version": 1,
-        "mode": "network",
-        "isa": "portable",
-        "layers": {"0": {"kernel": "spmm"}, "3": {"kernel": "sparse"}},
-    }
-    picture = torch.rand(1, 1, 8, 8)
-    path = tmp_path / "program.billhook.safetensors"
-    billhook.save(billhook.compile(model, picture, plan=plan), path)
-    monkeypatch.setenv("PROGRAM", str(path))
-    monkeypatch.syspath_prepend(EXAMPLES)
-    client = testclient.TestClient(importlib.import_module("serve").app)
-    answer = client.post("/classify", json={"pixels": picture[0, 0].tolist()})
-    assert answer.json()["class"] == int(model(picture).argmax())
-    assert client.post("/classify", json={"pixels": [[0.5]]}).status_code == 422
 
 
 def test_a_study_of_an_own_network_on_text(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def compile(
             or a :class:`Calibration` of them.
         standalone: Make one program even where torch is as fast, and for the example's length only,
             so that the file that ``save`` writes does not need the model's Python code, and runs
-            without torch too (docs/deploying.md). For fp32.
+            without torch too (docs/deploy.md). For fp32.
 
     Raises:
         ConfigurationError: The model is not a torch.nn.Module or is TorchScript; it is in training

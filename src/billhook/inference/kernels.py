@@ -142,6 +142,7 @@ _native = native.Functions(
         "billhook_linear": "PPqqPqqqqq",
         "billhook_spmv": "PPqPqqqq",
         "billhook_lstm_vector": "PPPPPqqqqq",
+        "billhook_gru_vector": "PPPPqqqqq",
         "billhook_lstm_batch": "PPPPqPqqPPqqqq",
     },
     STRUCTURES,
@@ -237,10 +238,25 @@ def lstm_vector(
     _native["billhook_lstm_vector"](*given, int(reverse), threads, isa)
 
 
+def gru_vector(
+    rows: LaneRowsStruct,
+    inputs: torch.Tensor,
+    state: tuple[torch.Tensor],
+    outputs: torch.Tensor,
+    *,
+    reverse: bool,
+    threads: int,
+    isa: int,
+) -> None:
+    """``billhook_gru_vector``: inputs (T, 3 units), state h (units,), outputs (T, units)."""
+    given = lstm_arguments(rows, inputs, state, outputs)
+    _native["billhook_gru_vector"](*given, int(reverse), threads, isa)
+
+
 def lstm_arguments(
     recurrent: ctypes.Structure,
     inputs: torch.Tensor,
-    state: tuple[torch.Tensor, torch.Tensor],
+    state: tuple[torch.Tensor, ...],
     outputs: torch.Tensor,
 ) -> tuple[int, ...]:
     """A recurrent matrix and the tensors of one sample's time steps, as C takes them."""

@@ -18,7 +18,7 @@ from billhook.inference.int8.matrix import STATE_STEP, Int8Matrix, Int8Weight, q
 from billhook.inference.isa import index_of, name_of
 from billhook.inference.layers.attention import SparseMultiheadAttention
 from billhook.inference.layers.base import SparseLayer
-from billhook.inference.layers.gru import SparseGRU
+from billhook.inference.layers.gru import SparseGRU, gru_step_by_step
 from billhook.inference.layers.lstm import SparseLSTM, step_by_step
 from billhook.inference.layers.recurrent import Counts, Direction, SparseRecurrent, State
 from billhook.inference.plan import Choice
@@ -171,7 +171,7 @@ class Int8GRU(_Int8Recurrent, SparseGRU):
         self, d: Direction, x: torch.Tensor, counts: Counts, state: State, y: torch.Tensor
     ) -> None:
         _check_state(state[0])
-        super()._direction(d, x, counts, state, y)
+        gru_step_by_step(d, x, counts, state, y)
 
 
 class Int8MultiheadAttention(_Int8, SparseMultiheadAttention):

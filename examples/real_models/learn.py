@@ -1,0 +1,34 @@
+"""Pruning a trained network gradually, while it learns from what it was."""
+
+import copy
+
+import torch
+from task import Task
+from torch import nn
+
+import billhook
+
+
+def pruned(task: Task, sparsity: float, steps: int) -> nn.Module:
+    """A copy with zeros. It learns, without labels, to give what the dense network gives; with no
+    steps it is pruned at once. Norms stay as in evaluation."""
+    model = copy.deepcopy(task.model)
+    if steps == 0:
+        billhook.prune(model, sparsity, rules=task.rules)
+        return model
+    optimizer = torch.optim.AdamW(model.parameters(), lr=task.rate, weight_decay=0.0)
+    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, task.rate, steps, pct_start=0.1)
+    schedule = billhook.Cubic.over(steps, final_sparsity=sparsity)
+    pruner = billhook.Pruner(model, optimizer, schedule, rules=task.rules)
+    for step, inputs in enumerate(task.batches(steps)):
+        with torch.no_grad():
+            wanted = task.model(*inputs)
+        optimizer.zero_grad()
+        loss = task.distance(model(*inputs), wanted)
+        loss.backward()
+        optimizer.step()
+        rates.step()
+        if step % 50 == 0:
+            print(f"step {step}: {loss.item():.4f}", flush=True)
+    pruner.finalize()
+    return model
