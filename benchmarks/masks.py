@@ -152,7 +152,11 @@ def waits(make: Make) -> tuple[int, float, float, float, float]:
         if step % 8 == 0:
             times["kthvalue"].append(
                 sum(
-                    _milliseconds(lambda w=w: w.detach().abs().flatten().kthvalue(w.numel() // 2))
+                    _milliseconds(
+                        lambda w=w: (
+                            w.detach().abs().flatten().kthvalue(int(w.numel() * schedule(step)))
+                        )
+                    )
                     for w in plain.weights
                 )
             )
