@@ -18,7 +18,7 @@ void copy_phases(const Step& step, const float* x, float* y) {
         const int64_t count = std::clamp<int64_t>(available, 0, step.width);
         const float* from = x + (i * sh + a) * step.x.pitch + b;
         if (sw == 1)
-          std::memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
+          std::memmove(to, from, static_cast<size_t>(count) * sizeof(float));
         else if (sw == 2)
           for (int64_t j = 0; j < count; ++j) to[j] = from[2 * j];
         else

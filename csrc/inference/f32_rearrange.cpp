@@ -49,7 +49,8 @@ struct Copy {
     } else if (across >= 0) {
       transpose(x, step.from[inner], step.size[inner], step.size[across], y, step.to[across]);
     } else if (step.from[inner] == 1) {
-      std::memcpy(y, x, static_cast<size_t>(step.size[inner]) * sizeof(float));
+      // A file from elsewhere may place both ends over each other.
+      std::memmove(y, x, static_cast<size_t>(step.size[inner]) * sizeof(float));
     } else {
       const int64_t from = step.from[inner];
       for (int64_t j = 0; j < step.size[inner]; ++j) y[j] = x[j * from];

@@ -116,7 +116,7 @@ def _rearrange(op: Any, given: list[T]) -> T:
 
 
 def _pad(op: Any, given: list[T]) -> T:
-    y = given[0].new_full((2, *op.shape), op.value)
+    y = given[0].new_full((2, *op.shape), float(op.value))
     sides = zip(op.before, given[0].shape[1:], strict=True)
     inside: tuple[Any, ...] = (slice(None), *(slice(b, b + n) for b, n in sides))
     y[inside] = given[0]

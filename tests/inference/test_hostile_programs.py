@@ -160,6 +160,7 @@ MINE: dict[str, tuple[str, list[int], Operation, Operation]] = {
     "channels before": ("Slice", [1, 1, 8], {"first": 0}, {"first": -1}),
     "a frame beyond": ("Pad", [1, 1, 9], {"before": [0, 0, 1]}, {"before": [0, 0, 2]}),
     "a frame of nothing": ("Pad", [1, 1, 9], {"before": [0, 0, 1]}, {"value": "1"}),
+    "a frame of 400 digits": ("Pad", [1, 1, 9], {"before": [0, 0, 1]}, {"value": 10**400}),
     "joins along nothing": ("Join", [1, 1, 8], {"axis": 2}, {"axis": 3}),
     "no function": ("Elementwise", [1, 1, 8], {"function": "exp"}, {"function": "expm1"}),
     "parameters in words": (
@@ -167,6 +168,12 @@ MINE: dict[str, tuple[str, list[int], Operation, Operation]] = {
         [1, 1, 8],
         {"function": "exp"},
         {"parameters": ["a", 1]},
+    ),
+    "a parameter of 400 digits": (
+        "Elementwise",
+        [1, 1, 8],
+        {"function": "exp"},
+        {"parameters": [1.0, -(10**400)]},
     ),
     "one parameter": ("Elementwise", [1, 1, 8], {"function": "exp"}, {"parameters": [1.0]}),
     "a product of one": ("Elementwise", [1, 1, 8], {"function": "exp"}, {"type": "Binary"}),

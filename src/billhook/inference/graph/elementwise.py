@@ -1,20 +1,18 @@
 """Functions of one value or two, element by element."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from billhook.inference import kernels
-from billhook.inference.graph.ops import Plain, Shape, Site, planes_step, require
+from billhook.inference.graph.ops import Plain, Shape, Site, is_number, planes_step, require
 from billhook.inference.kernels import ACTIVATIONS, BINARY_FUNCTIONS, FUNCTIONS, Step, View
 
 __all__ = ["Binary", "Elementwise"]
 
 
 def _are_numbers(parameters: tuple[float, ...]) -> bool:
-    plain = all(type(p) in (int, float) and not math.isnan(p) for p in parameters)
-    return isinstance(parameters, tuple) and len(parameters) == 2 and plain
+    return isinstance(parameters, tuple) and len(parameters) == 2 and is_number(*parameters)
 
 
 @dataclass(frozen=True)

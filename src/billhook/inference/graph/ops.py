@@ -6,6 +6,7 @@ it is lowered to the steps of one sample.
 """
 
 import math
+import sys
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
@@ -33,6 +34,7 @@ __all__ = [
     "Unbound",
     "UnsupportedError",
     "is_count",
+    "is_number",
     "only",
     "pixels_of",
     "planes_step",
@@ -321,6 +323,21 @@ def planes_step(op: int, site: Site, shape: Shape) -> Step:
     if not site.inputs:
         return step_between(op, NO_VIEW, shape, site.output, shape)
     return step_between(op, site.inputs[0], site.shapes[0], site.output, shape)
+
+
+def is_number(*numbers: object) -> bool:
+    """Whether all are numbers that fp64 holds, infinite ones too; NaN is not.
+
+    A file may hold whole numbers of any length, for which ``math.isnan`` raises OverflowError.
+
+    >>> is_number(1, -0.5, math.inf), is_number(math.nan), is_number(10**400), is_number(True)
+    (True, False, False, False)
+    """
+    most = sys.float_info.max
+    return all(
+        (type(n) is int and -most <= n <= most) or (type(n) is float and not math.isnan(n))
+        for n in numbers
+    )
 
 
 def is_count(*numbers: object, least: int = 1, most: int = 2**40) -> bool:

@@ -1,6 +1,5 @@
 """Operations that copy elements to other places: transposes, slices, repeats, padding, joins."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,6 +11,7 @@ from billhook.inference.graph.ops import (
     Shape,
     Site,
     is_count,
+    is_number,
     only,
     pixels_of,
     planes_step,
@@ -173,8 +173,7 @@ class Pad(Plain):
         require(len(sources) == 1, f"takes {list(sources)}")
         (source,) = sources
         require(
-            type(self.value) in (int, float)
-            and not math.isnan(self.value)
+            is_number(self.value)
             and len(self.before) == len(self.shape) == len(source)
             and is_count(*self.shape)
             and is_count(*self.before, least=0)
