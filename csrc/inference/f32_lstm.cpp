@@ -66,7 +66,7 @@ BILLHOOK_API int64_t billhook_lstm_vector(const billhook::LaneRows* recurrent, c
     const int64_t t = reverse ? time_steps - 1 - k : k;
     spmv(*recurrent, h, inputs + t * 4 * units, gates, threads, isa);
     cell(gates, gates + units, gates + 2 * units, gates + 3 * units, c, h, units);
-    std::memcpy(outputs + t * output_stride, h, static_cast<size_t>(units) * sizeof(float));
+    std::memmove(outputs + t * output_stride, h, static_cast<size_t>(units) * sizeof(float));
   }
   return 0;
 } catch (...) {
@@ -86,7 +86,7 @@ BILLHOOK_API int64_t billhook_gru_vector(const billhook::LaneRows* recurrent, co
     const int64_t t = reverse ? time_steps - 1 - k : k;
     spmv(*recurrent, h, nullptr, sums, threads, isa);
     cell(inputs + t * 3 * units, sums, h, units);
-    std::memcpy(outputs + t * output_stride, h, static_cast<size_t>(units) * sizeof(float));
+    std::memmove(outputs + t * output_stride, h, static_cast<size_t>(units) * sizeof(float));
   }
   return 0;
 } catch (...) {
@@ -121,7 +121,7 @@ BILLHOOK_API int64_t billhook_lstm_batch(const billhook::Blocks* recurrent, cons
     std::swap(now, next);
     transpose(now, width, units, counts[t], outputs + first[t] * output_stride, output_stride);
   }
-  if (now != h) std::memcpy(h, now, static_cast<size_t>(units * width) * sizeof(float));
+  if (now != h) std::memmove(h, now, static_cast<size_t>(units * width) * sizeof(float));
   return 0;
 } catch (...) {
   return billhook::failure();
