@@ -150,15 +150,9 @@ def waits(make: Make) -> tuple[int, float, float, float, float]:
         times["plain"].append(without)
         times["update" if step in schedule.updates else "held"].append(with_masks)
         if step % 8 == 0:
+            kths = [(w.detach(), int(w.numel() * schedule(step))) for w in plain.weights]
             times["kthvalue"].append(
-                sum(
-                    _milliseconds(
-                        lambda w=w: (
-                            w.detach().abs().flatten().kthvalue(int(w.numel() * schedule(step)))
-                        )
-                    )
-                    for w in plain.weights
-                )
+                sum(_milliseconds(lambda w=w, k=k: w.abs().flatten().kthvalue(k)) for w, k in kths)
             )
     plainly, held, update, rank = (statistics.median(each) for each in times.values())
     count = sum(weight.numel() for weight in pruned.weights)
