@@ -134,7 +134,7 @@ def quantised_onnx(model: nn.Module, inputs: Inputs, batches: Batches) -> bytes:
         fp32, prepared, int8 = (Path(folder) / f"{name}.onnx" for name in ("a", "b", "c"))
         fp32.write_bytes(_onnx(model, inputs))
         prepare.quant_pre_process(str(fp32), str(prepared))
-        quantization.quantizequantised_onnx(
+        quantization.quantize_static(
             str(prepared),
             str(int8),
             Reader(),

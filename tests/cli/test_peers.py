@@ -1,0 +1,37 @@
+"""The other ways to run a model: each computes what the model does, or says why it does not run."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from billhook.bench.peers import PEERS, peer
+from billhook.errors import ConfigurationError
+
+#: torch.compile takes minutes; billhook's own programs have tests of their own.
+FORMS = [name for name in PEERS if not name.startswith(("torch", "billhook"))]
+CONVOLUTIONAL = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5))
+LINEAR = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 5))
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(("model", "shape"), [(CONVOLUTIONAL, (3, 8, 8)), (LINEAR, (16,))])
+def test_a_form_computes_what_the_model_does(
+    name: str, model: nn.Module, shape: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    x, batch = torch.randn(1, *shape), torch.randn(8, *shape)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            made = peer(name, model.eval(), (x,), 1, [(batch,)])()
+        except ConfigurationError as error:
+            if "is not installed" in str(error):
+                pytest.skip(str(error))
+            assert name == "onnxruntime int8 dynamic"
+            assert model is CONVOLUTIONAL
+            return
+        wanted = model(x)
+    given = torch.as_tensor(made[0])  # type: ignore[index]
+    assert (given.flatten() - wanted.flatten()).norm() <= 0.15 * wanted.norm()
