@@ -25,7 +25,7 @@ from torch import nn
 import billhook
 from billhook.bench.held import with_held
 from billhook.bench.memory import with_steady_memory
-from billhook.bench.peers import PEERS, peer, quantised_onnx
+from billhook.bench.peers import PEERS, peer, quantised_onnx, reason
 from billhook.inference import isa
 from billhook.inference.race import interleaved_times
 from billhook.models import inception_v3, mobilenet_v1
@@ -138,7 +138,7 @@ def peers(workload: Workload, x: torch.Tensor, forms: Sequence[str]) -> dict[str
             calls[name]()
         except Exception as error:  # not installed, does not run the model, cannot be held
             calls.pop(name, None)
-            print(f"{name} is left out: {(str(error).strip().splitlines() or [''])[0]}")
+            print(f"{name} is left out: {reason(error)}")
     return calls
 
 

@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from billhook.bench.peers import PEERS, peer
-from billhook.errors import ConfigurationError
+from billhook.bench.peers import PEERS, peer, reason
 from billhook.inference import isa
 from billhook.inference.compiled import CompiledModel
 from billhook.inference.compiler import compile
@@ -111,11 +110,8 @@ def bench(
                 try:
                     call = peer(name, model, inputs, threads)
                     call()
-                except ConfigurationError as error:
-                    left_out[name] = str(error)
                 except Exception as error:  # of whatever library
-                    first = (str(error).strip().splitlines() or [""])[0]
-                    left_out[name] = f"{type(error).__name__}: {first}"
+                    left_out[name] = reason(error)
                 else:
                     calls[name] = call
             calls |= extra or {}

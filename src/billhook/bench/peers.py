@@ -22,7 +22,7 @@ import billhook
 from billhook.bench.held import obstacle
 from billhook.errors import ConfigurationError
 
-__all__ = ["PEERS", "peer", "quantised_onnx"]
+__all__ = ["PEERS", "peer", "quantised_onnx", "reason"]
 
 Call = Callable[[], object]
 Inputs = tuple[torch.Tensor, ...]
@@ -49,9 +49,15 @@ def peer(name: str, model: nn.Module, inputs: Inputs, threads: int, batches: Bat
     for module in modules:
         if importlib.util.find_spec(module) is None:
             raise ConfigurationError(f"{module} is not installed")
-    if reason := obstacle(name):
-        raise ConfigurationError(reason)
+    if why := obstacle(name):
+        raise ConfigurationError(why)
     return make(model, inputs, threads, batches or [inputs])
+
+
+def reason(error: Exception) -> str:
+    """The first line of why a form did not run, with its kind where the library is not billhook."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return first if isinstance(error, ConfigurationError) else f"{type(error).__name__}: {first}"
 
 
 def _eager(model: nn.Module, inputs: Inputs, _: int, __: Batches) -> Call:
@@ -106,7 +112,7 @@ def _torchao(model: nn.Module, inputs: Inputs, threads: int, batches: Batches) -
         return _compiled(pt2e.convert_pt2e(prepared), inputs, threads, batches)
 
 
-def _onnx(model: nn.Module, inputs: Inputs) -> bytes:
+def _onnx(model: nn.Module, inputs: Inputs, _: Batches = ()) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -119,7 +125,8 @@ def quantised_onnx(model: nn.Module, inputs: Inputs, batches: Batches) -> bytes:
     _no_recurrence(model, "static ranges of an LSTM are not what people use")
     quantization: Any = importlib.import_module("onnxruntime.quantization")
     prepare: Any = importlib.import_module("onnxruntime.quantization.shape_inference")
-    names = _input_names(_onnx(model, inputs))
+    plain = _onnx(model, inputs)
+    names = _input_names(plain)
     feeds = (
         {name: x.numpy() for name, x in zip(names, row, strict=True)}
         for batch in batches
@@ -132,7 +139,7 @@ def quantised_onnx(model: nn.Module, inputs: Inputs, batches: Batches) -> bytes:
 
     with tempfile.TemporaryDirectory() as folder:
         fp32, prepared, int8 = (Path(folder) / f"{name}.onnx" for name in ("a", "b", "c"))
-        fp32.write_bytes(_onnx(model, inputs))
+        fp32.write_bytes(plain)
         prepare.quant_pre_process(str(fp32), str(prepared))
         quantization.quantize_static(
             str(prepared),
@@ -157,10 +164,6 @@ def _dynamic(model: nn.Module, inputs: Inputs, _: Batches) -> bytes:
         kind = quantization.QuantType.QInt8
         quantization.quantize_dynamic(str(fp32), str(int8), weight_type=kind)
         return int8.read_bytes()
-
-
-def _plain(model: nn.Module, inputs: Inputs, _: Batches) -> bytes:
-    return _onnx(model, inputs)
 
 
 _Write = Callable[[nn.Module, Inputs, Batches], bytes]
@@ -234,11 +237,11 @@ _FORMS: dict[str, tuple[tuple[str, ...], _Maker]] = {
     "torch.compile": ((), _compiled),
     "torch.compile bf16": ((), _compiled_bf16),
     "torchao int8": (("torchao",), _torchao),
-    "onnxruntime": (_ORT, partial(_onnxruntime, _plain)),
+    "onnxruntime": (_ORT, partial(_onnxruntime, _onnx)),
     "onnxruntime int8": (_ORT, partial(_onnxruntime, quantised_onnx)),
     "onnxruntime int8 dynamic": (_ORT, partial(_onnxruntime, _dynamic)),
-    "openvino": (_OPENVINO, partial(_openvino, (_plain, "f32"))),
-    "openvino as it comes": (_OPENVINO, partial(_openvino, (_plain, None))),
+    "openvino": (_OPENVINO, partial(_openvino, (_onnx, "f32"))),
+    "openvino as it comes": (_OPENVINO, partial(_openvino, (_onnx, None))),
     "openvino int8": ((*_OPENVINO, "onnxruntime"), partial(_openvino, (quantised_onnx, None))),
 }
 

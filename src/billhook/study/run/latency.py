@@ -23,7 +23,7 @@ import billhook
 from billhook.atomic import write_text
 from billhook.bench.measure import instruction_set, processor_times
 from billhook.bench.memory import STEADY_MALLOC
-from billhook.bench.peers import peer
+from billhook.bench.peers import peer, reason
 from billhook.errors import ConfigurationError
 from billhook.native import library
 from billhook.study.grid import SPARSE, Plan, Trial
@@ -133,7 +133,7 @@ def _timings(
                     call()
                     calls[trial.identity, form] = call
                 except Exception as error:  # of whatever library
-                    failure = _reason(error)
+                    failure = reason(error)
                 made.append((trial, form, shapes, failure, test))
         medians = processor_times(calls)
     machine = provenance()["machine"]
@@ -184,12 +184,6 @@ class _Stand(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(self._modules["program"], name)
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what went wrong, with its kind where the library is not billhook."""
-    first = (str(error).strip().splitlines() or [""])[0]
-    return first if isinstance(error, ConfigurationError) else f"{type(error).__name__}: {first}"
 
 
 def _digits(milliseconds: float | None) -> float | None:
