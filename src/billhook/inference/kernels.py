@@ -5,7 +5,7 @@ Arrays that a structure points to must outlive it; each packed weight keeps its 
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from numpy.typing import NDArray
@@ -223,37 +223,26 @@ def spmv(rows: LaneRowsStruct, x: torch.Tensor, y: torch.Tensor, *, threads: int
     )
 
 
-def lstm_vector(
+def recurrent_vector(
+    cell: Literal["lstm", "gru"],
     rows: LaneRowsStruct,
     inputs: torch.Tensor,
-    state: tuple[torch.Tensor, torch.Tensor],
+    state: tuple[torch.Tensor, ...],
     outputs: torch.Tensor,
     *,
     reverse: bool,
     threads: int,
     isa: int,
 ) -> None:
-    """``billhook_lstm_vector``: inputs (T, 4 units), state h and c (units,), outputs (T, units)."""
-    given = lstm_arguments(rows, inputs, state, outputs)
-    _native["billhook_lstm_vector"](*given, int(reverse), threads, isa)
+    """``billhook_lstm_vector``: inputs (T, 4 units), state h and c (units,), outputs (T, units).
+
+    ``billhook_gru_vector``: inputs (T, 3 units) and a state of h alone.
+    """
+    given = recurrent_arguments(rows, inputs, state, outputs)
+    _native[f"billhook_{cell}_vector"](*given, int(reverse), threads, isa)
 
 
-def gru_vector(
-    rows: LaneRowsStruct,
-    inputs: torch.Tensor,
-    state: tuple[torch.Tensor],
-    outputs: torch.Tensor,
-    *,
-    reverse: bool,
-    threads: int,
-    isa: int,
-) -> None:
-    """``billhook_gru_vector``: inputs (T, 3 units), state h (units,), outputs (T, units)."""
-    given = lstm_arguments(rows, inputs, state, outputs)
-    _native["billhook_gru_vector"](*given, int(reverse), threads, isa)
-
-
-def lstm_arguments(
+def recurrent_arguments(
     recurrent: ctypes.Structure,
     inputs: torch.Tensor,
     state: tuple[torch.Tensor, ...],

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from billhook import native
-from billhook.inference.kernels import Array, lstm_arguments, steps_arguments
+from billhook.inference.kernels import Array, recurrent_arguments, steps_arguments
 
 __all__ = [
     "OPS",
@@ -200,7 +200,7 @@ def lstm(
     isa: int,
 ) -> None:
     """``billhook_u8_lstm``: gates (T, 4 units), h and c (units,), outputs (T, units)."""
-    given = lstm_arguments(recurrent, gates, state, outputs)
+    given = recurrent_arguments(recurrent, gates, state, outputs)
     _native["billhook_u8_lstm"](*given, int(reverse), threads, isa)
 
 

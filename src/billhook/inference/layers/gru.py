@@ -43,7 +43,8 @@ class SparseGRU(SparseRecurrent):
         if counts[0] != 1 or self.hidden_size > MAX_LANE_COLUMNS:
             gru_step_by_step(d, x, counts, state, y)
             return
-        kernels.gru_vector(
+        kernels.recurrent_vector(
+            "gru",
             d.recurrent.lanes().struct,
             d.input.multiply(x),
             (state[0][0],),

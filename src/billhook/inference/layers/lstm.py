@@ -67,7 +67,8 @@ def _one_sample(
 ) -> None:
     """One sample: gates and outputs are rows, the recurrent product is SpMV."""
     gates = d.input.multiply(x)
-    kernels.lstm_vector(
+    kernels.recurrent_vector(
+        "lstm",
         d.recurrent.lanes().struct,
         gates,
         state,
