@@ -29,6 +29,7 @@ __all__ = [
     "average",
     "compare",
     "contrast",
+    "corrected",
     "crossovers",
     "difference_of",
     "scores",
@@ -171,7 +172,11 @@ def compare(
                 p=difference.p,
             )
         )
-    return _corrected(found)
+    differences = corrected([each.difference for each in found])
+    return [
+        dataclasses.replace(each, difference=own)
+        for each, own in zip(found, differences, strict=True)
+    ]
 
 
 def contrast(
@@ -237,13 +242,13 @@ def difference_of(
     return Difference(metric, against, seeds, Interval(mean, mean, mean), math.nan)
 
 
-def _corrected(comparisons: list[Comparison]) -> list[Comparison]:
-    """With Holm's p-values for those that claim anything."""
-    claimed = [i for i, c in enumerate(comparisons) if c.difference.claimed]
-    for i, p in zip(claimed, holm([comparisons[i].p for i in claimed]), strict=True):
-        difference = dataclasses.replace(comparisons[i].difference, p=p)
-        comparisons[i] = dataclasses.replace(comparisons[i], difference=difference)
-    return comparisons
+def corrected(differences: Sequence[Difference]) -> list[Difference]:
+    """The same with Holm's p-values, for those together that claim anything."""
+    adjusted = iter(holm([each.p for each in differences if each.claimed]))
+    return [
+        dataclasses.replace(each, p=next(adjusted)) if each.claimed else each
+        for each in differences
+    ]
 
 
 def average(sizes: Sequence[Scores], weights: Sequence[float]) -> dict[int, float]:

@@ -12,11 +12,12 @@ from billhook.study.analysis.comparison import (
     Difference,
     Scores,
     average,
+    corrected,
     difference_of,
     summary,
 )
 from billhook.study.analysis.equal_metric import Reading, between, read
-from billhook.study.analysis.statistics import Interval, holm, log_weights
+from billhook.study.analysis.statistics import Interval, log_weights
 from billhook.study.grid import DENSE, LARGE, SPARSE
 from billhook.study.records.latency import FP32, INT8, Timing
 from billhook.study.records.rows import RunRow
@@ -202,14 +203,10 @@ def _at(curve: Sequence[tuple[float, Scores]], milliseconds: float) -> Scores:
     return last if milliseconds >= slowest else between(curve, milliseconds)
 
 
-def _corrected(networks: list[AtLatency]) -> list[AtLatency]:
-    """With Holm's p-values for those that claim anything."""
-    claimed = [i for i, n in enumerate(networks) if n.difference and n.difference.claimed]
-    values = [n.difference.p for n in (networks[i] for i in claimed) if n.difference]
-    for i, p in zip(claimed, holm(values), strict=True):
-        difference = networks[i].difference
-        assert difference is not None
-        networks[i] = dataclasses.replace(
-            networks[i], difference=dataclasses.replace(difference, p=p)
-        )
-    return networks
+def _corrected(networks: Sequence[AtLatency]) -> list[AtLatency]:
+    """With Holm's p-values."""
+    adjusted = iter(corrected([each.difference for each in networks if each.difference]))
+    return [
+        dataclasses.replace(each, difference=next(adjusted)) if each.difference else each
+        for each in networks
+    ]
