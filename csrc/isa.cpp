@@ -97,6 +97,9 @@ BILLHOOK_API const char* billhook_isa_name(int64_t isa) {
 // 1 if this processor runs the kernels of row `isa`, else 0.
 BILLHOOK_API int64_t billhook_isa_supported(int64_t isa) { return billhook::supports(isa); }
 
+// The row that row `isa` extends: a processor of the one runs the other's kernels too.
+BILLHOOK_API int64_t billhook_isa_extends(int64_t isa) { return billhook::extended_by(isa); }
+
 // Floats in a vector of the fp32 kernels of row `isa`.
 BILLHOOK_API int64_t billhook_isa_lanes(int64_t isa) { return billhook::lanes_of(isa); }
 

@@ -74,7 +74,7 @@ def test_functions_without_a_library_are_none(monkeypatch: pytest.MonkeyPatch) -
 @compiled
 def test_the_table_of_instruction_sets_is_the_librarys() -> None:
     table = {row.name: row for row in native.instruction_sets()}
-    assert table["portable"] == native.InstructionSet("portable", True, 8, True, True)
+    assert table["portable"] == native.InstructionSet("portable", "portable", True, 8, True, True)
     assert isa.name_of(kernels.isa()) == isa.supported("fp32")[0]
     for precision in ("fp32", "int8"):
         assert isa.names(precision)[-1] == isa.supported(precision)[-1] == "portable"

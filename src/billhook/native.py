@@ -142,6 +142,7 @@ class InstructionSet(NamedTuple):
     """A row of the library's table of instruction sets, ``csrc/isa.cpp``."""
 
     name: str
+    extends: str  # whose kernels it runs too; its own name if there is none
     runs: bool  # on this processor
     lanes: int  # floats in a vector
     fp32: bool  # it has kernels in fp32 of its own
@@ -161,7 +162,9 @@ def table_of(kernels: ctypes.CDLL) -> tuple[InstructionSet, ...]:
     rows: list[InstructionSet] = []
     while (name := kernels.billhook_isa_name(ctypes.c_int64(len(rows)))) is not None:
         row = ctypes.c_int64(len(rows))
+        extends = kernels.billhook_isa_name(ctypes.c_int64(kernels.billhook_isa_extends(row)))
         has = kernels.billhook_isa_kernels(row)
         runs, lanes = bool(kernels.billhook_isa_supported(row)), kernels.billhook_isa_lanes(row)
-        rows.append(InstructionSet(name.decode(), runs, lanes, bool(has & 1), bool(has & 2)))
+        own = name.decode(), extends.decode(), runs, lanes
+        rows.append(InstructionSet(*own, bool(has & 1), bool(has & 2)))
     return tuple(rows)

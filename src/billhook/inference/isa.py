@@ -7,7 +7,6 @@ from billhook import native
 from billhook.errors import CompileError, ConfigurationError
 
 __all__ = [
-    "HELD",
     "MAX_ISA",
     "Precision",
     "best",
@@ -23,16 +22,6 @@ Precision = Literal["fp32", "int8"]
 
 #: The environment variable that holds a process to an instruction set.
 MAX_ISA = "BILLHOOK_MAX_ISA"
-_AVX2 = ("portable", "avx2")
-#: The sets that a processor runs which has none better than the first.
-HELD = {
-    "portable": ("portable",),
-    "avx2": _AVX2,
-    "avxvnni": (*_AVX2, "avxvnni"),
-    "avx512": (*_AVX2, "avx512"),
-    "avx512vnni": (*_AVX2, "avx512", "avx512vnni"),
-    "avx512vbmi": (*_AVX2, "avx512", "avx512vnni", "avx512vbmi"),
-}
 
 
 def names(precision: Precision) -> tuple[str, ...]:
@@ -47,14 +36,22 @@ def supported(precision: Precision) -> tuple[str, ...]:
         ConfigurationError: The variable names none.
     """
     runs = {row.name for row in native.instruction_sets() if row.runs}
-    limit = os.environ.get(MAX_ISA)
-    if limit:
-        if limit not in HELD:
-            raise ConfigurationError(
-                f"{MAX_ISA} is {limit!r}: it can be {', '.join(HELD)}, or not set"
-            )
-        runs &= set(HELD[limit])
+    if runs and (limit := os.environ.get(MAX_ISA)):  # none run without a library
+        runs &= _up_to(limit)
     return tuple(name for name in names(precision) if name in runs)
+
+
+def _up_to(limit: str) -> set[str]:
+    """The sets that a processor runs which has none better than this one."""
+    extends = {row.name: row.extends for row in native.instruction_sets()}
+    if limit not in extends:
+        raise ConfigurationError(
+            f"{MAX_ISA} is {limit!r}: it can be {', '.join(extends)}, or not set"
+        )
+    held = {limit}
+    while (limit := extends[limit]) not in held:
+        held.add(limit)
+    return held
 
 
 def best(precision: Precision) -> str:
