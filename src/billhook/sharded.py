@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, distributed
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from billhook.backends.portable import there
 from billhook.distributed import is_sharded, part, region, row_major_strides, shard_groups, whole
 
 if TYPE_CHECKING:
@@ -140,21 +141,21 @@ def _search(
     """
     keys, device, count = list(keys), keys[0].device, len(keys)
     found = _Found([0] * count, [0] * count, [0] * count, list(beside or [0] * count))
-    left = torch.tensor(ranks, device=device)[:, None]
+    left = there(torch.tensor(ranks), device)[:, None]
     for shift in reversed(range(0, bits, DIGIT)):
         most = (1 << min(DIGIT, bits - shift)) - 1
         counts = torch.stack([_histogram(each >> shift & most).to(device) for each in keys])
         if beside is not None:
-            counts = torch.cat([counts, torch.tensor(beside, device=device)[:, None]], 1)
+            counts = torch.cat([counts, there(torch.tensor(beside), device)[:, None]], 1)
         counts = _sum_over_shards(counts, likes)
         if beside is not None:
-            found.beside[:], counts, beside = counts[:, -1].tolist(), counts[:, :-1], None
+            found.beside[:], counts, beside = counts[:, -1].cpu().tolist(), counts[:, :-1], None
         ranked = counts if len(ranks) == count else counts.sum(0, keepdim=True)
         digit = torch.searchsorted(ranked.cumsum(1), left).expand(count, 1)
         equal = counts.gather(1, digit)
         below = counts.cumsum(1).gather(1, digit) - equal
         left = left - (below if len(ranks) == count else below.sum(0, keepdim=True))
-        for i, (d, e, b) in enumerate(torch.cat([digit, equal, below], 1).tolist()):
+        for i, (d, e, b) in enumerate(torch.cat([digit, equal, below], 1).cpu().tolist()):
             found.keys[i], found.equal[i] = found.keys[i] << DIGIT | d, e
             found.below[i] += b
             keys[i] = keys[i][(keys[i] >> shift & most) == d]

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from billhook.backends import portable
+from billhook.ranking import largest_by_tensor
 from tests.backends.stand_in import Accelerator
 
 FEW = [0.0, -0.0, 0.25, 1.0, 1.0, 3.5, float("inf"), -float("inf"), 1e-45, -2.0]
@@ -77,3 +78,31 @@ def test_nothing_waits_for_the_device() -> None:
         portable.zero(raw, masked)
         assert device.kernels == 1
         assert device.bytes == 9 * 2_000
+
+
+RANKED = {
+    "all different": lambda n: torch.randn(n).abs(),
+    "many equal": lambda n: torch.randn(n).mul(20).round(),
+    "all equal": torch.ones,
+    "infinite": lambda n: torch.where(torch.rand(n) < 0.3, -torch.inf, torch.randn(n)),
+}
+
+
+@pytest.mark.parametrize("kind", RANKED)
+@pytest.mark.parametrize("share", [0.003, 0.1, 0.5, 0.97])
+@pytest.mark.parametrize("on_device", [False, True])
+def test_one_ranking_of_several_tensors_equals_a_stable_sort(
+    kind: str, share: float, on_device: bool
+) -> None:
+    torch.manual_seed(0)
+    scores = [RANKED[kind](size).view(-1, 5) for size in (300_000, 5, 1_000, 77_775)]
+    count = round(share * sum(each.numel() for each in scores))
+    order = torch.cat([each.flatten() for each in scores]).sort(descending=True, stable=True)
+    best = torch.zeros_like(order.indices).index_fill_(0, order.indices[:count], 1)
+    expected = [int(each.sum()) for each in best.split([each.numel() for each in scores])]
+    with Accelerator() as device:
+        there = [device.tensor(each) for each in scores] if on_device else scores
+        device.reset()
+        assert largest_by_tensor(there, count) == expected
+        if on_device and kind == "all different":
+            assert dict(device.synchronisations) == {"copy to the host": 1}
