@@ -15,15 +15,36 @@ SMALL: dict[str, Any] = {
 }
 
 
-def ids(mask: bool = False) -> Inputs:
-    words = torch.randint(0, 99, (1, 11))
-    return (words, torch.tensor([[1] * 8 + [0] * 3])) if mask else (words,)
+def ids() -> Inputs:
+    return (torch.randint(0, 99, (1, 11)),)
 
 
-def bert() -> nn.Module:
+def padded(*between: None, left: bool = False, number: torch.dtype = torch.int64) -> Inputs:
+    """Two sentences, of 8 words and of 11, with the mask that a tokenizer returns."""
+    words, mask = torch.randint(2, 99, (2, 11)), torch.ones(2, 11, dtype=number)
+    missing = slice(3) if left else slice(8, None)
+    words[0, missing], mask[0, missing] = 1, 0
+    return (words, *between, mask)
+
+
+def bert(**settings: Any) -> nn.Module:
     from transformers import BertConfig, BertModel
 
-    return BertModel(BertConfig(vocab_size=99, max_position_embeddings=32, **SMALL))
+    return BertModel(BertConfig(vocab_size=99, max_position_embeddings=32, **SMALL, **settings))
+
+
+def roberta() -> nn.Module:
+    """Whose positions are counted over the words that are no padding."""
+    from transformers import RobertaConfig, RobertaModel
+
+    return RobertaModel(RobertaConfig(vocab_size=99, max_position_embeddings=32, **SMALL))
+
+
+def distilbert() -> nn.Module:
+    from transformers import DistilBertConfig, DistilBertModel
+
+    sizes: dict[str, Any] = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
+    return DistilBertModel(DistilBertConfig(vocab_size=99, max_position_embeddings=32, **sizes))
 
 
 def gpt2() -> nn.Module:
@@ -64,9 +85,15 @@ def llama() -> nn.Module:
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Inputs]]] = {
     "BERT": (bert, ids),
+    "BERT, padded": (bert, padded),
+    "BERT, padded, eager": (lambda: bert(attn_implementation="eager"), padded),
+    "RoBERTa, padded": (roberta, padded),
+    "DistilBERT, padded": (distilbert, lambda: padded(number=torch.bool)),
     "GPT-2": (gpt2, ids),
+    "GPT-2, padded": (gpt2, lambda: padded(None, left=True)),
     "ViT": (vit, lambda: (torch.rand(1, 3, 32, 32),)),
     "Whisper": (whisper, lambda: (torch.rand(1, 8, 40),)),
     "T5": (t5, ids),
+    "T5, padded": (t5, padded),
     "Llama": (llama, ids),
 }

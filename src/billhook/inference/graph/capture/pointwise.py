@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import fx
 
 from billhook.inference.graph.capture.atoms import expand, size_of
@@ -117,7 +118,21 @@ def function(trace: Trace, node: fx.Node, a: Arguments) -> Value:
 
 @handles("logical_not", "bitwise_not")
 def negation(trace: Trace, node: fx.Node, a: Arguments) -> Value:
+    _check_bits(node)
     return unary(trace, node.name, trace.value(a["self"]), "choose", 0.0, 1.0)
+
+
+@handles("to", "_to_copy", "type_as", "float", "expand_as")
+def converted(trace: Trace, node: fx.Node, a: Arguments) -> Value:
+    """Numbers are fp32 whatever the type, so only fractions are lost where integers are wanted."""
+    term = a["self"] if "self" in a else a["input"]
+    source, made = term.meta["val"], node.meta["val"]
+    if made.dtype == torch.bool:
+        return widened(truth(trace, term), tuple(made.shape))
+    narrow = source.dtype.is_floating_point and not made.dtype.is_floating_point
+    if narrow or made.dtype.is_complex or made.dtype.itemsize == 8 > source.dtype.itemsize > 4:
+        raise UnsupportedError(f"a conversion from {source.dtype} to {made.dtype}")
+    return widened(trace.value(term), tuple(made.shape))
 
 
 @handles("prelu", "_prelu_kernel")
@@ -159,10 +174,20 @@ def binary(
     if not whole and y.constant is None and y.sizes == sizes and function in (*turned, *symmetric):
         x, y, function = y, x, turned.get(function, function)
     elif not whole:
-        if x.constant is not None:
-            raise UnsupportedError("an operation of constants alone")
-        x = widened(x, sizes)
+        if x.constant is not None and function in (*turned, *symmetric):
+            x, y, function = y, x, turned.get(function, function)
+        x = widened(x, sizes) if x.constant is None else _broadcast(trace, x, y)
     return _with_other(trace, node.name, (x, y), function, a)
+
+
+def _broadcast(trace: Trace, x: Value, y: Value) -> Value:
+    """A constant along all dimensions of what is computed from it and a tensor."""
+    rank = max(len(x.dims), len(y.dims))
+    mine, theirs = ([()] * (rank - len(v.dims)) + [*v.dims] for v in (x, y))
+    dims = [a if expand(a) else b for a, b in zip(mine, theirs, strict=True)]
+    wide = replace(x, dims=tuple(dims))
+    axes = trace.default_axes(wide)
+    return Value(wide.dims, trace.arrange(x, axes), axes)
 
 
 def _with_other(
@@ -218,7 +243,7 @@ def _times(trace: Trace, node: fx.Node, term: Any, factor: float) -> Value:
     return unary(trace, node.name, value, "affine", factor)
 
 
-@handles("mul", "multiply", "__and__", "logical_and", "bitwise_and")
+@handles("mul", "multiply")
 def mul(trace: Trace, node: fx.Node, a: Arguments) -> Value:
     first, second = a["self"], a["other"]
     for x, y in ((first, second), (second, first)):
@@ -242,10 +267,36 @@ def div(trace: Trace, node: fx.Node, a: Arguments) -> Value:
     return binary(trace, node, (a["self"], a["other"]), "div")
 
 
-@handles("maximum", "minimum", "__or__", "logical_or", "bitwise_or")
+@handles("maximum", "minimum")
 def extreme(trace: Trace, node: fx.Node, a: Arguments) -> Value:
-    kind = "minimum" if "minimum" in str(node.target) else "maximum"
-    return binary(trace, node, (a["self"], a["other"]), kind)
+    return binary(trace, node, (a["self"], a["other"]), operator_of(node))
+
+
+@handles(*("logical_and", "bitwise_and", "__and"), *("logical_or", "bitwise_or", "__or"))
+def logic(trace: Trace, node: fx.Node, a: Arguments) -> Value:
+    """Of what is true or false."""
+    _check_bits(node)
+    terms = truth(trace, a["self"]), truth(trace, a["other"])
+    both = "and" in operator_of(node)
+    for one, other in (terms, terms[::-1]):
+        if one.constant is not None and bool((one.constant == both).all()):
+            return widened(other, tuple(node.meta["val"].shape))
+    return binary(trace, node, terms, "mul" if both else "maximum")
+
+
+def _check_bits(node: fx.Node) -> None:
+    if node.meta["val"].dtype != torch.bool:
+        raise UnsupportedError("an operation on the bits of integers")
+
+
+def truth(trace: Trace, term: Any) -> Value:
+    """1 where a tensor is not zero, 0 where it is."""
+    value = trace.value(term)
+    if value.constant is not None:
+        return replace(value, constant=value.constant != 0)
+    if isinstance(term, fx.Node) and term.meta["val"].dtype == torch.bool:
+        return value
+    return unary(trace, "truth", value, "choose", 1.0, 0.0)
 
 
 @handles("eq", "ne", "lt", "le", "gt", "ge")

@@ -36,18 +36,6 @@ def same(trace: Trace, _: fx.Node, a: Arguments) -> Any:
     return trace.values[a["self"] if "self" in a else a["input"]]
 
 
-@handles("to", "_to_copy", "type_as", "float", "expand_as")
-def converted(trace: Trace, node: fx.Node, a: Arguments) -> Value:
-    """Numbers are fp32 whatever the type, so only fractions are lost where integers are wanted."""
-    value = given(trace, a)
-    source = (a["self"] if "self" in a else a["input"]).meta["val"]
-    made = node.meta["val"]
-    narrow = source.dtype.is_floating_point and not made.dtype.is_floating_point
-    if narrow or made.dtype.is_complex or made.dtype.itemsize == 8 > source.dtype.itemsize > 4:
-        raise UnsupportedError(f"a conversion from {source.dtype} to {made.dtype}")
-    return expanded(trace, node, a) if made.shape != source.shape else value
-
-
 @handles("view", "reshape", "flatten", "unflatten", "_unsafe_view", "_reshape_alias")
 def reshape(trace: Trace, node: fx.Node, a: Arguments) -> Value:
     value = given(trace, a)
