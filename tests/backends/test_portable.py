@@ -1,5 +1,7 @@
 """Masks by torch's operations alone: the same as the native ones, and never a synchronisation."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
@@ -80,7 +82,7 @@ def test_nothing_waits_for_the_device() -> None:
         assert device.bytes == 9 * 2_000
 
 
-RANKED = {
+RANKED: dict[str, Callable[[int], torch.Tensor]] = {
     "all different": lambda n: torch.randn(n).abs(),
     "many equal": lambda n: torch.randn(n).mul(20).round(),
     "all equal": torch.ones,

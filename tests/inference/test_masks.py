@@ -46,8 +46,8 @@ class Attention(nn.Module):
         self.inner = nn.Linear(16, 48)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        parts = self.inner(x).view(*x.shape[:2], 3, 4, 4).permute(2, 0, 3, 1, 4)
-        return F.scaled_dot_product_attention(*parts, attn_mask=mask)
+        q, k, v = self.inner(x).view(*x.shape[:2], 3, 4, 4).permute(2, 0, 3, 1, 4)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 1, 9), (2, 1, 9, 9), (2, 4, 9, 9)])
