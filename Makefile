@@ -19,7 +19,7 @@ help:
 	@echo "make docs      the documentation as a site, in build/site"
 	@echo "make wheel     a wheel in dist/, tried out in a bare environment"
 	@echo "make runtime   libbillhook, billhook.h and the wheel billhook-runtime in dist/, without torch"
-	@echo "make runtime-test  the runtime where numpy is all there is; make runtime-cross: for aarch64, in qemu"
+	@echo "make runtime-test  the runtime where numpy is all there is; make runtime-cross: for aarch64 or ARCH=riscv64, armhf, in qemu"
 	@echo "make runtime-wasm  the runtime for web pages, with a page that runs a program"
 	@echo "make build     (re)build the native kernels into .venv"
 
@@ -57,7 +57,7 @@ RUNTIME := build/runtime
 RUNTIME_PYTHON := $(RUNTIME)/venv/bin/python
 CMAKE = $(firstword $(wildcard $(BIN)/cmake) $(shell command -v cmake) $(RUNTIME)/venv/bin/cmake)
 INSTALL_WHEEL = $(RUNTIME_PYTHON) $(INSTALL) --no-index --no-deps --force-reinstall dist/billhook_runtime-*.whl
-C_EXAMPLES := runtime/tests/example.c $(wildcard runtime/examples/*.c)
+C_EXAMPLES := runtime/tests/example.c runtime/tests/open_files.c $(wildcard runtime/examples/*.c)
 RUNTIME_SOURCES := $(KERNELS) $(wildcard runtime/*.py runtime/billhook_runtime/* runtime/tests/*.c) $(C_EXAMPLES)
 COMPILE_C = -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O2
 
@@ -82,26 +82,30 @@ runtime: $(RUNTIME)/.built
 runtime-test: $(RUNTIME)/.built
 	$(CC) -std=c11 -Wall -Wextra -Werror -O2 -shared -fPIC runtime/tests/counting.c -o $(RUNTIME)/counting.so
 	$(INSTALL_WHEEL)
-	$(RUNTIME_PYTHON) runtime/tests/test_runtime.py $(RUNTIME)/example
+	$(RUNTIME_PYTHON) runtime/tests/test_runs.py
+	$(RUNTIME_PYTHON) runtime/tests/test_hostile.py
+	$(RUNTIME_PYTHON) runtime/tests/test_c.py $(RUNTIME)/example
 	$(RUNTIME_PYTHON) runtime/tests/test_stream.py $(RUNTIME)/stream
 	LD_PRELOAD=$(RUNTIME)/counting.so $(RUNTIME_PYTHON) runtime/tests/counting.py
 
-# Another processor of 64 bits: ARCH=aarch64 or riscv64, by Debian's compiler, in qemu-user.
+# Another processor, by Debian's compiler, in qemu-user: ARCH=aarch64, riscv64 or armhf (32 bits).
 ARCH ?= aarch64
-TRIPLE := $(ARCH)-linux-gnu
+TRIPLE := $(if $(filter armhf,$(ARCH)),arm-linux-gnueabihf,$(ARCH)-linux-gnu)
+QEMU := qemu-$(if $(filter armhf,$(ARCH)),arm,$(ARCH))
 CROSS := build/runtime-$(ARCH)
 runtime-cross: $(RUNTIME)/.built
-	@if ! command -v $(TRIPLE)-g++ > /dev/null || ! command -v qemu-$(ARCH) > /dev/null; then \
+	@if ! command -v $(TRIPLE)-g++ > /dev/null || ! command -v $(QEMU) > /dev/null; then \
 		echo "not tested for $(ARCH): apt-get install g++-$(TRIPLE) qemu-user has what it takes"; exit 0; fi; \
 	set -e; \
 	$(CMAKE) -S . -B $(CROSS) -DBILLHOOK_RUNTIME=ON -DCMAKE_BUILD_TYPE=Release -DCMAKE_SYSTEM_NAME=Linux \
 		-DCMAKE_SYSTEM_PROCESSOR=$(ARCH) -DCMAKE_CXX_COMPILER=$(TRIPLE)-g++ > /dev/null; \
-	$(CMAKE) --build $(CROSS) --target billhook billhook_static > /dev/null; \
+	$(CMAKE) --build $(CROSS) --target billhook_static > /dev/null; \
 	for source in $(C_EXAMPLES); do $(TRIPLE)-gcc $(COMPILE_C) -static -Icsrc/runtime $$source \
 		$(CROSS)/libbillhook.a -lstdc++ -lm -pthread -o $(CROSS)/$$(basename $$source .c); done; \
 	$(INSTALL_WHEEL); \
-	$(RUNTIME_PYTHON) runtime/tests/test_runtime.py qemu-$(ARCH) $(CROSS)/example; \
-	$(RUNTIME_PYTHON) runtime/tests/test_stream.py qemu-$(ARCH) $(CROSS)/stream
+	$(RUNTIME_PYTHON) runtime/tests/test_c.py $(QEMU) $(CROSS)/example; \
+	$(RUNTIME_PYTHON) runtime/tests/test_hostile.py $(QEMU) $(CROSS)/open_files; \
+	$(RUNTIME_PYTHON) runtime/tests/test_stream.py $(QEMU) $(CROSS)/stream
 
 # WebAssembly with SIMD, by Debian's emscripten, and the page that runs a program.
 WASM := build/runtime-wasm

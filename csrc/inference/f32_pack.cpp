@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 #include <numeric>
 #include <vector>
 
@@ -59,30 +60,79 @@ void fill_shared_block(const Csr& csr, int64_t first, int64_t last, int32_t* row
   }
 }
 
+typedef uint16_t Eight __attribute__((vector_size(16), aligned(2), may_alias));
+
+// Of each byte the places of its bits, and how many they are.
+struct BytePlaces {
+  uint16_t places[256][8];
+  uint8_t count[256];
+};
+constexpr BytePlaces made_places() {
+  BytePlaces made{};
+  for (unsigned byte = 0; byte < 256; ++byte)
+    for (unsigned bit = 0; bit < 8; ++bit)
+      if (byte >> bit & 1) made.places[byte][made.count[byte]++] = static_cast<uint16_t>(bit);
+  return made;
+}
+constexpr BytePlaces kBytes = made_places();
+
+constexpr int64_t kWord = 56;  // bits of a mask that eight bytes have from any bit on
+
+// The bits from one on, kWord at least if there are so many.
+uint64_t bits_from(const uint8_t* mask, int64_t bytes, int64_t first) {
+  const int64_t at = first / 8;
+  uint64_t bits = 0;
+  if (at + 8 <= bytes)
+    std::memcpy(&bits, mask + at, 8);
+  else
+    std::memcpy(&bits, mask + at, static_cast<size_t>(bytes - at));
+  return bits >> (first % 8);
+}
+
+// Appends the columns of kWord bits, of which the first is column `first`; writes up to kWord places.
+int64_t append(uint64_t bits, int64_t first, uint16_t* column) {
+  int64_t next = 0;
+  for (int64_t at = first; at < first + kWord; at += 8, bits >>= 8) {
+    const auto& places = *reinterpret_cast<const Eight*>(kBytes.places[bits & 255]);
+    *reinterpret_cast<Eight*>(column + next) = places + static_cast<uint16_t>(at);
+    next += kBytes.count[bits & 255];
+  }
+  return next;
+}
+
+template <typename Column>
+bool columns_of_mask(const uint8_t* mask, int64_t rows, int64_t columns, int64_t nonzeros,
+                     int32_t* row_ptr, Column* column) {
+  const int64_t numel = rows * columns, bytes = (numel + 7) / 8;
+  int64_t next = 0;
+  row_ptr[0] = 0;
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t first = 0; first < columns; first += kWord) {
+      const int64_t count = std::min(kWord, columns - first);
+      uint64_t bits = bits_from(mask, bytes, row * columns + first) & ((uint64_t{1} << count) - 1);
+      if constexpr (sizeof(Column) == 2)
+        if (next + kWord <= nonzeros) {
+          next += append(bits, first, column + next);
+          continue;
+        }
+      for (; bits != 0; bits &= bits - 1) {
+        if (next >= nonzeros) return false;
+        column[next++] = static_cast<Column>(first + std::countr_zero(bits));
+      }
+    }
+    row_ptr[row + 1] = static_cast<int32_t>(next);
+  }
+  return next == nonzeros && (numel % 8 == 0 || mask[bytes - 1] >> (numel % 8) == 0);
+}
+
 }  // namespace
 
 bool rows_of_mask(const uint8_t* mask, int64_t rows, int64_t columns, int64_t nonzeros,
                   int32_t* row_ptr, uint16_t* narrow, int32_t* wide) {
-  const int64_t numel = rows * columns, bytes = (numel + 7) / 8;
-  int64_t next = 0, row = 0, start = 0;  // of the row
-  row_ptr[0] = 0;
-  for (int64_t at = 0; at < bytes; at += 8) {
-    uint64_t bits = 0;
-    for (int64_t i = 0; i < std::min<int64_t>(8, bytes - at); ++i)
-      bits |= static_cast<uint64_t>(mask[at + i]) << (8 * i);
-    for (; bits != 0; bits &= bits - 1) {
-      const int64_t element = 8 * at + std::countr_zero(bits);
-      if (element >= numel || next >= nonzeros) return false;
-      for (; element >= start + columns; start += columns)
-        row_ptr[++row] = static_cast<int32_t>(next);
-      if (narrow != nullptr)
-        narrow[next++] = static_cast<uint16_t>(element - start);
-      else
-        wide[next++] = static_cast<int32_t>(element - start);
-    }
-  }
-  while (row < rows) row_ptr[++row] = static_cast<int32_t>(next);
-  return next == nonzeros;
+  const auto fill = [&](auto* column) {
+    return columns_of_mask(mask, rows, columns, nonzeros, row_ptr, column);
+  };
+  return narrow != nullptr ? fill(narrow) : fill(wide);
 }
 
 bool shares_columns(const Csr& csr) {

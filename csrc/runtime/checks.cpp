@@ -13,6 +13,8 @@ constexpr int64_t kColumnFloats = 6;
 
 }  // namespace
 
+void refuse_overflow() { refuse("its numbers come to more than any program counts"); }
+
 Limits Limits::of(int64_t file_bytes, int64_t input_bytes) {
   const int64_t both = file_bytes + input_bytes;
   return {kFloatsPerByte * both, std::max(kLeastFloats, kFloatsPerByte * file_bytes),
@@ -24,19 +26,19 @@ void Checker::within_limits() const {
                                  "allow: the file may be hostile");
 }
 
-void Checker::room(int slot, __int128 floats) {
+void Checker::room(int slot, Whole floats) {
   require(floats <= kMost, "a step needs more scratch memory than any program does");
   scratch[slot] = std::max(scratch[slot], static_cast<int64_t>(floats));
 }
 
-void Checker::take(__int128 weights, __int128 packing) {
-  require(weights <= INT64_MAX / 4 - needs.weights && packing <= INT64_MAX / 4,
-          "a weight takes more memory than can be counted");
+void Checker::take(Whole weights, Whole packing) {
+  require(weights <= kMostBytes / 4 - needs.weights && packing <= kMostBytes / 4,
+          "a weight takes more memory than this machine can address");
   needs.weights += static_cast<int64_t>(weights);
   needs.packing = std::max(needs.packing, static_cast<int64_t>(packing));
 }
 
-void Checker::opening(__int128 floats) {
+void Checker::opening(Whole floats) {
   opening_ += floats;
   require(opening_ <= limits_.opening, "opening it takes more memory than the size of the file allows: "
                                        "the file may be hostile");
@@ -48,7 +50,7 @@ const Buffer& Checker::buffer(const View& view) const {
   return buffers_[static_cast<size_t>(view.buffer)];
 }
 
-void Checker::inside(const View& view, __int128 first, __int128 last, Access access) const {
+void Checker::inside(const View& view, Whole first, Whole last, Access access) const {
   const Buffer& own = buffer(view);
   require(own.number == kFloats, "a step reads whole numbers as floats");
   require(access == kRead || own.written, "a step writes to an input");
@@ -59,8 +61,8 @@ void Checker::inside(const View& view, __int128 first, __int128 last, Access acc
 void Checker::planes(const View& view, int64_t channels, int64_t height, int64_t width,
                      Access access) const {
   const bool written = access == kWritten;
-  const __int128 last = static_cast<__int128>(channels - 1) * view.plane +
-                        static_cast<__int128>(height - 1) * view.pitch +
+  const Whole last = Whole(channels - 1) * view.plane +
+                        Whole(height - 1) * view.pitch +
                         (written ? std::max(width, view.pitch) : width);
   require(channels > 0 && height > 0 && width > 0, "a step works on planes of no size");
   require(!written || view.pitch >= width, "a step writes rows that are longer than their pitch");
@@ -74,10 +76,10 @@ void Checker::rows(const View& view, int64_t channels, int64_t height, int64_t w
   planes(own, channels, height, width, access);
 }
 
-void Checker::row_ends(const Step& step, __int128 planes) {
+void Checker::row_ends(const Step& step, Whole planes) {
   if (step.y.pitch <= step.width || step.height == 0) return;
   inside(step.y, 0,
-         (planes - 1) * step.y.plane + static_cast<__int128>(step.height) * step.y.pitch, kWritten);
+         (planes - 1) * step.y.plane + Whole(step.height) * step.y.pitch, kWritten);
   work(planes * step.height * step.y.pitch);
 }
 
@@ -103,12 +105,12 @@ Checker::Matrix Checker::matrix(const Weight& weight, size_t dimensions) {
   const int64_t stored = own.stored();  // refuses an entry that does not fit its record
   const int64_t nonzeros = nnz == own.params.end() ? stored : nnz->second;
   require(nonzeros <= kMost, "a weight has more nonzeros than are counted");
-  opening(static_cast<__int128>(kColumnFloats) * columns + 2 * rows);
+  opening(Whole(kColumnFloats) * columns + 2 * rows);
   // The nonzeros beside the entry they come from, then with a row_ptr and columns.
-  const __int128 mask = (static_cast<__int128>(rows) * columns + 7) / 8;
-  const __int128 coded = own.end - own.begin;
-  take(4 * static_cast<__int128>(rows), mask + 4 * static_cast<__int128>(nonzeros) +
-                    std::max(coded, 4 * static_cast<__int128>(rows + nonzeros) + 8 * columns));
+  const Whole mask = (Whole(rows) * columns + 7) / 8;
+  const Whole coded = own.end - own.begin;
+  take(4 * Whole(rows), mask + 4 * Whole(nonzeros) +
+                    std::max(coded, 4 * Whole(rows + nonzeros) + 8 * columns));
   return {rows, columns, nonzeros};
 }
 

@@ -5,10 +5,12 @@
 #include "container.h"
 #include "f32_panel.h"
 #include "plan.h"
+#include "whole.h"
 
 namespace billhook {
 
-constexpr int64_t kMost = INT32_MAX;  // of every number of a step, so that products fit 128 bits
+constexpr int64_t kMost = INT32_MAX;      // of every number of a step
+constexpr int64_t kMostBytes = PTRDIFF_MAX;  // that an address counts to, on 32 bits too
 
 enum Access : bool { kRead = false, kWritten = true };
 
@@ -43,13 +45,13 @@ class Checker {
   }
 
   // Elements [first, last) from a view on lie in its buffer of floats.
-  void inside(const View& view, __int128 first, __int128 last, Access access) const;
+  void inside(const View& view, Whole first, Whole last, Access access) const;
   // So do planes of height x width; where they are written, up to the pitch. Of `rows` of one the
   // pitch may be anything, as a vector's is 1.
   void planes(const View& view, int64_t channels, int64_t height, int64_t width, Access access) const;
   void rows(const View& view, int64_t channels, int64_t height, int64_t width, Access access) const;
   // What clear_row_ends writes.
-  void row_ends(const Step& step, __int128 planes);
+  void row_ends(const Step& step, Whole planes);
   // Elements of an input of another number type.
   void integers(const View& view, int64_t count, int64_t number) const;
 
@@ -62,12 +64,12 @@ class Checker {
   const Tensor& tensor(const std::string& name) const { return file_.tensor(name); }
 
   // A buffer of scratch memory that running takes, of so many floats.
-  void room(int slot, __int128 floats);
+  void room(int slot, Whole floats);
   // Bytes: of packed weights, and of what else is in use while they are packed.
-  void take(__int128 weights, __int128 packing);
+  void take(Whole weights, Whole packing);
   // Floats that a run reads, and that opening makes.
-  void work(__int128 floats) { work_ += floats; }
-  void opening(__int128 floats);
+  void work(Whole floats) { work_ += floats; }
+  void opening(Whole floats);
 
   const int64_t isa;
   Needs needs;
@@ -79,7 +81,7 @@ class Checker {
   const Container& file_;
   std::vector<Buffer> buffers_;
   Limits limits_;
-  __int128 opening_ = 0, work_ = 0;
+  Whole opening_ = 0, work_ = 0;
 };
 
 }  // namespace billhook

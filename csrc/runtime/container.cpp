@@ -8,6 +8,7 @@
 #include "entropy.h"
 #include "json.h"
 #include "refusal.h"
+#include "whole.h"
 
 namespace billhook {
 
@@ -16,11 +17,14 @@ namespace {
 constexpr int64_t kLength = 8, kMaxHeader = 100'000'000;
 constexpr std::string_view kSuffix = ".billhook";
 
+// Of eight bytes at most, which an address must count to.
+constexpr int64_t kMostElements = PTRDIFF_MAX / 8;
+
 int64_t product(const std::vector<int64_t>& shape) {
-  __int128 result = 1;
+  Whole result = 1;
   for (const int64_t side : shape) {
-    result *= side;
-    if (result >= __int128{1} << 62) refuse("a tensor's shape has more than 2**62 elements");
+    require(side <= kMostElements && (result *= side) <= kMostElements,
+            "a tensor's shape has more elements than this machine can address");
   }
   return static_cast<int64_t>(result);
 }
@@ -107,7 +111,7 @@ std::map<std::string, Entry, std::less<>> parse_entries(const Value& header, int
     entry.end = start + offsets[1].number(0, size);
     require(entry.begin <= entry.end && entry.end <= size, "an entry lies beyond the file's end");
     const int64_t width = width_of(entry.dtype);
-    require(width == 0 || static_cast<__int128>(product(entry.shape)) * width == entry.end - entry.begin,
+    require(width == 0 || Whole(product(entry.shape)) * width == entry.end - entry.begin,
             "an entry's size is not that of its shape");
     covers.emplace_back(entry.begin, entry.end);
     entries.emplace(name, std::move(entry));
@@ -195,7 +199,7 @@ int64_t Tensor::stored() const {
     require(found != params.end(), "a record lacks a number that its coding needs");
     return found->second;
   };
-  const auto fits = [&](__int128 values, __int128 index) {
+  const auto fits = [&](Whole values, Whole index) {
     require(values * width + index == room, "a tensor's entry has another size than its record says");
   };
   if (coding == "dense") {
@@ -207,12 +211,12 @@ int64_t Tensor::stored() const {
   require(nnz <= numel, "a tensor has more values than elements");
   if (coding == "bitmask") {
     require(params.size() == 1, "a record has numbers that its coding does not have");
-    fits(nnz, (static_cast<__int128>(numel) + 7) / 8);
+    fits(nnz, (Whole(numel) + 7) / 8);
     return nnz;
   }
   if (coding == "entropy") {
     require(params.size() == 1, "a record has numbers that its coding does not have");
-    require((room - static_cast<__int128>(nnz) * width) * 2048 >= numel,
+    require((room - Whole(nnz) * width) * 2048 >= numel,
             "a tensor's entry is too short for its mask");
     return nnz;
   }
@@ -221,7 +225,7 @@ int64_t Tensor::stored() const {
     const BlockGrid grid(*this);
     require(params.size() == 6 && blocks == grid.count() && nnz <= count && count <= numel,
             "a record's numbers do not fit together");
-    fits(count, (static_cast<__int128>(blocks) + 7) / 8);
+    fits(count, (Whole(blocks) + 7) / 8);
     return count;
   }
   if (coding != "relative_index")
@@ -229,8 +233,8 @@ int64_t Tensor::stored() const {
   const int64_t count = param("stored"), bits = param("bits");
   require(params.size() == 3 && bits >= 2 && bits <= 8 && nnz <= count && count <= numel,
           "a record's numbers do not fit together");
-  fits(count, (static_cast<__int128>(count) * bits + 7) / 8);
-  require(numel < (static_cast<__int128>(count) + 1) << bits, "a tensor's gaps cannot span it");
+  fits(count, (Whole(count) * bits + 7) / 8);
+  require(numel < (Whole(count) + 1) * (int64_t{1} << bits), "a tensor's gaps cannot span it");
   return count;
 }
 
@@ -298,13 +302,16 @@ const Tensor& Container::tensor(std::string_view name) const {
   return found->second;
 }
 
-void Container::entry(const Tensor& tensor, void* to) const {
-  const auto size = static_cast<size_t>(tensor.end - tensor.begin);
-  source_->read(tensor.begin, tensor.end, to);
+void Container::entry(const Tensor& tensor, std::span<uint8_t> first,
+                      std::span<uint8_t> second) const {
+  const int64_t middle = tensor.begin + static_cast<int64_t>(first.size());
+  source_->read(tensor.begin, middle, first.data());
+  source_->read(middle, tensor.end, second.data());
   Crc32 crc;
   const std::string head = tensor.name + "\n" + tensor.line + "\n";
   crc.add(head.data(), head.size());
-  crc.add(to, size);
+  crc.add(first.data(), first.size());
+  crc.add(second.data(), second.size());
   if (crc.value() != tensor.crc)
     refuse("tensor " + tensor.name + " is damaged: its CRC-32 is another; get the file again");
 }
@@ -313,23 +320,21 @@ template <typename T>
 Nonzeros<T> Container::coded(const Tensor& tensor) const {
   const auto numel = static_cast<size_t>(tensor.elements());
   const auto stored = static_cast<size_t>(tensor.stored());
-  std::vector<uint8_t> data(static_cast<size_t>(tensor.end - tensor.begin));
-  entry(tensor, data.data());
   Nonzeros<T> found;
   found.values.resize(stored);
-  if (stored > 0) std::memcpy(found.values.data(), data.data(), stored * sizeof(T));
+  const std::span<uint8_t> values(reinterpret_cast<uint8_t*>(found.values.data()), stored * sizeof(T));
+  std::vector<uint8_t> index(static_cast<size_t>(tensor.end - tensor.begin) - values.size());
+  entry(tensor, values, index);
   const auto zero = [](T value) {
     constexpr char kZeros[sizeof(T)] = {};
     return std::memcmp(&value, kZeros, sizeof(T)) == 0;
   };
-  const uint8_t* index = data.data() + stored * sizeof(T);
-  const size_t room = data.size() - stored * sizeof(T);
   if (tensor.coding == "bitmask") {
-    found.mask.assign(index, index + room);
+    found.mask = std::move(index);
   } else if (tensor.coding == "entropy") {
-    found.mask = decode_mask(index, room, tensor.shape, tensor.elements());
+    found.mask = decode_mask(index.data(), index.size(), tensor.shape, tensor.elements());
   } else if (tensor.coding == "blocks") {
-    found.mask = BlockGrid(tensor).mask(index);
+    found.mask = BlockGrid(tensor).mask(index.data());
     drop_zeros(found, numel, zero);
   } else {  // values that are zero are left out of the mask
     found.mask.assign((numel + 7) / 8, 0);
@@ -356,8 +361,8 @@ Nonzeros<T> Container::coded(const Tensor& tensor) const {
 
 template <typename T>
 void Container::dense(const Tensor& tensor, T* to) const {
-  tensor.stored();
-  if (tensor.plain) return entry(tensor, to);
+  const auto bytes = static_cast<size_t>(tensor.stored()) * sizeof(T);
+  if (tensor.plain) return entry(tensor, {reinterpret_cast<uint8_t*>(to), bytes}, {});
   const Nonzeros<T> found = coded<T>(tensor);
   const auto numel = static_cast<size_t>(tensor.elements());
   size_t next = 0;

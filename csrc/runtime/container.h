@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -50,7 +51,8 @@ class Container {
   Nonzeros<T> coded(const Tensor& tensor) const;
   template <typename T>
   void dense(const Tensor& tensor, T* to) const;
-  void entry(const Tensor& tensor, void* to) const;  // its bytes
+  // Its bytes, which the spans hold one after another.
+  void entry(const Tensor& tensor, std::span<uint8_t> first, std::span<uint8_t> second) const;
   std::unique_ptr<Source> source_;
   std::map<std::string, Tensor, std::less<>> tensors_;
   std::map<std::string, std::string, std::less<>> ties_;

@@ -37,6 +37,7 @@ Port read_port(const Value& value, bool input) {
   }
   require(port.shape.size() <= kMaxDimensions, "an input or output has more than eight dimensions");
   port.bytes = port.elements * type->bytes;
+  require(port.bytes <= kMostBytes, "an input or output is larger than this machine can address");
   const auto rank = static_cast<int64_t>(port.shape.size());
   port.merged = !input && value["merged"].truth();
   port.axis = value["axis"].number(0, rank - (port.merged ? 1 : 0));

@@ -119,19 +119,20 @@ void Program::note(const Checker& checker) {
     needs_.thread += 4 * scratch_[slot];
   }
   needs_.session += needs_.thread;
+  require(needs_.session <= kMostBytes, "a session takes more memory than this machine can address");
 }
 
 // The numbers that are known lie in a buffer of their own.
 void Program::read_constants(const Container& file, const Value& at, Checker& checker) {
   checker.opening(constants_size_);
-  checker.take(4 * static_cast<__int128>(constants_size_), 0);
+  checker.take(4 * Whole(constants_size_), 0);
   for (const auto& [name, start] : at.members()) {
     const Tensor& tensor = file.tensor(name);
     require(tensor.dtype == "F32" && tensor.elements() <= constants_size_,
             "a constant does not fit its buffer");
     const int64_t stored = tensor.stored();
     if (!tensor.plain)  // decoded beside its entry
-      checker.take(0, tensor.end - tensor.begin + 4 * static_cast<__int128>(stored) +
+      checker.take(0, tensor.end - tensor.begin + 4 * Whole(stored) +
                           tensor.elements() / 8 + 1);
     constants_at_.emplace_back(name, start.number(0, constants_size_ - tensor.elements()));
   }

@@ -1,3 +1,5 @@
+// For files of 2 GB and more on processors of 32 bits.
+#define _FILE_OFFSET_BITS 64
 #include "source.h"
 
 #include <cerrno>

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kMaxVectors = 16;
 
-__int128 rounded(__int128 value, int64_t multiple) {
+Whole rounded(Whole value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
@@ -26,12 +26,12 @@ void check_taps(const Checker& check, Weight& weight, int64_t columns) {
   require(taps.stride_height > 0 && taps.stride_width > 0 && taps.dilation_height > 0 &&
               taps.dilation_width > 0 && taps.groups > 0 && shape[0] % taps.groups == 0,
           "a convolution's stride, dilation or groups do not fit");
-  const __int128 channels = static_cast<__int128>(taps.inputs) * taps.groups;
-  const __int128 phases = static_cast<__int128>(taps.stride_height) * taps.stride_width;
-  const __int128 down =
-      static_cast<__int128>(taps.kernel_height) * taps.dilation_height + taps.pad_top + 1;
-  const __int128 right =
-      static_cast<__int128>(taps.kernel_width) * taps.dilation_width + taps.pad_left + 1;
+  const Whole channels = Whole(taps.inputs) * taps.groups;
+  const Whole phases = Whole(taps.stride_height) * taps.stride_width;
+  const Whole down =
+      Whole(taps.kernel_height) * taps.dilation_height + taps.pad_top + 1;
+  const Whole right =
+      Whole(taps.kernel_width) * taps.dilation_width + taps.pad_left + 1;
   require(channels <= kMost && phases <= kMost && down <= kMost && right <= kMost &&
               channels * phases <= kMost && down * taps.pitch <= kMost &&
               channels * phases * taps.plane + down * taps.pitch + right <= kMost &&
@@ -39,21 +39,21 @@ void check_taps(const Checker& check, Weight& weight, int64_t columns) {
           "a convolution reaches further than is counted");
 }
 
-void check_reads(const Checker& check, const Weight& weight, const View& x, __int128 pixels) {
+void check_reads(const Checker& check, const Weight& weight, const View& x, Whole pixels) {
   const Taps& taps = weight.taps;
   std::vector<int32_t> offsets(
       static_cast<size_t>(taps.inputs * taps.kernel_height * taps.kernel_width));
   tap_offsets(taps, offsets.data());
   const auto [least, most] = std::minmax_element(offsets.begin(), offsets.end());
-  const __int128 group = static_cast<__int128>(taps.groups - 1) * taps.inputs * taps.stride_height *
+  const Whole group = Whole(taps.groups - 1) * taps.inputs * taps.stride_height *
                          taps.stride_width * taps.plane;
   check.inside(x, *least, *most + group + pixels, kRead);
 }
 
 // The bytes of the mask of row ends.
-__int128 check_keep(Checker& check, const Plan& plan) {
+Whole check_keep(Checker& check, const Plan& plan) {
   if (plan.keep[0] == 0) return 0;
-  const __int128 kept = static_cast<__int128>(plan.keep[0]) * plan.keep[2];
+  const Whole kept = Whole(plan.keep[0]) * plan.keep[2];
   require(plan.keep[1] > 0 && plan.keep[2] >= plan.keep[1] && kept <= kMost &&
               plan.step.pixels <= rounded(kept, 8),
           "a product's mask does not fit it");
@@ -62,13 +62,13 @@ __int128 check_keep(Checker& check, const Plan& plan) {
 }
 
 // The operand, and the bytes of what fills it.
-__int128 check_operand(Checker& check, Plan& plan, const Checker::Matrix& w) {
+Whole check_operand(Checker& check, Plan& plan, const Checker::Matrix& w) {
   const Step& step = plan.step;
-  const __int128 reads = rounded(step.pixels, 8);
+  const Whole reads = rounded(step.pixels, 8);
   if (!plan.fill.present) {
     check_taps(check, plan.weight, w.columns);
     require(step.packed == 0 || plan.weight.taps.groups == 1, "panels are of one group");
-    check_reads(check, plan.weight, step.x, step.packed ? __int128{step.pixels} : reads);
+    check_reads(check, plan.weight, step.x, step.packed ? Whole{step.pixels} : reads);
     return 0;
   }
   require(step.packed == 1, "a step fills panels that it does not read");
@@ -76,8 +76,8 @@ __int128 check_operand(Checker& check, Plan& plan, const Checker::Matrix& w) {
   require(fill.rows == w.columns, "a step fills panels of another height");
   check_taps(check, plan.fill, fill.columns);
   check_reads(check, plan.fill, step.x, reads);
-  check.work(static_cast<__int128>(fill.rows) * fill.columns * step.pixels);
-  return 8 * static_cast<__int128>(fill.nonzeros);
+  check.work(Whole(fill.rows) * fill.columns * step.pixels);
+  return 8 * Whole(fill.nonzeros);
 }
 
 void check_spmm(Checker& check, Plan& plan) {
@@ -87,22 +87,22 @@ void check_spmm(Checker& check, Plan& plan) {
               step.addend.buffer < 0,
           "a product's tiles do not fit");
   require(step.channels == w.columns, "a product's operand does not fit its weight");
-  check.inside(step.y, 0, static_cast<__int128>(w.rows - 1) * step.y.plane + step.pixels, kWritten);
-  __int128 bytes = check_keep(check, plan);
+  check.inside(step.y, 0, Whole(w.rows - 1) * step.y.plane + step.pixels, kWritten);
+  Whole bytes = check_keep(check, plan);
   bytes += check_operand(check, plan, w);
   if (step.packed) {
     const int64_t width = 8 * step.vectors;
     const ColumnBlocks blocks = column_blocks(w.rows, w.columns, w.nonzeros, width, check.isa);
-    check.room(0, static_cast<__int128>(w.columns) * width);
-    check.room(3, static_cast<__int128>(kChunk) * rounded(width, 16));
-    const __int128 rows = static_cast<__int128>(blocks.count) * (w.rows + 1);
-    check.opening(static_cast<__int128>(w.columns) * width + 2 * rows);
-    bytes += 6 * static_cast<__int128>(w.nonzeros) + 8 * rows + 80 * blocks.count + 4 * w.columns;
+    check.room(0, Whole(w.columns) * width);
+    check.room(3, Whole(kChunk) * rounded(width, 16));
+    const Whole rows = Whole(blocks.count) * (w.rows + 1);
+    check.opening(Whole(w.columns) * width + 2 * rows);
+    bytes += 6 * Whole(w.nonzeros) + 8 * rows + 80 * blocks.count + 4 * w.columns;
   } else {
-    bytes += 8 * static_cast<__int128>(w.nonzeros) + 4 * (w.rows + 1) + 80;
+    bytes += 8 * Whole(w.nonzeros) + 4 * (w.rows + 1) + 80;
   }
   check.take(bytes, 0);
-  check.work(static_cast<__int128>(w.rows) * w.columns * step.pixels);
+  check.work(Whole(w.rows) * w.columns * step.pixels);
 }
 
 Blocks pack_panels(Packer& packer, const Plan& plan) {
@@ -169,8 +169,8 @@ void check_depthwise(Checker& check, Plan& plan) {
           "a depthwise convolution has a stride without a kernel");
   check.planes(step.x, step.channels, step.in_height, step.in_width, kRead);
   check.planes(step.y, step.channels, step.height, step.width, kWritten);
-  check.take(8 * static_cast<__int128>(w.nonzeros) + 4 * (w.rows + 1) + 80, 0);
-  check.work(static_cast<__int128>(w.rows) * w.columns * step.height * step.width);
+  check.take(8 * Whole(w.nonzeros) + 4 * (w.rows + 1) + 80, 0);
+  check.work(Whole(w.rows) * w.columns * step.height * step.width);
 }
 
 void pack_depthwise(Packer& packer, Plan& plan) {

@@ -20,7 +20,7 @@ static_assert(std::size(kUnary) == kFunctions && std::size(kOfTwo) == kBinaryFun
 
 void check_result(Checker& check, const Step& step) {
   check.rows(step.y, step.channels, step.height, step.width, kWritten);
-  check.work(16 * static_cast<__int128>(step.channels) * step.height * step.width);
+  check.work(16 * Whole(step.channels) * step.height * step.width);
 }
 
 void check_fill(Checker& check, Plan& plan) { check_result(check, plan.step); }

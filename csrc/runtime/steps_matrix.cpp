@@ -31,9 +31,9 @@ int64_t check_lanes(Checker& check, const Weight& weight, const Checker::Matrix&
   require(columns <= kMaxColumns, "a matrix has more columns than its kernel counts");
   check.room(2, columns + 1);
   // The longest row of a group is no longer than the shortest one of the group before.
-  const __int128 slots = static_cast<__int128>(w.nonzeros) + 8 * columns;
-  check.take(6 * slots + 5 * (static_cast<__int128>(w.rows) + 8) + 16,
-             8 * static_cast<__int128>(w.rows) + (weight.has_columns ? 6 * slots : 0));
+  const Whole slots = Whole(w.nonzeros) + 8 * columns;
+  check.take(6 * slots + 5 * (Whole(w.rows) + 8) + 16,
+             8 * Whole(w.rows) + (weight.has_columns ? 6 * slots : 0));
   return columns;
 }
 
@@ -43,7 +43,7 @@ void check_linear(Checker& check, Plan& plan) {
   check.inside(step.x, 0, check_lanes(check, plan.weight, w), kRead);
   if (step.addend.buffer >= 0) check.inside(step.addend, 0, w.rows, kRead);
   check.inside(step.y, 0, w.rows, kWritten);
-  check.work(static_cast<__int128>(w.rows) * w.columns);
+  check.work(Whole(w.rows) * w.columns);
 }
 
 // Some columns, counted from the first of them.
@@ -93,16 +93,16 @@ void check_recurrent(Checker& check, Plan& plan) {
           "a recurrent step does not fit its matrix");
   check_lanes(check, plan.weight, w);
   const int64_t made = cells ? 2 * units : units;
-  check.inside(step.x, 0, static_cast<__int128>(w.rows - 1) * step.x.plane + step.width, kRead);
+  check.inside(step.x, 0, Whole(w.rows - 1) * step.x.plane + step.width, kRead);
   for (const View* state : {&step.addend, &step.extra})
     if (state->buffer >= 0) check.inside(*state, 0, units, kRead);
-  check.inside(step.y, 0, static_cast<__int128>(made - 1) * step.y.plane + step.width, kWritten);
+  check.inside(step.y, 0, Whole(made - 1) * step.y.plane + step.width, kWritten);
   check.row_ends(step, made);
-  check.room(4, static_cast<__int128>(step.width) * w.rows);
-  check.room(5, static_cast<__int128>(step.width) * made);
+  check.room(4, Whole(step.width) * w.rows);
+  check.room(5, Whole(step.width) * made);
   check.room(6, w.rows);
   check.room(7, 2 * units);
-  check.work(static_cast<__int128>(w.rows) * (w.columns + 16) * step.width);
+  check.work(Whole(w.rows) * (w.columns + 16) * step.width);
 }
 
 constexpr Kind kKinds[] = {{"linear", kLinear, check_linear, pack_lanes},

@@ -15,9 +15,9 @@ constexpr int64_t kSizes = 4;
 
 // One after the last of elements i * step + ... for all i below their counts.
 template <size_t N>
-__int128 reach(const int64_t (&counts)[N], const int64_t (&steps)[N]) {
-  __int128 last = 1;
-  for (size_t i = 0; i < N; ++i) last += static_cast<__int128>(counts[i] - 1) * steps[i];
+Whole reach(const int64_t (&counts)[N], const int64_t (&steps)[N]) {
+  Whole last = 1;
+  for (size_t i = 0; i < N; ++i) last += Whole(counts[i] - 1) * steps[i];
   return last;
 }
 
@@ -34,7 +34,7 @@ void check_matmul(Checker& check, Plan& plan) {
   check.inside(step.addend, 0, reach({g, k, n}, {step.to[0], step.to[1], 1}), kRead);
   check.inside(step.y, 0, reach({g, m, n}, {step.to[2], step.to[3], 1}), kWritten);
   check.row_ends(step, step.channels);
-  check.work(2 * static_cast<__int128>(g) * m * k * n);
+  check.work(2 * Whole(g) * m * k * n);
 }
 
 void check_attention(Checker& check, Plan& plan) {
@@ -45,7 +45,7 @@ void check_attention(Checker& check, Plan& plan) {
           "the heads, tokens or mask of an attention do not fit");
   const auto planes = [&](const View& view, int64_t of_heads, int64_t features, int64_t tokens,
                           Access access) {
-    const __int128 last = (static_cast<__int128>(of_heads) * features - 1) * view.plane + tokens;
+    const Whole last = (Whole(of_heads) * features - 1) * view.plane + tokens;
     check.inside(view, 0, last, access);
   };
   planes(step.x, heads, step.size[2], step.width, kRead);
@@ -56,12 +56,12 @@ void check_attention(Checker& check, Plan& plan) {
     check.inside(step.mask, 0, reach({heads, step.in_width, step.width},
                                      {step.from[0], step.from[1], step.from[2]}),
                  kRead);
-  check.row_ends(step, static_cast<__int128>(heads) * step.size[3]);
+  check.row_ends(step, Whole(heads) * step.size[3]);
   const int64_t block =
       BILLHOOK_FP32(decltype(&portable::attention_block), attention_block, check.isa)();
-  check.room(1, static_cast<__int128>(step.in_width) * block);
-  const __int128 products = static_cast<__int128>(heads) * step.width * step.in_width;
-  require(products <= __int128{1} << 62, "an attention takes longer than any program's");
+  check.room(1, Whole(step.in_width) * block);
+  const Whole products = Whole(heads) * step.width * step.in_width;
+  require(products <= int64_t{1} << 62, "an attention takes longer than any program's");
   check.work(2 * products * (step.size[2] + step.size[3] + 16));
 }
 

@@ -17,11 +17,11 @@ constexpr double kLargestScale = 1e6;
 void check_rearrange(Checker& check, Plan& plan) {
   const Step& step = plan.step;
   require(step.dims <= kMaxDims, "a copy has more dimensions than there are");
-  __int128 read = 1, written = 1, count = 1;
+  Whole read = 1, written = 1, count = 1;
   for (int64_t d = 0; d < step.dims; ++d) {
     require(step.size[d] > 0, "a copy has a dimension of no size");
-    read += static_cast<__int128>(step.size[d] - 1) * step.from[d];
-    written += static_cast<__int128>(step.size[d] - 1) * step.to[d];
+    read += Whole(step.size[d] - 1) * step.from[d];
+    written += Whole(step.size[d] - 1) * step.to[d];
     count *= step.size[d];
     require(count <= kMost, "a copy is larger than any program's");
   }
@@ -35,7 +35,7 @@ void check_cast(Checker& check, Plan& plan) {
   const Step& step = plan.step;
   check.integers(step.x, step.width, step.function);
   check.inside(step.y, 0, step.width, kWritten);
-  check.work(2 * static_cast<__int128>(step.width));
+  check.work(2 * Whole(step.width));
 }
 
 void check_embed(Checker& check, Plan& plan) {
@@ -44,11 +44,11 @@ void check_embed(Checker& check, Plan& plan) {
           "a table has no rows or columns, or more rows than are counted");
   check.inside(step.x, 0, step.width, kRead);
   check.inside(step.addend, 0,
-               static_cast<__int128>(step.in_height - 1) * step.addend.pitch + step.channels, kRead);
-  check.inside(step.y, 0, static_cast<__int128>(step.channels - 1) * step.y.plane + step.width,
+               Whole(step.in_height - 1) * step.addend.pitch + step.channels, kRead);
+  check.inside(step.y, 0, Whole(step.channels - 1) * step.y.plane + step.width,
                kWritten);
   check.row_ends(step, step.channels);
-  check.work(2 * static_cast<__int128>(step.channels) * step.width);
+  check.work(2 * Whole(step.channels) * step.width);
 }
 
 void check_resize(Checker& check, Plan& plan) {
@@ -58,8 +58,8 @@ void check_resize(Checker& check, Plan& plan) {
   check.planes(step.x, step.channels, step.in_height, step.in_width, kRead);
   check.rows(step.y, step.channels, step.height, step.width, kWritten);
   check.room(0, step.in_width);
-  check.room(1, 2 * static_cast<__int128>(step.width));
-  check.work(static_cast<__int128>(step.channels) * step.height * (step.in_width + 2 * step.width));
+  check.room(1, 2 * Whole(step.width));
+  check.work(Whole(step.channels) * step.height * (step.in_width + 2 * step.width));
 }
 
 constexpr Kind kKinds[] = {{"rearrange", kRearrange, check_rearrange},

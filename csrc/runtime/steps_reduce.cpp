@@ -11,8 +11,8 @@ namespace {
 constexpr std::string_view kExtents[] = {"across_channels", "across_rows", "within_row"};
 constexpr std::string_view kReductions[] = {"mean", "sum", "max", "min"};
 
-__int128 elements(const Step& step) {
-  return static_cast<__int128>(step.channels) * step.height * step.width;
+Whole elements(const Step& step) {
+  return Whole(step.channels) * step.height * step.width;
 }
 
 void check_softmax(Checker& check, Plan& plan) {

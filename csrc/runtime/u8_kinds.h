@@ -26,10 +26,10 @@ std::span<const U8Kind> u8_matrix_kinds();
 const U8Kind& u8_kind_of(const std::string& name);
 
 // What the checks are made of. Each is a Refusal unless it holds; kernels read and write whole lines.
-void check_map(const Checker& check, const U8View& view, int64_t channels, __int128 pixels,
+void check_map(const Checker& check, const U8View& view, int64_t channels, Whole pixels,
                Access access);
-void check_bytes(const Checker& check, const U8View& view, __int128 count, Access access);
-void check_floats(const Checker& check, const U8View& view, __int128 count, Access access);
+void check_bytes(const Checker& check, const U8View& view, Whole count, Access access);
+void check_floats(const Checker& check, const U8View& view, Whole count, Access access);
 // The window's sizes, and that no place it leads to is further than is counted.
 void check_window(const Window2d& window);
 

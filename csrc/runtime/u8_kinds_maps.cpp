@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kLineBytes = 4 * kLine, kTurnedRows = 8;
 
-__int128 size_of(const U8Step& step) { return static_cast<__int128>(step.channels) * step.pixels; }
+Whole size_of(const U8Step& step) { return Whole(step.channels) * step.pixels; }
 
 void quantise(Checker& check, U8Plan& plan) {
   const U8Step& step = plan.step;
@@ -19,7 +19,7 @@ void quantise(Checker& check, U8Plan& plan) {
   check_floats(check, step.x, size_of(step), kRead);
   require(step.by_sample <= 1, "a step reads samples in an order that does not exist");
   if (step.by_sample == 1)
-    check.room(kBytesSlot, kTurnedRows * static_cast<__int128>(step.channels + 3) + kSlack);
+    check.room(kBytesSlot, kTurnedRows * Whole(step.channels + 3) + kSlack);
   check.work(size_of(step));
 }
 
@@ -41,21 +41,21 @@ void pool(Checker& check, U8Plan& plan) {
   const U8Step& step = plan.step;
   const Window2d& w = step.window;
   check_window(w);
-  check_map(check, step.x, step.channels, static_cast<__int128>(w.in_height) * w.in_width, kRead);
-  check_map(check, step.y, step.channels, static_cast<__int128>(w.height) * w.width, kWritten);
-  const __int128 taps = static_cast<__int128>(w.kernel_height) * w.kernel_width;
+  check_map(check, step.x, step.channels, Whole(w.in_height) * w.in_width, kRead);
+  check_map(check, step.y, step.channels, Whole(w.height) * w.width, kWritten);
+  const Whole taps = Whole(w.kernel_height) * w.kernel_width;
   require(255 * taps <= kMost, "a pool's window has more elements than are summed");
-  check.room(kRowSlot, static_cast<__int128>(w.width) + kSlack);
-  check.room(kCountSlot, 5 * static_cast<__int128>(w.width));
-  check.work(static_cast<__int128>(step.channels) * w.height *
-             (w.width + std::min(w.kernel_height, w.in_height) * static_cast<__int128>(w.width) *
+  check.room(kRowSlot, Whole(w.width) + kSlack);
+  check.room(kCountSlot, 5 * Whole(w.width));
+  check.work(Whole(step.channels) * w.height *
+             (w.width + std::min(w.kernel_height, w.in_height) * Whole(w.width) *
                             w.kernel_width));
 }
 
 void mean(Checker& check, U8Plan& plan) {
   const U8Step& step = plan.step;
   check_map(check, step.x, step.channels, step.pixels, kRead);
-  check_bytes(check, step.y, static_cast<__int128>(step.channels) + 3, kWritten);
+  check_bytes(check, step.y, Whole(step.channels) + 3, kWritten);
   check.work(size_of(step));
 }
 
@@ -103,20 +103,20 @@ const U8Kind& u8_kind_of(const std::string& name) {
   refuse_unknown("operation in 8 bits", name);
 }
 
-void check_bytes(const Checker& check, const U8View& view, __int128 count, Access access) {
+void check_bytes(const Checker& check, const U8View& view, Whole count, Access access) {
   require(view.buffer == 0, "a step in 8 bits works on bytes outside of the workspace");
   require(count > 0, "a step in 8 bits works on nothing");
   check.inside({0, view.offset, 0, 0}, 0, count + kSlack, access);
 }
 
-void check_map(const Checker& check, const U8View& view, int64_t channels, __int128 pixels,
+void check_map(const Checker& check, const U8View& view, int64_t channels, Whole pixels,
                Access access) {
   require(channels > 0 && pixels > 0, "a step works on a map of no size");
-  const __int128 lines = (pixels + kLine - 1) / kLine, quads = (static_cast<__int128>(channels) + 3) / 4;
+  const Whole lines = (pixels + kLine - 1) / kLine, quads = (Whole(channels) + 3) / 4;
   check_bytes(check, view, (quads - 1) * view.plane + lines * kLineBytes, access);
 }
 
-void check_floats(const Checker& check, const U8View& view, __int128 count, Access access) {
+void check_floats(const Checker& check, const U8View& view, Whole count, Access access) {
   require(view.offset % 4 == 0, "floats begin at a byte that is not a multiple of four");
   require(count > 0, "a step works on no floats");
   check.inside({view.buffer, view.offset, 0, 0}, 0, 4 * count, access);
@@ -128,7 +128,7 @@ void check_window(const Window2d& w) {
               w.zero <= 255,
           "a window has no size, stride or dilation");
   const auto reach = [](int64_t size, int64_t stride, int64_t kernel, int64_t dilation, int64_t pad) {
-    return static_cast<__int128>(size) * stride + static_cast<__int128>(kernel) * dilation + pad <= kMost;
+    return Whole(size) * stride + Whole(kernel) * dilation + pad <= kMost;
   };
   require(reach(w.height, w.stride_height, w.kernel_height, w.dilation_height, w.pad_top) &&
               reach(w.width, w.stride_width, w.kernel_width, w.dilation_width, w.pad_left),

@@ -13,11 +13,11 @@ namespace {
 
 constexpr int64_t kMaxLines = 8, kMaxQuads = 1 << 16;
 
-__int128 up(__int128 value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+Whole up(Whole value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 struct Matrix {
   int64_t rows, columns;
-  __int128 blocks;  // of a group of rows by four columns, at most
+  Whole blocks;  // of a group of rows by four columns, at most
 };
 
 // The matrix of a weight of so many dimensions, its bias and its factors; counts what packing it takes.
@@ -28,7 +28,7 @@ Matrix check_matrix(Checker& check, const U8Weight& weight, size_t dimensions) {
   const int64_t rows = own.shape[0], inputs = own.shape[1], taps = own.elements() / rows / inputs;
   require(rows <= kMost && inputs <= kMost / weight.groups && rows % weight.groups == 0,
           "a weight has more rows or columns than are counted, or does not fit its groups");
-  const __int128 columns = dimensions == 2 ? inputs : taps * up(inputs * weight.groups, 4);
+  const Whole columns = dimensions == 2 ? inputs : taps * up(inputs * weight.groups, 4);
   require(up(columns, 4) / 4 <= kMaxQuads, "a weight has more columns than the kernels count");
   const Tensor& bias = check.tensor(weight.bias);
   const Tensor& factors = check.tensor(weight.factors);
@@ -38,33 +38,34 @@ Matrix check_matrix(Checker& check, const U8Weight& weight, size_t dimensions) {
   const auto nnz = own.params.find("nnz");
   const int64_t stored = own.stored();  // refuses an entry that does not fit its record
   const int64_t nonzeros = nnz == own.params.end() ? stored : nnz->second;
-  const __int128 cells = up(rows, kPackRows) * up(columns, kWindowColumns);
+  const Whole cells = up(rows, kPackRows) * up(columns, kWindowColumns);
   check.opening(cells / 4);
   // The weight and its matrix, beside the entry and mask that it is decoded from.
-  check.take(0, own.elements() + cells + 2 * static_cast<__int128>(own.end - own.begin) +
-                    own.elements() / 8 + 16 * static_cast<__int128>(rows));
+  check.take(0, own.elements() + cells + 2 * Whole(own.end - own.begin) +
+                    own.elements() / 8 + 16 * Whole(rows));
   const U8Kernel* kernel = weight.kernel;
   const int64_t group = kernel == nullptr ? 1 : kernel->group;
-  const __int128 every = up(rows, std::max<int64_t>(group, 4)) / group * (up(columns, 4) / 4);
+  const Whole every = up(rows, std::max<int64_t>(group, 4)) / group * (up(columns, 4) / 4);
   return {rows, static_cast<int64_t>(columns),
-          kernel != nullptr && kernel->all ? every : std::min<__int128>(every, nonzeros)};
+          kernel != nullptr && kernel->all ? every : std::min<Whole>(every, nonzeros)};
 }
 
 // What a product takes when it is packed, at most, and scratch memory of its windows.
 void take_product(Checker& check, const U8Weight& weight, const Matrix& m, bool vector) {
   const U8Kernel& kernel = *weight.kernel;
   const int64_t group = vector ? kernel.vector_group : kernel.group;
-  const __int128 rows = up(m.rows, kPackRows), quads = up(m.columns, 4) / 4;
-  __int128 bytes = 12 * rows + 4 * (rows + 1) + 1024;
+  const Whole rows = up(m.rows, kPackRows), quads = up(m.columns, 4) / 4;
+  Whole bytes = 12 * rows + 4 * (rows + 1) + 1024;
   if (kernel.windows && check.isa == kAvx512Vbmi) {
-    const __int128 windows = window_count(m.columns), packs = rows / kPackRows;
+    const int64_t windows = window_count(m.columns);
+    const Whole packs = rows / kPackRows;
     check.room(kRowSlot, turned_bytes(windows) / 4);
     // Each step has a nonzero.
-    const __int128 steps = std::min<__int128>(4 * m.blocks, packs * windows * kPackRows);
+    const Whole steps = std::min<Whole>(4 * m.blocks, packs * windows * kPackRows);
     bytes += 4 * packs * windows + 8 * packs + steps * (2 * kStepBytes + 8);
   } else if (vector) {
     // The longest group of a pack is no longer than the shortest one of the pack before.
-    const __int128 steps = m.blocks * group / kPackRows + quads;
+    const Whole steps = m.blocks * group / kPackRows + quads;
     bytes += steps * (kStepBytes + 2 * kPackRows / group);
   } else {
     bytes += m.blocks * (8 * group + 2);
@@ -89,13 +90,13 @@ void check_conv(Checker& check, U8Plan& plan) {
           "a convolution in 8 bits does not fit its weight");
   check_window(w);
   if (step.gather == 1) {
-    const __int128 quads = (static_cast<__int128>(step.channels) + 3) / 4;
-    require(static_cast<__int128>(w.height) * w.width == step.pixels,
+    const Whole quads = (Whole(step.channels) + 3) / 4;
+    require(Whole(w.height) * w.width == step.pixels,
             "a convolution in 8 bits does not fit its windows");
-    check_map(check, step.x, step.channels, static_cast<__int128>(w.in_height) * w.in_width, kRead);
+    check_map(check, step.x, step.channels, Whole(w.in_height) * w.in_width, kRead);
     check.room(kPanelSlot, kLine * step.lines * quads * shape[2] * shape[3] + kSlack);
     check.room(kRunSlot, run_bytes(w.width, kLine * step.lines) / 4);
-    check.work(static_cast<__int128>(m.columns) * step.pixels);
+    check.work(Whole(m.columns) * step.pixels);
   } else {
     require(w.kernel_height == 1 && w.kernel_width == 1, "windows are larger than a pixel");
     check_map(check, step.x, step.channels, step.pixels, kRead);
@@ -119,8 +120,8 @@ void check_depthwise(Checker& check, U8Plan& plan) {
               w.kernel_height == 3 && w.kernel_width == 3 && w.dilation_height == 1 &&
               w.dilation_width == 1 && w.stride_height == w.stride_width && w.stride_height <= 2,
           "a depthwise convolution in 8 bits has a form without a kernel");
-  check_map(check, step.x, step.channels, static_cast<__int128>(w.in_height) * w.in_width, kRead);
-  const __int128 pixels = static_cast<__int128>(w.height) * w.width;
+  check_map(check, step.x, step.channels, Whole(w.in_height) * w.in_width, kRead);
+  const Whole pixels = Whole(w.height) * w.width;
   check_map(check, step.y, step.channels, pixels, kWritten);
   check.take(sizeof(DepthwiseQuads) + 32 * up(m.rows, 4) + 1024, 0);
   check.work(9 * pixels * m.rows);
@@ -133,7 +134,7 @@ void check_linear(Checker& check, U8Plan& plan) {
   const bool vector = step.pixels == 1;
   require(step.channels == m.columns && plan.weight.groups == 1 && step.relu <= 1,
           "a matrix in 8 bits does not fit its operand");
-  check_floats(check, step.y, static_cast<__int128>(m.rows) * step.pixels, kWritten);
+  check_floats(check, step.y, Whole(m.rows) * step.pixels, kWritten);
   if (vector) {
     check_bytes(check, step.x, up(m.columns, kWindowColumns), kRead);
     check.room(kWordSlot, word_bytes(m.columns) / 4 + 1);

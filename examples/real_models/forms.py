@@ -57,12 +57,14 @@ def make(task: Task, pruned: nn.Module, folder: Path) -> Made:
     torch.save(task.model, folder / "dense.pt")
     export(task, folder / "dense.onnx")
     quantise(task, folder / "dense.onnx", folder / "int8.onnx")
+    whole = ("compiled", "runtime", "c")
+    network = int8.plan.mode == "network"  # the runtime takes no model with layers replaced one by one
     forms = [
         ("torch", "dense.pt", task.model, ("eager",)),
         ("ONNX Runtime", "dense.onnx", session(folder / "dense.onnx"), ("onnxruntime",)),
         ("ONNX Runtime int8", "int8.onnx", session(folder / "int8.onnx"), ("onnxruntime",)),
-        ("billhook", "fp32.billhook.safetensors", fp32, ("compiled", "runtime", "c")),
-        ("billhook int8", "int8.billhook.safetensors", int8, ("compiled",)),
+        ("billhook", "fp32.billhook.safetensors", fp32, whole),
+        ("billhook int8", "int8.billhook.safetensors", int8, whole if network else whole[:1]),
     ]
     with torch.no_grad():
         return Made(

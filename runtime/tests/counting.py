@@ -8,7 +8,7 @@ import ctypes
 import time
 
 import numpy as np
-from test_runtime import NAMES, arrays, path_of
+from vectors import NAMES, arrays, path_of
 
 import billhook_runtime
 
