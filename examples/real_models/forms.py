@@ -58,7 +58,7 @@ def make(task: Task, pruned: nn.Module, folder: Path) -> Made:
     export(task, folder / "dense.onnx")
     quantise(task, folder / "dense.onnx", folder / "int8.onnx")
     whole = ("compiled", "runtime", "c")
-    network = int8.plan.mode == "network"  # the runtime takes no model with layers replaced one by one
+    network = int8.plan.mode == "network"  # the runtime takes no replaced layers
     forms = [
         ("torch", "dense.pt", task.model, ("eager",)),
         ("ONNX Runtime", "dense.onnx", session(folder / "dense.onnx"), ("onnxruntime",)),
