@@ -19,7 +19,7 @@ SMALL = ["train", "mobilenet_v1", "--width", "0.1", "--epochs", "0.2"]
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_request_to_stop_saves_a_checkpoint_and_says_how_to_go_on(
-    tmp_path: Path, sent: signal.Signals
+    tmp_path: Path, sent: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ["train", "mobilenet_v1", "--width", "0.1", "--epochs", "100", "--out", "my run"]
     process = subprocess.Popen(
@@ -40,13 +40,8 @@ def test_a_request_to_stop_saves_a_checkpoint_and_says_how_to_go_on(
     assert "Traceback" not in out + err
     assert f"to go on: billhook {' '.join(command[:-1])} 'my run'" in out
     assert (tmp_path / "my run" / "checkpoint.pt").exists()
-    again = subprocess.run(
-        [sys.executable, "-m", "billhook", *command, "--stop-after", "1"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    monkeypatch.chdir(tmp_path)
+    again = CliRunner().invoke(app, [*command, "--stop-after", "1"])
     assert "continuing from step" in again.stdout
 
 
