@@ -59,6 +59,7 @@ CMAKE = $(firstword $(wildcard $(BIN)/cmake) $(shell command -v cmake) $(RUNTIME
 INSTALL_WHEEL = $(RUNTIME_PYTHON) $(INSTALL) --no-index --no-deps --force-reinstall dist/billhook_runtime-*.whl
 C_EXAMPLES := runtime/tests/example.c runtime/tests/open_files.c $(wildcard runtime/examples/*.c)
 RUNTIME_SOURCES := $(KERNELS) $(wildcard runtime/*.py runtime/billhook_runtime/* runtime/tests/*.c) $(C_EXAMPLES)
+BUILD = $(CMAKE) --build $(1) --parallel $(shell getconf _NPROCESSORS_ONLN)
 COMPILE_C = -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O2
 
 $(RUNTIME)/venv/.installed:
@@ -69,7 +70,7 @@ $(RUNTIME)/venv/.installed:
 
 $(RUNTIME)/.built: $(RUNTIME_SOURCES) $(RUNTIME)/venv/.installed
 	$(CMAKE) -S . -B $(RUNTIME)/make -DBILLHOOK_RUNTIME=ON -DCMAKE_BUILD_TYPE=Release > /dev/null
-	$(CMAKE) --build $(RUNTIME)/make --target billhook billhook_static > /dev/null
+	$(call BUILD,$(RUNTIME)/make) --target billhook billhook_static > /dev/null
 	mkdir -p dist
 	cp $(RUNTIME)/make/libbillhook.so $(RUNTIME)/make/libbillhook.a csrc/runtime/billhook.h dist/
 	$(RUNTIME_PYTHON) runtime/make_wheel.py dist/libbillhook.so dist
@@ -99,7 +100,7 @@ runtime-cross: $(RUNTIME)/.built
 	set -e; \
 	$(CMAKE) -S . -B $(CROSS) -DBILLHOOK_RUNTIME=ON -DCMAKE_BUILD_TYPE=Release -DCMAKE_SYSTEM_NAME=Linux \
 		-DCMAKE_SYSTEM_PROCESSOR=$(ARCH) -DCMAKE_CXX_COMPILER=$(TRIPLE)-g++ > /dev/null; \
-	$(CMAKE) --build $(CROSS) --target billhook_static > /dev/null; \
+	$(call BUILD,$(CROSS)) --target billhook_static > /dev/null; \
 	for source in $(C_EXAMPLES); do $(TRIPLE)-gcc $(COMPILE_C) -static -Icsrc/runtime $$source \
 		$(CROSS)/libbillhook.a -lstdc++ -lm -pthread -o $(CROSS)/$$(basename $$source .c); done; \
 	$(INSTALL_WHEEL); \
@@ -116,7 +117,7 @@ runtime-wasm: $(RUNTIME)/venv/.installed
 	set -e; \
 	emcmake $(CMAKE) -S . -B $(WASM)/make -DBILLHOOK_RUNTIME=ON -DCMAKE_BUILD_TYPE=Release \
 		-DCMAKE_CXX_FLAGS="-msimd128 -fexceptions" > /dev/null; \
-	$(CMAKE) --build $(WASM)/make --target billhook_static > /dev/null; \
+	$(call BUILD,$(WASM)/make) --target billhook_static > /dev/null; \
 	names=_malloc,_free; for name in $(WASM_NAMES); do names=$$names,_billhook_$$name; done; \
 	NODE_PATH=/usr/share/nodejs em++ -O2 -fexceptions $(WASM)/make/libbillhook.a -o $(WASM)/billhook.js -sSINGLE_FILE=1 -sALLOW_MEMORY_GROWTH=1 \
 		-sMODULARIZE=1 -sEXPORT_NAME=billhookRuntime -sEXPORTED_FUNCTIONS=$$names \
@@ -150,7 +151,7 @@ SANITIZERS = LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print
 
 $(SANITIZED)/.built: $(SOURCES) .venv/.installed
 	$(BIN)/cmake -S . -B $(SANITIZED) -DBILLHOOK_SANITIZE=ON -DBILLHOOK_RUNTIME=ON -DCMAKE_BUILD_TYPE=Debug > /dev/null
-	$(BIN)/cmake --build $(SANITIZED)
+	$(call BUILD,$(SANITIZED))
 	touch $@
 
 sanitize: $(SANITIZED)/.built

@@ -183,9 +183,9 @@ def check_pruner(
     """Check that a run with these parts holds masks, reaches its target and resumes bit for bit.
 
     A small network is trained to a few steps beyond ``end_step``: masked weights are +0.0 after
-    every step, masks change at updates alone, and without ``regrow`` they only shrink. Then it is
-    trained once more, in two halves with a checkpoint in between (model, optimizer and pruner
-    state written and read back as files are), and every weight has to be the same.
+    every step, masks change at updates alone, and without ``regrow`` they only shrink. Checkpoints
+    of it (model, optimizer and pruner state, written and read back as files are) are loaded by other
+    runs, which have to end with the same weights.
 
     Args:
         schedule, criterion, granularity, allocation, regrow: as for :class:`billhook.Pruner`.
@@ -199,7 +199,9 @@ def check_pruner(
     }
     network = model if model is not None else _network(sparse=schedule.holds_zeros)
     steps = schedule.end_step + 3
+    halves = {0, steps // 2, max(0, schedule.end_step - 1), schedule.end_step}
     whole = _Run(network, schedule, parts)
+    saved = {0: whole.state()}
     before = whole.pruner.masks
     for step in range(1, steps + 1):
         whole.train(1)
@@ -213,14 +215,14 @@ def check_pruner(
             grown = bool((mask & ~before[name]).any())
             assert regrow is not False or not grown, f"{name}: weights returned at step {step}"
         before = after
-    for part in {0, steps // 2, max(0, schedule.end_step - 1), schedule.end_step}:
-        first = _Run(network, schedule, parts)
-        first.train(part)
+        if step in halves:
+            saved[step] = whole.state()
+    for part in halves:
         second = _Run(network, schedule, parts)
         with torch.no_grad():
             for parameter in second.model.parameters():
                 parameter.add_(1.0)
-        second.load(first.state())
+        second.load(saved[part])
         second.train(steps - part)
         for (name, ours), theirs in zip(
             whole.model.named_parameters(), second.model.parameters(), strict=True
