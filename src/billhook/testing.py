@@ -184,8 +184,8 @@ def check_pruner(
 
     A small network is trained to a few steps beyond ``end_step``: masked weights are +0.0 after
     every step, masks change at updates alone, and without ``regrow`` they only shrink. Checkpoints
-    of it (model, optimizer and pruner state, written and read back as files are) are loaded by other
-    runs, which have to end with the same weights.
+    of it (model, optimizer and pruner state, written and read back as files are) are loaded by
+    other runs, which have to end with the same weights.
 
     Args:
         schedule, criterion, granularity, allocation, regrow: as for :class:`billhook.Pruner`.
