@@ -1,8 +1,9 @@
 #include "container.h"
 
 #include <algorithm>
+#include <bit>
 #include <charconv>
-#include <cstring>
+#include <type_traits>
 
 #include "crc32.h"
 #include "entropy.h"
@@ -325,10 +326,8 @@ Nonzeros<T> Container::coded(const Tensor& tensor) const {
   const std::span<uint8_t> values(reinterpret_cast<uint8_t*>(found.values.data()), stored * sizeof(T));
   std::vector<uint8_t> index(static_cast<size_t>(tensor.end - tensor.begin) - values.size());
   entry(tensor, values, index);
-  const auto zero = [](T value) {
-    constexpr char kZeros[sizeof(T)] = {};
-    return std::memcmp(&value, kZeros, sizeof(T)) == 0;
-  };
+  using Bits = std::conditional_t<sizeof(T) == 1, uint8_t, uint32_t>;
+  const auto zero = [](T value) { return std::bit_cast<Bits>(value) == 0; };
   if (tensor.coding == "bitmask") {
     found.mask = std::move(index);
   } else if (tensor.coding == "entropy") {

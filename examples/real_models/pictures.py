@@ -16,6 +16,8 @@ import torch
 from task import Inputs, Task, divergence, package
 from torch import Tensor
 
+import billhook
+
 SIDE, CROP = 256, 224
 
 
@@ -74,7 +76,8 @@ def load(data: Path, packages: Path) -> Task:
         judge=judge,
         measure="accuracy, %",
         sparsity=0.5,
-        steps=60,
+        steps=0,
         rate=1e-3,
         rules={"_conv_stem": None, "*_depthwise_conv": None},
+        allocation=billhook.LAMP(),
     )

@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import billhook
+from billhook.allocation import Allocation
+
 Inputs = tuple[Tensor, ...]
 
 
@@ -37,6 +40,7 @@ class Task:
     steps: int
     rate: float
     rules: dict[str, Any] = field(default_factory=dict)
+    allocation: Allocation = field(default_factory=billhook.Uniform)
 
 
 def package(name: str, version: str, folder: Path) -> Path:
