@@ -202,6 +202,10 @@ constexpr Field kLayout[] = {
     BILLHOOK_FIELD(U8Step, count_padding),
     BILLHOOK_FIELD(U8Step, relu),
     BILLHOOK_FIELD(U8Step, by_sample),
+    BILLHOOK_FIELD(U8Step, selected),
+    BILLHOOK_FIELD(U8Step, by_channel),
+    BILLHOOK_FIELD(U8Step, zero),
+    BILLHOOK_FIELD(U8Step, addend_zero),
     BILLHOOK_FIELD(U8Step, scale),
     BILLHOOK_FIELD(U8Step, addend_scale),
     BILLHOOK_FIELD(U8Step, shift),
@@ -209,6 +213,8 @@ constexpr Field kLayout[] = {
     BILLHOOK_FIELD(U8Step, windows),
     BILLHOOK_FIELD(U8Step, depthwise),
     BILLHOOK_FIELD(U8Step, matrix),
+    BILLHOOK_FIELD(U8Step, table),
+    BILLHOOK_FIELD(U8Step, index),
 };
 
 }  // namespace

@@ -39,6 +39,11 @@ static constexpr int64_t run_bytes(int64_t width, int64_t count) {
   return 3 * kRunBytes * (count / width + 2);
 }
 
+// u8((a - a_zero) * (b - b_zero) * scale + shift) of bytes a and b.
+struct U8Product {
+  float a_zero, b_zero, scale, shift;
+};
+
 struct U8Map {
   // y[p][c] = u8(x[c][p] * inverse + zero) of up to four channels `x_plane` floats apart. Returns
   // whether all were finite.
@@ -57,6 +62,13 @@ struct U8Map {
   // y[p] = u8(a[p] * a_scale + b[p] * b_scale + shift) of bytes; b may be null.
   void (*add)(const uint8_t* a, float a_scale, const uint8_t* b, float b_scale, float shift,
               int64_t count, uint8_t* y);
+  // y[i] = table[x[i]] of 256 bytes.
+  void (*look_up)(const uint8_t* table, const uint8_t* x, int64_t count, uint8_t* y);
+  // Products of bytes, or with four bytes b for each pixel.
+  void (*multiply)(const uint8_t* a, const uint8_t* b, bool by_channel, const U8Product& product,
+                   int64_t count, uint8_t* y);
+  // A quad of `channels` bytes of each pixel: byte 4 * p of from[c].
+  void (*select)(const uint8_t* const* from, int64_t channels, int64_t pixels, uint8_t* y);
   // Of each of a quad's four channels u8(sum of pixels * scale + shift).
   void (*mean)(const uint8_t* x, int64_t pixels, float scale, float shift, uint8_t* y);
   // One quad. The average of bytes is rounded half to even; `count_padding`: divide by whole windows.

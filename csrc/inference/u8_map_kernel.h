@@ -165,6 +165,60 @@ void add_maps(const uint8_t* a, float a_scale, const uint8_t* b, float b_scale, 
   }
 }
 
+// Two vectors at a time, which share what is loaded of the table.
+void look_up(const uint8_t* table, const uint8_t* x, int64_t count, uint8_t* y) {
+  int64_t i = 0;
+#if BILLHOOK_LANES != 0
+  const Table parts(table);
+  constexpr int64_t kBytes = 4 * kPixels;
+  for (; i + 2 * kBytes <= count; i += 2 * kBytes) {
+    Bytes v[2] = {load(x + i), load(x + i + kBytes)};
+    parts.look_up(v);
+    store(y + i, v[0]);
+    store(y + i + kBytes, v[1]);
+  }
+#endif
+  for (; i < count; ++i) y[i] = table[x[i]];
+}
+
+void multiply_maps(const uint8_t* a, const uint8_t* b, bool by_channel, const U8Product& product,
+                   int64_t count, uint8_t* y) {
+  const Floats a_zero = splat_float(-product.a_zero), b_zero = splat_float(-product.b_zero);
+  const Floats by = splat_float(product.scale), plus = splat_float(product.shift);
+  // Products are integers of 17 bits, which floats hold exactly.
+  const auto one = [&](Bytes u, Bytes v, int c) {
+    const Floats exact = multiply(add(to_floats(channel(u, c)), a_zero),
+                                  add(to_floats(channel(v, c)), b_zero));
+    return rounded(at_most(add(multiply(exact, by), plus), splat_float(255.0f)));
+  };
+  const Bytes same = splat_four(reinterpret_cast<const int8_t*>(b));
+  int64_t i = 0;
+  for (; i + 4 * kPixels <= count; i += 4 * kPixels) {
+    const Bytes u = load(a + i), v = by_channel ? same : load(b + i);
+    store(y + i,
+          transpose(join(pair(one(u, v, 0), one(u, v, 1)), pair(one(u, v, 2), one(u, v, 3)))));
+  }
+  for (; i < count; ++i) {
+    const float u = static_cast<float>(a[i]) - product.a_zero;
+    const float v = static_cast<float>(b[by_channel ? i % 4 : i]) - product.b_zero;
+    const float exact = u * v;
+    y[i] = saturated(exact * product.scale + product.shift);
+  }
+}
+
+void select(const uint8_t* const* from, int64_t channels, int64_t pixels, uint8_t* y) {
+  const uint8_t *a = from[0], *b = from[1], *c = from[2], *d = from[3];
+  if (channels == 4) {
+    for (int64_t p = 0; p < pixels; ++p) {
+      const uint8_t four[4] = {a[4 * p], b[4 * p], c[4 * p], d[4 * p]};
+      std::memcpy(y + 4 * p, four, 4);
+    }
+    return;
+  }
+  for (int64_t p = 0; p < pixels; ++p)
+    for (int64_t i = 0; i < channels; ++i) y[4 * p + i] = from[i][4 * p];
+}
+
 void mean(const uint8_t* x, int64_t pixels, float scale, float shift, uint8_t* y) {
   typedef uint8_t Eight __attribute__((vector_size(32), aligned(1), may_alias));
   typedef uint16_t Wide __attribute__((vector_size(64)));
@@ -326,6 +380,7 @@ void gather(const Window2d& w, const uint8_t* x, int64_t x_plane, int64_t quads,
 
 extern const U8Map u8_map;
 const U8Map u8_map = {quantise, quantise_vector, turn,         turn_back, largest,
-                      add_maps, mean,            max_pool,     average_pool, gather};
+                      add_maps, look_up,         multiply_maps, select,   mean,
+                      max_pool, average_pool,    gather};
 
 }  // namespace billhook::BILLHOOK_NAMESPACE

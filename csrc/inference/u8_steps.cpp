@@ -109,6 +109,13 @@ void dequantise(const uint8_t* x, int64_t channels, int64_t pixels, float zero, 
       y[c * y_channel + p * y_pixel] = (static_cast<float>(x[4 * p + c]) - zero) * step;
 }
 
+void multiply_quad(const U8Step& step, const Context& context, const uint8_t* x,
+                   const uint8_t* addend, uint8_t* y) {
+  const U8Product product{static_cast<float>(step.zero), static_cast<float>(step.addend_zero),
+                          static_cast<float>(step.scale), static_cast<float>(step.shift)};
+  context.map.multiply(x, addend, step.by_channel != 0, product, 4 * step.pixels, y);
+}
+
 // One quad of a map.
 void run_quad(const U8Step& step, const Context& context, int64_t q, const uint8_t* x,
               const uint8_t* addend, uint8_t* y) {
@@ -133,6 +140,10 @@ void run_quad(const U8Step& step, const Context& context, int64_t q, const uint8
       context.map.add(x, scale, addend, static_cast<float>(step.addend_scale), shift,
                       4 * step.pixels, y + q * step.y.plane);
       break;
+    case kU8Table:
+      context.map.look_up(step.table, x, 4 * step.pixels, y + q * step.y.plane);
+      break;
+    case kU8Multiply: multiply_quad(step, context, x, addend, y + q * step.y.plane); break;
     case kU8Copy:
       for (int64_t c = 0; c < channels; ++c) {
         const int64_t to = step.first + 4 * q + c;
@@ -157,6 +168,23 @@ void run_quads(const U8Step& step, const Context& context) {
     for (int64_t q = first; q < last; ++q)
       run_quad(step, context, q, x + q * step.x.plane,
                addend == nullptr ? nullptr : addend + q * step.addend.plane, y);
+  });
+}
+
+// Channels of a map in another order.
+void run_select(const U8Step& step, const Context& context) {
+  const uint8_t* x = at(step.x, context);
+  uint8_t* y = at(step.y, context);
+  parallel_ranges((step.selected + 3) / 4, context.threads, [&](int64_t first, int64_t last) {
+    for (int64_t q = first; q < last; ++q) {
+      const int64_t channels = std::min<int64_t>(4, step.selected - 4 * q);
+      const uint8_t* from[4];
+      for (int64_t c = 0; c < 4; ++c) {
+        const int64_t source = step.index[4 * q + std::min(c, channels - 1)];
+        from[c] = x + source / 4 * step.x.plane + source % 4;
+      }
+      context.map.select(from, channels, step.pixels, y + q * step.y.plane);
+    }
   });
 }
 
@@ -219,6 +247,7 @@ bool run_step(const U8Step& step, const Context& context) {
                                          static_cast<float>(step.shift), at(step.y, context));
     case kU8Conv: run_conv(step, context); break;
     case kU8Linear: run_linear(step, context); break;
+    case kU8Select: run_select(step, context); break;
     default: run_quads(step, context);
   }
   return true;

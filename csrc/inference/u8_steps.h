@@ -21,7 +21,10 @@ enum U8Op : int64_t {
   kU8Copy = 8,     // channels of a map to others, in any position
   kU8Flatten = 9,  // a map to a vector, channel by channel
   kU8Linear = 10,  // a vector of bytes to one of floats; of a map each pixel's channels to a row
-  kU8QuantiseVector = 11
+  kU8QuantiseVector = 11,
+  kU8Table = 12,     // of each byte another
+  kU8Multiply = 13,  // of two maps, or of a map and a byte for each channel
+  kU8Select = 14     // channels of a map in any order
 };
 
 // Part of a buffer: `offset` and `plane` (from quad to quad of a map) in bytes.
@@ -44,13 +47,18 @@ struct U8Step {
   int64_t count_padding;
   int64_t relu;      // kU8Linear: of the floats
   int64_t by_sample;  // kU8Quantise, kU8Dequantise: fp32 lies pixel by pixel, not in planes
-  double scale;      // kU8Quantise: 1 / step; kU8Dequantise: step; kU8Mean, kU8Add: of x
+  int64_t selected;    // kU8Select: channels of y
+  int64_t by_channel;  // kU8Multiply: the addend is a vector
+  int64_t zero, addend_zero;  // kU8Multiply: the bytes of zero
+  double scale;      // kU8Quantise: 1 / step; kU8Dequantise: step; kU8Mean, kU8Add: of x; kU8Multiply
   double addend_scale;
   double shift;      // added before rounding; kU8Dequantise: the byte of zero
   const BlockRows* rows;       // kU8Conv
   const WindowRows* windows;   // kU8Conv, instead of rows
   const DepthwiseQuads* depthwise;
   const U8Matrix* matrix;      // kU8Linear
+  const uint8_t* table;        // kU8Table: 256 bytes
+  const int32_t* index;        // kU8Select: of each channel of y, that of x
 };
 
 // Runs the steps for one sample, or where pixels are samples for `pixels` of them (0: as planned). False

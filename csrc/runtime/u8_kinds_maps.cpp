@@ -1,5 +1,6 @@
 // Steps in 8 bits without weights: borders to fp32, pools, sums, copies.
 #include <algorithm>
+#include <cmath>
 
 #include "kinds.h"
 #include "refusal.h"
@@ -67,6 +68,61 @@ void add(Checker& check, U8Plan& plan) {
   check.work(2 * size_of(step));
 }
 
+// A tensor of one dimension that a step reads while it runs, of elements of so many bytes.
+const Tensor& array(Checker& check, const std::string& name, std::string_view dtype, int64_t bytes) {
+  const Tensor& own = check.tensor(name);
+  require(own.dtype == dtype && own.shape.size() == 1, "a table or an index is of another type");
+  const __int128 size = static_cast<__int128>(own.elements()) * bytes;
+  check.opening(own.elements());
+  check.take(size, size + 2 * static_cast<__int128>(own.end - own.begin) + own.elements() / 8);
+  return own;
+}
+
+void table(Checker& check, U8Plan& plan) {
+  const U8Step& step = plan.step;
+  check_map(check, step.x, step.channels, step.pixels, kRead);
+  check_map(check, step.y, step.channels, step.pixels, kWritten);
+  require(array(check, plan.table, "U8", 1).elements() == 256, "a table does not have 256 bytes");
+  check.work(size_of(step));
+}
+
+void pack_table(Packer& packer, U8Plan& plan) {
+  const std::vector<uint8_t> bytes = packer.file.bytes(packer.file.tensor(plan.table));
+  auto* own = packer.take<uint8_t>(static_cast<int64_t>(bytes.size()));
+  std::copy(bytes.begin(), bytes.end(), own);
+  plan.step.table = own;
+}
+
+void multiply(Checker& check, U8Plan& plan) {
+  const U8Step& step = plan.step;
+  check_map(check, step.x, step.channels, step.pixels, kRead);
+  check_map(check, step.y, step.channels, step.pixels, kWritten);
+  check_map(check, step.addend, step.channels, step.by_channel == 0 ? step.pixels : 1, kRead);
+  require(step.by_channel <= 1 && step.zero <= 255 && step.addend_zero <= 255 &&
+              std::fabs(step.scale) * (255 * 255) + std::fabs(step.shift) < kMost / 2.0,
+          "products of a step can leave 32 bits");
+  check.work(2 * size_of(step));
+}
+
+void select(Checker& check, U8Plan& plan) {
+  const U8Step& step = plan.step;
+  check_map(check, step.x, step.channels, step.pixels, kRead);
+  check_map(check, step.y, step.selected, step.pixels, kWritten);
+  require(array(check, plan.index, "I32", 4).elements() == step.selected,
+          "an index has another length than the channels that it selects");
+  check.work(static_cast<__int128>(step.selected) * step.pixels);
+}
+
+// What the index says is known only here.
+void pack_select(Packer& packer, U8Plan& plan) {
+  const Tensor& own = packer.file.tensor(plan.index);
+  auto* index = packer.take<int32_t>(own.elements());
+  packer.file.values(own, index);
+  for (int64_t i = 0; i < own.elements(); ++i)
+    require(index[i] >= 0 && index[i] < plan.step.channels, "an index names a channel that does not exist");
+  plan.step.index = index;
+}
+
 void copy(Checker& check, U8Plan& plan) {
   const U8Step& step = plan.step;
   check_map(check, step.x, step.channels, step.pixels, kRead);
@@ -89,6 +145,9 @@ constexpr U8Kind kKinds[] = {{"quantise", kU8Quantise, quantise, nullptr, true},
                              {"average_pool", kU8AveragePool, pool},
                              {"mean", kU8Mean, mean},
                              {"add", kU8Add, add, nullptr, true},
+                             {"table", kU8Table, table, pack_table, true},
+                             {"multiply", kU8Multiply, multiply, nullptr, true},
+                             {"select", kU8Select, select, pack_select, true},
                              {"copy", kU8Copy, copy, nullptr, true},
                              {"flatten", kU8Flatten, flatten}};
 

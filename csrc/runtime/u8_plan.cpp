@@ -29,7 +29,11 @@ constexpr std::pair<std::string_view, int64_t U8Step::*> kNumbers[] = {
     {"lines", &U8Step::lines},
     {"count_padding", &U8Step::count_padding},
     {"relu", &U8Step::relu},
-    {"by_sample", &U8Step::by_sample}};
+    {"by_sample", &U8Step::by_sample},
+    {"by_channel", &U8Step::by_channel},
+    {"selected", &U8Step::selected},
+    {"zero", &U8Step::zero},
+    {"addend_zero", &U8Step::addend_zero}};
 
 constexpr std::pair<std::string_view, U8View U8Step::*> kViews[] = {
     {"x", &U8Step::x}, {"y", &U8Step::y}, {"addend", &U8Step::addend}};
@@ -91,6 +95,8 @@ bool read_member(U8Plan& plan, const std::string& name, const Value& value) {
     require(std::fabs(*real) < kLargest, "a step has a factor that is no finite float");
   } else if (std::string* tensor = member_of(plan.weight, kTensors, name)) {
     *tensor = value.text();
+  } else if (name == "table" || name == "index") {
+    (name == "table" ? plan.table : plan.index) = value.text();
   } else if (name == "kernel") {
     plan.weight.kernel = &kernel_of(value.text());
   } else if (name == "groups") {

@@ -28,6 +28,7 @@ struct U8Plan {
   const U8Kind* kind = nullptr;
   U8Step step{};
   U8Weight weight;
+  std::string table, index;  // tensors of kU8Table and kU8Select
 };
 
 // Refusal where the text has another form, or a kind or setting that this runtime does not know. All

@@ -19,7 +19,10 @@ Array = NDArray[Any]
 Step = dict[str, Any]
 READER = runpy.run_path(str(Path(__file__).with_name("independent_program.py")))
 f32 = np.float32
-NUMBERS = ("channels", "first", "pixels", "count_padding", "relu", "by_sample")
+NUMBERS = (
+    *("channels", "first", "pixels", "count_padding", "relu", "by_sample", "by_channel"),
+    *("zero", "addend_zero"),
+)
 FACTORS = ("scale", "addend_scale", "shift")
 
 
@@ -191,6 +194,24 @@ class Machine:
             other = self.map(s["addend"], s["channels"], s["pixels"]).astype(f32)
             y = y + other * s["addend_scale"]
         self.put(s["y"], y + s["shift"])
+
+    def table(self, s: Step) -> None:
+        """Another byte for each."""
+        found = np.frombuffer(self.tensors[s["table"]][2], np.uint8)
+        assert len(found) == 256
+        self.put(s["y"], found[self.map(s["x"], s["channels"], s["pixels"])])
+
+    def multiply(self, s: Step) -> None:
+        """Of two maps, or of a map and a byte for each channel."""
+        x = self.map(s["x"], s["channels"], s["pixels"]).astype(np.int64) - s["zero"]
+        pixels = 1 if s["by_channel"] else s["pixels"]
+        other = self.map(s["addend"], s["channels"], pixels).astype(np.int64) - s["addend_zero"]
+        self.put(s["y"], (x * other).astype(f32) * s["scale"] + s["shift"])
+
+    def select(self, s: Step) -> None:
+        """Channels in any order."""
+        index = np.frombuffer(self.tensors[s["index"]][2], np.int32)
+        self.put(s["y"], self.map(s["x"], s["channels"], s["pixels"])[index])
 
     def copy(self, s: Step) -> None:
         """Channels of a map to others."""

@@ -23,13 +23,13 @@ from billhook.inference.int8.network import Int8Network
 from billhook.inference.int8.ops import Linear, Program
 from billhook.inference.int8.quantise import calibrate, quantise
 from billhook.inference.int8.ranges import Calibration
-from billhook.inference.kernels import ACTIVATIONS
 from billhook.inference.plan import INT8_KERNELS, Choice, Plan
 from billhook.inference.report import CompileReport
 
 from ..test_runtime import EXAMPLE, LIBRARY, bits, by_name, from_c, without_torch
 from ..test_runtime import runtime as opened
 from ..zoo import ZOO, small
+from .strategies import elements
 from .test_network import Branches, convolutions, inputs, vectors
 from .test_samples import perceptrons
 
@@ -70,14 +70,15 @@ def saved(program: Program, path: Path, rng: random.Random) -> Int8Network:
 @given(st.data())
 def test_a_random_program_gives_the_same_bits(tmp_path: Path, data: st.DataObject) -> None:
     rng = random.Random(data.draw(st.integers(0, 2**32)))
-    kind = data.draw(st.sampled_from(["convolution", "depthwise", "vector", "rows"]))
+    kind = data.draw(st.sampled_from(["convolution", "depthwise", "vector", "rows", "elements"]))
     path = tmp_path / "program"
     if kind == "rows":
         program = data.draw(perceptrons())
         x = inputs(np.random.default_rng(0), data.draw(st.integers(1, 300)), program.takes)
     else:
         sides = (3, 3) if kind == "depthwise" else None
-        program, x = data.draw(vectors() if kind == "vector" else convolutions(sides))
+        made = {"vector": vectors, "elements": elements}
+        program, x = data.draw(made[kind]() if kind in made else convolutions(sides))
     network = saved(program, path, rng)
     wanted = network(torch.from_numpy(x)).numpy()
     fast = opened()["load"](path, threads=rng.choice([1, 2]))
@@ -94,8 +95,6 @@ def quantised(model: nn.Module, x: Any) -> Program:
         raise UnsupportedError("not one input of fp32")
     with torch.no_grad():
         graph, takes = captured(model, x[0])
-        if any(op.activation not in ACTIVATIONS for op in graph.ops):
-            raise UnsupportedError("an activation without a form in 8 bits")
         ranges = calibrate(graph.ops, [maps_of(x[0], takes)], Calibration([]))
         return quantise(graph, ranges, takes)
 

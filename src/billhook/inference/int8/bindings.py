@@ -101,15 +101,16 @@ class Step(ctypes.Structure):
         *((name, View) for name in ("x", "y", "addend")),
         *_fields("channels first pixels"),
         ("window", Window),
-        *_fields("gather lines count_padding relu by_sample"),
+        *_fields("gather lines count_padding relu by_sample selected by_channel"),
+        *_fields("zero addend_zero"),
         *((name, ctypes.c_double) for name in ("scale", "addend_scale", "shift")),
-        *_fields("", "rows windows depthwise matrix"),
+        *_fields("", "rows windows depthwise matrix table index"),
     )
 
 
 OPS = (
     *("quantise", "dequantise", "conv", "depthwise", "max_pool", "average_pool", "mean", "add"),
-    *("copy", "flatten", "linear", "quantise_vector"),
+    *("copy", "flatten", "linear", "quantise_vector", "table", "multiply", "select"),
 )
 """The names of steps in files; a step's number is its place here."""
 (
@@ -125,6 +126,9 @@ OPS = (
     FLATTEN,
     LINEAR,
     QUANTISE_VECTOR,
+    TABLE,
+    MULTIPLY,
+    SELECT,
 ) = range(len(OPS))
 
 #: By the names that csrc/ has for them; compared with the library when it is first used.

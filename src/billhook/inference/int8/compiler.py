@@ -24,7 +24,6 @@ from billhook.inference.int8.program import check_program
 from billhook.inference.int8.quantise import calibrate, quantise
 from billhook.inference.int8.race import race_network
 from billhook.inference.int8.ranges import Calibration, batches_of, split
-from billhook.inference.kernels import ACTIVATIONS
 from billhook.inference.layers.architecture import describe
 from billhook.inference.plan import Plan
 from billhook.inference.race import race, winner
@@ -95,9 +94,6 @@ class _Work:
         if len(self.inputs) != 1 or not torch.is_tensor(x) or x.dtype != torch.float32:
             raise UnsupportedError("the network plan takes one input of fp32")
         graph, takes = captured(self.model, x)
-        for op in graph.ops:
-            if op.activation not in ACTIVATIONS:
-                raise UnsupportedError(f"{op.name} has no 8-bit form with {op.activation}")
         values = values_of(graph.ops, maps_of(x, takes)) if self.observed else {}
         known = dict(found_in(self.observed, values, takes))
         self.observed_used = len({each.name for each in known.values()})

@@ -1,13 +1,31 @@
 """The fp32 values of a captured network, operation by operation: what calibration observes."""
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from billhook.inference.graph import INPUT, Conv, Linear, Op, Other, Pool, UnsupportedError
+from billhook.inference.graph import (
+    INPUT,
+    Binary,
+    Conv,
+    Elementwise,
+    Join,
+    Linear,
+    Op,
+    Other,
+    Pool,
+    Rearrange,
+    Slice,
+    UnsupportedError,
+)
+from billhook.inference.graph.ops import Shape
+from billhook.inference.int8.functions import applied
 
-__all__ = ["values_of"]
+__all__ = ["elements_of", "values_of"]
 
 
 def values_of(ops: Sequence[Op], x: torch.Tensor) -> dict[int, torch.Tensor]:
@@ -32,9 +50,52 @@ def _result(op: Op, inputs: list[torch.Tensor]) -> torch.Tensor:
         return F.linear(x, op.dense_weight, op.bias)
     if isinstance(op, Pool):
         return _pool(x, op)
-    if not isinstance(op, Other):
-        raise UnsupportedError(f"{op.name} has no 8-bit form")
-    return _other(op, inputs)
+    if isinstance(op, Other):
+        return _other(op, inputs)
+    return _elements(op, inputs)
+
+
+def _elements(op: Op, inputs: list[torch.Tensor]) -> torch.Tensor:
+    """What works on elements, or only moves them."""
+    x = inputs[0]
+    if isinstance(op, Elementwise):
+        return applied(op, x)
+    if isinstance(op, Binary):
+        return _binary(op, inputs)
+    if isinstance(op, Rearrange | Slice):
+        taken = torch.from_numpy(elements_of(op, tuple(x.shape[1:])).reshape(-1))
+        return x.flatten(1)[:, taken].reshape(len(x), *op.shape)
+    if isinstance(op, Join):
+        return torch.cat(inputs, op.axis + 1)
+    raise UnsupportedError(f"{op.name} has no 8-bit form")
+
+
+def _binary(op: Binary, inputs: list[torch.Tensor]) -> torch.Tensor:
+    x, y = inputs
+    y = y.reshape(*y.shape, *[1] * (x.dim() - y.dim()))
+    if op.function not in ("add", "mul"):
+        raise UnsupportedError(f"{op.name} ({op.function}) has no 8-bit form")
+    return x + y if op.function == "add" else x * y
+
+
+def elements_of(op: Rearrange | Slice, source: Shape) -> NDArray[np.int64]:
+    """Which element of a value of the shape ``source`` each of the result's is.
+
+    >>> elements_of(Slice("s", (-1,), (1, 1, 3), first=1), (2, 1, 3)).tolist()
+    [[[3, 4, 5]]]
+    """
+    every = np.arange(math.prod(source)).reshape(source)
+    if isinstance(op, Slice):
+        return every[op.first : op.first + op.shape[0]]
+    made = np.zeros(op.shape, np.int64)
+    at = np.indices(op.sizes).reshape(len(op.sizes), math.prod(op.sizes))
+    reads = [np.full(at.shape[1], first) for first in op.start]
+    writes = [np.zeros(at.shape[1], np.int64) for _ in op.shape]
+    for d, own in enumerate(at):
+        reads[op.from_axes[d]] += own * op.from_steps[d]
+        writes[op.to_axes[d]] += own * op.to_steps[d]
+    made[tuple(writes)] = every[tuple(reads)]
+    return made
 
 
 def _other(op: Other, inputs: list[torch.Tensor]) -> torch.Tensor:

@@ -6,26 +6,34 @@ import torch
 from torch import nn
 
 from billhook.inference.graph import (
+    Binary,
     Conv,
+    Elementwise,
     Graph,
     Input,
+    Join,
     Linear,
     Op,
     Other,
     Pool,
+    Rearrange,
+    Slice,
     UnsupportedError,
     capture_graph,
     capture_maps,
 )
+from billhook.inference.int8.functions import separated
 from billhook.inference.int8.ops import PIXELS, Shape
 
 __all__ = ["LEAST_SAMPLES", "captured", "maps_of"]
 
+KNOWN = (Conv, Linear, Pool, Other, Elementwise, Binary, Rearrange, Slice, Join)
 LEAST_SAMPLES = 16  # pixels that a vector of the product's kernels holds
 
 
 def captured(model: nn.Module, x: torch.Tensor) -> tuple[Graph, Shape]:
-    """The model as operations on maps, and the shape of one of its samples.
+    """The model as operations on maps, and the shape of one of its samples; functions that are not
+    a saturation are operations of their own.
 
     Samples are maps (C, H, W) or (C, T), or rows (C,) where the model works on each row alone:
     then ``PIXELS`` rows are the pixels of one map.
@@ -38,7 +46,8 @@ def captured(model: nn.Module, x: torch.Tensor) -> tuple[Graph, Shape]:
         if x.dim() not in ranks:
             continue
         try:
-            return form(model, x)
+            graph, takes = form(model, x)
+            return separated(graph), takes
         except UnsupportedError as error:
             obstacle = error
     raise obstacle
@@ -58,7 +67,7 @@ def maps_of(x: torch.Tensor, takes: Shape) -> torch.Tensor:
 def _maps(model: nn.Module, x: torch.Tensor) -> tuple[Graph, Shape]:
     graph = capture_maps(model, x)
     for op in graph.ops:
-        if not isinstance(op, Conv | Linear | Pool | Other):
+        if not isinstance(op, KNOWN):
             raise UnsupportedError(f"{op.name} has no 8-bit form")
     return graph, tuple(x.shape[1:])
 
@@ -87,6 +96,7 @@ def _pixelwise(op: Op) -> Op:
     if isinstance(op, Linear):
         weight = op.dense_weight[:, :, None, None]
         return Conv(op.name, op.inputs, shape, op.activation, weight=weight, bias=op.bias)
-    if isinstance(op, Other) and op.kind in ("add", "concat", "activation"):
+    by_itself = isinstance(op, Other) and op.kind in ("add", "concat", "activation")
+    if by_itself or isinstance(op, Elementwise | Binary | Join):
         return replace(op, shape=shape)
     raise UnsupportedError(f"{op.name} does not work on each row alone, or has no 8-bit form")

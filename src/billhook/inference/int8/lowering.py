@@ -14,16 +14,19 @@ from billhook.inference.int8.bindings import Step, View, Window
 from billhook.inference.int8.choices import group_of, lines_of, matrix_of
 from billhook.inference.int8.ops import (
     INPUT,
+    Add,
     Concat,
     Conv,
     Flatten,
     Linear,
-    Mean,
+    Multiply,
     Op,
     Pool,
     Program,
     Quantise,
+    Select,
     Shape,
+    Table,
 )
 from billhook.inference.int8.packing import (
     Packed,
@@ -34,7 +37,7 @@ from billhook.inference.int8.packing import (
     pack_windows,
     rows_for,
 )
-from billhook.inference.int8.reference import add_scales
+from billhook.inference.int8.reference import add_scales, multiply_scale
 from billhook.inference.int8.workspace import LINE, SLACK, Region, place, plane_bytes
 from billhook.inference.plan import Choice
 
@@ -46,11 +49,12 @@ NONE = View(-1, 0, 0)
 
 @dataclass
 class Lowered:
-    """Steps, the bytes of their workspace, and the packed weights they point to."""
+    """Steps, the bytes of their workspace, and the packed weights and arrays they point to."""
 
     steps: list[Step] = field(default_factory=list)
     size: int = 0
     packed: list[Packed] = field(default_factory=list)
+    arrays: list[NDArray[Any]] = field(default_factory=list)
     of_layer: dict[str, Step] = field(default_factory=dict)
 
 
@@ -189,6 +193,10 @@ class _Lowering:
             self._linear(index, op)
         elif isinstance(op, Concat):
             self._concat(index, op)
+        elif isinstance(op, Add | Multiply | Table):
+            self._elements(index, op)
+        elif isinstance(op, Select):
+            self._select(index, op)
         else:
             self._simple(index, op)
 
@@ -217,11 +225,54 @@ class _Lowering:
             factors = {"scale": 1 / own.step, "shift": own.zero}
             self._step(bindings.QUANTISE_VECTOR, x, y, **common, **factors)
         else:
+            (scale,), shift = add_scales(self.program, op, shape)
+            self._step(bindings.MEAN, x, y, **common, scale=scale, shift=shift)
+
+    def _elements(self, index: int, op: Add | Multiply | Table) -> None:
+        """Element by element: a vector is a quad of as many pixels as its bytes fill."""
+        shape, x, y = self.program.shape(op.inputs[0]), self.view(op.inputs[0]), self.view(index)
+        vector = len(shape) == 1
+        common: dict[str, Any] = {
+            "channels": 4 if vector else shape[0],
+            "pixels": -(-shape[0] // 4) if vector else shape[1] * shape[2],
+        }
+        if op.inputs[1:]:
+            common["addend"] = self.view(op.inputs[1])
+        if isinstance(op, Table):
+            step = self._step(bindings.TABLE, x, y, **common)
+            step.note = {"table": f"{index}.table"}
+            step.table = self._array(op.table)
+            return
+        if isinstance(op, Add):
             scales, shift = add_scales(self.program, op, shape)
-            kind = bindings.MEAN if isinstance(op, Mean) else bindings.ADD
-            addend = self.view(op.inputs[1]) if op.inputs[1:] else NONE
             factors = {"scale": scales[0], "addend_scale": [*scales, 0.0][1], "shift": shift}
-            self._step(kind, x, y, **common, addend=addend, **factors)
+            self._step(bindings.ADD, x, y, **common, **factors)
+            return
+        first, second = (self.program.bytes_range(value) for value in op.inputs)
+        self._step(
+            bindings.MULTIPLY,
+            x,
+            y,
+            **common,
+            by_channel=int(self.program.shape(op.inputs[1]) != shape),
+            zero=first.zero,
+            addend_zero=second.zero,
+            scale=multiply_scale(self.program, op),
+            shift=self.program.bytes_range(index).zero,
+        )
+
+    def _select(self, index: int, op: Select) -> None:
+        source = self.program.shape(op.inputs[0])
+        step = self._step(
+            bindings.SELECT,
+            self.view(op.inputs[0]),
+            self.view(index),
+            channels=source[0],
+            selected=op.shape[0],
+            pixels=math.prod(source[1:]),
+        )
+        step.note = {"index": f"{index}.index"}
+        step.index = self._array(op.index)
 
     def _window(
         self,
@@ -243,7 +294,7 @@ class _Lowering:
         """Copies of what could not be made in place."""
         first = 0
         for value in op.inputs:
-            channels, height, width = self.program.shape(value)
+            channels, *sides = self.program.shape(value)
             own, whole = self.places[value], self.places[index]
             at = whole.offset + first // 4 * whole.plane
             if (own.owner, own.offset) != (whole.owner, at) or first % 4:
@@ -252,7 +303,7 @@ class _Lowering:
                     self.view(value),
                     self.view(index),
                     channels=channels,
-                    pixels=height * width,
+                    pixels=math.prod(sides),
                     first=first,
                 )
             first += channels
@@ -346,6 +397,11 @@ class _Lowering:
             group = 16 if choice.kernel == "all_blocks" else group_of(choice)
             matrix.vector = self._keep(pack_vector(rows, group, words=isa == "avx2"))
         return self._keep(Packed(matrix))
+
+    def _array(self, values: NDArray[Any]) -> int:
+        """The address of an array, which lives as long as the steps."""
+        self.result.arrays.append(np.ascontiguousarray(values))
+        return self.result.arrays[-1].ctypes.data
 
     def _keep(self, packed: Packed) -> int:
         """The address of a packing, which lives as long as the steps."""

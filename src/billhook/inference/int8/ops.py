@@ -21,12 +21,15 @@ __all__ = [
     "Layer",
     "Linear",
     "Mean",
+    "Multiply",
     "Op",
     "Pool",
     "Program",
     "Quantise",
     "Range",
+    "Select",
     "Shape",
+    "Table",
 ]
 
 INPUT = -1
@@ -140,8 +143,28 @@ class Add(Op):
 
 
 @dataclass(frozen=True)
+class Multiply(Op):
+    """Of a value and another of its shape, or of a map and a vector: a byte for each channel."""
+
+
+@dataclass(frozen=True)
+class Table(Op):
+    """Any function of one value: byte q becomes ``table[q]``."""
+
+    table: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(256, np.uint8))
+
+
+@dataclass(frozen=True)
 class Concat(Op):
-    """Channels one after another; all have the result's range."""
+    """Channels, or vectors, one after another; all have the result's range."""
+
+
+@dataclass(frozen=True)
+class Select(Op):
+    """Channel c is channel ``index[c]`` of a map, or of a vector, which is a map of one pixel; the
+    range is the input's."""
+
+    index: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
 
 
 @dataclass(frozen=True)

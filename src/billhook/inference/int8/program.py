@@ -1,20 +1,23 @@
 """A network in 8 bits as tensors for ``billhook.save``, and back from a file.
 
 The text lists the operations with their ranges and the plan. Operation i has ``i.weight``
-(s8), ``i.bias`` (s32) and ``i.scale`` (fp32). Version 1 had no steps.
+(s8), ``i.bias`` (s32) and ``i.scale`` (fp32), or ``i.table`` (u8), or ``i.index`` (s32). Version 1
+had no steps.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from billhook.errors import CompileError
 from billhook.format.reader import Reader
 from billhook.inference import graph
+from billhook.inference.graph.ops import require
 from billhook.inference.graph.soundness import check_graph
 from billhook.inference.int8.choices import MAX_QUADS, quads_of
 from billhook.inference.int8.lowering import workspace_bytes
@@ -29,14 +32,18 @@ from billhook.inference.int8.ops import (
     Layer,
     Linear,
     Mean,
+    Multiply,
     Op,
     Pool,
     Program,
     Quantise,
     Range,
+    Select,
     Shape,
+    Table,
 )
 from billhook.inference.int8.quantise import check_sums
+from billhook.inference.int8.reference import multiply_scale
 from billhook.inference.int8.steps import describe, ports
 from billhook.inference.limits import Limits
 from billhook.inference.plan import INT8_KERNELS, Choice, Plan
@@ -45,9 +52,13 @@ from billhook.inference.program_file import CODED, program_text, read_dense
 __all__ = ["check_program", "int8_network_tensors", "read_int8_network", "takes_at_most"]
 
 _KINDS: dict[str, type[Op]] = {
-    kind.__name__: kind for kind in (Conv, Linear, Pool, Mean, Add, Concat, Flatten, Quantise)
+    kind.__name__: kind
+    for kind in (
+        *(Conv, Linear, Pool, Mean, Add, Multiply, Table, Concat, Select, Flatten, Quantise),
+    )
 }
-_ARRAYS = ("weight", "bias", "scale")
+ON_PIXELS = (Add, Multiply, Table, Concat, Select, Linear)
+_ARRAYS = ("weight", "bias", "scale", "table", "index")
 
 
 def int8_network_tensors(
@@ -57,8 +68,9 @@ def int8_network_tensors(
     program = network.program
     tensors = {
         f"{index}.{name}": torch.from_numpy(getattr(op, name))
-        for index, op in program.layers()
+        for index, op in enumerate(program.ops)
         for name in _ARRAYS
+        if hasattr(op, name)
     }
     own = program.input_range
     return tensors | program_text(
@@ -155,6 +167,11 @@ def _op(file: Reader, index: int, settings: dict[str, Any]) -> Op:
         values["weight"] = read_dense(file, f"{index}.weight", tuple(shape), "I8").numpy()
         values["bias"] = read_dense(file, f"{index}.bias", rows, "I32").numpy()
         values["scale"] = read_dense(file, f"{index}.scale", rows).numpy()
+    if kind is Table:
+        values["table"] = read_dense(file, f"{index}.table", (256,), "U8").numpy()
+    if kind is Select:
+        channels = tuple(values["shape"])[:1]
+        values["index"] = read_dense(file, f"{index}.index", channels, "I32").numpy()
     return kind(**values)
 
 
@@ -171,7 +188,7 @@ def check_program(program: Program, choices: Mapping[str, Choice]) -> None:
     for index, op in enumerate(program.ops):
         _check_op(program, index, op)
         if program.by_sample:
-            on_pixels = isinstance(op, Add | Concat | Linear) or getattr(op, "pointwise", False)
+            on_pixels = isinstance(op, ON_PIXELS) or getattr(op, "pointwise", False)
             _require(on_pixels and op.shape[1:] == (1, PIXELS), op, "does not work on pixels")
     _check_choices(program, choices)
     try:
@@ -198,15 +215,39 @@ def _as_graph(op: Op) -> graph.Op:
     if isinstance(op, Pool):
         keys = ("kind", "kernel", "stride", "padding", "count_padding")
         return graph.Pool(**common, **{key: getattr(op, key) for key in keys})
-    common["inputs"] = op.inputs
+    return _plain_as_graph(op, {**common, "inputs": op.inputs})
+
+
+def _plain_as_graph(op: Op, common: dict[str, Any]) -> graph.Op:
+    """The same of an operation without weights."""
+    if isinstance(op, Select):
+        return _Selected(**common, index=op.index)
+    if isinstance(op, Add | Multiply) and len(op.inputs) == 2:
+        return graph.Binary(**common, function="mul" if isinstance(op, Multiply) else "add")
     kinds: dict[type[Op], type[graph.Op]] = {
         Mean: graph.Mean,
-        Concat: graph.Concat,
+        Concat: graph.Join,
         Flatten: graph.Flatten,
         Quantise: graph.Flatten,
     }
-    add = graph.Add if len(op.inputs) == 2 else graph.Activation
-    return kinds.get(type(op), add)(**common)
+    if type(op) in kinds:
+        return kinds[type(op)](**common)
+    return graph.Elementwise(**common, function="abs")
+
+
+@dataclass(frozen=True)
+class _Selected(graph.Op):
+    index: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+
+    def result_shape(self, sources: Sequence[Shape]) -> Shape:
+        require(len(sources) == 1, f"takes {list(sources)}")
+        (source,) = sources
+        known = ((self.index >= 0) & (self.index < source[0])).all()
+        require(bool(known) and self.index.dtype == np.int32, f"has no such channels of {source}")
+        made = (len(self.index), *source[1:])
+        if math.prod(source[1:]) == 1 and len(self.shape) in (1, 3):  # a vector is one pixel
+            made = (len(self.index), 1, 1)[: len(self.shape)]
+        return made
 
 
 def _shape_of(op: Layer) -> torch.Tensor:
@@ -227,13 +268,21 @@ def _check_op(program: Program, index: int, op: Op) -> None:
         )
     vector = isinstance(op, Linear | Mean | Flatten | Quantise)
     pixels = program.by_sample and isinstance(op, Linear) and index == len(program.ops) - 1
-    _require(len(op.shape) == (1 if vector and not pixels else 3), op, f"makes {op.shape}")
-    if isinstance(op, Concat | Pool | Flatten):
+    either = isinstance(op, Add | Multiply | Table | Concat | Select)
+    rank = len(op.shape) if either else 1 if vector and not pixels else 3
+    _require(len(op.shape) == rank, op, f"makes {op.shape}")
+    if isinstance(op, Concat | Pool | Flatten | Select):
         same = all(program.range(value) == op.range for value in op.inputs)
         _require(same, op, "reads another range than it makes")
     if isinstance(op, Quantise | Flatten | Mean):
         source = 1 if isinstance(op, Quantise) else 3
         _require(len(program.shape(op.inputs[0])) == source, op, "reads another kind of value")
+    if isinstance(op, Multiply):
+        shapes = [program.shape(value) for value in op.inputs]
+        fits = len(shapes) == 2 and shapes[1] in (shapes[0], shapes[0][:1])
+        _require(fits, op, f"multiplies {shapes}")
+        factor = multiply_scale(program, op)
+        _require(factor < 2**14, op, f"has the factor {factor}")
     if isinstance(op, Conv):
         addends = op.inputs[1:]
         fits = len(addends) <= 1 and all(program.shape(v) == op.shape for v in addends)

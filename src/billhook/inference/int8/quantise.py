@@ -1,6 +1,7 @@
 """A captured fp32 network to one in 8 bits: ranges from calibration, weights to s8."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from billhook.errors import CompileError
 from billhook.inference import graph
 from billhook.inference.graph import INPUT, UnsupportedError
-from billhook.inference.int8.floats import values_of
+from billhook.inference.int8.floats import elements_of, values_of
+from billhook.inference.int8.functions import table_of, telling
 from billhook.inference.int8.ops import (
     Add,
     Concat,
@@ -19,11 +21,15 @@ from billhook.inference.int8.ops import (
     Flatten,
     Linear,
     Mean,
+    Multiply,
     Op,
     Pool,
     Program,
     Quantise,
     Range,
+    Select,
+    Shape,
+    Table,
 )
 from billhook.inference.int8.ranges import Calibration, Histogram
 
@@ -31,6 +37,7 @@ __all__ = ["calibrate", "quantise", "quantise_weight"]
 
 SUM_LIMIT = 2**31 - 1  # of sums, and of results before they are saturated
 BIAS_LIMIT = 2**29
+COPIES = (graph.Pool, graph.Rearrange, graph.Slice, graph.Join)  # whose bytes are those they read
 MAX_COLUMNS = 2**16  # of a matrix, and few enough that sums stay within 32 bits
 
 
@@ -52,7 +59,20 @@ def calibrate(
         index: histogram.bounds(calibration.method, calibration.percentile)
         for index, histogram in histograms.items()
     }
-    return _shared(ops, {**bounds, **(known or {})})
+    return _shared(ops, {**_cut(ops, bounds), **(known or {})})
+
+
+def _cut(
+    ops: Sequence[graph.Op], bounds: dict[int, tuple[float, float]]
+) -> dict[int, tuple[float, float]]:
+    """What a function alone reads needs no range where the function's bytes are the same."""
+    readers = Counter(value for op in ops for value in op.inputs)
+    cut = dict(bounds)
+    for index, op in enumerate(ops):
+        if isinstance(op, graph.Elementwise) and readers[op.inputs[0]] == 1:
+            made = Range.of(*bounds[index])
+            cut[op.inputs[0]] = telling(op, bounds[op.inputs[0]], made)
+    return cut
 
 
 def _shared(ops: Sequence[graph.Op], bounds: dict[int, tuple[float, float]]) -> dict[int, Range]:
@@ -65,7 +85,7 @@ def _shared(ops: Sequence[graph.Op], bounds: dict[int, tuple[float, float]]) -> 
         return index
 
     for index, op in enumerate(ops):
-        if isinstance(op, graph.Pool) or (
+        if isinstance(op, COPIES) or (
             isinstance(op, graph.Other) and op.kind in ("flatten", "concat")
         ):
             for value in op.inputs:
@@ -153,7 +173,7 @@ class _Builder:
             elif isinstance(op, graph.Other):
                 self.values[index] = self._other(index, op, fused)
             else:
-                raise UnsupportedError(f"{op.name} has no 8-bit form")
+                self.values[index] = self._element(index, op)
         if self.values.get(len(self.source) - 1) != len(self.ops) - 1:
             raise UnsupportedError("the output is not the last operation's result")
         own, ops = self.ranges[INPUT], tuple(self.ops)
@@ -286,21 +306,21 @@ class _Builder:
         x = self._bytes(value)
         if self._range(x) == self.ranges[index]:
             return x
-        shape = self.input_shape if x == INPUT else self.ops[x].shape
-        if len(shape) != 3:
-            raise UnsupportedError(f"{self.source[index].name} joins vectors of different ranges")
         name = self._name(f"{self.source[index].name}.range")
-        return self._add(Add(name, (x,), shape, self.ranges[index]))
+        return self._add(Add(name, (x,), self._shape(x), self.ranges[index]))
+
+    def _shape(self, value: int) -> Shape:
+        """Of a value of the new program."""
+        return self.input_shape if value == INPUT else self.ops[value].shape
 
     def _other(self, index: int, op: graph.Other, fused: Mapping[int, int]) -> int:
         if op.kind == "add":
             return self._sum(index, op, fused)
         name, own = self._name(op.name), self.ranges[index]
         if op.kind == "concat":
-            inputs = tuple(self._same_range(value, index) for value in op.inputs)
-            return self._add(Concat(self._name(op.name), inputs, op.shape, own))
+            return self._joined(index, op)
         x = self._bytes(op.inputs[0])
-        shape = self.input_shape if x == INPUT else self.ops[x].shape
+        shape = self._shape(x)
         if op.kind == "flatten":
             return x if len(shape) == 1 else self._flatten(index, op)
         if len(shape) != 3:
@@ -310,6 +330,42 @@ class _Builder:
         if op.kind == "activation":
             return self._add(Add(name, (x,), op.shape, own))
         raise UnsupportedError(f"{op.name} ({op.kind}) has no 8-bit form")
+
+    def _joined(self, index: int, op: graph.Op) -> int:
+        inputs = tuple(self._same_range(value, index) for value in op.inputs)
+        return self._add(Concat(self._name(op.name), inputs, op.shape, self.ranges[index]))
+
+    def _element(self, index: int, op: graph.Op) -> int:
+        """What works on elements, or only moves them."""
+        name, own = self._name(op.name), self.ranges[index]
+        if isinstance(op, graph.Join) and op.axis == 0:
+            return self._joined(index, op)
+        if isinstance(op, graph.Rearrange | graph.Slice):
+            return self._select(index, op)
+        inputs = tuple(self._bytes(value) for value in op.inputs)
+        if isinstance(op, graph.Elementwise):
+            table = table_of(op, self._range(inputs[0]), own)
+            return self._add(Table(name, inputs, op.shape, own, table))
+        if isinstance(op, graph.Binary):
+            first, second = (self._shape(value) for value in inputs)
+            if op.function == "mul" and second in (first, first[:1]):
+                return self._add(Multiply(name, inputs, op.shape, own))
+            if op.function == "add" and first == second:
+                return self._add(Add(name, inputs, op.shape, own))
+        raise UnsupportedError(f"{op.name} has no 8-bit form")
+
+    def _select(self, index: int, op: graph.Rearrange | graph.Slice) -> int:
+        """Channels in another order, if that is all that changes."""
+        source = self._shape(self._bytes(op.inputs[0]))
+        pixels = math.prod(source[1:])
+        elements = elements_of(op, source).reshape(op.shape[0], -1)
+        channels = elements[:, 0] // pixels
+        expected = channels[:, None] * pixels + np.arange(pixels)
+        if elements.shape != expected.shape or (elements != expected).any():
+            raise UnsupportedError(f"{op.name} moves pixels, which has no 8-bit form")
+        x = self._same_range(op.inputs[0], index)
+        order = channels.astype(np.int32)
+        return self._add(Select(self._name(op.name), (x,), op.shape, self.ranges[index], order))
 
     def _flatten(self, index: int, op: graph.Other) -> int:
         x = self._same_range(op.inputs[0], index)

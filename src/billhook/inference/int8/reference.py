@@ -18,14 +18,17 @@ from billhook.inference.int8.ops import (
     Flatten,
     Linear,
     Mean,
+    Multiply,
     Op,
     Pool,
     Program,
     Quantise,
     Range,
+    Select,
+    Table,
 )
 
-__all__ = ["evaluate", "saturated_share"]
+__all__ = ["add_scales", "evaluate", "multiply_scale", "saturated_share"]
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -97,8 +100,27 @@ def _unrounded(op: Op, index: int, program: Program, values: Mapping[int, Values
     if isinstance(op, Concat | Flatten):
         joined: Floats = np.concatenate(sources).astype(f32)
         return joined.reshape(op.shape) if isinstance(op, Flatten) else joined
+    if isinstance(op, Table | Select):
+        return _looked_up(op, sources[0])
     if isinstance(op, Quantise):
         return _quantised(sources[0].astype(f32), program.bytes_range(index))
+    return (
+        _multiplied(op, program, sources)
+        if isinstance(op, Multiply)
+        else _sum(op, program, sources)
+    )
+
+
+def _looked_up(op: Table | Select, x: Values) -> Floats:
+    """Bytes of a table, or channels."""
+    if isinstance(op, Table):
+        values: Floats = op.table[x.astype(np.int64)].astype(f32)
+        return values
+    return x.astype(f32).reshape(len(x), -1)[op.index].reshape(op.shape)
+
+
+def _sum(op: Op, program: Program, sources: list[Values]) -> Floats:
+    """A sum of values or of pixels."""
     scales, shift = add_scales(program, op, sources[0].shape)
     if isinstance(op, Mean):
         sources = [sources[0].astype(np.int64).sum(axis=(1, 2))]
@@ -119,6 +141,26 @@ def _products(op: Conv | Linear, program: Program, sources: list[Values]) -> Flo
     sums = op.weight.astype(np.int64) @ x.reshape(len(x), -1) + op.bias[:, None]
     result = (sums.astype(f32) * op.scale[:, None]).reshape(op.weight.shape[0], *x.shape[1:])
     return np.maximum(result, f32(0)) if op.relu else result
+
+
+def _multiplied(op: Multiply, program: Program, sources: list[Values]) -> Floats:
+    """Products of 17 bits, which fp32 holds exactly."""
+    centred = [
+        source.astype(np.int64) - program.bytes_range(value).zero
+        for source, value in zip(sources, op.inputs, strict=True)
+    ]
+    x, y = centred
+    exact = (x * y.reshape(*y.shape, *[1] * (x.ndim - y.ndim))).astype(f32)
+    assert op.range is not None
+    result: Floats = exact * f32(multiply_scale(program, op)) + f32(op.range.zero)
+    return result
+
+
+def multiply_scale(program: Program, op: Multiply) -> float:
+    """The factor of the product of two inputs' bytes, less their zeros."""
+    assert op.range is not None
+    first, second = (program.bytes_range(value).step for value in op.inputs)
+    return first * second / op.range.step
 
 
 def add_scales(program: Program, op: Op, shape: tuple[int, ...]) -> tuple[list[float], float]:
