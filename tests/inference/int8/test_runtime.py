@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[3]
 INDEPENDENT = runpy.run_path(str(ROOT / "tests/format/independent_u8_steps.py"))["run"]
 ENCODINGS = ["auto", "dense", "bitmask", "blocks", "relative_index", "entropy"]
 #: Those of the zoo that are one program in 8 bits; a test sees that none is missing.
-NETWORKS = {"DenseNet"}
+NETWORKS = {"DenseNet", "EfficientNet", "MobileNetV3", "RegNet-Y"}
 pytestmark = [
     pytest.mark.skipif(not LIBRARY.exists(), reason="`make runtime` has not been run"),
     pytest.mark.skipif(not kernels.available(), reason="no native kernels"),
