@@ -3,6 +3,7 @@
 
 #include "f32_panel.h"
 #include "u8_map.h"
+#include "u8_table.h"
 #include "u8_vec.h"
 
 namespace billhook::BILLHOOK_NAMESPACE {
@@ -165,7 +166,6 @@ void add_maps(const uint8_t* a, float a_scale, const uint8_t* b, float b_scale, 
   }
 }
 
-// Two vectors at a time, which share what is loaded of the table.
 void look_up(const uint8_t* table, const uint8_t* x, int64_t count, uint8_t* y) {
   int64_t i = 0;
 #if BILLHOOK_LANES != 0
