@@ -78,8 +78,10 @@ def test_standalone_is_for_fp32_without_a_plan() -> None:
 
 
 @native_only
-def test_a_model_of_any_length_stays_one_unless_it_is_to_be_standalone() -> None:
+def test_a_model_of_any_length_stays_one() -> None:
     model, words = pruned(ptb_lstm(hidden=16, vocab=20)), torch.randint(20, (2, 5))
-    fast, longer = compile(model, words), torch.randint(20, (3, 9))
-    torch.testing.assert_close(fast(longer)[0], model(longer)[0].detach(), rtol=1e-4, atol=1e-5)
-    assert compile(model, words, standalone=True).plan.mode == "network"
+    longer = torch.randint(20, (3, 9))
+    for standalone in (False, True):
+        fast = compile(model, words, standalone=standalone)
+        torch.testing.assert_close(fast(longer)[0], model(longer)[0].detach(), rtol=1e-4, atol=1e-5)
+    assert fast.plan.mode == "network"

@@ -2,8 +2,10 @@
 
 import copy
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from billhook.inference.compiled import CompiledModel, isa_of
 from billhook.inference.example import describe_inputs
 from billhook.inference.graph import Layer, Op, UnsupportedError, capture_graph
 from billhook.inference.graph.capture.export import Captured
+from billhook.inference.graph.lengths import Lengths
 from billhook.inference.graph.soundness import check_choices
 from billhook.inference.inputs import positional
 from billhook.inference.int8.compiler import compile_int8
@@ -25,7 +28,7 @@ from billhook.inference.layers.architecture import describe
 from billhook.inference.layers.base import SparseLayer, foreign_hooks
 from billhook.inference.layers.race import choose_modules
 from billhook.inference.layers.replacement import replace_modules
-from billhook.inference.lengths import takes_other_lengths
+from billhook.inference.lengths import Varying, for_every_length, other_lengths
 from billhook.inference.network.network import Network
 from billhook.inference.network.race import race_network
 from billhook.inference.plan import Choice, Plan, Precision
@@ -60,9 +63,10 @@ def compile(
     one by one instead, and the report says why. A pruned weight contributes nothing, whatever its
     input: where a dense layer makes 0 * inf = NaN, the compiled one does not.
 
-    The batch size may vary. So may the length of sequences: a model that takes other lengths than
-    the example's has its layers replaced one by one, unless it is to be ``standalone``; one program
-    takes the example's sizes only. It computes in fp32, under autocast too.
+    The batch size may vary. So may the length of sequences, if the model takes other lengths than
+    the example's: one program runs them too where the sizes in it follow from the length, as those
+    of an LSTM do; otherwise layers are replaced one by one, unless it is to be ``standalone``. It
+    computes in fp32, under autocast too.
 
     ``precision="int8"`` makes a program in 8 bits, whose outputs differ by what rounding changes:
     weights s8 with a step for each output channel, activations u8 with ranges from the calibration
@@ -81,9 +85,9 @@ def compile(
         precision: "fp32" or "int8".
         calibration: For int8: some hundred samples, as an iterable of batches that the model takes,
             or a :class:`Calibration` of them.
-        standalone: Make one program even where torch is as fast, and for the example's length only,
-            so that the file that ``save`` writes does not need the model's Python code, and runs
-            without torch too (docs/deploy.md). For fp32.
+        standalone: Make one program even where torch is as fast, or for the example's length alone
+            where others do not follow from it, so that the file that ``save`` writes does not need
+            the model's Python code, and runs without torch too (docs/deploy.md). For fp32.
 
     Raises:
         ConfigurationError: The model is not a torch.nn.Module or is TorchScript; it is in training
@@ -193,21 +197,23 @@ def _capture(model: nn.Module, inputs: Inputs) -> Captured:
     return capture_graph(model, inputs)
 
 
-def _capture_for_any_length(model: nn.Module, inputs: Inputs) -> Captured:
+def _capture_for_any_length(model: nn.Module, inputs: Inputs) -> tuple[Captured, Varying | None]:
+    """The graph, and what those of other lengths follow from, if the model takes others.
+
+    Raises:
+        UnsupportedError: There is none, or none for the other lengths that the model takes.
+    """
     captured = _capture(model, inputs)
     with buffers_kept(model):
-        varies = takes_other_lengths(model, captured[0], inputs)
-    if varies:
-        raise UnsupportedError(
-            "the model takes other lengths and one program the example's alone "
-            "(standalone=True makes one all the same)"
-        )
-    return captured
+        return for_every_length(model, partial(_capture, model), captured, inputs)
 
 
-def _network(captured: Captured, choices: Mapping[str, Choice], isa: int) -> Network:
+def _network(
+    captured: Captured, choices: Mapping[str, Choice], isa: int, lengths: Lengths | None = None
+) -> Network:
     graph, pack = captured
-    return Network(graph.with_ops(_owned(graph.ops, choices)), choices, isa, pack=pack)
+    owned = graph.with_ops(_owned(graph.ops, choices))
+    return Network(owned, choices, isa, pack=pack, lengths=lengths)
 
 
 def _owned(ops: Sequence[Op], choices: Mapping[str, Choice]) -> list[Op]:
@@ -227,60 +233,122 @@ def _owned(ops: Sequence[Op], choices: Mapping[str, Choice]) -> list[Op]:
     return own
 
 
+@dataclass(frozen=True)
+class _Form:
+    """A program, its plan, what was measured of its layers, and what the report says of it."""
+
+    program: nn.Module
+    plan: Plan
+    layers: Sequence[LayerReport]
+    why: str
+
+
 def _raced(model: nn.Module, inputs: Inputs, trials: Trials) -> CompiledModel:
-    """One program if possible, layer by layer otherwise, dense at last; the report says why."""
+    """One program or layer by layer, whichever is faster, or dense; the report says why."""
     if not kernels.available():
         return _dense(
             model, trials, "this installation has no native kernels (no compiler at build time)"
         )
-    isa = kernels.isa()
-    layers: Sequence[LayerReport] = ()
-    program: nn.Module
+    forms: dict[str, _Form] = {}
+    why = "one program takes every length too"
     try:
-        program, plan, layers = _one_program(_capture_for_any_length(model, inputs), inputs, trials)
-        why = "the whole network is one program"
+        captured, lengths = _capture_for_any_length(model, inputs)
+        forms["as one program"] = _one_program(model, captured, lengths, inputs, trials)
     except UnstableError:
         raise
     except (UnsupportedError, CompileError) as obstacle:
-        why = _one_by_one(model, obstacle)
-        with buffers_kept(model):
-            choices, layers = choose_modules(model, lambda m: m(*inputs), isa)
-        if all(choice.kernel == "dense" for choice in choices.values()):
-            return _dense(model, trials, f"no layer is faster sparse; {obstacle}", layers)
-        plan = Plan("modules", name_of(isa), choices)
-        program = replace_modules(model, choices, isa)
-        try:
-            trials.check(program)
-        except UnstableError:
-            raise
-        except CompileError as error:
-            return _dense(model, trials, f"with its layers replaced, {error}", layers)
-    with buffers_kept(model), unchanged(program):
-        times = race({"dense": lambda: model(*inputs), "compiled": lambda: program(*inputs)})
-    if winner(times, "dense") == "dense":
+        why = f"no network plan, because {obstacle}"
+        lengths = None
+    if lengths is not None or not forms:  # layers multiply a whole batch at once
+        modules = _modules(model, inputs, trials, why)
+        if isinstance(modules, _Form):
+            forms["one by one"] = modules
+        elif not forms:
+            return _dense(model, trials, *modules)
+    return _fastest(model, inputs, trials, forms)
+
+
+def _fastest(
+    model: nn.Module, inputs: Inputs, trials: Trials, forms: Mapping[str, _Form]
+) -> CompiledModel:
+    with ExitStack() as kept:
+        kept.enter_context(buffers_kept(model))
+        calls: dict[str, Callable[[], object]] = {"dense": lambda: model(*inputs)}
+        for name, form in forms.items():
+            kept.enter_context(unchanged(form.program))
+            calls[name] = partial(form.program, *inputs)
+        times = race(calls)
+    best = winner(times, "dense")
+    if best == "dense":
+        layers = next(iter(forms.values())).layers
         why = "the whole model is as fast dense in torch"
         return _dense(model, trials, why, layers, times["dense"])
-    report = CompileReport.of(plan, why, layers, times["dense"], times["compiled"])
-    return CompiledModel(program, plan, report, describe(model))
+    form = forms[best]
+    others = [f"{name} {times[name]:.3f} ms" for name in forms if name != best]
+    why = f"{form.why} ({times[best]:.3f} ms, {others[0]})" if others else form.why
+    report = CompileReport.of(form.plan, why, form.layers, times["dense"], times[best])
+    return CompiledModel(form.program, form.plan, report, describe(model))
+
+
+def _modules(
+    model: nn.Module, inputs: Inputs, trials: Trials, why: str
+) -> _Form | tuple[str, Sequence[LayerReport]]:
+    """The layers replaced one by one; or why they are not, and what was measured."""
+    isa = kernels.isa()
+    with buffers_kept(model):
+        choices, layers = choose_modules(model, lambda m: m(*inputs), isa)
+    if all(choice.kernel == "dense" for choice in choices.values()):
+        return f"no layer is faster sparse; {why}", layers
+    program = replace_modules(model, choices, isa)
+    try:
+        trials.check(program)
+    except UnstableError:
+        raise
+    except CompileError as error:
+        return f"with its layers replaced, {error}", layers
+    return _Form(program, Plan("modules", name_of(isa), choices), layers, _one_by_one(model, why))
 
 
 def _one_program(
-    captured: Captured, inputs: Inputs, trials: Trials
-) -> tuple[Network, Plan, Sequence[LayerReport]]:
+    model: nn.Module,
+    captured: Captured,
+    lengths: Varying | None,
+    inputs: Inputs,
+    trials: Trials,
+) -> _Form:
     isa = kernels.isa()
     choices, layers = race_network(captured[0], inputs, isa)
-    program = _network(captured, choices, isa)
+    program = _network(captured, choices, isa, lengths.rule if lengths else None)
     trials.check(program)
-    return program, Plan("network", name_of(isa), choices), layers
+    if lengths is not None:
+        Trials(model, inputs, other_lengths(inputs, lengths.size)).check(program)
+    why = "the whole network is one program" + (" for every length" if lengths else "")
+    return _Form(program, Plan("network", name_of(isa), choices), layers, why)
 
 
 def _standalone(model: nn.Module, inputs: Inputs, trials: Trials) -> CompiledModel:
-    """One program, whether or not torch is as fast."""
+    """One program, whether or not torch is as fast; for every length if they follow from one."""
     if not kernels.available():
         raise CompileError(
             "standalone=True needs the native kernels, and this installation has none (no compiler "
             "at build time)"
         )
+    try:
+        form = _one_program(model, *_capture_for_any_length(model, inputs), inputs, trials)
+    except UnstableError:
+        raise
+    except (UnsupportedError, CompileError):
+        form = _one_length(model, inputs, trials)
+    program = form.program
+    with buffers_kept(model), unchanged(program):
+        times = race({"dense": lambda: model(*inputs), "compiled": lambda: program(*inputs)})
+    why = f"{form.why}, as standalone=True asks for"
+    report = CompileReport.of(form.plan, why, form.layers, times["dense"], times["compiled"])
+    return CompiledModel(program, form.plan, report, describe(model))
+
+
+def _one_length(model: nn.Module, inputs: Inputs, trials: Trials) -> _Form:
+    """One program for the example's length alone."""
     try:
         captured = _capture(model, inputs)
     except UnsupportedError as obstacle:
@@ -288,19 +356,14 @@ def _standalone(model: nn.Module, inputs: Inputs, trials: Trials) -> CompiledMod
             f"the model cannot become one program: {obstacle}; without standalone=True its layers "
             "are replaced one by one"
         ) from obstacle
-    program, plan, layers = _one_program(captured, inputs, trials)
-    with buffers_kept(model), unchanged(program):
-        times = race({"dense": lambda: model(*inputs), "compiled": lambda: program(*inputs)})
-    why = "the whole network is one program, as standalone=True asks for"
-    report = CompileReport.of(plan, why, layers, times["dense"], times["compiled"])
-    return CompiledModel(program, plan, report, describe(model))
+    return _one_program(model, captured, None, inputs, trials)
 
 
-def _one_by_one(model: nn.Module, obstacle: Exception) -> str:
+def _one_by_one(model: nn.Module, why: str) -> str:
     norms = any(isinstance(m, torch_private.BatchNorm) for m in model.modules())
     # Only a graph shows that nothing but the norm reads what a layer gives.
     unfolded = ", batch norm is not folded" if norms else ""
-    return f"layers are replaced one by one{unfolded}; no network plan, because {obstacle}"
+    return f"layers are replaced one by one{unfolded}; {why}"
 
 
 def _dense(
@@ -326,13 +389,16 @@ def _replayed(model: nn.Module, inputs: Inputs, plan: Plan) -> CompiledModel:
     if plan.mode == "modules":
         program = replace_modules(model, plan.layers, isa)
         return CompiledModel(program, plan, CompileReport.of(plan, why), architecture)
+    lengths: Varying | None = None
     try:
         captured = _capture(model, inputs)
+        with suppress(UnsupportedError):
+            captured, lengths = _capture_for_any_length(model, inputs)
     except UnsupportedError as obstacle:
         raise CompileError(f"the plan is of a whole network, but {obstacle}") from obstacle
     try:
         check_choices(captured[0].ops, plan.layers)
     except ValueError as error:
         raise CompileError(f"{error}: compile without plan=") from error
-    network = _network(captured, plan.layers, isa)
+    network = _network(captured, plan.layers, isa, lengths.rule if lengths else None)
     return CompiledModel(network, plan, CompileReport.of(plan, why), architecture)

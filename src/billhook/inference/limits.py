@@ -28,13 +28,18 @@ class Limits:
     workspace: int
     opening: int
     work: int
+    file_bytes: int = 0
 
     @classmethod
     def of(cls, file_bytes: int, sample_bytes: int) -> "Limits":
         """The limits of a file whose program takes samples of so many bytes."""
         both = file_bytes + sample_bytes
         opening = max(LEAST_FLOATS, FLOATS_PER_BYTE * file_bytes)
-        return cls(FLOATS_PER_BYTE * both, opening, WORK_PER_BYTE * both)
+        return cls(FLOATS_PER_BYTE * both, opening, WORK_PER_BYTE * both, file_bytes)
+
+    def for_sample(self, sample_bytes: int) -> "Limits":
+        """The limits for samples of another size."""
+        return Limits.of(self.file_bytes, sample_bytes)
 
     def check(self, what: str, floats: int, limit: int) -> None:
         """Raises ValueError if ``floats`` is above ``limit``."""

@@ -21,7 +21,7 @@ from billhook.inference.kernels import available
 from billhook.inference.layers.program import open_modules
 from billhook.inference.limits import Limits
 from billhook.inference.network.network import Network
-from billhook.inference.network.program import read_network
+from billhook.inference.network.program import read_lengths, read_network
 from billhook.inference.plan import Plan
 from billhook.inference.program_file import TEXT, read_text
 from billhook.inference.report import CompileReport
@@ -92,11 +92,12 @@ def load_compiled(path: str | os.PathLike[str], model: nn.Module | None = None) 
             return compiled
         with _readable(file.path):
             graph = read_network(file, plan, data)
+            lengths = read_lengths(data, graph)
     # Only now that the file is let go of: both together would be the peak of the memory it takes.
     with _readable(path):
         sample = sum(math.prod(each.shape) for each in graph.inputs)
         limits = Limits.of(file.nbytes, 4 * sample)
-        network = Network(graph, plan.layers, isa, limits=limits)
+        network = Network(graph, plan.layers, isa, limits=limits, lengths=lengths)
     compiled = CompiledModel(network, plan, report, {})
     if network.takes_at_most(limits.opening):  # what opening a file takes, the file alone pays for
         _check_example(compiled, data, path)

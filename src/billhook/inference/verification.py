@@ -4,8 +4,9 @@ The inputs are the example and variations of it: a program that took a branch of
 lost a value that happens to be zero there, differs on one of these.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -31,12 +32,14 @@ class Trials:
     Args:
         model: Its forward may change its buffers, which are put back.
         inputs: The example inputs. Not changed.
+        lengths: The same inputs of other lengths.
     """
 
-    def __init__(self, model: nn.Module, inputs: Inputs) -> None:
+    def __init__(self, model: nn.Module, inputs: Inputs, lengths: Iterable[Inputs] = ()) -> None:
         self.model, self.inputs = model, inputs
         self.cases: list[tuple[str, Inputs, Any]] = []
-        for name, given in variations(inputs):
+        longer = (("another length", given) for given in lengths)
+        for name, given in chain(variations(inputs), longer):
             if not self.cases:
                 self.cases.append((name, given, _run(model, given)))
                 continue

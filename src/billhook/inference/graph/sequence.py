@@ -50,7 +50,7 @@ class Cast(Plain):
 @dataclass(frozen=True)
 class Embed(Plain):
     """The rows of a table (1, rows, features) that a vector of indices names: maps of one row for
-    each feature, or for one index a vector."""
+    each feature, or for one index perhaps a vector."""
 
     type_name: ClassVar[str] = "Embed"
 
@@ -59,7 +59,8 @@ class Embed(Plain):
         require(fits and sources[1][0] == 1, f"cannot look {list(sources)} up")
         require(sources[1][1] < 2**24, f"has {sources[1][1]} rows, more than fp32 counts")
         features, indices = sources[1][2], sources[0][0]
-        return (features,) if indices == 1 else (features, 1, indices)
+        vector = indices == 1 and len(self.shape) == 1
+        return (features,) if vector else (features, 1, indices)
 
     def steps(self, site: Site) -> list[Step]:
         step = planes_step(kernels.EMBED, site, self.shape)

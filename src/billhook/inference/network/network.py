@@ -12,8 +12,10 @@ from torch import nn
 from billhook.errors import ConfigurationError
 from billhook.inference import kernels
 from billhook.inference.graph import Graph, Input, Layer
+from billhook.inference.graph.lengths import Lengths
 from billhook.inference.graph.ops import Packings
 from billhook.inference.graph.program import DTYPES
+from billhook.inference.graph.soundness import check_graph
 from billhook.inference.inputs import check_input
 from billhook.inference.kernels import Array
 from billhook.inference.limits import Limits, opening_floats
@@ -24,11 +26,13 @@ from billhook.torch_private import leaves
 
 __all__ = ["Network"]
 
+MAX_LENGTHS = 32  # whose steps are kept
 MAX_FLOATS = 2**31 - 1  # of a workspace: offsets have 32 bits
 
 
 class Network(nn.Module):
-    """A model of some inputs and outputs; any batch size, all other sizes as they were captured.
+    """A model of some inputs and outputs; any batch size, all other sizes as they were captured,
+    but for the length of sequences if others follow from it.
 
     Several threads may call it at once; each call takes a workspace of its own from a pool.
 
@@ -39,6 +43,7 @@ class Network(nn.Module):
         limits: What a program from a file may take, None for one that this process made.
         packings: What networks of other input sizes, and else the same, have packed.
         pack: Makes of the outputs what the model returns; by default tuples and dicts.
+        lengths: What networks for other lengths of its sequences follow from, if they do.
 
     Raises:
         ConfigurationError: A sample needs more floats than the kernels count to.
@@ -54,9 +59,12 @@ class Network(nn.Module):
         limits: Limits | None = None,
         packings: Packings | None = None,
         pack: Callable[[list[torch.Tensor]], Any] | None = None,
+        lengths: Lengths | None = None,
     ) -> None:
         super().__init__()
         self.graph, self.choices, self.isa, self.packs = graph, dict(choices), isa, pack
+        self.lengths, self.limits = lengths, limits
+        self._others: dict[int, Network] = {}
         self.lowering = Lowering(graph, self.choices, isa, packings)
         placed = self.lowering.placed
         if max(placed.size, placed.constant_size) > MAX_FLOATS:
@@ -80,7 +88,7 @@ class Network(nn.Module):
         self.eval()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self.graph, self.choices, self.isa, self.packs)
+        return _again, (self.graph, self.choices, self.isa, self.packs, self.lengths)
 
     @property
     def ops(self) -> Sequence[Any]:
@@ -110,6 +118,9 @@ class Network(nn.Module):
 
     def forward(self, *inputs: Any) -> Any:
         """The model's inputs, by position, to its outputs."""
+        own = self.for_length(inputs)
+        if own is not self:
+            return own(*inputs)
         given = self.samples(inputs)
         batch = len(given[0])
         results = [given[0].new_empty((batch, *o.shape), dtype=torch.float32) for o in self.outputs]
@@ -120,6 +131,55 @@ class Network(nn.Module):
             self.give(workspace)
         outputs = [o.of_batch(y) for o, y in zip(self.outputs, results, strict=True)]
         return self.graph.pack(outputs) if self.packs is None else self.packs(outputs)
+
+    def for_length(self, inputs: Sequence[Any]) -> "Network":
+        """The network for inputs of this length, which shares the weights.
+
+        Raises:
+            ConfigurationError: There is none.
+        """
+        more = self._longer_by(inputs)
+        if self.lengths is None or more == 0:
+            return self
+        with self._lock:
+            network = self._others.pop(more, None)
+        if network is None:
+            network = self._made_for(self.lengths, more)
+        with self._lock:
+            self._others[more] = network  # the last one now
+            while len(self._others) > MAX_LENGTHS:
+                del self._others[next(iter(self._others))]
+        return network
+
+    def _longer_by(self, inputs: Sequence[Any]) -> int:
+        given = [x for x in leaves(inputs) if x is not None]
+        if self.lengths is None or self.takes_now(given):
+            return 0
+        shapes = [
+            tuple(x.shape[: each.axis] + x.shape[each.axis + 1 :])
+            for x, each in zip(given, self.graph.inputs, strict=False)
+            if torch.is_tensor(x)
+        ]
+        return self.lengths.more(self.graph, shapes)
+
+    def _made_for(self, lengths: Lengths, more: int) -> "Network":
+        try:
+            graph = lengths.at(self.graph, more)
+            check_graph(graph)
+            sample = sum(math.prod(each.shape) for each in graph.inputs)
+            limits = None if self.limits is None else self.limits.for_sample(4 * sample)
+            return Network(
+                graph,
+                self.choices,
+                self.isa,
+                limits=limits,
+                packings=self.lowering.target.packings,
+                pack=self.packs,
+            )
+        except ValueError as error:
+            raise ConfigurationError(
+                f"this program cannot run sequences longer by {more} than the example's: {error}"
+            ) from error
 
     @property
     def outputs(self) -> tuple[Any, ...]:
@@ -140,7 +200,11 @@ class Network(nn.Module):
         return samples
 
     def takes(self, *inputs: Any) -> bool:
-        """Whether the inputs have the sizes that the program was compiled for."""
+        """Whether the inputs have sizes that the program runs."""
+        return self.lengths is not None or self.takes_now(inputs)
+
+    def takes_now(self, inputs: Sequence[Any]) -> bool:
+        """Whether the inputs have the sizes that it was compiled for."""
         given = [x for x in leaves(inputs) if x is not None]
         own = list(zip(given, self.graph.inputs, strict=False))
         fit = len(given) == len(self.graph.inputs) and all(_fits(x, each) for x, each in own)
@@ -197,7 +261,11 @@ def _fits(x: torch.Tensor, wanted: Input) -> bool:
 
 
 def _again(
-    graph: Graph, choices: dict[str, Choice], isa: int, pack: Callable[..., Any] | None
+    graph: Graph,
+    choices: dict[str, Choice],
+    isa: int,
+    pack: Callable[..., Any] | None,
+    lengths: Lengths | None,
 ) -> Network:
     """A copy, with this machine's kernels if it comes from a better one."""
-    return Network(graph, choices, kernels.runnable(isa), pack=pack)
+    return Network(graph, choices, kernels.runnable(isa), pack=pack, lengths=lengths)

@@ -15,6 +15,7 @@ import torch
 from billhook.format.reader import Reader
 from billhook.inference import graph
 from billhook.inference.graph import Graph, Input, Layer, Op, Output
+from billhook.inference.graph.lengths import TENSORS, Lengths
 from billhook.inference.graph.maps import other
 from billhook.inference.graph.soundness import check_choices, check_graph
 from billhook.inference.limits import Limits, weight_floats
@@ -30,7 +31,7 @@ from billhook.inference.program_file import (
 )
 from billhook.inference.weights.csr import SparseWeight
 
-__all__ = ["network_tensors", "read_network"]
+__all__ = ["network_tensors", "read_lengths", "read_network"]
 
 _KINDS: dict[str, Callable[..., Op]] = {
     **{
@@ -44,7 +45,8 @@ _KINDS: dict[str, Callable[..., Op]] = {
     },
     graph.Other.type_name: other,
 }
-_TENSORS = ("weight", "bias", "tensor")  # settings that are tensors of the file
+
+SHAPES = ("weight_shape", "tensor_shape")  # settings of operations, of tensors of the file
 
 
 def network_tensors(
@@ -61,17 +63,24 @@ def network_tensors(
         plan,
         example,
         CODED,
-        inputs=[asdict(each) for each in network_graph.inputs],
-        outputs=[{**asdict(each), "dtype": "F32"} for each in network_graph.outputs],
-        structure=network_graph.structure,
-        ops=[{"type": op.type_name, **_settings(op)} for op in network.ops],
+        **_text(network_graph),
         run=describe(network_graph, plan.layers),
+        **({} if network.lengths is None else {"longer": _bare(network.lengths.longer)}),
     )
     return tensors | text
 
 
+def _text(graph: Graph) -> dict[str, Any]:
+    return {
+        "inputs": [asdict(each) for each in graph.inputs],
+        "outputs": [{**asdict(each), "dtype": "F32"} for each in graph.outputs],
+        "structure": graph.structure,
+        "ops": [{"type": op.type_name, **_settings(op)} for op in graph.ops],
+    }
+
+
 def _settings(op: Op) -> dict[str, Any]:
-    settings = {f.name: getattr(op, f.name) for f in fields(op) if f.name not in _TENSORS}
+    settings = {f.name: getattr(op, f.name) for f in fields(op) if f.name not in TENSORS}
     if isinstance(op, Layer):
         settings["weight_shape"] = list(op.weight.shape)
     if op.data is not None:
@@ -105,6 +114,33 @@ def read_network(file: Reader, plan: Plan, data: Mapping[str, Any]) -> Graph:
     check_graph(network)
     check_choices(ops, plan.layers)
     return network
+
+
+def _bare(graph: Graph) -> dict[str, Any]:
+    """Without the shapes of weights and constants, which are those of the network itself."""
+    text = _text(graph)
+    ops = [{k: v for k, v in settings.items() if k not in SHAPES} for settings in text["ops"]]
+    return {**text, "ops": ops}
+
+
+def read_lengths(data: Mapping[str, Any], graph: Graph) -> Lengths | None:
+    """What the graphs of other lengths of a file's network follow from, if they do.
+
+    Raises:
+        ValueError: It does not fit to the network.
+    """
+    longer = data.get("longer")
+    if longer is None:
+        return None
+    ops = []
+    for settings in longer["ops"]:
+        own = {k: v for k, v in settings.items() if k not in ("type", *SHAPES)}
+        ops.append(_KINDS[settings["type"]](**_tuples(own)))
+    inputs = [Input(**_tuples(each)) for each in longer["inputs"]]
+    outputs = [_output(each) for each in longer["outputs"]]
+    lengths = Lengths(Graph(tuple(ops), tuple(inputs), tuple(outputs), longer["structure"]))
+    check_graph(lengths.at(graph, 1))
+    return lengths
 
 
 def _output(settings: Mapping[str, Any]) -> Output:
