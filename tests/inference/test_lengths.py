@@ -128,13 +128,14 @@ def test_what_does_not_fit_in_a_file_is_refused() -> None:
     data = json.loads(bytes(tensors["program"].numpy()))
     assert read_lengths(data, network.graph) is not None
     longer = data["longer"]
-    for change in (
+    changes: tuple[dict[str, Any], ...] = (
         {"ops": longer["ops"][:-1]},
         {"ops": [{**longer["ops"][0], "type": "Linear"}, *longer["ops"][1:]]},
         {"ops": [{**op, "shape": [3]} for op in longer["ops"]]},
         {"inputs": []},
         {"outputs": [{**longer["outputs"][0], "value": 99}]},
         {"structure": [0]},
-    ):
+    )
+    for change in changes:
         with pytest.raises((ValueError, TypeError, LookupError)):
             read_lengths({**data, "longer": {**longer, **change}}, network.graph)
