@@ -130,7 +130,7 @@ def measure(made: Made, form: Form, kind: str, runs: int) -> dict[str, float]:
         found = dict(line.split() for line in shown.splitlines())
         peak = float(found["peak_kb"]) / 1024
         return {"open": float(found["open_ms"]), "run": float(found["median_ms"]), "peak": peak}
-    paths = [str(ROOT / "runtime"), str(CHILD.parent), os.environ.get("PYTHONPATH", "")]
+    paths = [str(ROOT / "runtime"), str(CHILD.parent), *filter(None, sys.path)]  # of packages too
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
