@@ -18,9 +18,13 @@ int64_t up(int64_t value, int64_t multiple) { return (value + multiple - 1) / mu
 // Four values of a row side by side; zeros beyond the matrix.
 int32_t four_at(const S8Matrix& m, int64_t row, int64_t quad) {
   int32_t four = 0;
-  const int64_t count = std::min(kFour, m.columns - kFour * quad);
-  if (row < m.rows)
-    std::memcpy(&four, m.value + row * m.columns + kFour * quad, static_cast<size_t>(count));
+  if (row >= m.rows) return four;
+  const int8_t* own = m.value + row * m.columns + kFour * quad;
+  const int64_t count = m.columns - kFour * quad;
+  if (count >= kFour)
+    std::memcpy(&four, own, sizeof four);  // of a size that is known: no call
+  else
+    std::memcpy(&four, own, static_cast<size_t>(count));
   return four;
 }
 

@@ -146,7 +146,7 @@ def test_what_to_do_follows_the_winners_and_joins_neighbours(tiny: Study) -> Non
         update={"seeds": (0, 1), "small_widths": (12,), "learning_rates": (0.01,)}
     )
     compared = compare(rows_with(few, [CLEAR], ACCURACY), ACCURACY, PAIRED, scheme="standard")
-    assert advice(compared).startswith("what to do by the means alone: for a file")
+    assert advice(compared).startswith("what to do, by the means alone: for a file")
 
 
 def test_equal_steps_and_equal_operations_stand_first_and_at_every_size(tiny: Study) -> None:

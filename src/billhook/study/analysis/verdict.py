@@ -97,7 +97,7 @@ def advice(comparisons: Sequence[Comparison], condition: str = "") -> str:
             width = _ends(f"{low.width:g}", f"{high.width:g}")
             what = f"train a small dense network (width {width})"
         parts.append(f"{where} {what}")
-    sure = "" if all(each.difference.claimed for each in comparisons) else " by the means alone"
+    sure = "" if all(each.difference.claimed for each in comparisons) else ", by the means alone"
     return f"what to do{condition}{sure}: {'; '.join(parts)}"
 
 
@@ -134,7 +134,8 @@ def lead(difference: Difference) -> str:
     if not difference.claimed:
         ahead = difference.ahead
         words = "the arms are equal" if ahead is None else f"{ahead} is ahead by {size}"
-        return f"{words} ({difference.seeds} seeds: {_DEMONSTRATION})"
+        count = f"{difference.seeds} seed{'s' if difference.seeds != 1 else ''}"
+        return f"{words} ({count}: {_DEMONSTRATION})"
     seeds = f"{LEVEL:.0%} interval {{}}, {difference.seeds} seeds"
     if difference.winner is None:
         mean = metric.with_unit(f"{shown.mean:+.{metric.digits}f}")
