@@ -106,6 +106,44 @@ def test_a_length_that_does_not_follow_is_an_error() -> None:
         network(torch.randn(2, 13, 5))
 
 
+class Last(nn.Module):
+    """Sees at most so many of the last steps: a graph of fewer does not show that."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps, self.rnn = steps, nn.LSTM(48, 48, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.rnn(x[:, -self.steps :])[0][:, -1]
+        return out
+
+
+@pytest.mark.parametrize("steps", [3, 20, 900, 2000])
+def test_a_model_that_cuts_long_sequences_is_never_wrong(steps: int) -> None:
+    torch.manual_seed(0)
+    model = Last(steps).eval()
+    for weight in model.parameters():
+        weight.data *= torch.rand_like(weight) < 0.1
+    for alone in (False, True):
+        fast = billhook.compile(model, torch.randn(1, 5, 48), standalone=alone)
+        for length in (2, 5, 30, 1000, 2500):
+            x = torch.randn(1, length, 48)
+            made = output(fast, x)
+            if made is None:
+                assert length > 1024 or alone
+            else:
+                assert torch.allclose(made, model(x), atol=1e-4), length
+
+
+def output(program: nn.Module, x: torch.Tensor) -> torch.Tensor | None:
+    """None where the program refuses the length."""
+    try:
+        made: torch.Tensor = program(x)
+    except ConfigurationError:
+        return None
+    return made
+
+
 def test_compile_makes_one_program_of_an_lstm_and_says_so() -> None:
     torch.manual_seed(0)
     model = nn.LSTM(64, 64, batch_first=True).eval()
@@ -135,6 +173,9 @@ def test_what_does_not_fit_in_a_file_is_refused() -> None:
         {"inputs": []},
         {"outputs": [{**longer["outputs"][0], "value": 99}]},
         {"structure": [0]},
+        {"most": 0},
+        {"most": 1.5},
+        {"most": None},
     )
     for change in changes:
         with pytest.raises((ValueError, TypeError, LookupError)):

@@ -18,6 +18,7 @@ from billhook.torch_private import map_leaves
 __all__ = ["Varying", "for_every_length", "other_lengths"]
 
 MAPS = 3  # dimensions of a sample of images, whose size stays
+LONGEST = 1024  # what a program for every length takes at least
 Inputs = tuple[Any, ...]
 
 
@@ -73,19 +74,28 @@ def _rule(
     to tell where the others have theirs."""
     if size > 1:
         longer, _ = capture(resized(inputs, size, size + 1))
-        return captured, Lengths.of(captured[0], longer)
+        return captured, Lengths.of(captured[0], longer, longest(size) - size)
     two, three = (capture(resized(inputs, 1, length))[0] for length in (2, 3))
-    one = Lengths.of(two, three).at(two, -1)
+    one = Lengths.of(two, three, 0).at(two, -1)
     try:
         check_graph(one)
     except ValueError as error:
         raise UnsupportedError(f"one step does not follow from several: {error}") from error
-    return (one, captured[1]), Lengths.of(one, two)
+    return (one, captured[1]), Lengths.of(one, two, longest(1) - 1)
+
+
+def longest(size: int) -> int:
+    """The longest sequence of a program whose example has this length: the model is tried on it.
+
+    A model may do something else with long sequences (cut them, or take another branch), and
+    nothing in a graph of shorter ones shows that.
+    """
+    return max(LONGEST, 4 * size)
 
 
 def other_lengths(inputs: Inputs, size: int) -> Iterator[Inputs]:
-    """Inputs of other lengths, shorter and longer."""
-    for length in sorted({1, size + 2, 2 * size + 1} - {size}):
+    """Inputs of other lengths, the shortest and the longest among them."""
+    for length in sorted({1, size + 2, 2 * size + 1, longest(size)} - {size}):
         yield resized(inputs, size, length)
 
 

@@ -16,12 +16,14 @@ TENSORS = ("weight", "bias", "tensor")  # the settings of operations that are nu
 
 @dataclass(frozen=True)
 class Lengths:
-    """``longer`` is the graph for sequences longer by one; it needs no weights."""
+    """``longer`` is the graph for sequences longer by one; it needs no weights. ``most`` is by how
+    much they may be longer than the example's."""
 
     longer: Graph
+    most: int
 
     @classmethod
-    def of(cls, graph: Graph, longer: Graph) -> "Lengths":
+    def of(cls, graph: Graph, longer: Graph, most: int) -> "Lengths":
         """
         Raises:
             UnsupportedError: The two differ by more than sizes, so other lengths do not follow.
@@ -34,14 +36,19 @@ class Lengths:
         if not all(_same_numbers(*pair) for pair in pairs):
             raise UnsupportedError("it has numbers that depend on the length")
         bare = [replace(op, **_without_tensors(op)) for op in longer.ops]
-        return cls(longer.with_ops(bare))
+        return cls(longer.with_ops(bare), most)
 
     def at(self, graph: Graph, more: int) -> Graph:
         """The graph for sequences longer by ``more``, with the weights of ``graph``.
 
         Raises:
-            ValueError: ``longer`` does not fit to it.
+            ValueError: ``longer`` does not fit to it, or that is too long.
         """
+        if more > self.most:
+            raise ValueError(
+                f"it was compared with the model up to {self.most} more; compile it for a longer "
+                "example"
+            )
         made: Graph = _between(graph, self.longer, more)
         return made
 

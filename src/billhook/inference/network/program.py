@@ -65,7 +65,7 @@ def network_tensors(
         CODED,
         **_text(network_graph),
         run=describe(network_graph, plan.layers),
-        **({} if network.lengths is None else {"longer": _bare(network.lengths.longer)}),
+        **({} if network.lengths is None else {"longer": _bare(network.lengths)}),
     )
     return tensors | text
 
@@ -116,11 +116,11 @@ def read_network(file: Reader, plan: Plan, data: Mapping[str, Any]) -> Graph:
     return network
 
 
-def _bare(graph: Graph) -> dict[str, Any]:
+def _bare(lengths: Lengths) -> dict[str, Any]:
     """Without the shapes of weights and constants, which are those of the network itself."""
-    text = _text(graph)
+    text = _text(lengths.longer)
     ops = [{k: v for k, v in settings.items() if k not in SHAPES} for settings in text["ops"]]
-    return {**text, "ops": ops}
+    return {**text, "ops": ops, "most": lengths.most}
 
 
 def read_lengths(data: Mapping[str, Any], graph: Graph) -> Lengths | None:
@@ -138,7 +138,10 @@ def read_lengths(data: Mapping[str, Any], graph: Graph) -> Lengths | None:
         ops.append(_KINDS[settings["type"]](**_tuples(own)))
     inputs = [Input(**_tuples(each)) for each in longer["inputs"]]
     outputs = [_output(each) for each in longer["outputs"]]
-    lengths = Lengths(Graph(tuple(ops), tuple(inputs), tuple(outputs), longer["structure"]))
+    most = longer["most"]
+    if type(most) is not int or most < 1:
+        raise ValueError(f"sequences longer by at most {most!r}")
+    lengths = Lengths(Graph(tuple(ops), tuple(inputs), tuple(outputs), longer["structure"]), most)
     check_graph(lengths.at(graph, 1))
     return lengths
 
