@@ -160,6 +160,23 @@ def test_compile_makes_one_program_of_an_lstm_and_says_so() -> None:
         assert torch.allclose(fast(y)[0], model(y)[0], atol=1e-5)
 
 
+def test_inputs_by_name() -> None:
+    name = "stream"
+    make, inputs = MODELS[name]
+    model = make().eval()
+    network = every_length(model, inputs(1, 5))
+    x, states = inputs(2, 7)
+    names = [each.name for each in network.graph.inputs]
+    wanted = leaves(network(x, states))
+    for made in (
+        network(x, **dict(zip(names[1:], states, strict=True))),
+        network(**dict(zip(names, (x, *states), strict=True)), labels=None),
+    ):
+        assert all(map(torch.equal, leaves(made), wanted))
+    with pytest.raises(ConfigurationError, match=f"takes {', '.join(names)}; by name .* z where"):
+        network(x, z=x)
+
+
 def test_what_does_not_fit_in_a_file_is_refused() -> None:
     network = every_length(Tagger(nn.LSTM, True).eval(), (tokens(30, 1, 5),))
     tensors = compiled(network).state_dict()

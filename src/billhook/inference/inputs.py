@@ -1,7 +1,7 @@
 """Checks of the inputs of every compiled layer and program."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import nn
 from billhook import torch_private
 from billhook.errors import ConfigurationError
 
-__all__ = ["check_input", "positional"]
+__all__ = ["by_position", "check_input", "positional"]
 
 
 def positional(model: nn.Module, given: Any) -> tuple[Any, ...]:
@@ -50,6 +50,29 @@ def positional(model: nn.Module, given: Any) -> tuple[Any, ...]:
             raise ConfigurationError(f"the example inputs lack {name!r}, which forward needs")
         inputs.append(given.get(name, parameter.default))
     return tuple(inputs)
+
+
+def by_position(
+    given: tuple[Any, ...], named: Mapping[str, Any], names: Sequence[str]
+) -> tuple[Any, ...]:
+    """Inputs of a program in the order of its ``names``: those by name in the places that are left.
+
+    Raises:
+        ConfigurationError: these are not the names that are left.
+
+    >>> by_position((1.0,), {"mask": 3.0, "tokens": 2.0, "labels": None}, ["x", "tokens", "mask"])
+    (1.0, 2.0, 3.0)
+    """
+    there = {name: x for name, x in named.items() if x is not None}
+    if not there:
+        return given
+    left = list(names)[sum(x is not None for x in torch_private.leaves(given)) :]
+    if set(there) != set(left):
+        raise ConfigurationError(
+            f"this program takes {', '.join(names)}; by name it was given {', '.join(there)} where "
+            f"{', '.join(left) or 'nothing'} was left to give"
+        )
+    return (*given, *(there[name] for name in left))
 
 
 def check_input(name: str, x: Any, dtype: torch.dtype = torch.float32) -> None:

@@ -16,7 +16,7 @@ from billhook.inference.graph.lengths import Lengths
 from billhook.inference.graph.ops import Packings
 from billhook.inference.graph.program import DTYPES
 from billhook.inference.graph.soundness import check_graph
-from billhook.inference.inputs import check_input
+from billhook.inference.inputs import by_position, check_input
 from billhook.inference.kernels import Array
 from billhook.inference.limits import Limits, opening_floats
 from billhook.inference.network.lowering import Lowering
@@ -116,8 +116,9 @@ class Network(nn.Module):
         held = [array for op in self.ops if isinstance(op, Layer) for array in op.arrays()]
         return held + [array for rows in self.lowering.packed for array in rows.arrays()]
 
-    def forward(self, *inputs: Any) -> Any:
-        """The model's inputs, by position, to its outputs."""
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """The model's inputs, by position or by name, to its outputs."""
+        inputs = by_position(inputs, named, [each.name for each in self.graph.inputs])
         own = self.for_length(inputs)
         if own is not self:
             return own(*inputs)
