@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <numeric>
 
 #include "isa.h"
 #include "refusal.h"
@@ -26,9 +27,10 @@ struct Rows {
 // Refusal unless no sum, and no `rounded` result before it is saturated, can leave 32 bits.
 void check_sums(const Rows& rows, bool rounded, double addend_scale) {
   for (int64_t r = 0; r < rows.m.rows; ++r) {
-    int64_t most = std::llabs(rows.bias[static_cast<size_t>(r)]);
-    for (int64_t c = 0; c < rows.m.columns; ++c)
-      most += 255 * std::abs(static_cast<int64_t>(rows.m.value[r * rows.m.columns + c]));
+    const int8_t* row = rows.m.value + r * rows.m.columns;
+    const int64_t sum = std::accumulate(row, row + rows.m.columns, int64_t{0},
+                                        [](int64_t all, int8_t v) { return all + std::abs(int{v}); });
+    const int64_t most = 255 * sum + std::llabs(rows.bias[static_cast<size_t>(r)]);
     const float scale = rows.scale[static_cast<size_t>(r)];
     const double result = static_cast<double>(most) * static_cast<double>(scale) + 255 * addend_scale;
     require(most <= kMostSum && std::isfinite(scale) && scale >= 0 &&
