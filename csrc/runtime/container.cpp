@@ -1,8 +1,8 @@
 #include "container.h"
 
 #include <algorithm>
-#include <bit>
 #include <charconv>
+#include <cstring>
 #include <type_traits>
 
 #include "crc32.h"
@@ -327,7 +327,11 @@ Nonzeros<T> Container::coded(const Tensor& tensor) const {
   std::vector<uint8_t> index(static_cast<size_t>(tensor.end - tensor.begin) - values.size());
   entry(tensor, values, index);
   using Bits = std::conditional_t<sizeof(T) == 1, uint8_t, uint32_t>;
-  const auto zero = [](T value) { return std::bit_cast<Bits>(value) == 0; };
+  const auto zero = [](T value) {  // not std::bit_cast, which emscripten of Debian has not
+    Bits bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits == 0;
+  };
   if (tensor.coding == "bitmask") {
     found.mask = std::move(index);
   } else if (tensor.coding == "entropy") {
