@@ -128,6 +128,7 @@ INFERENCE = {
     "plan": {"isa", "kernels"},
     "report": {"plan"},
     "verification": set(),
+    "checks": {"compiled", "layers", "plan"},
     "weights": {"isa", "kernels", "weights"},
     "graph": {"kernels", "plan", "weights", "graph"},
     "limits": {"graph"},
@@ -191,6 +192,12 @@ def test_a_study_is_planned_recorded_run_analysed_and_reported(path: Path) -> No
         if name.startswith("billhook.study."):
             part = name.split(".")[2]
             assert part not in STUDY or part in allowed, f"it must not import {name}"
+
+
+def test_native_code_has_no_integers_that_32_bits_lack() -> None:
+    sources = [p for p in (SOURCE.parents[1] / "csrc").rglob("*") if p.suffix in (".cpp", ".h")]
+    assert sources
+    assert not [path.name for path in sources if "__int128" in path.read_text()]
 
 
 @pytest.mark.parametrize("part", sorted(INFERENCE))

@@ -61,9 +61,8 @@ void Checker::inside(const View& view, Whole first, Whole last, Access access) c
 void Checker::planes(const View& view, int64_t channels, int64_t height, int64_t width,
                      Access access) const {
   const bool written = access == kWritten;
-  const Whole last = Whole(channels - 1) * view.plane +
-                        Whole(height - 1) * view.pitch +
-                        (written ? std::max(width, view.pitch) : width);
+  const Whole last = Whole(channels - 1) * view.plane + Whole(height - 1) * view.pitch +
+                     (written ? std::max(width, view.pitch) : width);
   require(channels > 0 && height > 0 && width > 0, "a step works on planes of no size");
   require(!written || view.pitch >= width, "a step writes rows that are longer than their pitch");
   inside(view, 0, last, access);

@@ -72,9 +72,9 @@ void add(Checker& check, U8Plan& plan) {
 const Tensor& array(Checker& check, const std::string& name, std::string_view dtype, int64_t bytes) {
   const Tensor& own = check.tensor(name);
   require(own.dtype == dtype && own.shape.size() == 1, "a table or an index is of another type");
-  const __int128 size = static_cast<__int128>(own.elements()) * bytes;
+  const Whole size = Whole(own.elements()) * bytes;
   check.opening(own.elements());
-  check.take(size, size + 2 * static_cast<__int128>(own.end - own.begin) + own.elements() / 8);
+  check.take(size, size + 2 * Whole(own.end - own.begin) + own.elements() / 8);
   return own;
 }
 
@@ -110,7 +110,7 @@ void select(Checker& check, U8Plan& plan) {
   check_map(check, step.y, step.selected, step.pixels, kWritten);
   require(array(check, plan.index, "I32", 4).elements() == step.selected,
           "an index has another length than the channels that it selects");
-  check.work(static_cast<__int128>(step.selected) * step.pixels);
+  check.work(Whole(step.selected) * step.pixels);
 }
 
 // What the index says is known only here.

@@ -64,6 +64,7 @@ def _bracketed(scores: Sequence[Tensor], count: int, numel: int) -> tuple[int, l
         torch.stack([x.count_nonzero() for x in (each.isnan(), each > high, each >= low)])
         for each in scores
     ]
+    # Even, since two scores are read as one number of the counts' type.
     room = max(_SAMPLE, numel // _SHARE // 2 * 2)
     on_host = scores[0].is_cpu
     placed = [] if on_host else [_placed(scores, low, high, seen, room).view(torch.int64)]

@@ -12,7 +12,7 @@ from billhook.errors import FormatError
 from billhook.study.analysis.comparison import Comparison, Design, compare, contrast, crossovers
 from billhook.study.analysis.findings import find
 from billhook.study.analysis.statistics import log_weights
-from billhook.study.analysis.verdict import advice, at_point, headline, verdict
+from billhook.study.analysis.verdict import advice, at_point, headline, lead, verdict
 from billhook.study.grid import DENSE, SPARSE, plan
 from billhook.study.records.rows import RunRow
 from billhook.study.spec import Study
@@ -147,6 +147,14 @@ def test_what_to_do_follows_the_winners_and_joins_neighbours(tiny: Study) -> Non
     )
     compared = compare(rows_with(few, [CLEAR], ACCURACY), ACCURACY, PAIRED, scheme="standard")
     assert advice(compared).startswith("what to do, by the means alone: for a file")
+
+
+@pytest.mark.parametrize(("seeds", "count"), [((0,), "1 seed"), ((0, 1), "2 seeds")])
+def test_few_seeds_are_a_demonstration(tiny: Study, seeds: tuple[int, ...], count: str) -> None:
+    few = tiny.model_copy(update={"seeds": seeds, "small_widths": (12,), "learning_rates": (0.01,)})
+    (compared,) = compare(rows_with(few, [CLEAR], ACCURACY), ACCURACY, PAIRED, scheme="standard")
+    said = lead(compared.difference)
+    assert said.endswith(f"({count}: a demonstration, no interval claimed)")
 
 
 def test_equal_steps_and_equal_operations_stand_first_and_at_every_size(tiny: Study) -> None:

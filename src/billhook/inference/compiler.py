@@ -14,6 +14,7 @@ from torch import nn
 from billhook import torch_private
 from billhook.errors import CompileError, ConfigurationError
 from billhook.inference import kernels
+from billhook.inference.checks import check_fp32, check_kind, check_model
 from billhook.inference.compiled import CompiledModel, isa_of
 from billhook.inference.example import describe_inputs
 from billhook.inference.graph import Layer, Op, UnsupportedError, capture_graph
@@ -25,7 +26,7 @@ from billhook.inference.int8.compiler import compile_int8
 from billhook.inference.int8.ranges import Calibration
 from billhook.inference.isa import best, name_of
 from billhook.inference.layers.architecture import describe
-from billhook.inference.layers.base import SparseLayer, foreign_hooks
+from billhook.inference.layers.base import foreign_hooks
 from billhook.inference.layers.race import choose_modules
 from billhook.inference.layers.replacement import replace_modules
 from billhook.inference.lengths import Varying, for_every_length, other_lengths
@@ -114,9 +115,9 @@ def compile(
         from billhook.onnx import load_onnx
 
         model = load_onnx(model)
-    _check_kind(model)
+    check_kind(model)
     inputs = positional(model, example_inputs)
-    _check(model, inputs)
+    check_model(model, inputs)
     if isinstance(plan, Mapping):
         plan = Plan.from_dict(plan)
     if standalone and (plan is not None or precision != "fp32"):
@@ -128,7 +129,7 @@ def compile(
             compiled = compile_int8(model, inputs, calibration, plan)
         compiled.remember(describe_inputs(inputs))
         return compiled
-    _check_fp32(precision, calibration, plan)
+    check_fp32(precision, calibration, plan)
     with torch.no_grad(), torch.autocast("cpu", enabled=False), unchanged(model):
         trials = Trials(model, inputs)
         if standalone:
@@ -140,52 +141,6 @@ def compile(
             trials.check(compiled)
     compiled.remember(describe_inputs(inputs))
     return compiled
-
-
-def _check_fp32(precision: str, calibration: object, plan: Plan | None) -> None:
-    if precision != "fp32":
-        raise ConfigurationError(f"precision={precision!r}: known are 'fp32' and 'int8'")
-    if calibration is not None:
-        raise ConfigurationError("calibration= is for precision='int8': fp32 has no ranges")
-    if plan is not None and plan.precision != "fp32":
-        raise ConfigurationError(
-            f"the plan is of {plan.precision}: pass precision={plan.precision!r} and calibration="
-        )
-
-
-def _check_kind(model: object) -> None:
-    if not isinstance(model, nn.Module):
-        what = model.__name__ if isinstance(model, type) else type(model).__name__
-        raise ConfigurationError(f"compile takes a torch.nn.Module, not {what}: give an instance")
-    parts = model.named_modules()
-    name = next((n for n, m in parts if isinstance(m, torch.jit.ScriptModule)), None)
-    if name is not None:
-        raise ConfigurationError(
-            f"{name or 'the model'} is a TorchScript module, whose layers cannot be replaced: "
-            "compile the model that was scripted or traced"
-        )
-    parts = model.named_modules()
-    name = next((n for n, m in parts if isinstance(m, CompiledModel | SparseLayer)), None)
-    if name is not None:
-        raise ConfigurationError(
-            f"{name or 'the model'} is compiled already, and its weights are packed: compile the "
-            "dense model as a whole"
-        )
-
-
-def _check(model: nn.Module, inputs: tuple[Any, ...]) -> None:
-    training = next((name for name, m in model.named_modules() if m.training), None)
-    if training is not None:
-        raise ConfigurationError(
-            f"{training or 'the model'} is in training mode: call model.eval() before compile"
-        )
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    tensors += [("an example input", x) for x in torch_private.leaves(inputs) if torch.is_tensor(x)]
-    for name, tensor in tensors:
-        if tensor.device.type != "cpu":
-            raise ConfigurationError(f"{name} is on {tensor.device}: compile takes CPU models")
-        if tensor.is_floating_point() and tensor.dtype != torch.float32:
-            raise ConfigurationError(f"{name} is {tensor.dtype}: compile takes fp32; use .float()")
 
 
 def _capture(model: nn.Module, inputs: Inputs) -> Captured:
@@ -203,7 +158,13 @@ def _capture_for_any_length(model: nn.Module, inputs: Inputs) -> tuple[Captured,
     Raises:
         UnsupportedError: There is none, or none for the other lengths that the model takes.
     """
-    captured = _capture(model, inputs)
+    return _for_any_length(model, _capture(model, inputs), inputs)
+
+
+def _for_any_length(
+    model: nn.Module, captured: Captured, inputs: Inputs
+) -> tuple[Captured, Varying | None]:
+    """The same of a model whose graph for the example's length is known."""
     with buffers_kept(model):
         return for_every_length(model, partial(_capture, model), captured, inputs)
 
@@ -253,7 +214,7 @@ def _raced(model: nn.Module, inputs: Inputs, trials: Trials) -> CompiledModel:
     why = "one program takes every length too"
     try:
         captured, lengths = _capture_for_any_length(model, inputs)
-        forms["as one program"] = _one_program(model, captured, lengths, inputs, trials)
+        forms["as one program"] = _one_program(captured, lengths, inputs, trials)
     except UnstableError:
         raise
     except (UnsupportedError, CompileError) as obstacle:
@@ -310,18 +271,12 @@ def _modules(
 
 
 def _one_program(
-    model: nn.Module,
-    captured: Captured,
-    lengths: Varying | None,
-    inputs: Inputs,
-    trials: Trials,
+    captured: Captured, lengths: Varying | None, inputs: Inputs, trials: Trials
 ) -> _Form:
     isa = kernels.isa()
     choices, layers = race_network(captured[0], inputs, isa)
     program = _network(captured, choices, isa, lengths.rule if lengths else None)
-    trials.check(program)
-    if lengths is not None:
-        Trials(model, inputs, other_lengths(inputs, lengths.size)).check(program)
+    trials.check(program, other_lengths(inputs, lengths.size) if lengths else ())
     why = "the whole network is one program" + (" for every length" if lengths else "")
     return _Form(program, Plan("network", name_of(isa), choices), layers, why)
 
@@ -334,29 +289,24 @@ def _standalone(model: nn.Module, inputs: Inputs, trials: Trials) -> CompiledMod
             "at build time)"
         )
     try:
-        form = _one_program(model, *_capture_for_any_length(model, inputs), inputs, trials)
-    except UnstableError:
-        raise
-    except (UnsupportedError, CompileError):
-        form = _one_length(model, inputs, trials)
-    program = form.program
-    with buffers_kept(model), unchanged(program):
-        times = race({"dense": lambda: model(*inputs), "compiled": lambda: program(*inputs)})
-    why = f"{form.why}, as standalone=True asks for"
-    report = CompileReport.of(form.plan, why, form.layers, times["dense"], times["compiled"])
-    return CompiledModel(program, form.plan, report, describe(model))
-
-
-def _one_length(model: nn.Module, inputs: Inputs, trials: Trials) -> _Form:
-    """One program for the example's length alone."""
-    try:
         captured = _capture(model, inputs)
     except UnsupportedError as obstacle:
         raise CompileError(
             f"the model cannot become one program: {obstacle}; without standalone=True its layers "
             "are replaced one by one"
         ) from obstacle
-    return _one_program(model, captured, None, inputs, trials)
+    try:
+        form = _one_program(*_for_any_length(model, captured, inputs), inputs, trials)
+    except UnstableError:
+        raise
+    except (UnsupportedError, CompileError):  # for the example's length alone, then
+        form = _one_program(captured, None, inputs, trials)
+    program = form.program
+    with buffers_kept(model), unchanged(program):
+        times = race({"dense": lambda: model(*inputs), "compiled": lambda: program(*inputs)})
+    why = f"{form.why}, as standalone=True asks for"
+    report = CompileReport.of(form.plan, why, form.layers, times["dense"], times["compiled"])
+    return CompiledModel(program, form.plan, report, describe(model))
 
 
 def _one_by_one(model: nn.Module, why: str) -> str:
@@ -393,7 +343,7 @@ def _replayed(model: nn.Module, inputs: Inputs, plan: Plan) -> CompiledModel:
     try:
         captured = _capture(model, inputs)
         with suppress(UnsupportedError):
-            captured, lengths = _capture_for_any_length(model, inputs)
+            captured, lengths = _for_any_length(model, captured, inputs)
     except UnsupportedError as obstacle:
         raise CompileError(f"the plan is of a whole network, but {obstacle}") from obstacle
     try:

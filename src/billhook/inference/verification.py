@@ -32,28 +32,28 @@ class Trials:
     Args:
         model: Its forward may change its buffers, which are put back.
         inputs: The example inputs. Not changed.
-        lengths: The same inputs of other lengths.
     """
 
-    def __init__(self, model: nn.Module, inputs: Inputs, lengths: Iterable[Inputs] = ()) -> None:
+    def __init__(self, model: nn.Module, inputs: Inputs) -> None:
         self.model, self.inputs = model, inputs
-        self.cases: list[tuple[str, Inputs, Any]] = []
-        longer = (("another length", given) for given in lengths)
-        for name, given in chain(variations(inputs), longer):
-            if not self.cases:
-                self.cases.append((name, given, _run(model, given)))
-                continue
-            with suppress(Exception):  # the model need not take the variation
-                self.cases.append((name, given, _run(model, given)))
+        (name, given), *others = variations(inputs)
+        self.cases = [(name, given, _run(model, given)), *self._taken(others)]
 
-    def check(self, program: nn.Module) -> None:
+    def _taken(self, cases: Iterable[tuple[str, Inputs]]) -> Iterator[tuple[str, Inputs, Any]]:
+        """With the model's outputs, where it takes the inputs."""
+        for name, given in cases:
+            with suppress(Exception):
+                yield name, given, _run(self.model, given)
+
+    def check(self, program: nn.Module, lengths: Iterable[Inputs] = ()) -> None:
         """Raises CompileError where the program's outputs differ from the model's, or it fails.
 
         A model that does not repeat its own outputs is an error of its own: nothing can be
-        compiled that computes the same.
+        compiled that computes the same. ``lengths`` are the inputs of other lengths.
         """
         takes = getattr(program, "takes", lambda *_: True)
-        for name, inputs, expected in self.cases:
+        longer = self._taken(("another length", given) for given in lengths)
+        for name, inputs, expected in chain(self.cases, longer):
             if not takes(*inputs):
                 continue  # a program of fixed sizes: time comes first, and was taken for the batch
             tolerance = VARIED_TOLERANCE if self.cases[0][0] != name else TOLERANCE

@@ -19,6 +19,7 @@ from billhook.errors import FormatError
 from billhook.inference import kernels
 from billhook.inference.graph import Elementwise, UnsupportedError
 from billhook.inference.int8 import compiler, reference
+from billhook.inference.int8.calibrate import calibrate
 from billhook.inference.int8.functions import applied, table_of, telling
 from billhook.inference.int8.inputs import captured, maps_of
 from billhook.inference.int8.network import Int8Network
@@ -35,7 +36,7 @@ from billhook.inference.int8.ops import (
     Select,
     Table,
 )
-from billhook.inference.int8.quantise import calibrate, quantise
+from billhook.inference.int8.quantise import quantise
 from billhook.inference.int8.ranges import Calibration
 from billhook.inference.kernels import FUNCTIONS
 from billhook.inference.plan import Choice

@@ -15,9 +15,10 @@ from billhook.errors import ConfigurationError
 from billhook.inference import isa, kernels
 from billhook.inference.graph import Graph, Other, UnsupportedError, capture_maps
 from billhook.inference.int8 import reference
+from billhook.inference.int8.calibrate import calibrate
 from billhook.inference.int8.network import Int8Network
 from billhook.inference.int8.ops import INPUT, Add, Conv, Flatten, Linear, Pool, Program, Range
-from billhook.inference.int8.quantise import calibrate, quantise
+from billhook.inference.int8.quantise import quantise
 from billhook.inference.int8.ranges import Calibration
 from billhook.inference.plan import INT8_KERNELS, Choice
 

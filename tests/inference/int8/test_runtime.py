@@ -18,10 +18,11 @@ from billhook.inference import isa, kernels
 from billhook.inference.compiled import CompiledModel
 from billhook.inference.graph import UnsupportedError
 from billhook.inference.int8 import reference
+from billhook.inference.int8.calibrate import calibrate
 from billhook.inference.int8.inputs import captured, maps_of
 from billhook.inference.int8.network import Int8Network
 from billhook.inference.int8.ops import Linear, Program
-from billhook.inference.int8.quantise import calibrate, quantise
+from billhook.inference.int8.quantise import quantise
 from billhook.inference.int8.ranges import Calibration
 from billhook.inference.plan import INT8_KERNELS, Choice, Plan
 from billhook.inference.report import CompileReport

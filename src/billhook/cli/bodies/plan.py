@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from billhook.errors import ConfigurationError
 from billhook.named_model import build_model, named_function, parse_call
 from billhook.plan import Plan
@@ -79,8 +77,7 @@ def of_recipe(
         model, per_epoch = task.model, task.steps_per_epoch
     else:
         values = ", ".join(f"{key}={value!r}" for key, value in recipe.model.items())
-        with torch.device("meta"):  # shapes are all that a plan looks at
-            model, per_epoch = build_model(f"{family}({values})"), steps_per_epoch
+        model, per_epoch = build_model(f"{family}({values})"), steps_per_epoch
     total = recipe.total_steps(per_epoch)
     rules: Any = model.prune_rules
     return dry_run(

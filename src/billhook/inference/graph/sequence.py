@@ -50,7 +50,7 @@ class Cast(Plain):
 @dataclass(frozen=True)
 class Embed(Plain):
     """The rows of a table (1, rows, features) that a vector of indices names: maps of one row for
-    each feature, or for one index perhaps a vector."""
+    each feature; of one index the result may be a vector."""
 
     type_name: ClassVar[str] = "Embed"
 

@@ -14,6 +14,7 @@ from billhook.inference import isa
 from billhook.inference.compiled import CompiledModel
 from billhook.inference.graph import UnsupportedError
 from billhook.inference.int8.accuracy import compare, worst_layer
+from billhook.inference.int8.calibrate import calibrate
 from billhook.inference.int8.floats import values_of
 from billhook.inference.int8.inputs import captured, maps_of
 from billhook.inference.int8.modules import choose_int8_modules, replace_int8_modules
@@ -21,7 +22,7 @@ from billhook.inference.int8.network import Int8Network
 from billhook.inference.int8.observers import Observed, found_in, plain
 from billhook.inference.int8.ops import Program
 from billhook.inference.int8.program import check_program
-from billhook.inference.int8.quantise import calibrate, quantise
+from billhook.inference.int8.quantise import quantise
 from billhook.inference.int8.race import race_network
 from billhook.inference.int8.ranges import Calibration, batches_of, split
 from billhook.inference.layers.architecture import describe

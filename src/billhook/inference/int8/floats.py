@@ -8,20 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from billhook.inference.graph import (
-    INPUT,
-    Binary,
-    Conv,
-    Elementwise,
-    Join,
-    Linear,
-    Op,
-    Other,
-    Pool,
-    Rearrange,
-    Slice,
-    UnsupportedError,
-)
+from billhook.inference import graph
+from billhook.inference.graph import INPUT, Op, UnsupportedError
 from billhook.inference.graph.ops import Shape
 from billhook.inference.int8.functions import applied
 
@@ -42,15 +30,15 @@ def _activated(x: torch.Tensor, op: Op) -> torch.Tensor:
 
 def _result(op: Op, inputs: list[torch.Tensor]) -> torch.Tensor:
     x = inputs[0]
-    if isinstance(op, Conv):
+    if isinstance(op, graph.Conv):
         top, left, bottom, right = op.padding
         padded = F.pad(x, (left, right, top, bottom))
         return F.conv2d(padded, op.dense_weight, op.bias, op.stride, 0, op.dilation, op.groups)
-    if isinstance(op, Linear):
+    if isinstance(op, graph.Linear):
         return F.linear(x, op.dense_weight, op.bias)
-    if isinstance(op, Pool):
+    if isinstance(op, graph.Pool):
         return _pool(x, op)
-    if isinstance(op, Other):
+    if isinstance(op, graph.Other):
         return _other(op, inputs)
     return _elements(op, inputs)
 
@@ -58,19 +46,19 @@ def _result(op: Op, inputs: list[torch.Tensor]) -> torch.Tensor:
 def _elements(op: Op, inputs: list[torch.Tensor]) -> torch.Tensor:
     """What works on elements, or only moves them."""
     x = inputs[0]
-    if isinstance(op, Elementwise):
+    if isinstance(op, graph.Elementwise):
         return applied(op, x)
-    if isinstance(op, Binary):
+    if isinstance(op, graph.Binary):
         return _binary(op, inputs)
-    if isinstance(op, Rearrange | Slice):
+    if isinstance(op, graph.Rearrange | graph.Slice):
         taken = torch.from_numpy(elements_of(op, tuple(x.shape[1:])).reshape(-1))
         return x.flatten(1)[:, taken].reshape(len(x), *op.shape)
-    if isinstance(op, Join):
+    if isinstance(op, graph.Join):
         return torch.cat(inputs, op.axis + 1)
     raise UnsupportedError(f"{op.name} has no 8-bit form")
 
 
-def _binary(op: Binary, inputs: list[torch.Tensor]) -> torch.Tensor:
+def _binary(op: graph.Binary, inputs: list[torch.Tensor]) -> torch.Tensor:
     x, y = inputs
     y = y.reshape(*y.shape, *[1] * (x.dim() - y.dim()))
     if op.function not in ("add", "mul"):
@@ -78,14 +66,14 @@ def _binary(op: Binary, inputs: list[torch.Tensor]) -> torch.Tensor:
     return x + y if op.function == "add" else x * y
 
 
-def elements_of(op: Rearrange | Slice, source: Shape) -> NDArray[np.int64]:
+def elements_of(op: graph.Rearrange | graph.Slice, source: Shape) -> NDArray[np.int64]:
     """Which element of a value of the shape ``source`` each of the result's is.
 
-    >>> elements_of(Slice("s", (-1,), (1, 1, 3), first=1), (2, 1, 3)).tolist()
+    >>> elements_of(graph.Slice("s", (-1,), (1, 1, 3), first=1), (2, 1, 3)).tolist()
     [[[3, 4, 5]]]
     """
     every = np.arange(math.prod(source)).reshape(source)
-    if isinstance(op, Slice):
+    if isinstance(op, graph.Slice):
         return every[op.first : op.first + op.shape[0]]
     made = np.zeros(op.shape, np.int64)
     at = np.indices(op.sizes).reshape(len(op.sizes), math.prod(op.sizes))
@@ -98,7 +86,7 @@ def elements_of(op: Rearrange | Slice, source: Shape) -> NDArray[np.int64]:
     return made
 
 
-def _other(op: Other, inputs: list[torch.Tensor]) -> torch.Tensor:
+def _other(op: graph.Other, inputs: list[torch.Tensor]) -> torch.Tensor:
     if op.kind == "add":
         return inputs[0] + inputs[1]
     if op.kind == "concat":
@@ -108,7 +96,7 @@ def _other(op: Other, inputs: list[torch.Tensor]) -> torch.Tensor:
     return inputs[0].flatten(1) if op.kind == "flatten" else inputs[0]
 
 
-def _pool(x: torch.Tensor, op: Pool) -> torch.Tensor:
+def _pool(x: torch.Tensor, op: graph.Pool) -> torch.Tensor:
     """Windows may reach beyond the end of the map, as far as the result's shape says."""
     (top, left), (kh, kw), (sh, sw) = op.padding, op.kernel, op.stride
     bottom = (op.shape[1] - 1) * sh + kh - top - x.shape[2]

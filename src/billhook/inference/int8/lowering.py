@@ -25,7 +25,6 @@ from billhook.inference.int8.ops import (
     Program,
     Quantise,
     Select,
-    Shape,
     Table,
 )
 from billhook.inference.int8.packing import (
@@ -37,8 +36,9 @@ from billhook.inference.int8.packing import (
     pack_windows,
     rows_for,
 )
+from billhook.inference.int8.places import places_of, regions_of
 from billhook.inference.int8.reference import add_scales, multiply_scale
-from billhook.inference.int8.workspace import LINE, SLACK, Region, place, plane_bytes
+from billhook.inference.int8.workspace import LINE, SLACK, place
 from billhook.inference.plan import Choice
 
 __all__ = ["Lowered", "lower", "workspace_bytes", "workspace_of"]
@@ -71,28 +71,12 @@ def workspace_bytes(program: Program) -> int:
     return _Lowering(program, {}, None).result.size
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A value within a region: its own, or a concatenation's."""
-
-    owner: int
-    offset: int  # bytes
-    plane: int
-
-
-def value_bytes(shape: Shape, floats: bool) -> int:
-    """Bytes of a value, with what kernels touch beyond it."""
-    if len(shape) == 1:
-        return -(-shape[0] * (4 if floats else 1) // LINE) * LINE + LINE
-    return -(-shape[0] // 4) * plane_bytes(shape[1] * shape[2])
-
-
 class _Lowering:
     def __init__(self, program: Program, choices: Mapping[str, Choice], isa: str | None) -> None:
         self.program, self.choices, self.isa = program, choices, isa
         self.result = Lowered()
-        self.places = self._places()
-        self.regions = self._regions()
+        self.places = places_of(program)
+        self.regions = regions_of(program, self.places)
         self.result.size = place(list(self.regions.values()))
 
     def run(self) -> Lowered:
@@ -104,53 +88,12 @@ class _Lowering:
             self._dequantise(last)
         return self.result
 
-    # Places.
-
-    def _places(self) -> dict[int, _Place]:
-        """What is joined is made where the whole lies, if it begins at a quad."""
-        places: dict[int, _Place] = {}
-        for index in reversed(range(-1, len(self.program.ops))):
-            shape = self.program.shape(index)
-            plane = plane_bytes(shape[1] * shape[2]) if len(shape) == 3 else 4
-            places.setdefault(index, _Place(index, 0, plane))
-            op = self.program.ops[index] if index != INPUT else None
-            if not isinstance(op, Concat):
-                continue
-            first = 0
-            for value in op.inputs:
-                channels = self.program.shape(value)[0]
-                own = places[index]
-                whole = first % 4 == 0 and (channels % 4 == 0 or first + channels == shape[0])
-                if whole and value not in places:
-                    places[value] = _Place(own.owner, own.offset + first // 4 * plane, plane)
-                first += channels
-        return places
-
-    def _regions(self) -> dict[int, Region]:
-        dies = {index: index for index in self.places}
-        for index, op in enumerate(self.program.ops):
-            for value in op.inputs:
-                dies[value] = index
-        dies[len(self.program.ops) - 1] = len(self.program.ops)
-        regions: dict[int, Region] = {}
-        for index in sorted(self.places):
-            owner = self.places[index].owner
-            if owner not in regions:
-                shape = self.program.shape(owner)
-                size = value_bytes(shape, self.program.range(owner) is None)
-                regions[owner] = Region(size, index, dies[index])
-            region = regions[owner]
-            region.dies = max(region.dies, dies[index])
-        return regions
-
     def view(self, value: int) -> View:
         """A value's bytes; the result's floats go where they are wanted."""
         if value == len(self.program.ops) - 1 and self.program.range(value) is None:
             return View(RESULT, 0, 4)
         own = self.places[value]
         return View(WORKSPACE, self.regions[own.owner].start + own.offset, own.plane)
-
-    # Steps.
 
     def _step(self, op: int, x: View, y: View, **rest: object) -> Step:
         fields = {"addend": NONE, "lines": 1, **rest}

@@ -31,8 +31,8 @@ MAX_FLOATS = 2**31 - 1  # of a workspace: offsets have 32 bits
 
 
 class Network(nn.Module):
-    """A model of some inputs and outputs; any batch size, all other sizes as they were captured,
-    but for the length of sequences if others follow from it.
+    """A model of some inputs and outputs. A batch may have any size, and sequences other lengths
+    where those follow from the captured one; all other sizes are as they were captured.
 
     Several threads may call it at once; each call takes a workspace of its own from a pool.
 
@@ -118,7 +118,8 @@ class Network(nn.Module):
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """The model's inputs, by position or by name, to its outputs."""
-        inputs = by_position(inputs, named, [each.name for each in self.graph.inputs])
+        if named:
+            inputs = by_position(inputs, named, [each.name for each in self.graph.inputs])
         own = self.for_length(inputs)
         if own is not self:
             return own(*inputs)
@@ -139,8 +140,7 @@ class Network(nn.Module):
         Raises:
             ConfigurationError: There is none.
         """
-        more = self._longer_by(inputs)
-        if self.lengths is None or more == 0:
+        if self.lengths is None or (more := self._longer_by(self.lengths, inputs)) == 0:
             return self
         with self._lock:
             network = self._others.pop(more, None)
@@ -152,16 +152,16 @@ class Network(nn.Module):
                 del self._others[next(iter(self._others))]
         return network
 
-    def _longer_by(self, inputs: Sequence[Any]) -> int:
-        given = [x for x in leaves(inputs) if x is not None]
-        if self.lengths is None or self.takes_now(given):
+    def _longer_by(self, lengths: Lengths, inputs: Sequence[Any]) -> int:
+        if self.takes_now(inputs):
             return 0
+        given = [x for x in leaves(inputs) if x is not None]
         shapes = [
             tuple(x.shape[: each.axis] + x.shape[each.axis + 1 :])
             for x, each in zip(given, self.graph.inputs, strict=False)
             if torch.is_tensor(x)
         ]
-        return self.lengths.more(self.graph, shapes)
+        return lengths.more(self.graph, shapes)
 
     def _made_for(self, lengths: Lengths, more: int) -> "Network":
         try:
