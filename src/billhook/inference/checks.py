@@ -15,7 +15,7 @@ __all__ = ["check_fp32", "check_kind", "check_model"]
 
 
 def check_fp32(precision: str, calibration: object, plan: Plan | None) -> None:
-    """Raises ConfigurationError where other arguments are for 8 bits, or the precision is unknown."""
+    """Raises ConfigurationError where arguments are for 8 bits, or the precision is unknown."""
     if precision != "fp32":
         raise ConfigurationError(f"precision={precision!r}: known are 'fp32' and 'int8'")
     if calibration is not None:
