@@ -5,12 +5,13 @@ INSTALL := -m pip install --quiet --disable-pip-version-check
 KERNELS := CMakeLists.txt $(wildcard csrc/*.* csrc/*/*)
 SOURCES := pyproject.toml constraints.txt $(KERNELS)
 
-.PHONY: help build demo docs wheel runtime runtime-test runtime-cross runtime-wasm test test-all test-triton check format sanitize fuzz fuzz-sanitize
+.PHONY: help build demo docs wheel runtime runtime-test runtime-cross runtime-wasm test test-all test-triton test-gpu check format sanitize fuzz fuzz-sanitize
 
 help:
 	@echo "make demo      one network through the whole chain, then the paper's question"
 	@echo "make test      the tests; make test-all adds the slow ones"
 	@echo "make test-triton  the GPU kernels in Triton's interpreter, and compiled for GPUs (1 GB to install)"
+	@echo "make test-gpu  masks on the GPU of this machine, and what they cost there"
 	@echo "make check     ruff, formatting, mypy --strict"
 	@echo "make format    apply ruff's fixes and formatting"
 	@echo "make sanitize  decoders and inference kernels under AddressSanitizer and UBSan"
@@ -138,6 +139,11 @@ test-all: build
 test-triton: build
 	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[triton]'
 	$(ONE_THREAD) $(BIN)/python -m pytest tests/backends
+
+test-gpu: build
+	TRITON_INTERPRET=0 $(BIN)/python -m pytest tests/backends/test_gpu.py tests/backends/test_triton.py \
+		tests/matrix/test_precision.py tests/training/test_precision.py
+	$(BIN)/python benchmarks/gpu.py
 
 check: build
 	$(BIN)/ruff check .

@@ -189,7 +189,8 @@ def check_pruner(
 
     Args:
         schedule, criterion, granularity, allocation, regrow: as for :class:`billhook.Pruner`.
-        model: a network that takes a batch of 16 numbers, instead of the one used here.
+        model: a network that takes a batch of 16 numbers, instead of the one used here; the run is
+            on its device.
     """
     parts = {
         "criterion": criterion,
@@ -237,6 +238,7 @@ class _Run:
 
     def __init__(self, network: nn.Module, schedule: Schedule, parts: dict[str, Any]) -> None:
         self.model = copy.deepcopy(network)
+        self.device = next(self.model.parameters()).device
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.02, weight_decay=0.1)
         self.pruner = Pruner(self.model, self.optimizer, schedule, **parts)
         self.step = 0
@@ -245,7 +247,7 @@ class _Run:
         for _ in range(steps):
             self.step += 1
             self.optimizer.zero_grad()
-            x = _values((8, 16), 1_000 + self.step)
+            x = _values((8, 16), 1_000 + self.step).to(self.device)
             self.model(x).square().mean().backward()
             self.optimizer.step()
 

@@ -1,6 +1,10 @@
-"""The GPU kernels in Triton's interpreter, on tensors of the CPU, against the native passes."""
+"""The GPU kernels against the native passes of the CPU.
+
+In Triton's interpreter, on tensors of the CPU; with ``TRITON_INTERPRET=0`` and a GPU, on that.
+"""
 
 import importlib.util
+import os
 
 import pytest
 import torch
@@ -11,8 +15,10 @@ if importlib.util.find_spec("triton") is None:
 
 from billhook.backends import native, portable, triton, triton_kernels
 
-CPU = torch.device("cpu")
-BLOCK, PIECE = 64, 128  # small ones: the interpreter takes its time
+ON_GPU = os.environ.get("TRITON_INTERPRET") == "0" and torch.cuda.is_available()
+DEVICE = torch.device("cuda", 0) if ON_GPU else torch.device("cpu")
+#: Small ones in the interpreter, which takes its time.
+BLOCK, PIECE = (triton_kernels.BLOCK, triton_kernels.PIECE) if ON_GPU else (64, 128)
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +32,7 @@ FEW = torch.tensor([0.0, -0.0, 1.0, -1.0, float("inf"), -float("inf"), 6e-8, -2e
 
 
 def same(a: Tensor, b: Tensor) -> bool:
+    a, b = a.cpu(), b.cpu()
     return torch.equal(a.contiguous().view(BITS[a.itemsize]), b.contiguous().view(BITS[b.itemsize]))
 
 
@@ -39,12 +46,16 @@ def weights(dtype: torch.dtype, seed: int) -> list[Tensor]:
     return [*normal, *tied, image.to(memory_format=torch.channels_last)]
 
 
+def on_device(like: Tensor) -> Tensor:
+    return torch.empty_like(like, device=DEVICE)
+
+
 def mask_of(shape: torch.Size, share: float, seed: int) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < share
 
 
 def bits_of(keep: Tensor) -> Tensor:
-    bits = portable.new_bits(keep.numel(), CPU)
+    bits = portable.new_bits(keep.numel(), DEVICE)
     bits.copy_(portable.pack(keep))
     return bits
 
@@ -52,15 +63,15 @@ def bits_of(keep: Tensor) -> Tensor:
 @pytest.mark.parametrize("returning", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 def test_an_update_equals_the_native_one(dtype: torch.dtype, returning: bool) -> None:
-    batch = triton.Batch(CPU)
+    batch = triton.Batch(DEVICE)
     for seed, share in enumerate((0.1, 0.97)):
         raws = weights(dtype, seed)
         olds = [mask_of(raw.shape, 1.0 if seed == 0 else 0.6, seed) for raw in raws]
         keeps = [round(share * raw.numel()) for raw in raws]
         kept = [torch.where(old, raw, 0.0) for old, raw in zip(olds, raws, strict=True)]
         asides = [torch.where(old, 7.0, raw) for old, raw in zip(olds, raws, strict=True)]
-        asides = [torch.empty_like(r).copy_(a) for r, a in zip(raws, asides, strict=True)]
-        kept = [torch.empty_like(r).copy_(k) for r, k in zip(raws, kept, strict=True)]
+        asides = [on_device(r).copy_(a) for r, a in zip(raws, asides, strict=True)]
+        kept = [on_device(r).copy_(k) for r, k in zip(raws, kept, strict=True)]
         bits = [bits_of(old) for old in olds]
         addresses = [each.data_ptr() for each in bits]
         given: list[Tensor | None] = [each if returning else None for each in asides]
@@ -76,7 +87,7 @@ def test_an_update_equals_the_native_one(dtype: torch.dtype, returning: bool) ->
             flat, held = raw.contiguous(), portable.pack(old)
             lower = torch.where(old, flat, 0.0)
             _, wanted, _ = native.select_raw(lower, flat if returning else None, held, keep)
-            assert torch.equal(new, wanted)
+            assert torch.equal(new.cpu(), wanted)
             now = portable.unpack(wanted, raw.shape)
             assert same(weight, torch.where(now if returning else now & old, flat, 0.0))
             if returning:
@@ -89,10 +100,10 @@ def test_a_tensor_with_a_nan_keeps_its_mask() -> None:
     keeps[1][17] = True
     raws[1][17] = -torch.nan
     bits = [bits_of(keep) for keep in keeps]
-    held = list(map(triton.Held, raws, [None, None], bits, [90, 9]))
-    (first, none), (second, one) = triton.Batch(CPU).rank(held)
+    held = list(map(triton.Held, [raw.to(DEVICE) for raw in raws], [None, None], bits, [90, 9]))
+    (first, none), (second, one) = triton.Batch(DEVICE).rank(held)
     assert (int(none), int(one)) == (0, 1)
-    assert int(portable.unpack(first, raws[0].shape).sum()) == 90
+    assert int(portable.unpack(first.cpu(), raws[0].shape).sum()) == 90
     assert torch.equal(second, bits[1])
 
 
@@ -113,13 +124,14 @@ def test_zero_writes_plus_zero_and_nothing_else(dtype: torch.dtype, check: bool)
     tensors[2][:] = -torch.nan
     keeps = [mask_of(tensor.shape, 0.3, i) for i, tensor in enumerate(tensors)]
     for chosen in (slice(None), slice(0, 7)):  # with and without other layouts
-        mine = [tensor.clone() for tensor in tensors[chosen]]
+        mine = [on_device(tensor).copy_(tensor) for tensor in tensors[chosen]]
         if chosen == slice(None):
             mine[-1] = torch.cat([mine[-1][:1], mine[-1]])[1:]
         expected = [
-            torch.where(k, t, torch.zeros_like(t)) for k, t in zip(keeps, mine, strict=False)
+            torch.where(k, t.cpu(), torch.zeros_like(t, device="cpu"))
+            for k, t in zip(keeps, mine, strict=False)
         ]
-        triton.Batch(CPU).zero(jobs_of(keeps, mine), check=check)
+        triton.Batch(DEVICE).zero(jobs_of(keeps, mine), check=check)
         assert all(same(a, b) for a, b in zip(mine, expected, strict=True))
 
 
@@ -127,5 +139,6 @@ def test_mixed_item_sizes_take_a_launch_each() -> None:
     tensors = [torch.randn(100), torch.randn(100).bfloat16(), torch.randn(50).double()]
     keeps = [mask_of(tensor.shape, 0.5, 1) for tensor in tensors]
     expected = [torch.where(k, t, torch.zeros_like(t)) for k, t in zip(keeps, tensors, strict=True)]
-    triton.Batch(CPU).zero(jobs_of(keeps, tensors), check=False)
+    tensors = [tensor.to(DEVICE) for tensor in tensors]
+    triton.Batch(DEVICE).zero(jobs_of(keeps, tensors), check=False)
     assert all(same(a, b) for a, b in zip(tensors, expected, strict=True))
