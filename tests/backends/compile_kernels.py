@@ -49,7 +49,7 @@ def settings() -> Iterator[tuple[str, dict[str, Any]]]:
     for size in (tl.int16, tl.int32, tl.int64):
         yield "zero_dense", {"INT": size, **cut}
     for first in (False, True):
-        yield "find_digit", {"SHIFT": 10, "FIRST": first, "BINS": kernels.BINS}
+        yield "find_digit", {"SHIFT": kernels.DIGITS[1][0], "FIRST": first, "BINS": kernels.BINS}
     yield "sum_before", {"STEP": kernels.BLOCK}
 
 

@@ -21,7 +21,7 @@ from tests.backends.stand_in import DoneEvent
 
 def without_kernels(patch: pytest.MonkeyPatch) -> None:
     """Treat tensors of the CPU as a GPU's whose kernels do nothing."""
-    kernels = Mock(BLOCK=1024, PIECE=8192, BINS=2048, DIGITS=((20, 11), (10, 10), (0, 10)))
+    kernels = Mock(BLOCK=1024, PIECE=8192, BINS=256, DIGITS=((23, 8), (15, 8), (7, 8), (0, 7)))
     patch.setattr(triton, "_kernels", lambda: kernels)
     patch.setattr(triton, "_int", lambda size: size)
     patch.setattr(triton, "log_failure", Mock(side_effect=AssertionError("it failed")))

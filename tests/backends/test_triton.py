@@ -91,7 +91,7 @@ def test_an_update_equals_the_native_one(dtype: torch.dtype, returning: bool) ->
             now = portable.unpack(wanted, raw.shape)
             assert same(weight, torch.where(now if returning else now & old, flat, 0.0))
             if returning:
-                assert same(torch.where(now, 0.0, aside), torch.where(now, 0.0, flat))
+                assert same(torch.where(now, 0.0, aside.cpu()), torch.where(now, 0.0, flat))
 
 
 def test_a_tensor_with_a_nan_keeps_its_mask() -> None:
@@ -142,3 +142,10 @@ def test_mixed_item_sizes_take_a_launch_each() -> None:
     tensors = [tensor.to(DEVICE) for tensor in tensors]
     triton.Batch(DEVICE).zero(jobs_of(keeps, tensors), check=False)
     assert all(same(a, b) for a, b in zip(tensors, expected, strict=True))
+
+
+@pytest.mark.skipif(ON_GPU, reason="kernels are compiled")
+def test_the_interpreter_is_kept_from_a_gpus_memory(caplog: pytest.LogCaptureFixture) -> None:
+    """It would read addresses of the device as if they were its own."""
+    assert not triton.is_available(torch.device("cuda", 7))
+    assert "TRITON_INTERPRET=1" in caplog.text

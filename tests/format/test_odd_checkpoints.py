@@ -206,6 +206,7 @@ def flipped(data: bytes, place: bytes) -> bytes:
         (flipped(saved({"w": W}), W.numpy().tobytes()[:20]), "the checksum of '.*' does not fit"),
         (b"\x80\x02garbage", "it is damaged, or of another kind"),
     ],
+    ids=["module", "path", "scripted", "archive", "cut off", "flipped", "garbage"],
 )
 def test_files_of_torch_that_are_more_or_less_than_tensors_get_one_line(
     data: bytes, cause: str, tmp_path: Path

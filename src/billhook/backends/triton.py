@@ -45,6 +45,9 @@ def is_available(device: torch.device) -> bool:
     if importlib.util.find_spec("triton") is None:
         log_failure(device, "it is not installed")
         return False
+    if not isinstance(_kernels().zero_dense, importlib.import_module("triton").JITFunction):
+        log_failure(device, "TRITON_INTERPRET=1 is set, and the interpreter reads main memory")
+        return False
     try:
         works = _computes(device)
         reason: object = "it computes something else"

@@ -17,17 +17,20 @@ import triton.language as tl
 
 __all__ = ["BINS", "BLOCK", "DIGITS", "PIECE"]
 
-BLOCK = 1024  #: elements handled at a time
-PIECE = 8 * BLOCK  #: elements of one program
-BINS = 2048
+BLOCK = 512  #: elements handled at a time: 128 bits of fp32 for each of 128 threads
+PIECE = 16 * BLOCK  #: elements of one program
+#: Of a histogram. A warp counts 32 keys by ballots, one for each bit and 1/32 of the bins: with
+#: more than 256 that takes longer than to read the keys.
+BINS = 256
 #: (shift, width) of the digits of a 31-bit key, from the highest.
-DIGITS = ((20, 11), (10, 10), (0, 10))
+DIGITS = ((23, 8), (15, 8), (7, 8), (0, 7))
 
 FLOAT32 = tl.constexpr(0)
 BFLOAT16 = tl.constexpr(1)
 FLOAT16 = tl.constexpr(2)
 FLOAT64 = tl.constexpr(3)
 _NAN = tl.constexpr(0x7F800001)  # where the bits of NaNs begin
+_FEW = tl.constexpr(32)  # keys of a block that are counted one by one
 
 
 @triton.jit
@@ -172,7 +175,13 @@ def count_digits(
         if FIRST:
             bad += (inside & (key > _NAN)).to(tl.int32)
         match = inside & ((key >> (SHIFT + WIDTH)) == prefix)
-        total += tl.histogram((key >> SHIFT) & ((1 << WIDTH) - 1), BINS, mask=match)
+        digit = (key >> SHIFT) & ((1 << WIDTH) - 1)
+        if FIRST:  # noqa: SIM114 - it is known when the kernel is compiled, the other is not
+            total += tl.histogram(digit, BINS, mask=match)
+        elif tl.sum(match.to(tl.int32), axis=0) > _FEW:
+            total += tl.histogram(digit, BINS, mask=match)
+        else:
+            tl.atomic_add(counts + s * BINS + digit, 1, mask=match)
     if FIRST:
         some = tl.sum(bad, axis=0)
         if some > 0:
@@ -303,10 +312,12 @@ def emit_mask(
         inside = offsets < n
         places = _place(offsets, layout, s, STRIDED)
         key = _keys(weight, aside, words, offsets, places, inside, KIND)
-        tie = (inside & (key == threshold)).to(tl.int32)
-        among = (so_far + tl.cumsum(tie, axis=0) <= need).to(tl.int32)
-        so_far += tl.sum(tie, axis=0)
-        keep = ((inside & (key > threshold)).to(tl.int32) | (tie & among)) * some
+        keep = (inside & (key >= threshold)).to(tl.int32) * some
+        if need < equals:  # the last of the threshold's equals go
+            tie = (inside & (key == threshold)).to(tl.int32)
+            late = (so_far + tl.cumsum(tie, axis=0) > need).to(tl.int32)
+            so_far += tl.sum(tie, axis=0)
+            keep = keep & (1 - (tie & late))
         lanes = tl.arange(0, 32)[None, :]
         packed = tl.sum(tl.reshape(keep, [BLOCK // 32, 32]) << lanes, axis=1)
         word = ((first + at) >> 5) + tl.arange(0, BLOCK // 32)
