@@ -17,8 +17,8 @@ import triton.language as tl
 
 __all__ = ["BINS", "BLOCK", "DIGITS", "PIECE"]
 
-BLOCK = 512  #: elements handled at a time: 128 bits of fp32 for each of 128 threads
-PIECE = 16 * BLOCK  #: elements of one program
+BLOCK = 1024  #: elements handled at a time
+PIECE = 8 * BLOCK  #: elements of one program
 #: Of a histogram. A warp counts 32 keys by ballots, one for each bit and 1/32 of the bins: with
 #: more than 256 that takes longer than to read the keys.
 BINS = 256
@@ -30,7 +30,6 @@ BFLOAT16 = tl.constexpr(1)
 FLOAT16 = tl.constexpr(2)
 FLOAT64 = tl.constexpr(3)
 _NAN = tl.constexpr(0x7F800001)  # where the bits of NaNs begin
-_FEW = tl.constexpr(32)  # keys of a block that are counted one by one
 
 
 @triton.jit
@@ -175,13 +174,7 @@ def count_digits(
         if FIRST:
             bad += (inside & (key > _NAN)).to(tl.int32)
         match = inside & ((key >> (SHIFT + WIDTH)) == prefix)
-        digit = (key >> SHIFT) & ((1 << WIDTH) - 1)
-        if FIRST:  # noqa: SIM114 - it is known when the kernel is compiled, the other is not
-            total += tl.histogram(digit, BINS, mask=match)
-        elif tl.sum(match.to(tl.int32), axis=0) > _FEW:
-            total += tl.histogram(digit, BINS, mask=match)
-        else:
-            tl.atomic_add(counts + s * BINS + digit, 1, mask=match)
+        total += tl.histogram((key >> SHIFT) & ((1 << WIDTH) - 1), BINS, mask=match)
     if FIRST:
         some = tl.sum(bad, axis=0)
         if some > 0:
