@@ -7,36 +7,41 @@ namespace billhook::BILLHOOK_NAMESPACE {
 
 namespace {
 
-struct Gates {
-  Vec i, f, g, o;
-};
+// 1 + e^-x, the inverse of sigmoid(x). Arguments are held, so that three such factors are finite.
+constexpr float kBound = 28.0f;
+BILLHOOK_INLINE Vec over_sigmoid(Vec x) {
+  return splat(1.0f) + raised(power(held_between(-x, -kBound, kBound)));
+}
 
-struct State {
-  Vec c, h;
-};
+// sigmoid(f) c + sigmoid(i) tanh(g) by one division: with a = 1 + e^-i, d = 1 + e^-f and e = e^2g - 1 it is
+// (c a (e + 2) + e d) / (a (e + 2) d).
+BILLHOOK_INLINE Vec next_cell(Vec i, Vec f, Vec g, Vec c) {
+  const Vec a = over_sigmoid(i), d = over_sigmoid(f);
+  const Vec e = exponential_less_one(g + g, kBound);
+  const Vec ab = a * (e + splat(2.0f));
+  return fma(c, ab, e * d) / (ab * d);
+}
 
-BILLHOOK_INLINE State step(Gates gates, Vec c) {
-  const Vec cell = fma(sigmoid(gates.f), c, sigmoid(gates.i) * hyperbolic_tangent(gates.g));
-  return {cell, sigmoid(gates.o) * hyperbolic_tangent(cell)};
+// sigmoid(o) tanh(c), likewise.
+BILLHOOK_INLINE Vec next_state(Vec o, Vec c) {
+  const Vec e = exponential_less_one(c + c, kBound);
+  return e / (over_sigmoid(o) * (e + splat(2.0f)));
 }
 
 }  // namespace
 
+// Two loops: c is waited for, and more of them are under way at a time than of both together.
 void lstm_cell(const float* i, const float* f, const float* g, const float* o, float* c, float* h,
                int64_t count) {
-  int64_t p = 0;
-  for (; p + kLanes <= count; p += kLanes) {
-    const State next = step({load(i + p), load(f + p), load(g + p), load(o + p)}, load(c + p));
-    store(c + p, next.c);
-    store(h + p, next.h);
-  }
-  const int64_t rest = count - p;
+  const int64_t whole = count / kLanes * kLanes, rest = count - whole;
+  for (int64_t p = 0; p < whole; p += kLanes)
+    store(c + p, next_cell(load(i + p), load(f + p), load(g + p), load(c + p)));
+  for (int64_t p = 0; p < whole; p += kLanes) store(h + p, next_state(load(o + p), load(c + p)));
   if (rest == 0) return;
-  const Gates gates{load_first(i + p, rest), load_first(f + p, rest), load_first(g + p, rest),
-                    load_first(o + p, rest)};
-  const State next = step(gates, load_first(c + p, rest));
-  store_first(c + p, next.c, rest);
-  store_first(h + p, next.h, rest);
+  const auto part = [&](const float* x) { return load_first(x + whole, rest); };
+  const Vec cell = next_cell(part(i), part(f), part(g), part(c));
+  store_first(c + whole, cell, rest);
+  store_first(h + whole, next_state(part(o), cell), rest);
 }
 
 }  // namespace billhook::BILLHOOK_NAMESPACE

@@ -7,15 +7,18 @@
 
 namespace billhook::BILLHOOK_NAMESPACE {
 
-// exp(x) = 2^n * e^r with n = round(x / ln 2) and |r| <= ln(2) / 2; e^r by its series to r^7
-// (relative error 5e-9). Arguments are held in [-87, 89]; above 88.3 the result is infinite.
-BILLHOOK_INLINE Vec exponential(Vec x) {
+// e^x = scale * (1 + r + second * r^2) for |x| <= 89: scale = 2^n with n = round(x / ln 2), |r| <= ln(2) / 2,
+// and the series up to r^7 (relative error 5e-9).
+struct Power {
+  Vec scale, r, second;
+};
+
+BILLHOOK_INLINE Power power(Vec x) {
   constexpr float kLog2E = 1.44269504088896341f;
   constexpr float kLn2High = 0.693359375f;  // few enough bits that n * kLn2High is exact
   constexpr float kLn2Low = -2.12194440054690583e-4f;
   constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   constexpr int32_t kShiftBits = 0x4b400000;
-  x = at_most(at_least(x, splat(-87.0f)), splat(89.0f));
   const Vec shifted = fma(x, splat(kLog2E), splat(kShift));
   const Vec n = shifted - splat(kShift);
   Vec r = fma(n, splat(-kLn2High), x);
@@ -26,10 +29,25 @@ BILLHOOK_INLINE Vec exponential(Vec x) {
   p = fma(p, r, splat(1.0f / 24.0f));
   p = fma(p, r, splat(1.0f / 6.0f));
   p = fma(p, r, splat(0.5f));
-  p = fma(p, r, splat(1.0f));
-  p = fma(p, r, splat(1.0f));
   const VecInt exponent = (VecInt)shifted - kShiftBits + 127;
-  return p * (Vec)(exponent << 23);
+  return {(Vec)(exponent << 23), r, p};
+}
+
+BILLHOOK_INLINE Vec held_between(Vec x, float low, float high) {
+  return at_most(at_least(x, splat(low)), splat(high));
+}
+
+BILLHOOK_INLINE Vec raised(Power p) {
+  return fma(fma(p.second, p.r, splat(1.0f)), p.r, splat(1.0f)) * p.scale;
+}
+
+// e^x; arguments are held in [-87, 89], and above 88.3 the result is infinite.
+BILLHOOK_INLINE Vec exponential(Vec x) { return raised(power(held_between(x, -87.0f, 89.0f))); }
+
+// e^x - 1 without cancellation; arguments are held in [-bound, bound], bound <= 87.
+BILLHOOK_INLINE Vec exponential_less_one(Vec x, float bound) {
+  const Power p = power(held_between(x, -bound, bound));
+  return fma(fma(p.second * p.r, p.r, p.r), p.scale, p.scale - splat(1.0f));
 }
 
 // The same where results may be zero (below e^-87) or infinite (above e^88).
@@ -45,20 +63,10 @@ BILLHOOK_INLINE Vec hard_sigmoid(Vec x) {
   return at_most(at_least(x + splat(3.0f), splat(0.0f)), splat(6.0f)) * splat(1.0f / 6.0f);
 }
 
-// (1 - e^-2|x|) / (1 + e^-2|x|), and the odd series near zero, where that cancels.
+// e / (e + 2) with e = e^2x - 1.
 BILLHOOK_INLINE Vec hyperbolic_tangent(Vec x) {
-  const Vec size = x < splat(0.0f) ? -x : x;
-  const Vec e = exponential(splat(-2.0f) * size);
-  Vec far = (splat(1.0f) - e) / (splat(1.0f) + e);
-  far = x < splat(0.0f) ? -far : far;
-  const Vec square = x * x;
-  Vec p = splat(-1382.0f / 155925.0f);
-  p = fma(p, square, splat(62.0f / 2835.0f));
-  p = fma(p, square, splat(-17.0f / 315.0f));
-  p = fma(p, square, splat(2.0f / 15.0f));
-  p = fma(p, square, splat(-1.0f / 3.0f));
-  const Vec near = fma(p * square, x, x);
-  return size < splat(0.3f) ? near : far;
+  const Vec e = exponential_less_one(x + x, 28.0f);
+  return e / (e + splat(2.0f));
 }
 
 // 1 - erf(x) for x >= 0: t e^(-x^2 + p(t)) with t = 1 / (1 + x / 2), by the Chebyshev fit of

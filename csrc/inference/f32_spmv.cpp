@@ -15,7 +15,8 @@ void spmv(const LaneRows& w, const float* x, const float* addend, float* y, int6
   float* operand = scratch(2, w.columns + 1);
   std::copy(x, x + w.columns, operand);
   operand[w.columns] = 0.0f;
-  const int64_t parts = threads == 1 ? 1 : 4 * threads;
+  if (threads <= 1) return groups(w, 0, w.groups, operand, addend, y);
+  const int64_t parts = 4 * threads;
   const int64_t steps = w.group_ptr[w.groups];
   const auto start_of = [&](int64_t part) -> int64_t {
     if (part >= parts) return w.groups;

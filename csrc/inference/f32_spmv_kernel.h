@@ -79,12 +79,12 @@ BILLHOOK_INLINE Vec dot(const LaneRows& w, int64_t group, const float* x) {
              sum);
 }
 
-BILLHOOK_INLINE void finish(const LaneRows& w, int64_t group, Vec acc, const float* addend,
-                            float* y) {
+// Bias, addend and activation of a group's rows, to y.
+void finish(const LaneRows& w, const int32_t* rows, const float* sums, const float* addend, float* y) {
   for (int64_t lane = 0; lane < kRows; ++lane) {
-    const int32_t row = w.row[group * kRows + lane];
+    const int32_t row = rows[lane];
     if (row < 0) continue;
-    float value = acc[lane];
+    float value = sums[lane];
     if (w.bias != nullptr) value += w.bias[row];
     if (addend != nullptr) value += addend[row];
     if (w.activation != kNone && value < 0.0f) value = 0.0f;
@@ -93,13 +93,35 @@ BILLHOOK_INLINE void finish(const LaneRows& w, int64_t group, Vec acc, const flo
   }
 }
 
+// The same with less to decide where there is an addend at most, as in recurrent layers. kShared: rows
+// whose columns are shared are in order.
+template <bool kShared>
+BILLHOOK_INLINE void store_rows(const LaneRows& w, int64_t group, Vec acc, const float* addend, float* y) {
+  const int32_t* rows = w.row + group * kRows;
+  float sums[kLanes];
+  store(sums, acc);
+  if (w.bias != nullptr || w.activation != kNone || rows[kRows - 1] < 0)
+    return finish(w, rows, sums, addend, y);
+  if (kShared) {
+    for (int64_t lane = 0; lane < kRows; ++lane)
+      if (addend != nullptr) sums[lane] += addend[rows[0] + lane];
+    std::memcpy(y + rows[0], sums, kRows * sizeof(float));
+    return;
+  }
+#pragma GCC unroll 8
+  for (int64_t lane = 0; lane < kRows; ++lane)
+    y[rows[lane]] = addend == nullptr ? sums[lane] : sums[lane] + addend[rows[lane]];
+}
+
 }  // namespace
 
 void spmv_groups(const LaneRows& w, int64_t first, int64_t last, const float* x,
                  const float* addend, float* y) {
   for (int64_t group = first; group < last; ++group) {
-    const Vec acc = w.shared_columns ? dot<true>(w, group, x) : dot<false>(w, group, x);
-    finish(w, group, acc, addend, y);
+    if (w.shared_columns)
+      store_rows<true>(w, group, dot<true>(w, group, x), addend, y);
+    else
+      store_rows<false>(w, group, dot<false>(w, group, x), addend, y);
   }
 }
 

@@ -58,6 +58,17 @@ class Output:
     axis: int = 0
     merged: bool = False
 
+    @property
+    def shape_of_one(self) -> Shape:
+        """Of a batch of one.
+
+        >>> Output("h", 0, (2, 96), axis=1).shape_of_one
+        (2, 1, 96)
+        """
+        if self.merged:
+            return self.shape
+        return (*self.shape[: self.axis], 1, *self.shape[self.axis :])
+
     def of_batch(self, y: torch.Tensor) -> torch.Tensor:
         """The model's output from the samples' results (N, *shape)."""
         y = y.movedim(0, self.axis)

@@ -83,6 +83,7 @@ class Network(nn.Module):
         given = (math.prod(each.shape) * DTYPES[each.dtype].itemsize for each in graph.inputs)
         made = (4 * math.prod(each.shape) for each in graph.outputs)
         self._strides = (0, 0, *given, *made)  # bytes of a sample in each buffer
+        self._shapes_of_one = [o.shape_of_one for o in self.outputs]
         self._pool: list[torch.Tensor] = []
         self._lock = threading.Lock()
         self.eval()
@@ -125,14 +126,17 @@ class Network(nn.Module):
             return own(*inputs)
         given = self.samples(inputs)
         batch = len(given[0])
-        results = [given[0].new_empty((batch, *o.shape), dtype=torch.float32) for o in self.outputs]
+        one = batch == 1  # nothing then has to be moved
+        shapes = self._shapes_of_one if one else [(batch, *o.shape) for o in self.outputs]
+        results = [torch.empty(shape, dtype=torch.float32, device="cpu") for shape in shapes]
         workspace = self.take()
         try:
             self.run_native(self.steps, workspace, given, results)
         finally:
             self.give(workspace)
-        outputs = [o.of_batch(y) for o, y in zip(self.outputs, results, strict=True)]
-        return self.graph.pack(outputs) if self.packs is None else self.packs(outputs)
+        if not one:
+            results = [o.of_batch(y) for o, y in zip(self.outputs, results, strict=True)]
+        return self.graph.pack(results) if self.packs is None else self.packs(results)
 
     def for_length(self, inputs: Sequence[Any]) -> "Network":
         """The network for inputs of this length, which shares the weights.
@@ -244,21 +248,25 @@ class Network(nn.Module):
 def _sample(x: Any, wanted: Input) -> torch.Tensor:
     """An input with the batch first, contiguous, as the steps read it."""
     check_input("this program", x, DTYPES[wanted.dtype])
-    shape = (*wanted.shape[: wanted.axis], "N", *wanted.shape[wanted.axis :])
     if not _fits(x, wanted):
+        shape = (*wanted.shape[: wanted.axis], "N", *wanted.shape[wanted.axis :])
         sizes = ", ".join(map(str, shape))
         raise ConfigurationError(
             f"{wanted.name}'s shape is {tuple(x.shape)}: this program was compiled for ({sizes}); "
             "compile it again for another size"
         )
+    if wanted.axis == 0 and x.is_contiguous() and not x.is_neg():
+        ready: torch.Tensor = x
+        return ready
     samples: torch.Tensor = x.detach().resolve_neg().movedim(wanted.axis, 0).contiguous()
     return samples
 
 
 def _fits(x: torch.Tensor, wanted: Input) -> bool:
     """Whether a tensor is some samples of an input."""
-    own = x.shape[: wanted.axis] + x.shape[wanted.axis + 1 :]
-    return x.dim() == len(wanted.shape) + 1 and tuple(own) == wanted.shape
+    own = tuple(x.shape)
+    others = own[: wanted.axis] + own[wanted.axis + 1 :]
+    return len(own) == len(wanted.shape) + 1 and others == wanted.shape
 
 
 def _again(

@@ -25,7 +25,7 @@ __all__ = ["Captured", "capture", "capture_graph", "capture_maps"]
 SAMPLES = 3
 IGNORED = ("_set_grad_enabled", "_assert_tensor_metadata", "_assert_scalar", "_assert_async")
 Captured = tuple[Graph, Callable[[list[torch.Tensor]], Any] | None]
-"""A graph, and what makes of its outputs the model's, if that is not one tensor."""
+"""A graph, and what makes of its outputs the model's, if these are not tensors in tuples."""
 
 
 def capture_graph(model: nn.Module, inputs: Sequence[Any]) -> Captured:
@@ -75,7 +75,7 @@ def capture_maps(model: nn.Module, x: torch.Tensor) -> Graph:
     """
     graph, pack = capture_graph(model, (x,))
     whole = len(graph.outputs) == 1 and graph.outputs[0].value == len(graph.ops) - 1
-    if pack is not None or not whole or len(graph.inputs[0].form) != 3:
+    if pack is not None or graph.structure != 0 or not whole or len(graph.inputs[0].form) != 3:
         raise UnsupportedError("not one input of maps with one output")
     return graph
 
@@ -191,8 +191,11 @@ class _Export:
         graph = _without_unused(self.trace.ops, inputs, outputs)
         if spec.is_leaf():
             return graph, None
-        structure = _structure(unflatten(order, spec))
-        return replace(graph, structure=structure), partial(_packed, order=order, spec=spec)
+        nested = unflatten(order, spec)
+        graph = replace(graph, structure=_structure(nested))
+        if _in_tuples(nested):
+            return graph, None
+        return graph, partial(_packed, order=order, spec=spec)
 
     def _output(self, node: fx.Node, k: int) -> Output:
         value = self.trace.value(node)
@@ -315,6 +318,10 @@ def _where(node: fx.Node) -> str:
     code = next((line.strip() for line in reversed(lines) if line.strip().startswith("File")), "")
     places = [part for part in (f"in {module}" if module else "", code) if part]
     return f" ({', '.join(places)})" if places else ""
+
+
+def _in_tuples(nested: Any) -> bool:
+    return type(nested) is int or (type(nested) is tuple and all(map(_in_tuples, nested)))
 
 
 def _structure(nested: Any) -> Any:
