@@ -48,6 +48,54 @@ def test_a_branch_on_the_batch_size_is_noticed() -> None:
         assert relative_error(fast(both), model(both)) <= 1e-5
 
 
+class LargeNumbers(nn.Module):
+    """Adds and subtracts a large number: its own outputs are right to some 1e-4 only."""
+
+    def __init__(self, large: float = 1e4) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(512, 64), nn.Linear(64, 64)
+        self.large = large
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z: torch.Tensor = self.second(self.first(x)) + self.large
+        return z - self.large
+
+
+class Off(nn.Module):
+    """Another module's outputs, by a relative error off."""
+
+    def __init__(self, model: nn.Module, error: float) -> None:
+        super().__init__()
+        self.model, self.error = model, error
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.model(x)
+        return y * (1 + self.error)
+
+
+def test_a_program_may_round_as_much_as_its_model_does() -> None:
+    model, x = pruned(LargeNumbers(), 0.9), torch.randn(8, 512)
+    exact = pruned(LargeNumbers(0.0), 0.9)
+    exact.load_state_dict(model.state_dict())
+    trials = Trials(model, (x,))
+    with torch.no_grad():
+        assert relative_error(exact(x), model(x)) > 1e-5
+        trials.check(exact)  # has not the model's rounding error: nearer to the truth than itself
+        trials.check(Off(exact, 1e-6))
+        with pytest.raises(CompileError, match="outputs differ"):
+            trials.check(Off(exact, 2e-2))
+        with pytest.raises(CompileError, match="outputs differ"):  # the same of one that is exact
+            Trials(exact, (x,)).check(Off(exact, 2e-4))
+
+
+def test_no_error_of_a_model_allows_more_than_a_thousandth() -> None:
+    model, x = pruned(LargeNumbers(1e7), 0.9), torch.randn(8, 512)
+    exact = pruned(LargeNumbers(0.0), 0.9)
+    exact.load_state_dict(model.state_dict())
+    with torch.no_grad(), pytest.raises(CompileError, match="outputs differ"):
+        Trials(model, (x,)).check(Off(exact, 2e-3))
+
+
 def test_a_difference_that_zeros_hide_is_noticed() -> None:
     class Program(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
