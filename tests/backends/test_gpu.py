@@ -268,7 +268,7 @@ def test_a_pruned_model_is_saved_loaded_and_compiled_from_the_gpu(tmp_path: Path
         assert torch.equal(ours, theirs)
     x = inputs(0)
     if DEVICE == "cuda":
-        with pytest.raises(billhook.errors.BillhookError, match="CPU models"):
+        with pytest.raises(billhook.errors.BillhookError, match="models on the CPU"):
             billhook.compile(model.eval(), x)
     program = billhook.compile(model.cpu().eval(), x.cpu())
     torch.testing.assert_close(program(x.cpu()), model(x.cpu()))

@@ -58,6 +58,8 @@ def check_model(model: nn.Module, inputs: tuple[Any, ...]) -> None:
     tensors += [("an example input", x) for x in torch_private.leaves(inputs) if torch.is_tensor(x)]
     for name, tensor in tensors:
         if tensor.device.type != "cpu":
-            raise ConfigurationError(f"{name} is on {tensor.device}: compile takes CPU models")
+            raise ConfigurationError(
+                f"{name} is on {tensor.device}: compile takes models on the CPU; use .cpu()"
+            )
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise ConfigurationError(f"{name} is {tensor.dtype}: compile takes fp32; use .float()")

@@ -62,8 +62,8 @@ def compile(
     where the model itself rounds by more, are at most twice as far as its own from what it computes
     in fp64. This is checked on the example inputs, and to 1e-4 on variations of them (perturbed,
     scaled with the sign turned, another batch size): a program that differs is not used, its layers
-    are replaced one by one instead, and the report says why. A pruned weight contributes nothing, whatever its
-    input: where a dense layer makes 0 * inf = NaN, the compiled one does not.
+    are replaced one by one instead, and the report says why. A pruned weight contributes nothing,
+    whatever its input: where a dense layer makes 0 * inf = NaN, the compiled one does not.
 
     The batch size may vary. So may the length of sequences, if the model takes other lengths than
     the example's: one program runs them too where the sizes in it follow from the length, as those
