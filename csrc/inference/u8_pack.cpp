@@ -6,12 +6,13 @@
 #include <vector>
 
 #include "abi.h"
+#include "u8s8_depthwise.h"
 
 namespace billhook {
 
 namespace {
 
-constexpr int64_t kFour = 4, kSides = 3;
+constexpr int64_t kFour = 4;
 
 int64_t up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -41,6 +42,13 @@ void put_words(const int8_t* four, int8_t* to) {
   const int16_t words[kFour] = {four[0], four[2], four[1], four[3]};
   std::memcpy(to, words, sizeof words);
 }
+
+void put_word(int8_t value, int8_t* to) {
+  const int16_t word = value;
+  std::memcpy(to, &word, sizeof word);
+}
+
+int64_t run_of(const S8Taps& taps) { return taps.words != 0 ? 2 : kFour; }
 
 // The nonzeros of sixteen rows by a window of columns: of each row their columns in the window.
 struct Cell {
@@ -238,15 +246,25 @@ void fill_stream(const S8Matrix& m, const int32_t* ptr, uint64_t* mask, int64_t*
   begin[packs] = at;
 }
 
-void fill_quads(const int8_t* taps, int64_t channels, int8_t* value) {
-  const int64_t quads = (channels + kFour - 1) / kFour;
-  std::fill(value, value + 96 * quads, int8_t{0});
-  for (int64_t c = 0; c < channels; ++c)
-    for (int64_t row = 0; row < kSides; ++row)
-      for (int64_t form = 0; form < 2; ++form)
-        for (int64_t k = 0; k < kSides; ++k)
-          value[96 * (c / kFour) + 32 * row + 16 * form + 4 * (c % kFour) + form + k] =
-              taps[9 * c + kSides * row + k];
+int64_t quads_bytes(const S8Taps& t) {
+  const int64_t runs = depthwise_runs(t.width, t.stride, run_of(t));
+  return up(t.channels, kFour) / kFour * t.height * runs * depthwise_forms(t.stride) * kTapBytes;
+}
+
+void fill_quads(const S8Taps& t, int8_t* value) {
+  const int64_t run = run_of(t), runs = depthwise_runs(t.width, t.stride, run);
+  const int64_t forms = depthwise_forms(t.stride);
+  std::fill(value, value + quads_bytes(t), int8_t{0});
+  for (int64_t c = 0; c < t.channels; ++c)
+    for (int64_t row = 0; row < t.height; ++row)
+      for (int64_t form = 0; form < forms; ++form)
+        for (int64_t tap = 0; tap < t.width; ++tap) {
+          const int64_t at = tap + form, first = (c / kFour * t.height + row) * runs + at / run;
+          int8_t* own = value + (first * forms + form) * kTapBytes + kFour * (c % kFour);
+          const int8_t given = t.value[(c * t.height + row) * t.width + tap];
+          if (t.words == 0) own[at % run] = given;
+          else put_word(given, own + 2 * (at % run));
+        }
 }
 
 }  // namespace billhook
@@ -305,7 +323,8 @@ BILLHOOK_API int64_t billhook_s8_fill_stream(const S8Matrix* m, const int32_t* p
   return 0;
 }
 
-BILLHOOK_API int64_t billhook_s8_fill_quads(const int8_t* taps, int64_t channels, int8_t* value) {
-  billhook::fill_quads(taps, channels, value);
-  return 0;
+// The bytes of the quads; filled unless they are null.
+BILLHOOK_API int64_t billhook_s8_quads(const billhook::S8Taps* taps, int8_t* value) {
+  if (value != nullptr) billhook::fill_quads(*taps, value);
+  return billhook::quads_bytes(*taps);
 }

@@ -1,4 +1,4 @@
-// From weights in s8 to what the kernels read: blocks, packs, windows, filters of three by three taps.
+// From weights in s8 to what the kernels read: blocks, packs, windows, taps of single channels.
 //
 // Who calls these owns all memory: a first call says how much a packing takes, a second one fills it.
 #pragma once
@@ -15,6 +15,13 @@ struct S8Matrix {
 // A convolution's weights (rows, inputs, taps), rows in `groups`. Mirrored by packing.py.
 struct S8Filters {
   int64_t rows, inputs, taps, groups;
+  const int8_t* value;
+};
+
+// Filters (channels, height, width) of a depthwise convolution; stride is that of columns. Mirrored by
+// packing.py.
+struct S8Taps {
+  int64_t channels, height, width, stride, words;
   const int8_t* value;
 };
 
@@ -50,7 +57,8 @@ void fill_windows(const S8Matrix& m, const int32_t* ptr, uint8_t* index, int8_t*
 void fill_stream(const S8Matrix& m, const int32_t* ptr, uint64_t* mask, int64_t* begin,
                  uint8_t* stream);
 
-// DepthwiseQuads: filters (channels, 9) as 96 bytes a quad.
-void fill_quads(const int8_t* taps, int64_t channels, int8_t* value);
+// DepthwiseQuads of taps in runs of four, or for AVX2 two as words.
+int64_t quads_bytes(const S8Taps& taps);
+void fill_quads(const S8Taps& taps, int8_t* value);
 
 }  // namespace billhook

@@ -128,9 +128,6 @@ void run_quad(const U8Step& step, const Context& context, int64_t q, const uint8
                  channel, step.by_sample != 0 ? step.channels : 1);
       break;
     }
-    case kU8Depthwise:
-      u8s8_depthwise_for(context.isa)(*step.depthwise, q, x, y + q * step.y.plane);
-      break;
     case kU8MaxPool: context.map.max_pool(step.window, x, y + q * step.y.plane); break;
     case kU8AveragePool:
       context.map.average_pool(step.window, step.count_padding != 0, x, y + q * step.y.plane);
@@ -156,6 +153,14 @@ void run_quad(const U8Step& step, const Context& context, int64_t q, const uint8
         for (int64_t p = 0; p < step.pixels; ++p)
           y[(4 * q + c) * step.pixels + p] = x[4 * p + c];
   }
+}
+
+void run_depthwise(const U8Step& step, const Context& context) {
+  const QuadMaps maps{at(step.x, context), step.x.plane, at(step.y, context), step.y.plane};
+  const U8Depthwise kernel = u8s8_depthwise_for(context.isa);
+  parallel_ranges((step.channels + 3) / 4, context.threads, [&](int64_t first, int64_t last) {
+    kernel(step.window, *step.depthwise, maps, first, last);
+  });
 }
 
 void run_quads(const U8Step& step, const Context& context) {
@@ -246,6 +251,7 @@ bool run_step(const U8Step& step, const Context& context) {
                                          step.channels, static_cast<float>(step.scale),
                                          static_cast<float>(step.shift), at(step.y, context));
     case kU8Conv: run_conv(step, context); break;
+    case kU8Depthwise: run_depthwise(step, context); break;
     case kU8Linear: run_linear(step, context); break;
     case kU8Select: run_select(step, context); break;
     default: run_quads(step, context);

@@ -41,7 +41,7 @@ struct U8Step {
   int64_t channels;  // of x; of a vector, its elements
   int64_t first;     // kU8Copy: the channel of y where x's first one goes
   int64_t pixels;    // of x; kU8Conv: of y
-  Window2d window;   // kU8Conv, kU8MaxPool, kU8AveragePool
+  Window2d window;   // kU8Conv, kU8Depthwise, kU8MaxPool, kU8AveragePool
   int64_t gather;    // kU8Conv: the operand is a panel of the window's taps
   int64_t lines;     // kU8Conv: widest tile, in lines of 16 pixels
   int64_t count_padding;

@@ -1,4 +1,7 @@
 // The kernel of u8s8_depthwise.h, for the instruction set of the file that includes it.
+#include <algorithm>
+#include <utility>
+
 #include "u8_vec.h"
 #include "u8s8_depthwise.h"
 
@@ -6,122 +9,139 @@ namespace billhook::BILLHOOK_NAMESPACE {
 
 namespace {
 
-// One quad's constants. taps[2 * row] are [w0 w1 w2 0], taps[2 * row + 1] are [0 w0 w1 w2].
+#define BILLHOOK_ALWAYS __attribute__((always_inline))
+
+// body(i) for i < count; if kCount is not 0 it is the count, the calls are written out, and i is a constant.
+template <int kCount, typename Body>
+BILLHOOK_ALWAYS inline void repeat(int64_t count, const Body& body) {
+  if constexpr (kCount == 0) {
+    for (int64_t i = 0; i < count; ++i) body(i);
+  } else {
+    [&]<int... i>(std::integer_sequence<int, i...>) BILLHOOK_ALWAYS {
+      (body(std::integral_constant<int, i>{}), ...);
+    }(std::make_integer_sequence<int, kCount>{});
+  }
+}
+
+// The sizes of a filter at column stride kStride; rows and columns are 0 where only the window says them, and
+// taps then stay in memory.
+template <int kStrideOf, int kRowsOf, int kColumnsOf>
+struct Shape {
+  static constexpr int kStride = kStrideOf, kRows = kRowsOf, kForms = depthwise_forms(kStride);
+  static constexpr int kRuns = kRows == 0 ? 0 : depthwise_runs(kColumnsOf, kStride, kRun);
+  static constexpr int kStep = kRun / 2;  // runs from one that a sum takes to the next
+};
+
+// What one quad is multiplied by.
+template <typename S>
 struct Filter {
-  Weights taps[6];
-  Sums bias;
-  Floats scale;
-  Bytes padding;
-  Filter(const DepthwiseQuads& d, int64_t quad)
-      : bias(sums_of(splat_lane(d.bias + 4 * quad))),
-        scale(as_floats(splat_lane(d.scale + 4 * quad))),
-        padding(splat_bytes(static_cast<int32_t>(0x01010101u * static_cast<uint32_t>(d.zero)))) {
-    for (int i = 0; i < 6; ++i) taps[i] = weights(splat_lane(d.value + (24 * quad + 4 * i) * 4));
+  const int64_t rows, runs;
+  const int8_t* const value;
+  const Sums bias;
+  const Floats scale;
+  Taps kept[S::kRows == 0 ? 1 : S::kRows * S::kRuns * S::kForms];
+
+  Filter(const Window2d& w, const DepthwiseQuads& d, int64_t quad)
+      : rows(w.kernel_height),
+        runs(depthwise_runs(w.kernel_width, S::kStride, kRun)),
+        value(d.value + kTapBytes * quad * rows * runs * S::kForms),
+        bias(sums_of(splat_lane(d.bias + 4 * quad))),
+        scale(as_floats(splat_lane(d.scale + 4 * quad))) {
+    repeat<S::kRows * S::kRuns * S::kForms>(0, [&](auto i) BILLHOOK_ALWAYS {
+      kept[i] = taps(value + kTapBytes * i);
+    });
+  }
+  BILLHOOK_ALWAYS inline Taps at(int64_t row, int64_t run, int64_t form) const {
+    if constexpr (S::kRows == 0) return taps(value + kTapBytes * ((row * runs + run) * S::kForms + form));
+    else return kept[(row * S::kRuns + run) * S::kForms + form];
   }
 };
 
-// Input pixels of one row, from column `first` on, and their transposed lanes.
-struct Window {
-  int64_t offset;  // of the first pixel, in bytes
-  PixelMask mask;
-  Window(const DepthwiseQuads& d, int64_t first)
-      : offset(4 * first), mask(pixels_between(-first, d.in_width - first)) {}
-};
+// kPixels results, the first of whose windows begins at x. The sums of two pixels of a lane come from runs of
+// their own (`second`), at stride 1 each with its next pixel; at stride 2 a second vector has the rest.
+template <typename S>
+BILLHOOK_INLINE void convolve_pixels(const Filter<S>& f, const uint8_t* x, int64_t pitch, uint8_t* y,
+                                     int64_t count) {
+  Sums s[4] = {f.bias, f.bias, f.bias, f.bias};
+  repeat<S::kRows>(f.rows, [&](auto row) BILLHOOK_ALWAYS {
+    repeat<S::kRuns>(f.runs, [&](auto run_) BILLHOOK_ALWAYS {
+      repeat<S::kStride>(0, [&](auto vector) BILLHOOK_ALWAYS {
+        repeat<2>(0, [&](auto second) BILLHOOK_ALWAYS {
+          const int64_t pixel = kPixels * vector + 2 * (S::kStep * run_ + second);
+          const Run own = run(load(x + row * pitch + 4 * pixel));
+          repeat<S::kForms>(0, [&](auto form) BILLHOOK_ALWAYS {
+            dot(s[S::kStride == 1 ? 2 * second + form : 2 * vector + second], own, f.at(row, run_, form));
+          });
+        });
+      });
+    });
+  });
+  const Bytes made = join(pair(quantised(s[0], f.scale), quantised(s[1], f.scale)),
+                          pair(quantised(s[2], f.scale), quantised(s[3], f.scale)));
+  const Bytes v = S::kStride == 1 ? made : evens_then_odds(made);
+  if (count >= kPixels) store(y, v);
+  else store_where(y, pixels_between(0, count), v);
+}
 
-template <int kWindows>
-struct Row {
-  Operand at[kWindows];
-};
+BILLHOOK_INLINE void copy_row(const uint8_t* x, int64_t width, uint8_t* to) {
+  if (width < kPixels) return store_where(to, pixels_between(0, width), load(x));
+  for (int64_t p = 0; p < width - kPixels; p += kPixels) store(to + 4 * p, load(x + 4 * p));
+  store(to + 4 * (width - kPixels), load(x + 4 * (width - kPixels)));
+}
 
-template <int kWindows>
-BILLHOOK_INLINE Row<kWindows> read_row(const DepthwiseQuads& d, const Filter& f, int64_t row,
-                                       const uint8_t* x, const Window* windows) {
-  Row<kWindows> r;
-  if (row < 0 || row >= d.in_height) {
-    for (int i = 0; i < kWindows; ++i) r.at[i] = operand(f.padding);  // transposed it is the same
-    return r;
+BILLHOOK_INLINE void fill(uint8_t* begin, int64_t bytes, Bytes v) {
+  for (int64_t at = 0; at < bytes; at += 4 * kPixels) store(begin + at, v);
+}
+
+// Rows [top, top + count) of a map with what lies around it. At both sides of the map that is there already.
+void copy_rows(const Window2d& w, const uint8_t* x, int64_t top, int64_t count, uint8_t* to, int64_t pitch,
+               Bytes padding) {
+  for (int64_t row = top; row < top + count; ++row, to += pitch) {
+    if (row < 0 || row >= w.in_height) fill(to, pitch, padding);
+    else copy_row(x + 4 * row * w.in_width, w.in_width, to + 4 * w.pad_left);
   }
-  const uint8_t* begin = x + row * d.in_width * 4;
-#pragma GCC unroll 4
-  for (int i = 0; i < kWindows; ++i)
-    r.at[i] = operand(transpose(load_where(begin + windows[i].offset, windows[i].mask, f.padding)));
-  return r;
 }
 
-BILLHOOK_INLINE Bytes finish(const Filter& f, Sums a, Sums b, Sums c, Sums d) {
-  return join(pair(quantised(a, f.scale), quantised(b, f.scale)),
-              pair(quantised(c, f.scale), quantised(d, f.scale)));
-}
-
-BILLHOOK_INLINE void store_pixels(uint8_t* y, Bytes v, int64_t count) {
-  if (count >= kPixels) return store(y, v);
-  store_where(y, pixels_between(0, count), v);
-}
-
-// Stride 1: windows that begin at the first tap and two pixels later give four pixels per lane.
-void stride_one(const DepthwiseQuads& d, const Filter& f, const uint8_t* x, uint8_t* y) {
-  for (int64_t j = 0; j < d.width; j += kPixels) {
-    const Window windows[2] = {{d, j - d.pad_left}, {d, j - d.pad_left + 2}};
-    const auto read = [&](int64_t row) { return read_row<2>(d, f, row, x, windows); };
-    const auto write = [&](int64_t i, const Row<2>& r0, const Row<2>& r1, const Row<2>& r2) {
-      Sums s[4] = {f.bias, f.bias, f.bias, f.bias};
-      const Row<2>* rows[3] = {&r0, &r1, &r2};
-#pragma GCC unroll 3
-      for (int k = 0; k < 3; ++k) {
-        dot(s[0], rows[k]->at[0], f.taps[2 * k]);
-        dot(s[1], rows[k]->at[0], f.taps[2 * k + 1]);
-        dot(s[2], rows[k]->at[1], f.taps[2 * k]);
-        dot(s[3], rows[k]->at[1], f.taps[2 * k + 1]);
+template <typename S>
+void convolve(const Window2d& window, const DepthwiseQuads& d, const QuadMaps& maps, int64_t first,
+              int64_t last) {
+  const Window2d w = window;  // which y is not, for the compiler
+  const int64_t pitch = depthwise_pitch(w, kPixels), band = depthwise_band(w, kPixels);
+  const Bytes padding = splat_bytes(static_cast<int32_t>(0x01010101u * static_cast<uint32_t>(w.zero)));
+  const int64_t bytes = pitch * depthwise_rows(w, std::min(band, w.height));
+  uint8_t* rows = byte_scratch(kPanelSlot, bytes + kDepthwiseSlack);
+  rows += -reinterpret_cast<uintptr_t>(rows) % kSlack;
+  fill(rows, bytes, padding);
+  for (int64_t quad = first; quad < last; ++quad) {
+    const Filter<S> f(w, d, quad);
+    uint8_t* y = maps.y + quad * maps.y_plane;
+    for (int64_t i = 0, left = w.height * w.width; i < w.height;) {
+      const int64_t count = std::min(band, w.height - i);
+      copy_rows(w, maps.x + quad * maps.x_plane, i * w.stride_height - w.pad_top,
+                depthwise_rows(w, count), rows, pitch, padding);
+      const uint8_t* x = rows;
+      for (const int64_t end = i + count; i < end; ++i, x += w.stride_height * pitch) {
+        // What is stored beyond a row's end is overwritten by the next row.
+        for (int64_t j = 0; j < w.width; j += kPixels)
+          convolve_pixels(f, x + 4 * S::kStride * j, pitch, y + 4 * j, left - j);
+        y += 4 * w.width, left -= w.width;
       }
-      store_pixels(y + 4 * (i * d.width + j), finish(f, s[0], s[1], s[2], s[3]), d.width - j);
-    };
-    Row<2> a = read(-d.pad_top), b = read(1 - d.pad_top), c;
-    int64_t i = 0, next = 2 - d.pad_top;
-    for (; i + 3 <= d.height; i += 3, next += 3) {
-      c = read(next);
-      write(i, a, b, c);
-      a = read(next + 1);
-      write(i + 1, b, c, a);
-      b = read(next + 2);
-      write(i + 2, c, a, b);
-    }
-    for (; i < d.height; ++i, ++next) {
-      c = read(next);
-      write(i, a, b, c);
-      a = b;
-      b = c;
     }
   }
 }
 
-// Stride 2: each lane of a window gives one pixel; four windows give as many as a vector holds.
-void stride_two(const DepthwiseQuads& d, const Filter& f, const uint8_t* x, uint8_t* y) {
-  for (int64_t j = 0; j < d.width; j += kPixels) {
-    const int64_t first = 2 * j - d.pad_left;
-    const Window windows[4] = {
-        {d, first}, {d, first + 2}, {d, first + kPixels}, {d, first + kPixels + 2}};
-    const auto read = [&](int64_t row) { return read_row<4>(d, f, row, x, windows); };
-    Row<4> a = read(-d.pad_top);
-    for (int64_t i = 0; i < d.height; ++i) {
-      const Row<4> b = read(2 * i + 1 - d.pad_top), c = read(2 * i + 2 - d.pad_top);
-      Sums s[4] = {f.bias, f.bias, f.bias, f.bias};
-#pragma GCC unroll 4
-      for (int k = 0; k < 4; ++k) {
-        dot(s[k], a.at[k], f.taps[0]);
-        dot(s[k], b.at[k], f.taps[2]);
-        dot(s[k], c.at[k], f.taps[4]);
-      }
-      store_pixels(y + 4 * (i * d.width + j),
-                   evens_then_odds(finish(f, s[0], s[1], s[2], s[3])), d.width - j);
-      a = c;
-    }
-  }
+template <int kStride>
+U8Depthwise convolution_for(int64_t height, int64_t width) {
+  if (height == 3 && width == 3) return convolve<Shape<kStride, 3, 3>>;
+  return convolve<Shape<kStride, 0, 0>>;
 }
 
 }  // namespace
 
-void u8s8_depthwise(const DepthwiseQuads& d, int64_t quad, const uint8_t* x, uint8_t* y) {
-  (d.stride == 1 ? stride_one : stride_two)(d, Filter(d, quad), x, y);
+void u8s8_depthwise(const Window2d& w, const DepthwiseQuads& d, const QuadMaps& maps, int64_t first,
+                    int64_t last) {
+  const auto of = w.stride_width == 1 ? convolution_for<1> : convolution_for<2>;
+  of(w.kernel_height, w.kernel_width)(w, d, maps, first, last);
 }
 
 }  // namespace billhook::BILLHOOK_NAMESPACE

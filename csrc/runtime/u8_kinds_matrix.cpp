@@ -116,15 +116,19 @@ void check_depthwise(Checker& check, U8Plan& plan) {
           "a depthwise convolution in 8 bits does not fit its weight");
   const Matrix m = check_matrix(check, {plan.weight.tensor, plan.weight.bias, plan.weight.factors}, 4);
   const std::vector<int64_t>& shape = check.tensor(plan.weight.tensor).shape;
-  require(m.rows == step.channels && shape[1] == 1 && shape[2] == 3 && shape[3] == 3 &&
-              w.kernel_height == 3 && w.kernel_width == 3 && w.dilation_height == 1 &&
-              w.dilation_width == 1 && w.stride_height == w.stride_width && w.stride_height <= 2,
+  require(m.rows == step.channels && shape[1] == 1 && shape[2] == w.kernel_height &&
+              shape[3] == w.kernel_width && w.dilation_height == 1 && w.dilation_width == 1 &&
+              w.stride_width <= 2,
           "a depthwise convolution in 8 bits has a form without a kernel");
   check_map(check, step.x, step.channels, Whole(w.in_height) * w.in_width, kRead);
-  const Whole pixels = Whole(w.height) * w.width;
-  check_map(check, step.y, step.channels, pixels, kWritten);
-  check.take(sizeof(DepthwiseQuads) + 32 * up(m.rows, 4) + 1024, 0);
-  check.work(9 * pixels * m.rows);
+  check_map(check, step.y, step.channels, Whole(w.height) * w.width, kWritten);
+  const int64_t pitch = depthwise_pitch(w, kLine), band = std::min(depthwise_band(w, kLine), w.height);
+  const Whole copied = Whole(depthwise_rows(w, band)) * pitch;
+  check.room(kPanelSlot, (copied + kDepthwiseSlack) / 4);
+  const S8Taps taps{m.rows, w.kernel_height, w.kernel_width, w.stride_width, check.isa == kAvx2, nullptr};
+  check.take(sizeof(DepthwiseQuads) + quads_bytes(taps) + 8 * up(m.rows, 4) + 1024, 0);
+  check.work((Whole(shape[2]) * shape[3] * w.height * w.width + (w.height + band - 1) / band * (copied / 4)) *
+             m.rows);
 }
 
 void check_linear(Checker& check, U8Plan& plan) {

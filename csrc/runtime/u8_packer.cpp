@@ -158,13 +158,14 @@ void pack_u8_conv(Packer& packer, U8Plan& plan) {
 
 void pack_u8_depthwise(Packer& packer, U8Plan& plan) {
   const Rows rows = read(packer, plan, false);
-  const int64_t length = (rows.m.rows + 3) / 4 * 4;
-  auto* value = room<int8_t>(packer, 24 * length);
-  fill_quads(rows.m.value, rows.m.rows, value);
   const Window2d& w = plan.step.window;
+  const S8Taps taps{rows.m.rows,    w.kernel_height,       w.kernel_width,
+                    w.stride_width, packer.isa == kAvx2, rows.m.value};
+  auto* value = room<int8_t>(packer, quads_bytes(taps));
+  fill_quads(taps, value);
+  const int64_t length = (rows.m.rows + 3) / 4 * 4;
   plan.step.depthwise = keep<DepthwiseQuads>(
-      packer, {w.in_height, w.in_width, w.height, w.width, w.stride_height, w.pad_top, w.pad_left, w.zero,
-               value, padded(packer, rows.bias, length), padded(packer, rows.scale, length)});
+      packer, {value, padded(packer, rows.bias, length), padded(packer, rows.scale, length)});
 }
 
 void pack_u8_linear(Packer& packer, U8Plan& plan) {

@@ -16,9 +16,10 @@ import billhook
 from billhook.inference.compiled import CompiledModel
 from billhook.inference.graph import Layer, capture_graph
 from billhook.inference.int8 import reference
+from billhook.inference.int8.calibrate import calibrate
 from billhook.inference.int8.inputs import captured, maps_of
 from billhook.inference.int8.network import Int8Network
-from billhook.inference.int8.quantise import calibrate, quantise
+from billhook.inference.int8.quantise import quantise
 from billhook.inference.int8.ranges import Calibration
 from billhook.inference.network.network import Network
 from billhook.inference.plan import Choice, Plan
@@ -157,6 +158,13 @@ def in_8_bits() -> dict[str, tuple[nn.Module, torch.Tensor, Kernels]]:
     return {
         "bytes": (Bytes(), torch.randn(2, 3, 13, 11), kernels),
         "rows": (rows, torch.randn(130, 9), {"0": "8x4", "2": "all_blocks"}),
+        "filters": (
+            nn.Sequential(
+                nn.Conv2d(6, 6, 5, 2, 2, groups=6), nn.ReLU(), nn.Conv2d(6, 6, (3, 7), groups=6)
+            ),
+            torch.randn(2, 6, 11, 17),
+            {"0": "depthwise", "2": "depthwise"},
+        ),
     }
 
 

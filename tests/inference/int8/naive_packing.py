@@ -133,17 +133,25 @@ def stream(m: Matrix) -> dict[str, list[int]]:
     return made
 
 
-def quads(taps: Matrix) -> list[int]:
-    """Of (channels, 9) for each row of taps and channel [w0 w1 w2 0], then [0 w0 w1 w2]."""
+def quads(taps: NDArray[np.int8], stride: int, words: bool) -> list[int]:
+    """Of (channels, height, width) for each row of taps, run and form the bytes of four channels.
+
+    A run is four taps, or two as words. At stride 1 its forms are a row's taps from its first one
+    on, and from the one before it on; at stride 2 the first form alone.
+    """
     made: list[int] = []
-    for quad in range(-(-len(taps) // 4)):
-        for row in range(3):
-            for form in (0, 1):
-                for c in range(4 * quad, 4 * quad + 4):
-                    own = (
-                        [int(v) for v in taps[c, 3 * row : 3 * row + 3]]
-                        if c < len(taps)
-                        else [0] * 3
-                    )
-                    made += [0, *own] if form else [*own, 0]
+    channels, height, width = taps.shape
+    run, forms = (2 if words else 4), (1 if stride == 2 else 2)
+    for quad in range(-(-channels // 4)):
+        for row in range(height):
+            for first in range(0, width + forms - 1, run):
+                for form in range(forms):
+                    for c in range(4 * quad, 4 * quad + 4):
+                        places = [first - form + i for i in range(run)]
+                        known = [c < channels and 0 <= at < width for at in places]
+                        own = [
+                            int(taps[c, row, at]) if k else 0
+                            for at, k in zip(places, known, strict=True)
+                        ]
+                        made += [b for v in own for b in ((v, -(v < 0)) if words else (v,))]
     return made

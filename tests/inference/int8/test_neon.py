@@ -114,8 +114,7 @@ def cases(draw: st.DrawFn) -> tuple[Program, np.ndarray, np.ndarray, int]:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     kind = draw(st.sampled_from(["convolution", "depthwise", "vector", "rows"]))
     if kind != "rows":
-        sides = (3, 3) if kind == "depthwise" else None
-        program, x = draw(vectors() if kind == "vector" else convolutions(sides))
+        program, x = draw(vectors() if kind == "vector" else convolutions(kind == "depthwise"))
         wanted = np.stack([reference.evaluate(program, sample) for sample in x])
         return program, x, wanted, 0
     program = draw(perceptrons())

@@ -47,19 +47,22 @@ def inputs(rng: np.random.Generator, samples: int, shape: tuple[int, ...]) -> np
 
 
 @st.composite
-def convolutions(draw: st.DrawFn, kernel_sides: tuple[int, int] | None = None) -> Any:
-    """A program of one convolution, with or without an addend, and its input."""
+def convolutions(
+    draw: st.DrawFn, depthwise: bool = False, size: tuple[int, int] | None = None
+) -> Any:
+    """A program of one convolution and its input."""
     small = st.integers(1, 3)
-    depthwise = kernel_sides is not None
     groups = draw(st.integers(1, 9)) if depthwise else draw(small)
-    kernel = kernel_sides or (draw(small), draw(st.integers(1, 4)))
-    side = draw(st.integers(1, 2))
-    stride = (side, side) if depthwise else (draw(small), draw(small))
+    kernel = (draw(small), draw(st.integers(1, 4)))
+    if depthwise:
+        square = st.sampled_from([3, 3, 5, 7]).map(lambda side: (side, side))
+        kernel = draw(square | st.tuples(st.integers(1, 6), st.integers(1, 12)))
+    stride = (draw(small), draw(st.integers(1, 2) if depthwise else small))
     dilation = (1, 1) if depthwise else (draw(small), draw(small))
-    padding: Any = tuple(draw(st.integers(0, 2)) for _ in range(4))
+    padding: Any = tuple(draw(st.integers(0, 4 if depthwise else 2)) for _ in range(4))
     per_group = 1 if depthwise else draw(st.integers(1, 6))
     filters = groups if depthwise else groups * draw(st.integers(1, 9))
-    size = draw(st.integers(1, 20)), draw(st.integers(1, 40))
+    size = size or (draw(st.integers(1, 20)), draw(st.integers(1, 40)))
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
     padded = size[0] + padding[0] + padding[2], size[1] + padding[1] + padding[3]
     assume(all(p >= r for p, r in zip(padded, reach, strict=True)))
@@ -88,12 +91,22 @@ def test_a_convolution_equals_the_reference(data: st.DataObject) -> None:
     equal_everywhere(program, {"conv": Choice(kernel, data.draw(st.integers(1, 16)))}, x)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_a_depthwise_convolution_equals_the_reference(data: st.DataObject) -> None:
-    program, x = data.draw(convolutions((3, 3)))
+    program, x = data.draw(convolutions(depthwise=True))
     for kernel in ("depthwise", "1x4"):
         equal_everywhere(program, {"conv": Choice(kernel)}, x)
+
+
+@pytest.mark.parametrize("size", [(150, 60), (9, 4200)])
+@settings(max_examples=4, deadline=None)
+@given(st.data())
+def test_a_depthwise_convolution_of_more_rows_than_are_copied_at_once(
+    size: tuple[int, int], data: st.DataObject
+) -> None:
+    program, x = data.draw(convolutions(depthwise=True, size=size))
+    equal_everywhere(program, {"conv": Choice("depthwise")}, x)
 
 
 @settings(max_examples=25, deadline=None)

@@ -56,16 +56,21 @@ def test_blocks_and_packs(data: st.DataObject, group: int, every: bool, words: b
 
 @settings(max_examples=30, deadline=None)
 @given(st.data())
-def test_windows_and_filters(data: st.DataObject) -> None:
+def test_windows(data: st.DataObject) -> None:
     value = data.draw(weights(tuple(data.draw(size) for size in SIZES)))
     same(packing.pack_windows(rows_of(value), stream=False), naive.windows(value))
     packed = packing.pack_windows(rows_of(value), stream=True)
     same(packed, naive.stream(value) | {"ptr": naive.windows(value)["ptr"]})
     of_rows(packed, [r if r < len(value) else -1 for r in range(16 * packed.struct.packs)])
-    taps = data.draw(weights((data.draw(st.integers(1, 11)), 9)))
-    geometry = dict.fromkeys(("in_height", "in_width", "height", "width"), 1)
-    packed = packing.pack_depthwise(rows_of(taps), geometry)
-    same(packed, {"value": naive.quads(taps)})
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.integers(1, 2), st.booleans())
+def test_filters_of_single_channels(data: st.DataObject, stride: int, words: bool) -> None:
+    taps = data.draw(weights(tuple(data.draw(st.integers(1, most)) for most in (11, 4, 12))))
+    rows = rows_of(taps.reshape(len(taps), -1))
+    packed = packing.pack_depthwise(rows, taps.shape[1:], stride, words=words)
+    same(packed, {"value": naive.quads(taps, stride, words)})
     of_rows(packed, [r if r < len(taps) else -1 for r in range(-(-len(taps) // 4) * 4)])
 
 

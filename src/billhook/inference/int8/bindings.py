@@ -59,11 +59,9 @@ class WindowRowsStruct(ctypes.Structure):
 
 
 class DepthwiseStruct(ctypes.Structure):
-    """Filters of three by three taps; see ``u8s8_depthwise.h``."""
+    """Filters of single channels; see ``u8s8_depthwise.h``."""
 
-    _fields_ = _fields(
-        "in_height in_width height width stride pad_top pad_left zero", "value bias scale"
-    )
+    _fields_ = _fields("", "value bias scale")
 
 
 class MatrixStruct(ctypes.Structure):

@@ -303,20 +303,20 @@ class _Lowering:
         self.result.of_layer[op.name] = step
         if self.isa is None:
             return
-        if choice.kernel == "depthwise":
-            step.depthwise = self._filters(op, step.window, self.isa)
-        elif isinstance(op, Linear):
+        if isinstance(op, Linear):
             step.matrix = self._matrix(op, choice, self.isa)
+        elif choice.kernel == "depthwise":
+            step.depthwise = self._filters(op, self.isa)
         else:
             name, packed = self._product(op, choice, self.isa)
             setattr(step, name, packed)
 
-    def _filters(self, op: Conv | Linear, window: Window, isa: str) -> int:
-        """Three by three taps of each channel."""
-        names = ("in_height", "in_width", "height", "width", "pad_top", "pad_left", "zero")
-        geometry = {name: getattr(window, name) for name in names}
-        rows = rows_for(isa, Rows(op.weight.reshape(len(op.weight), 9), op.bias, op.scale))
-        return self._keep(pack_depthwise(rows, {**geometry, "stride": window.stride_height}))
+    def _filters(self, op: Conv, isa: str) -> int:
+        """The taps of each channel."""
+        channels, _, height, width = op.weight.shape
+        rows = rows_for(isa, Rows(op.weight.reshape(channels, -1), op.bias, op.scale))
+        packed = pack_depthwise(rows, (height, width), op.stride[1], words=isa == "avx2")
+        return self._keep(packed)
 
     def _product(self, op: Conv | Linear, choice: Choice, isa: str) -> tuple[str, int]:
         """A packing for maps, and the step's name for it."""

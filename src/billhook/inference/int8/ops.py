@@ -104,11 +104,11 @@ class Conv(Layer):
 
     @property
     def depthwise(self) -> bool:
-        """3x3, one filter per channel, of a stride that the depthwise kernel knows."""
+        """One filter per channel, of a stride and dilation that the depthwise kernel knows."""
         return (
             self.groups == self.weight.shape[0]
-            and tuple(self.weight.shape[1:]) == (1, 3, 3)
-            and self.stride in ((1, 1), (2, 2))
+            and self.weight.shape[1] == 1
+            and self.stride[1] <= 2
             and self.dilation == (1, 1)
             and len(self.inputs) == 1
         )

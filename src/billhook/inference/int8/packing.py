@@ -32,7 +32,6 @@ GROUPS = (1, 4, 8, 16)  # rows that may share their columns
 PACK = 16  # rows of a pack
 WINDOW = 64  # columns of a window
 STEP = 64  # bytes of a step of a pack
-QUAD = 96  # bytes of four filters of three by three taps
 SLACK = 64  # bytes that a kernel may read beyond an array
 
 Bytes = NDArray[np.int8]
@@ -58,8 +57,17 @@ class FiltersStruct(ctypes.Structure):
     )
 
 
+class TapsStruct(ctypes.Structure):
+    """Filters of a depthwise convolution; see ``u8_pack.h``."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("channels", "height", "width", "stride", "words")),
+        ("value", ctypes.c_void_p),
+    )
+
+
 #: By the names that csrc/ has for them; compared with the library when it is first used.
-STRUCTURES = {"S8Matrix": MatrixStruct, "S8Filters": FiltersStruct}
+STRUCTURES = {"S8Matrix": MatrixStruct, "S8Filters": FiltersStruct, "S8Taps": TapsStruct}
 _native = native.Functions(
     {
         "billhook_s8_matrix": "PP",
@@ -71,7 +79,7 @@ _native = native.Functions(
         "billhook_s8_window_steps": "PP",
         "billhook_s8_fill_windows": "PPPP",
         "billhook_s8_fill_stream": "PPPPP",
-        "billhook_s8_fill_quads": "PqP",
+        "billhook_s8_quads": "PP",
     },
     STRUCTURES,
 )
@@ -252,15 +260,22 @@ def _stream(matrix: _Matrix, ptr: Array, steps: int, packs: int) -> dict[str, Ar
     return {"mask": mask, "stream": stream, "begin": begin}
 
 
-def pack_depthwise(rows: Rows, geometry: dict[str, int]) -> Packed:
-    """Filters (channels, 9) of three by three taps; ``geometry`` as in ``DepthwiseQuads``."""
+def pack_depthwise(
+    rows: Rows, kernel: tuple[int, int], stride: int, *, words: bool = False
+) -> Packed:
+    """Filters (channels, kernel height * width) in runs of taps, for columns ``stride`` apart.
+
+    ``words``: runs of two taps as words, as AVX2 multiplies them, instead of four as bytes.
+    """
     matrix = _Matrix(rows.value)
     length = _up(matrix.rows, 4)
-    value = _room(length // 4 * QUAD, np.int8)
-    _native["billhook_s8_fill_quads"](pointer(matrix.value), matrix.rows, pointer(value))
+    taps = TapsStruct(matrix.rows, *kernel, stride, words, pointer(matrix.value))
+    address = ctypes.addressof(taps)
+    value = _room(_native["billhook_s8_quads"](address, None), np.int8)
+    _native["billhook_s8_quads"](address, pointer(value))
     arrays: dict[str, Array | None] = {
         "value": value,
         "bias": _padded(rows.bias.astype(np.int32), length),
         "scale": _padded(rows.scale.astype(np.float32), length),
     }
-    return _packed(bindings.DepthwiseStruct, geometry, arrays)
+    return _packed(bindings.DepthwiseStruct, {}, arrays)
