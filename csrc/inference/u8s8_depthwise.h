@@ -1,10 +1,10 @@
-// Depthwise convolution of any number of taps and column stride 1 or 2 on quads of u8, weights s8, exact
-// sums in s32.
+// Depthwise convolution of any number of taps and column stride 1 or 2 on quads of u8, weights s8,
+// exact sums in s32.
 //
 // A "run" is neighbouring pixels of each channel side by side, as many as one product takes: a lane's
-// first four pixels as bytes, or for AVX2 its first two as words. Runs begin at every other pixel. At stride 1 a
-// run gives two sums: its taps as they are one that begins there, its taps moved by one, a zero before
-// them, the next. At stride 2 a run gives one.
+// first four pixels as bytes, or for AVX2 its first two as words. Runs begin at every other pixel. At
+// stride 1 a run is part of two sums: taps as they are make the one whose window begins there, taps moved
+// by one, with a zero before them, the next. These are its two forms; at stride 2 there is but the first.
 #pragma once
 #include <cstdint>
 
@@ -12,8 +12,8 @@
 
 namespace billhook {
 
-// Mirrored by bindings.py. A quad has for each row of taps, each run of it and each form above the taps of
-// its four channels, 16 bytes; and four biases and four scales.
+// Mirrored by bindings.py. A quad has for each row of taps, each run of it and each form the taps of its
+// four channels, 16 bytes; and four biases and four scales.
 struct DepthwiseQuads {
   const int8_t* value;
   const int32_t* bias;
@@ -58,19 +58,24 @@ using U8Depthwise = void (*)(const Window2d&, const DepthwiseQuads&, const QuadM
                              int64_t last);
 
 namespace portable {
-void u8s8_depthwise(const Window2d&, const DepthwiseQuads&, const QuadMaps&, int64_t first, int64_t last);
+void u8s8_depthwise(const Window2d&, const DepthwiseQuads&, const QuadMaps&, int64_t first,
+                    int64_t last);
 }
 namespace avx2 {
-void u8s8_depthwise(const Window2d&, const DepthwiseQuads&, const QuadMaps&, int64_t first, int64_t last);
+void u8s8_depthwise(const Window2d&, const DepthwiseQuads&, const QuadMaps&, int64_t first,
+                    int64_t last);
 }
 namespace avxvnni {
-void u8s8_depthwise(const Window2d&, const DepthwiseQuads&, const QuadMaps&, int64_t first, int64_t last);
+void u8s8_depthwise(const Window2d&, const DepthwiseQuads&, const QuadMaps&, int64_t first,
+                    int64_t last);
 }
 namespace avx512vnni {
-void u8s8_depthwise(const Window2d&, const DepthwiseQuads&, const QuadMaps&, int64_t first, int64_t last);
+void u8s8_depthwise(const Window2d&, const DepthwiseQuads&, const QuadMaps&, int64_t first,
+                    int64_t last);
 }
 namespace neondot {
-void u8s8_depthwise(const Window2d&, const DepthwiseQuads&, const QuadMaps&, int64_t first, int64_t last);
+void u8s8_depthwise(const Window2d&, const DepthwiseQuads&, const QuadMaps&, int64_t first,
+                    int64_t last);
 }
 
 U8Depthwise u8s8_depthwise_for(int64_t isa);

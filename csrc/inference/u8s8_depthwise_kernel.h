@@ -11,7 +11,7 @@ namespace {
 
 #define BILLHOOK_ALWAYS __attribute__((always_inline))
 
-// body(i) for i < count; if kCount is not 0 it is the count, the calls are written out, and i is a constant.
+// body(i) for i < count. A kCount that is not 0 is the count: then the calls are written out, i constant.
 template <int kCount, typename Body>
 BILLHOOK_ALWAYS inline void repeat(int64_t count, const Body& body) {
   if constexpr (kCount == 0) {
@@ -23,8 +23,8 @@ BILLHOOK_ALWAYS inline void repeat(int64_t count, const Body& body) {
   }
 }
 
-// The sizes of a filter at column stride kStride; rows and columns are 0 where only the window says them, and
-// taps then stay in memory.
+// A filter's sizes and column stride. Rows and columns are 0 where only the window says them; then taps
+// stay in memory.
 template <int kStrideOf, int kRowsOf, int kColumnsOf>
 struct Shape {
   static constexpr int kStride = kStrideOf, kRows = kRowsOf, kForms = depthwise_forms(kStride);
@@ -52,13 +52,14 @@ struct Filter {
     });
   }
   BILLHOOK_ALWAYS inline Taps at(int64_t row, int64_t run, int64_t form) const {
-    if constexpr (S::kRows == 0) return taps(value + kTapBytes * ((row * runs + run) * S::kForms + form));
-    else return kept[(row * S::kRuns + run) * S::kForms + form];
+    const int64_t index = (row * (S::kRows == 0 ? runs : S::kRuns) + run) * S::kForms + form;
+    if constexpr (S::kRows == 0) return taps(value + kTapBytes * index);
+    else return kept[index];
   }
 };
 
-// kPixels results, the first of whose windows begins at x. The sums of two pixels of a lane come from runs of
-// their own (`second`), at stride 1 each with its next pixel; at stride 2 a second vector has the rest.
+// kPixels results, the first of whose windows begins at x. Of a lane two runs are taken, two pixels apart:
+// at stride 1 each makes two of its four results; at stride 2 each makes one, and a second vector the rest.
 template <typename S>
 BILLHOOK_INLINE void convolve_pixels(const Filter<S>& f, const uint8_t* x, int64_t pitch, uint8_t* y,
                                      int64_t count) {
@@ -70,7 +71,8 @@ BILLHOOK_INLINE void convolve_pixels(const Filter<S>& f, const uint8_t* x, int64
           const int64_t pixel = kPixels * vector + 2 * (S::kStep * run_ + second);
           const Run own = run(load(x + row * pitch + 4 * pixel));
           repeat<S::kForms>(0, [&](auto form) BILLHOOK_ALWAYS {
-            dot(s[S::kStride == 1 ? 2 * second + form : 2 * vector + second], own, f.at(row, run_, form));
+            const int result = S::kStride == 1 ? 2 * second + form : 2 * vector + second;
+            dot(s[result], own, f.at(row, run_, form));
           });
         });
       });
@@ -93,9 +95,9 @@ BILLHOOK_INLINE void fill(uint8_t* begin, int64_t bytes, Bytes v) {
   for (int64_t at = 0; at < bytes; at += 4 * kPixels) store(begin + at, v);
 }
 
-// Rows [top, top + count) of a map with what lies around it. At both sides of the map that is there already.
-void copy_rows(const Window2d& w, const uint8_t* x, int64_t top, int64_t count, uint8_t* to, int64_t pitch,
-               Bytes padding) {
+// Rows [top, top + count) of a map and its surroundings; at both its sides padding is there already.
+void copy_rows(const Window2d& w, const uint8_t* x, int64_t top, int64_t count, uint8_t* to,
+               int64_t pitch, Bytes padding) {
   for (int64_t row = top; row < top + count; ++row, to += pitch) {
     if (row < 0 || row >= w.in_height) fill(to, pitch, padding);
     else copy_row(x + 4 * row * w.in_width, w.in_width, to + 4 * w.pad_left);
