@@ -143,25 +143,9 @@ struct Weights {
 BILLHOOK_INLINE Operand operand(Bytes x) {
   return {_mm256_and_si256(x, _mm256_set1_epi16(0x00ff)), _mm256_srli_epi16(x, 8)};
 }
-BILLHOOK_INLINE Weights weights(Bytes w) {
-  return {_mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), _mm256_srai_epi16(w, 8)};
-}
 BILLHOOK_INLINE void dot(Sums& sums, const Operand& x, const Weights& w) {
   sums = add(sums, _mm256_madd_epi16(x.even, w.even));
   sums = add(sums, _mm256_madd_epi16(x.odd, w.odd));
-}
-// A run as words.
-constexpr int kRun = 2;
-typedef Bytes Run;
-typedef Bytes Taps;
-BILLHOOK_INLINE Run run(Bytes x) {
-  return _mm256_shuffle_epi8(x, _mm256_broadcastsi128_si256(_mm_setr_epi8(
-                                    0, -1, 4, -1, 1, -1, 5, -1, 2, -1, 6, -1, 3, -1, 7, -1)));
-}
-BILLHOOK_INLINE Taps taps(const int8_t* p) { return splat_lane(p); }
-// Assembly, because GCC would add products to each other first, and keep them in memory until then.
-BILLHOOK_INLINE void dot(Sums& sums, Run x, Taps w) {
-  asm("vpaddd %1, %0, %0" : "+x"(sums) : "x"(_mm256_madd_epi16(x, w)));
 }
 #endif
 BILLHOOK_INLINE Floats to_floats(Sums a) { return _mm256_cvtepi32_ps(a); }
@@ -431,11 +415,6 @@ BILLHOOK_INLINE Weights weights(Bytes w) { return w; }
 BILLHOOK_INLINE Weights weights_at(const int8_t* p, int64_t i) {
   return weights(splat_four(p + 4 * i));
 }
-constexpr int kRun = 4;
-typedef Operand Run;
-typedef Weights Taps;
-BILLHOOK_INLINE Run run(Bytes x) { return operand(transpose(x)); }
-BILLHOOK_INLINE Taps taps(const int8_t* p) { return weights(splat_lane(p)); }
 #endif
 
 BILLHOOK_INLINE Sums quantised(Sums sums, Floats scale) {

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "u8_vec.h"
+#include "u8_run.h"
 #include "u8s8_depthwise.h"
 
 namespace billhook::BILLHOOK_NAMESPACE {

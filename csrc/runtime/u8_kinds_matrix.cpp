@@ -124,7 +124,7 @@ void check_depthwise(Checker& check, U8Plan& plan) {
   check_map(check, step.y, step.channels, Whole(w.height) * w.width, kWritten);
   const int64_t pitch = depthwise_pitch(w, kLine), band = std::min(depthwise_band(w, kLine), w.height);
   const Whole copied = Whole(depthwise_rows(w, band)) * pitch;
-  check.room(kPanelSlot, (copied + kDepthwiseSlack) / 4);
+  check.room(kPanelSlot, (std::max(copied, Whole(kBandBytes)) + kDepthwiseSlack) / 4);
   const S8Taps taps{m.rows, w.kernel_height, w.kernel_width, w.stride_width, check.isa == kAvx2, nullptr};
   check.take(sizeof(DepthwiseQuads) + quads_bytes(taps) + 8 * up(m.rows, 4) + 1024, 0);
   check.work((Whole(shape[2]) * shape[3] * w.height * w.width + (w.height + band - 1) / band * (copied / 4)) *
