@@ -4,24 +4,20 @@ import copy
 import json
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils import _pytree as pytree
 
 import billhook
-from billhook.errors import BillhookError
 from billhook.inference import isa
 from billhook.inference.graph import Layer, capture_graph
-from billhook.inference.graph.program import DTYPES
 
-from . import runtime
 from .files import File, Tensor, build, change, flip, number, parse
-from .reference import dense_weight, reference
+from .reference import dense_weight
+from .runs import check
 
 __all__ = [
     "Branches",
@@ -36,8 +32,6 @@ __all__ = [
     "set_text",
 ]
 
-TOLERANCE = 1e-4
-LARGEST = 2**18  # elements of an input that is tried
 ISAS = tuple(reversed(isa.names("fp32")))
 CODINGS = ("dense", ("dense", "bitmask"), ("dense", "entropy"))
 KERNELS = ("dense", "spmm", "spmm_packed", "depthwise", "fused", "sparse")
@@ -131,9 +125,28 @@ class Pictures(nn.Module):
         return F.pixel_unshuffle(F.interpolate(x, scale_factor=2), 2).tanh(), z / (1 + z.abs())
 
 
+class Lines(nn.Module):
+    """Sequences of any length: embedding, LSTM and GRU both ways, a step's product, all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.fc = nn.Embedding(9, 6), nn.Linear(8, 3)
+        self.lstm = nn.LSTM(6, 4, batch_first=True, bidirectional=True)
+        self.gru = nn.GRU(8, 4, batch_first=True)
+
+    def forward(self, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y, _ = self.lstm(self.embed(words))
+        z, _ = self.gru(F.relu(y))
+        return self.fc(torch.cat([z, y[:, :, 4:]], 2)), z.mean(1)
+
+
 def _others() -> list[tuple[nn.Module, tuple[torch.Tensor, ...]]]:
     words = torch.randint(0, 9, (1, 5))
-    return [(Words(), (words, torch.rand(1, 1, 8))), (Pictures(), (torch.rand(1, 2, 4, 5),))]
+    return [
+        (Words(), (words, torch.rand(1, 1, 8))),
+        (Lines(), (words,)),
+        (Pictures(), (torch.rand(1, 2, 4, 5),)),
+    ]
 
 
 def _whole(model: nn.Module, inputs: tuple[torch.Tensor, ...], folder: Path) -> File:
@@ -222,6 +235,9 @@ def _change_text(rng: random.Random, program: dict[str, Any]) -> None:
     if kind >= 10:
         anywhere(rng, program.get("run"))
         return
+    if "longer" in program and rng.random() < 0.4:
+        _change_longer(rng, program)
+        return
     try:
         ops, layers = program["ops"], program["plan"]["layers"]
         op, layer = rng.choice(ops), rng.choice(list(layers))
@@ -245,6 +261,27 @@ def _change_text(rng: random.Random, program: dict[str, Any]) -> None:
         _change_border(rng, program)
     else:
         anywhere(rng, program)
+
+
+def _change_longer(rng: random.Random, program: dict[str, Any]) -> None:
+    """What graphs of other lengths follow from: by itself, or as the network itself is changed."""
+    longer, kind = program["longer"], rng.randrange(6)
+    if not isinstance(longer, dict) or not isinstance(longer.get("ops"), list) or not longer["ops"]:
+        return  # gone, by an earlier change
+    at = rng.randrange(len(longer["ops"]))
+    if kind == 0:
+        anywhere(rng, longer)
+    elif kind == 1:
+        longer["most"] = rng.choice((0, 1, 2, 2**20, 2**40, 2**63, number(rng)))
+    elif kind == 2:
+        _change_border(rng, longer)
+    elif isinstance(longer["ops"][at], dict):
+        state = rng.getstate()
+        _change_op(rng, longer["ops"][at], len(longer["ops"]))
+        own = program.get("ops")
+        if kind == 3 and isinstance(own, list) and at < len(own) and isinstance(own[at], dict):
+            rng.setstate(state)
+            _change_op(rng, own[at], len(own))
 
 
 def _change_border(rng: random.Random, program: dict[str, Any]) -> None:
@@ -299,56 +336,3 @@ def anywhere(rng: random.Random, value: Any) -> None:
                 value[key] = number(rng, value[key])
             return
         value = value[key]
-
-
-def check(path: Path, data: bytes) -> str:
-    """ "refused" or "ran"; a program that opens must run, and as torch does, on any threads."""
-    path.write_bytes(data)
-    runtime.check(path)
-    try:
-        program = billhook.load_compiled(path)
-    except BillhookError:
-        return "refused"
-    network: Any = program.program
-    network = getattr(network, "network", network)
-    graph = network.graph
-    given = sum(torch.Size(each.shape).numel() for each in graph.inputs)
-    if given > LARGEST or network.lowering.placed.size > 64 * LARGEST or graph.work > 2**28:
-        return "too large to run"
-    network.graph = replace(graph, structure=list(range(len(graph.outputs))))
-    inputs = _inputs(graph)
-    torch.set_num_threads(1)
-    try:
-        once = pytree.tree_leaves(program(*inputs))
-    except IndexError:
-        return "refused"  # an index beyond its table
-    torch.set_num_threads(2)
-    again = pytree.tree_leaves(program(*inputs))
-    torch.set_num_threads(1)
-    for first, second in zip(once, again, strict=True):
-        assert torch.equal(first.view(torch.int32), second.view(torch.int32)), "bits of two threads"
-    values = reference(graph, inputs)
-    for output, y in zip(graph.outputs, once, strict=True):
-        _compare(output, y, values[output.value])
-    return "ran"
-
-
-def _inputs(graph: Any) -> list[torch.Tensor]:
-    """Two samples of each input."""
-    generator, made = torch.Generator().manual_seed(1), []
-    for each in graph.inputs:
-        shape = (2, *each.shape)
-        x = torch.rand(shape, generator=generator) - 0.4
-        if each.dtype != "F32":
-            x = torch.randint(0, 2, shape, generator=generator).to(DTYPES[each.dtype])
-        made.append(x.movedim(0, each.axis))
-    return made
-
-
-def _compare(output: Any, y: torch.Tensor, expected: torch.Tensor) -> None:
-    wanted = output.of_batch(expected.float().reshape(2, *output.shape))
-    assert y.shape == wanted.shape
-    if bool(wanted.isfinite().all()) and float(wanted.abs().max()) < 1e20:
-        size = float(torch.linalg.vector_norm(wanted.double()))
-        distance = float(torch.linalg.vector_norm((y - wanted).double()))
-        assert distance <= TOLERANCE * (size + 1), f"wrong by {distance} of {size}"
