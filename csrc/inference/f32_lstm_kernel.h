@@ -30,7 +30,7 @@ BILLHOOK_INLINE Vec next_state(Vec o, Vec c) {
 
 }  // namespace
 
-// Two loops: c is waited for, and more of them are under way at a time than of both together.
+// Two loops: h waits for c, so the processor works on more cells at a time if all c come first.
 void lstm_cell(const float* i, const float* f, const float* g, const float* o, float* c, float* h,
                int64_t count) {
   const int64_t whole = count / kLanes * kLanes, rest = count - whole;

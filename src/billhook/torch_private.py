@@ -84,7 +84,7 @@ def sparse_parts(tensor: Tensor) -> tuple[Tensor, Tensor]:
 def leaves(tree: Any) -> list[Any]:
     """Everything in nested tuples, lists, mappings and other registered containers."""
     if type(tree) is tuple and all(isinstance(x, Tensor) for x in tree):
-        return list(tree)  # what a call takes mostly, ten times as fast
+        return list(tree)  # what most calls are given; the tree's walk takes longer
     return _pytree.tree_leaves(tree)
 
 

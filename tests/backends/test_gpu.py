@@ -70,6 +70,14 @@ def inputs(step: int) -> Tensor:
     return torch.randn(8, 16, generator=torch.Generator().manual_seed(step)).to(DEVICE)
 
 
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: Iterable[int]) -> None:
+    weight = next(model.parameters())
+    for step in steps:
+        optimizer.zero_grad()
+        model(inputs(step).to(weight.device, weight.dtype)).square().mean().backward()
+        optimizer.step()
+
+
 def states(model: nn.Module, optimizer: torch.optim.Optimizer, pruner: Any) -> Iterator[Tensor]:
     """Everything that a step may change, and the masks."""
     for parameter in model.parameters():
@@ -172,9 +180,7 @@ def test_muon_is_held(backend: bool) -> None:
     optimizer = torch.optim.Muon(model.parameters(), lr=0.01)
     pruner = billhook.Pruner(model, optimizer, RISING)
     for step in range(9):
-        model.zero_grad()
-        model(inputs(step)).square().mean().backward()
-        optimizer.step()
+        train(model, optimizer, [step])
         for name, mask in pruner.masks.items():
             assert not model.get_parameter(name).detach()[~mask].any()
     assert pruner.finalize().nonzero == sum(int(m.sum()) for m in pruner.masks.values())
@@ -186,10 +192,7 @@ def test_a_run_goes_on_on_the_other_device(backend: bool) -> None:
         model = net().to(first)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
         pruner = billhook.Pruner(model, optimizer, RISING)
-        for step in range(4):
-            model.zero_grad()
-            model(inputs(step).to(first)).square().mean().backward()
-            optimizer.step()
+        train(model, optimizer, range(4))
         other = net(1).to(second)
         taken = torch.optim.AdamW(other.parameters(), lr=0.01)
         resumed = billhook.Pruner(other, taken, RISING)
@@ -198,10 +201,7 @@ def test_a_run_goes_on_on_the_other_device(backend: bool) -> None:
         resumed.load_state_dict(pruner.state_dict())
         for name, mask in pruner.masks.items():
             assert torch.equal(mask.cpu(), resumed.masks[name].cpu())
-        for step in range(4, 8):
-            other.zero_grad()
-            other(inputs(step).to(second)).square().mean().backward()
-            taken.step()
+        train(other, taken, range(4, 8))
         pruner.detach()
         report = resumed.finalize()
         assert report.sparsity == pytest.approx(0.8, abs=0.01)
@@ -221,10 +221,7 @@ def test_a_sharded_model_equals_the_one_alone(backend: bool, tmp_path: Path) -> 
                     fully_shard(model, mesh=mesh)
                 optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
                 pruner = billhook.Pruner(model, optimizer, RISING, allocation=allocation)
-                for step in range(9):
-                    model.zero_grad()
-                    model(inputs(step)).square().mean().backward()
-                    optimizer.step()
+                train(model, optimizer, range(9))
                 masks = [getattr(m, "full_tensor", lambda m=m: m)() for m in pruner.masks.values()]
                 runs.append((masks, pruner.finalize().nonzero))
             assert runs[0][1] == runs[1][1]
@@ -256,10 +253,7 @@ def test_a_pruned_model_is_saved_loaded_and_compiled_from_the_gpu(tmp_path: Path
     model = net().to(DEVICE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     pruner = billhook.Pruner(model, optimizer, RISING)
-    for step in range(8):
-        model.zero_grad()
-        model(inputs(step)).square().mean().backward()
-        optimizer.step()
+    train(model, optimizer, range(8))
     pruner.finalize()
     billhook.save(model, tmp_path / "model.billhook.safetensors")
     read = net(1).to(DEVICE)

@@ -13,7 +13,7 @@ import billhook
 from billhook.errors import CompileError
 from billhook.inference import Choice, Plan, kernels
 from billhook.inference.graph import UnsupportedError, capture_graph
-from billhook.inference.verification import Trials
+from billhook.inference.verification import Trials, UnstableError
 
 from .test_compile import forced, pruned, relative_error
 
@@ -86,6 +86,15 @@ def test_a_program_may_round_as_much_as_its_model_does() -> None:
             trials.check(Off(exact, 2e-2))
         with pytest.raises(CompileError, match="outputs differ"):  # the same of one that is exact
             Trials(exact, (x,)).check(Off(exact, 2e-4))
+
+
+def test_a_model_that_does_not_repeat_itself_has_no_rounding_of_its_own() -> None:
+    class Noisy(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + 1e-4 * torch.randn_like(x)
+
+    with pytest.raises(UnstableError):
+        Trials(Noisy(), (torch.randn(64, 64),)).check(nn.Identity())
 
 
 def test_no_error_of_a_model_allows_more_than_a_thousandth() -> None:
