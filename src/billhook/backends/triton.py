@@ -5,7 +5,6 @@ for its cache, may be missing: :func:`is_available` compiles and runs the kernel
 that fails the log says so and torch's own operations take over (:mod:`billhook.backends.portable`).
 """
 
-import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from billhook.backends import portable
+from billhook.backends.pieces import Pieces, Room, cut, make_room
 
 __all__ = ["Batch", "Change", "Held", "Zero", "is_available", "is_capturing", "layout_of"]
 
@@ -107,31 +107,6 @@ def layout_of(tensor: Tensor) -> tuple[int, int] | None:
     return tensor.shape[1], tensor.shape[2:].numel()
 
 
-@dataclasses.dataclass(frozen=True)
-class _Pieces:
-    """How tensors of certain sizes are cut, and room for what kernels hand to each other."""
-
-    count: int
-    tensors: int
-    numel: Tensor
-    slot: Tensor
-    start: Tensor
-    first: Tensor  # the first piece of each tensor, and one more
-
-
-@dataclasses.dataclass(frozen=True)
-class _Room:
-    """What the kernels of an update hand to each other, and the new bits of every tensor."""
-
-    found: Tensor
-    rank: Tensor
-    ties: Tensor
-    nans: Tensor
-    counts: Tensor
-    before: Tensor
-    fresh: list[Tensor]
-
-
 class Zero(NamedTuple):
     """A tensor that becomes +0.0 where the bits are 0."""
 
@@ -182,8 +157,8 @@ class Batch:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._pieces: dict[tuple[int, ...], _Pieces] = {}
-        self._rooms: dict[tuple[tuple[int, ...], torch.dtype], _Room] = {}
+        self._pieces: dict[tuple[int, ...], Pieces] = {}
+        self._rooms: dict[tuple[tuple[int, ...], torch.dtype], Room] = {}
         self._tables: dict[str, tuple[list[int], Tensor]] = {}
         self._captured: list[tuple[Tensor, Tensor]] = []  # read again by every replay
 
@@ -215,8 +190,8 @@ class Batch:
         bits = self._table(f"{name} bits", [job.bits.data_ptr() for job in jobs])
         layout = self._table(f"{name} layouts", [n for job in jobs for n in job.layout])
         strided = any(job.layout != (1, 1) for job in jobs)
-        cut = {"BLOCK": kernels.BLOCK, "PIECE": kernels.PIECE}
-        numbers = {"INT": _int(jobs[0].tensor.itemsize), **cut}
+        numbers = {"BLOCK": kernels.BLOCK, "PIECE": kernels.PIECE}
+        numbers["INT"] = _int(jobs[0].tensor.itemsize)
         how = {"CHECK": check, "STRIDED": strided, **numbers}
         where = pieces.slot, pieces.start
         known: list[int] = []
@@ -250,7 +225,7 @@ class Batch:
             results |= zip(places, zip(room.fresh, room.nans, strict=True), strict=True)
         return [results[i] for i in range(len(tensors))]
 
-    def _rank(self, tensors: Sequence[Held]) -> _Room:
+    def _rank(self, tensors: Sequence[Held]) -> Room:
         kernels, dtype = _kernels(), tensors[0].weight.dtype
         pieces, raw, where, strided = self._raw(tensors)
         room = self._room(pieces, tensors)
@@ -317,7 +292,7 @@ class Batch:
 
     def _raw(
         self, tensors: Sequence[Held] | Sequence[Change]
-    ) -> tuple[_Pieces, tuple[Tensor, ...], tuple[Tensor, ...], bool]:
+    ) -> tuple[Pieces, tuple[Tensor, ...], tuple[Tensor, ...], bool]:
         """Pieces, addresses of what the raw weights lie in, where the pieces are, and STRIDED."""
         weights = [each.weight for each in tensors]
         name = str(weights[0].dtype)
@@ -332,16 +307,16 @@ class Batch:
         strided = any(each != (1, 1) for each in layouts)
         return pieces, raw, (pieces.numel, layout, pieces.slot, pieces.start), strided
 
-    def _cut(self, sizes: tuple[int, ...]) -> _Pieces:
+    def _cut(self, sizes: tuple[int, ...]) -> Pieces:
         if sizes not in self._pieces:
-            self._pieces[sizes] = _cut(sizes, self._device)
+            self._pieces[sizes] = cut(sizes, _kernels().PIECE, self._device)
         return self._pieces[sizes]
 
-    def _room(self, pieces: _Pieces, tensors: Sequence[Held]) -> _Room:
+    def _room(self, pieces: Pieces, tensors: Sequence[Held]) -> Room:
         sizes = tuple(each.weight.numel() for each in tensors)
         key = sizes, tensors[0].weight.dtype
         if key not in self._rooms:
-            self._rooms[key] = _make_room(pieces, sizes, self._device)
+            self._rooms[key] = make_room(pieces, sizes, _kernels().BINS, self._device)
         return self._rooms[key]
 
     def _pointers(self, name: str, tensors: Sequence[Tensor | None]) -> Tensor:
@@ -368,41 +343,6 @@ class Batch:
 def is_capturing() -> bool:
     """Whether work on the current CUDA stream is recorded into a graph, not done."""
     return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
-
-
-def _cut(sizes: Sequence[int], device: torch.device) -> _Pieces:
-    kernels = _kernels()
-    slots, starts, first = [], [], [0]
-    for index, size in enumerate(sizes):
-        pieces = -(-size // kernels.PIECE)
-        slots.append(torch.full((pieces,), index, dtype=torch.int32))
-        starts.append(torch.arange(pieces, dtype=torch.int32) * kernels.PIECE)
-        first.append(first[-1] + pieces)
-    return _Pieces(
-        count=first[-1],
-        tensors=len(sizes),
-        numel=portable.there(torch.tensor(sizes, dtype=torch.int32), device),
-        slot=portable.there(torch.cat(slots), device),
-        start=portable.there(torch.cat(starts), device),
-        first=portable.there(torch.tensor(first, dtype=torch.int64), device),
-    )
-
-
-def _make_room(pieces: _Pieces, sizes: Sequence[int], device: torch.device) -> _Room:
-    def room(length: int) -> Tensor:
-        return torch.zeros(length, dtype=torch.int32, device=device)
-
-    words = [-(-size // 32) for size in sizes]
-    fresh = room(sum(words)).split(words)
-    return _Room(
-        found=room(pieces.tensors),
-        rank=room(pieces.tensors),
-        ties=room(pieces.tensors),
-        nans=room(pieces.tensors),
-        counts=room(pieces.tensors * _kernels().BINS),
-        before=room(pieces.count),
-        fresh=[w.view(torch.uint8)[: -(-n // 8)] for w, n in zip(fresh, sizes, strict=True)],
-    )
 
 
 def _int(size: int) -> Any:
